@@ -1,0 +1,32 @@
+"""Border guards: each names the argument, what was required and what came."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+__all__ = ["require_file", "require_finite", "require_shape"]
+
+
+def require_shape(name: str, value: Tensor, shape: tuple[int | None, ...]) -> None:
+    """Raise ValueError unless the trailing axes of `value` match `shape` (None accepts any length)."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
+    trailing = tuple(value.shape[value.ndim - len(shape) :]) if value.ndim >= len(shape) else None
+    if trailing is None or any(want is not None and want != got for want, got in zip(shape, trailing)):
+        wanted = ", ".join("any" if n is None else str(n) for n in shape)
+        raise ValueError(f"{name} must have trailing shape ({wanted}); got {tuple(value.shape)}")
+
+
+def require_finite(name: str, value: Tensor) -> None:
+    """Raise ValueError where `value` holds NaN or infinity."""
+    bad = int((~torch.isfinite(value)).sum())
+    if bad:
+        raise ValueError(f"{name} must be finite; {bad} of {value.numel()} values are not")
+
+
+def require_file(name: str, path: Path) -> None:
+    """Raise FileNotFoundError unless `path` is an existing file."""
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "nothing"
+        raise FileNotFoundError(f"{name} must be an existing file; {what} is at {path}")
