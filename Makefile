@@ -1,0 +1,43 @@
+# make demo   trains a small cascade and reconstructs a photograph into outputs/demo
+# make test   the test suite
+# Each creates .venv and installs what it needs, from nothing but Python 3.10-3.12.
+
+PYTHON ?= $(shell for v in 3.12 3.11 3.10; do command -v python$$v >/dev/null 2>&1 && python$$v -c 'import sys' 2>/dev/null && { echo python$$v; break; }; done || true)
+PYTHON := $(if $(PYTHON),$(PYTHON),python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
+# `make test PYTEST_FLAGS="-k ridge"` runs a part
+PYTEST_FLAGS ?=
+
+.PHONY: demo test test-slow lint install clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+	  || { echo "Python 3.10, 3.11 or 3.12 is needed; $(VENV) has $$($(BIN)/python --version). Try: make PYTHON=python3.11"; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,bench,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dlib]' \
+	  || echo "The dlib extra could not be installed; the demo will use its stored landmarks."
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python -m facerecon_torch.pipeline.demo outputs/demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m 'not slow' --durations=10 $(PYTEST_FLAGS)
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow --timeout=7200 --durations=10 $(PYTEST_FLAGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) outputs multirun

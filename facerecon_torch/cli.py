@@ -1,0 +1,63 @@
+"""The command `facerecon`: one word, one importable function. Torch is imported only by the word that needs it."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+__all__ = ["main"]
+
+_WORDS = {
+    "train": "train a cascade: facerecon train [group=option] [key=value] ...",
+    "infer": "reconstruct photographs: facerecon infer input=PHOTO_OR_FOLDER output=DIR",
+    "synth": "render a synthetic set: facerecon synth OUT --subjects N --images M",
+    "show": "draw a model's mean face, modes and expressions: facerecon show MODEL OUT.png",
+    "doctor": "say what is installed, which GPU, detectors and weights work",
+}
+
+
+def _usage() -> str:
+    words = "\n".join(f"  {word:<8} {text}" for word, text in _WORDS.items())
+    return (
+        "usage: facerecon WORD [arguments]\n\n"
+        "3D faces with expression from single images, by cascaded regression over a bilinear model.\n\n"
+        f"{words}\n\n"
+        "facerecon WORD --help says more; facerecon --version prints the version."
+    )
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("facerecon-torch")
+
+
+def _word(name: str) -> Callable[[Sequence[str]], int]:
+    if name == "train":
+        from facerecon_torch.pipeline.hydra_entry import run_train as run
+    elif name == "infer":
+        from facerecon_torch.pipeline.hydra_entry import run_infer as run
+    elif name == "synth":
+        from facerecon_torch.pipeline.synth_entry import run_synth as run
+    elif name == "show":
+        from facerecon_torch.pipeline.show_entry import run_show as run
+    else:
+        from facerecon_torch.doctor import run_doctor as run
+    return run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one word and return the exit status: 0 done, 1 some inputs failed, 2 the call was wrong."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        sys.stdout.write(_usage() + "\n")
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        sys.stdout.write(_version() + "\n")
+        return 0
+    if words[0] not in _WORDS:
+        sys.stderr.write(f"facerecon: {words[0]!r} is none of its words ({', '.join(_WORDS)})\n")
+        return 2
+    return _word(words[0])(words[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""One labelled set of photographs: what training and evaluation read, whichever data set it came from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+__all__ = ["FaceSet"]
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """Photographs with landmarks and true meshes.
+
+    `landmarks` are 66 points in image px in the paper's order, as a detector would give them. `meshes` are M: the true
+    surface on the model's topology in the model frame (mm), moved by the ground-truth pose and nothing else.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    subjects: Int[Tensor, "samples"]
+    landmarks: Float[Tensor, "samples 66 2"]
+    meshes: Float[Tensor, "samples vertices 3"]
+
+    def __post_init__(self) -> None:
+        counts = {"images": len(self.images), "subjects": len(self.subjects)}
+        counts |= {"landmarks": len(self.landmarks), "meshes": len(self.meshes)}
+        if len(set(counts.values())) != 1:
+            raise ValueError(f"every column of the set {self.name!r} must have one row a sample; got {counts}")
+        if not len(self.images):
+            raise ValueError(f"the set {self.name!r} must hold at least one sample; it is empty")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def n_subjects(self) -> int:
+        return int(torch.unique(self.subjects).numel())
+
+    def rows(self, index: Int[Tensor, "rows"]) -> "FaceSet":
+        """The samples of `index`, in that order."""
+        images = tuple(self.images[i] for i in index.tolist())
+        return FaceSet(self.name, images, self.subjects[index], self.landmarks[index], self.meshes[index])

@@ -1,0 +1,60 @@
+"""Splits by subject: nobody's face ever stands on both sides."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+__all__ = ["PROTOCOLS", "Fold", "check_disjoint", "group_folds", "paper_folds"]
+
+PROTOCOLS = ("holdout", "group_kfold", "paper_5x5")
+PAPER_GROUPS = 5  # Section 4.1 of the paper: 5 experiments ...
+PAPER_TEST_SUBJECTS = 5  # ... each with 5 subjects for testing and all others for training
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Rows of one set: which train and which test."""
+
+    train: Int[Tensor, "train_rows"]
+    test: Int[Tensor, "test_rows"]
+
+
+def _fold_of(subjects: Int[Tensor, "samples"], held_out: Int[Tensor, "held"]) -> Fold:
+    out = torch.isin(subjects, held_out)
+    return Fold(torch.nonzero(~out).flatten(), torch.nonzero(out).flatten())
+
+
+def group_folds(subjects: Int[Tensor, "samples"], folds: int, generator: torch.Generator) -> list[Fold]:
+    """A partition of the subjects into `folds` test groups of nearly equal size, drawn from `generator`.
+
+    Raises ValueError where there are fewer subjects than folds, or fewer than two folds.
+    """
+    people = torch.unique(subjects)
+    if not 2 <= folds <= len(people):
+        raise ValueError(f"cv.folds must lie between 2 and the number of subjects ({len(people)}); got {folds}")
+    order = people[torch.randperm(len(people), generator=generator)]
+    return [_fold_of(subjects, order[k::folds]) for k in range(folds)]
+
+
+def paper_folds(subjects: Int[Tensor, "samples"], generator: torch.Generator) -> list[Fold]:
+    """Five experiments with 5 test subjects each, disjoint, training on all the others. [paper, Section 4.1]
+
+    Not a partition: with more than 25 subjects most are never tested. Raises ValueError with fewer than 26 subjects.
+    """
+    people = torch.unique(subjects)
+    tested = PAPER_GROUPS * PAPER_TEST_SUBJECTS
+    if len(people) <= tested:
+        raise ValueError(f"cv.protocol=paper_5x5 needs more than {tested} subjects; this set has {len(people)}")
+    order = people[torch.randperm(len(people), generator=generator)][:tested]
+    return [_fold_of(subjects, group) for group in order.reshape(PAPER_GROUPS, PAPER_TEST_SUBJECTS)]
+
+
+def check_disjoint(train: Int[Tensor, "train_rows"], test: Int[Tensor, "test_rows"]) -> None:
+    """Raise ValueError naming the subjects that stand on both sides, if any."""
+    both = sorted(set(train.tolist()) & set(test.tolist()))
+    if both:
+        shown: Sequence[int] = both[:10]
+        raise ValueError(f"no subject may stand on both sides; {len(both)} do, among them {list(shown)}")

@@ -1,0 +1,1 @@
+"""The only package that sees the whole chain: training, evaluation and reconstruction."""

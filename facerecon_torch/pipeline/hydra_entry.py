@@ -1,0 +1,99 @@
+"""Hydra's side of the command line: finds the configs anywhere, takes any path as it is, turns errors into one line."""
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["config_folder", "quote_paths", "run_infer", "run_train"]
+
+_PATH_KEYS = ("input", "output", "cascade", "landmarks.path", "data.root", "model.path", "hydra.run.dir")
+_log = logging.getLogger(__name__)
+
+
+def config_folder() -> Path:
+    """The configs inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"the config folder is missing; looked for train.yaml in {package / 'configs'}")
+
+
+def quote_paths(arguments: Sequence[str]) -> list[str]:
+    """Quote the values of path keys, so that spaces, commas, '=' and brackets in a path mean themselves.
+
+    A value that is already quoted, or null, stays as it is.
+    """
+    return [_quoted(argument) for argument in arguments]
+
+
+def _quoted(argument: str) -> str:
+    key, equals, value = argument.partition("=")
+    if not equals or key not in _PATH_KEYS or value == "null" or value[:1] in ("'", '"'):
+        return argument
+    escaped = re.sub(r"(\\*)'", lambda m: m[1] * 2 + "\\'", value).replace("${", "\\${")
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f"{key}='{escaped}{escaped[len(escaped) - trailing:]}'"
+
+
+def _launch(name: str, arguments: Sequence[str], run: "Callable[[DictConfig], int]") -> int:
+    statuses: list[int] = []
+
+    def guarded(config: "DictConfig") -> None:
+        statuses.append(_guarded(config, run))
+
+    kept = sys.argv
+    sys.argv = [name, *quote_paths(arguments)]
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)()
+    finally:
+        sys.argv = kept
+    return max(statuses, default=0)
+
+
+def _guarded(config: "DictConfig", run: "Callable[[DictConfig], int]") -> int:
+    """Run and return the status: 2 where the user's input or configuration was wrong, told in one line."""
+    from hydra.errors import HydraException, InstantiationException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from facerecon_torch.errors import FaceReconError
+
+    try:
+        return run(config)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        _log.error("%s", str(cause).replace("\n", " "))
+    except (FaceReconError, ValueError, OSError, HydraException, OmegaConfBaseException) as error:
+        _log.error("%s", error)
+        _log.debug("where it happened", exc_info=True)
+    return 2
+
+
+def run_train(arguments: Sequence[str]) -> int:
+    """facerecon train."""
+
+    def run(config: "DictConfig") -> int:
+        from facerecon_torch.pipeline.train_entry import train_from_config
+
+        return train_from_config(config)
+
+    return _launch("train", arguments, run)
+
+
+def run_infer(arguments: Sequence[str]) -> int:
+    """facerecon infer."""
+
+    def run(config: "DictConfig") -> int:
+        from facerecon_torch.pipeline.infer_entry import infer_from_config
+
+        return infer_from_config(config)
+
+    return _launch("infer", arguments, run)

@@ -1,0 +1,64 @@
+"""The summary of a Hydra multirun: mean and standard deviation over its jobs, per setting."""
+
+import json
+import logging
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.experimental.callback import Callback
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["SummaryCallback", "summarise"]
+
+_log = logging.getLogger(__name__)
+_ALIGNMENTS = ("none", "translation", "similarity")
+
+
+def _setting(overrides: list[str]) -> str:
+    """The overrides that tell settings apart: folds are repeats of one setting."""
+    kept = [o for o in overrides if not o.startswith("cv.fold=")]
+    return " ".join(kept) or "default"
+
+
+def summarise(folder: Path) -> dict[str, Any]:
+    """Mean and standard deviation of the test MAE in mm (vs M, whole face) over the jobs below `folder`, for every
+    setting, method and alignment. A job without a report is named under `missing`."""
+    values: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    missing: list[str] = []
+    for job in sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: (len(p.name), p.name)):
+        try:
+            report = json.loads((job / "report.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            missing.append(job.name)
+            continue
+        for method, errors in report["test"].items():
+            for align in _ALIGNMENTS:
+                values[_setting(report["overrides"])][method][align].append(errors["mae_mm"][align]["M"]["whole"])
+    settings = {
+        setting: {m: {a: _spread(v) for a, v in by_align.items()} for m, by_align in methods.items()}
+        for setting, methods in values.items()
+    }
+    return {"unit": "mm, MAE vs M, whole face", "settings": settings, "missing": missing}
+
+
+def _spread(values: list[float]) -> dict[str, float | int]:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.fmean(values), "sd": deviation, "jobs": len(values)}
+
+
+class SummaryCallback(Callback):
+    """Writes summary.json beside the jobs of a multirun and logs its table."""
+
+    def on_multirun_end(self, config: "DictConfig", **_: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        result = summarise(folder)
+        (folder / "summary.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        _log.info("test MAE in mm vs M, mean +- sd over jobs; summary in %s", folder / "summary.json")
+        for setting, methods in result["settings"].items():
+            for method, by_align in methods.items():
+                row = "  ".join(f"{a} {v['mean']:.3f} +- {v['sd']:.3f}" for a, v in by_align.items())
+                _log.info("%s | %-18s | %s", setting, method, row)

@@ -1,0 +1,141 @@
+"""What a run is told: one frozen, self-checking dataclass per config group that no other package owns."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from facerecon_torch.data.splits import PROTOCOLS
+
+__all__ = ["CvSpec", "DataSpec", "LandmarkSourceSpec", "ModelSpec", "RuntimeSpec", "require_device"]
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Which face model: the free default face, or a native model file."""
+
+    path: Path | None = None  # None: the default face that the package carries
+    kind: str = "bilinear"  # bilinear | linear: the linear model of equal size, for the ablation
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("bilinear", "linear"):
+            raise ValueError(f"model.kind must be bilinear or linear; got {self.kind!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """The synthetic training, test and shifted sets: disjoint people, drawn from the source sliders."""
+
+    train_subjects: int = 105
+    train_images: int = 12  # per subject
+    test_subjects: int = 60
+    test_images: int = 6
+    shifted_subjects: int = 40
+    shifted_images: int = 6
+    seed: int = 0
+    root: Path | None = None  # rendered sets are kept here; None: the user's cache folder
+
+    def __post_init__(self) -> None:
+        for name in ("train_subjects", "train_images", "test_subjects", "test_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"data.{name} must be at least 1; got {getattr(self, name)}")
+        if self.shifted_subjects < 0 or self.shifted_images < 0:
+            raise ValueError("data.shifted_subjects and data.shifted_images must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandmarkSourceSpec:
+    """Where landmarks come from. `noise` and `truth` exist for synthetic sets only."""
+
+    source: str = "auto"
+    path: Path | None = None  # of source=file
+
+    def __post_init__(self) -> None:
+        known = ("noise", "truth", "auto", "dlib", "face_alignment", "file")
+        if self.source not in known:
+            raise ValueError(f"landmarks.source must be one of {', '.join(known)}; got {self.source!r}")
+        if self.path is not None and self.source != "file":
+            raise ValueError(f"landmarks.path is for landmarks.source=file; got source {self.source!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CvSpec:
+    """Which subjects train and which test."""
+
+    protocol: str = "holdout"  # holdout: the data set's own test people | group_kfold | paper_5x5
+    fold: int | str = "all"  # 0..n-1, or all
+    folds: int = 5  # of group_kfold
+    nested: int = 5  # grouped folds of the whole cascade over the training people, 0: none
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"cv.protocol must be one of {', '.join(PROTOCOLS)}; got {self.protocol!r}")
+        if isinstance(self.fold, str) and self.fold != "all":
+            raise ValueError(f"cv.fold must be a number from 0 or all; got {self.fold!r}")
+        if self.nested == 1 or self.nested < 0:
+            raise ValueError(f"cv.nested must be 0 (none) or at least 2; got {self.nested}")
+
+    def chosen(self, available: int) -> list[int]:
+        """The folds to run, out of `available`."""
+        if isinstance(self.fold, str):
+            return list(range(available))
+        if not 0 <= self.fold < available:
+            raise ValueError(f"cv.fold must lie in 0..{available - 1} for {self.protocol}; got {self.fold}")
+        return [self.fold]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeSpec:
+    """The machine's side of a run."""
+
+    device: str = "auto"  # auto: cuda where there is one, else cpu | cpu | cuda | cuda:1
+    dtype: str = "float32"
+    seed: int = 0
+    workers: int | None = None  # processes that render and decode; None: one per core
+    threads: int | None = None  # of torch; None: torch's own choice
+    tf32: bool = False
+    deterministic: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"runtime.dtype must be one of {', '.join(_DTYPES)}; got {self.dtype!r}")
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return _DTYPES[self.dtype]
+
+    def apply(self) -> torch.device:
+        """Set threads, TF32 and determinism for this process and return the device."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        torch.backends.cuda.matmul.allow_tf32 = self.tf32
+        torch.backends.cudnn.allow_tf32 = self.tf32
+        torch.use_deterministic_algorithms(self.deterministic)
+        return require_device(self.device)
+
+
+def require_device(name: str) -> torch.device:
+    """The device of that name. CUDA is never silently replaced by the CPU, and MPS is refused.
+
+    Raises ValueError where the device is unknown, unsupported or not on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"runtime.device must be auto, cpu, cuda or cuda:N; got {name!r}") from None
+    if device.type == "mps":
+        raise ValueError("runtime.device=mps is not supported: float64 solves are missing there; use cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"runtime.device must be auto, cpu, cuda or cuda:N; got {name!r}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"runtime.device={name} was asked for, but torch sees no CUDA device; use runtime.device=cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"runtime.device={name} was asked for, but there are {torch.cuda.device_count()} CUDA devices")
+    return device
