@@ -1,0 +1,1 @@
+"""Rotations, projection, alignment and mesh operations; knows nothing of faces."""

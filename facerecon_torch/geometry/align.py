@@ -1,0 +1,107 @@
+"""Closed-form alignment of corresponding points: translation, rigid motion, similarity.
+
+Minimises sum_i w_i |s R a_i + t - b_i|^2 over the named group (Umeyama 1991), in float64 whatever the input's
+dtype. A reflection is never returned. Where the source has no extent, scale is 1; where a rotation is not
+fixed by the points, one of the optimal ones is returned.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["Alignment", "align_rigid", "align_similarity", "align_translation"]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """b = scale * rotation a + translation, translation in the unit of the target."""
+
+    scale: Float[Tensor, "*b"]
+    rotation: Float[Tensor, "*b 3 3"]
+    translation: Float[Tensor, "*b 3"]
+
+    def apply(self, points: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 3"]:
+        """The points moved into the frame of the target."""
+        turned = points @ self.rotation.mT
+        return self.scale[..., None, None] * turned + self.translation[..., None, :]
+
+    def inverse(self) -> "Alignment":
+        """The alignment that undoes this one."""
+        scale, rotation = 1 / self.scale, self.rotation.mT
+        back = (rotation @ self.translation[..., None]).squeeze(-1)
+        return Alignment(scale, rotation, -scale[..., None] * back)
+
+
+def align_translation(
+    source: Float[Tensor, "*b n 3"],
+    target: Float[Tensor, "*b n 3"],
+    weights: Float[Tensor, "*b n"] | None = None,
+) -> Alignment:
+    """Only the weighted centroids are brought together."""
+    share = _shares(source, weights)
+    shift = _centroid(target.double(), share) - _centroid(source.double(), share)
+    scale = torch.ones(source.shape[:-2], dtype=torch.float64, device=source.device)
+    rotation = torch.eye(3, dtype=torch.float64, device=source.device).expand(*scale.shape, 3, 3)
+    return _answer(scale, rotation, shift, source)
+
+
+def align_rigid(
+    source: Float[Tensor, "*b n 3"],
+    target: Float[Tensor, "*b n 3"],
+    weights: Float[Tensor, "*b n"] | None = None,
+) -> Alignment:
+    """Rotation and translation, scale 1."""
+    return _align(source, target, weights, with_scale=False)
+
+
+def align_similarity(
+    source: Float[Tensor, "*b n 3"],
+    target: Float[Tensor, "*b n 3"],
+    weights: Float[Tensor, "*b n"] | None = None,
+) -> Alignment:
+    """Scale, rotation and translation."""
+    return _align(source, target, weights, with_scale=True)
+
+
+def _align(
+    source: Float[Tensor, "*b n 3"],
+    target: Float[Tensor, "*b n 3"],
+    weights: Float[Tensor, "*b n"] | None,
+    *,
+    with_scale: bool,
+) -> Alignment:
+    share = _shares(source, weights)
+    a, b = source.double(), target.double()
+    centre_a, centre_b = _centroid(a, share), _centroid(b, share)
+    a, b = a - centre_a[..., None, :], b - centre_b[..., None, :]
+    u, singular, vt = torch.linalg.svd((share[..., None] * b).mT @ a)
+    # The sign of the last axis makes det(R) = +1: the best proper rotation, not the best reflection.
+    sign = torch.ones_like(singular)
+    sign[..., 2] = torch.sign(torch.linalg.det(u @ vt))
+    rotation = u @ (sign[..., None] * vt)
+    scale = torch.ones_like(singular[..., 0])
+    if with_scale:
+        spread = (share * a.square().sum(-1)).sum(-1)
+        extended = spread > 0
+        scale = torch.where(extended, (singular * sign).sum(-1) / torch.where(extended, spread, 1.0), 1.0)
+    shift = centre_b - scale[..., None] * (rotation @ centre_a[..., None]).squeeze(-1)
+    return _answer(scale, rotation, shift, source)
+
+
+def _shares(source: Float[Tensor, "*b n 3"], weights: Float[Tensor, "*b n"] | None) -> Float[Tensor, "*b n"]:
+    if weights is None:
+        weights = torch.ones(source.shape[:-1], dtype=torch.float64, device=source.device)
+    total = weights.double().sum(-1, keepdim=True)
+    return weights.double() / torch.where(total > 0, total, 1.0)
+
+
+def _centroid(points: Float[Tensor, "*b n 3"], share: Float[Tensor, "*b n"]) -> Float[Tensor, "*b 3"]:
+    return (share[..., None] * points).sum(-2)
+
+
+def _answer(
+    scale: Float[Tensor, "*b"], rotation: Float[Tensor, "*b 3 3"], shift: Float[Tensor, "*b 3"], like: Tensor
+) -> Alignment:
+    return Alignment(scale.to(like.dtype), rotation.to(like.dtype), shift.to(like.dtype))

@@ -1,0 +1,20 @@
+"""Scaled orthographic projection (Eq. 4) of points in the model frame."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.structures import Camera
+
+__all__ = ["project", "rotate_to_view"]
+
+
+def rotate_to_view(points: Float[Tensor, "*b n 3"], camera: Camera) -> Float[Tensor, "*b n 3"]:
+    """R v: the points in mm in the viewer's axes (+x right, +y up, +z towards the viewer)."""
+    return points @ camera.rotation.mT
+
+
+def project(points: Float[Tensor, "*b n 3"], camera: Camera) -> Float[Tensor, "*b n 2"]:
+    """p = s F (R v)_xy + t with F = diag(1, -1), Eq. 4: mm in the model frame -> px in the image frame."""
+    turned = rotate_to_view(points, camera)[..., :2]
+    flipped = turned * turned.new_tensor([1.0, -1.0])
+    return camera.scale[..., None, None] * flipped + camera.translation[..., None, :]

@@ -1,0 +1,209 @@
+"""Mesh operations through NVIDIA Warp, on CPU and CUDA.
+
+Importing this module imports warp and starts it; `mesh_ops.get_backend` does so on first use. Kernels are
+compiled once per machine (seconds) and kept in WARP_CACHE_PATH, else in $FACERECON_CACHE/warp, else in warp's
+own cache folder.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import warp as wp
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from facerecon_torch.geometry.mesh_ops import ClosestPoint, Raster, RayHit
+from facerecon_torch.geometry.triangle_point import nearest_in_triangle
+
+__all__ = ["WarpBackend", "start_warp"]
+
+_log = logging.getLogger(__name__)
+
+
+def start_warp(cache: Path | None = None) -> None:
+    """Initialise warp without its banner. `cache` is the folder for compiled kernels.
+
+    Only the first call of a process can choose the folder.
+    """
+    if cache is None and "WARP_CACHE_PATH" not in os.environ and "FACERECON_CACHE" in os.environ:
+        cache = Path(os.environ["FACERECON_CACHE"]) / "warp"
+    if cache is not None:
+        wp.config.kernel_cache_dir = str(cache)
+    if hasattr(wp.config, "log_level"):
+        wp.config.log_level = wp.LOG_WARNING
+    else:  # releases before log levels
+        setattr(wp.config, "quiet", True)  # noqa: B010
+    with contextlib.nullcontext() if torch.cuda.is_available() else _hidden_stderr():
+        wp.init()  # type: ignore[no-untyped-call]
+    _log.debug("warp %s keeps its kernels in %s", wp.config.version, wp.config.kernel_cache_dir)
+
+
+@contextlib.contextmanager
+def _hidden_stderr() -> Iterator[None]:
+    """Warp's native library writes a line about the missing driver that no setting turns off."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # a process without stderr has nothing to hide
+        yield
+        return
+    with open(os.devnull, "w") as sink:
+        os.dup2(sink.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+class WarpBackend:
+    """`mesh_ops.MeshBackend` on warp kernels. Searches run in float32 about each mesh's centre; the weights,
+    points and distances of the triangle found are then computed in the input's dtype."""
+
+    def __init__(self) -> None:
+        start_warp()
+        from facerecon_torch.geometry import warp_kernels  # needs the settings above
+
+        self._kernels = warp_kernels
+
+    def rasterise(
+        self, points_image: Float[Tensor, "*b V 3"], triangles: Int[Tensor, "T 3"], height: int, width: int
+    ) -> Raster:
+        if height < 1 or width < 1:
+            raise ValueError(f"height and width must be at least 1; got {height} and {width}")
+        _require_indices(triangles, points_image)
+        batch, device, dtype = points_image.shape[:-2], points_image.device, points_image.dtype
+        points = points_image.detach().double().reshape(-1, *points_image.shape[-2:]).contiguous()
+        n = points.shape[0]
+        buffer = torch.full((n, height, width), -1, dtype=torch.int64, device=device)
+        weights = torch.zeros((n, height, width, 3), dtype=torch.float64, device=device)
+        depth = torch.zeros((n, height, width), dtype=torch.float64, device=device)
+        if n and len(triangles):
+            with _stream(device):
+                corners = _array(points, wp.vec3d)
+                faces = _array(triangles.int().contiguous(), wp.vec3i)
+                levels = _array(_depth_levels(points), wp.vec2d)
+                entries = _array(buffer, wp.int64)
+                _launch(
+                    self._kernels.draw_triangles,
+                    (n, len(triangles)),
+                    [corners, faces, levels, height, width, entries],
+                    device,
+                )
+                inputs = [corners, faces, entries, _array(weights, wp.vec3d), _array(depth, wp.float64)]
+                _launch(self._kernels.resolve_pixels, (n, height, width), inputs, device)
+        shape = (*batch, height, width)
+        return Raster(
+            buffer.reshape(shape), weights.to(dtype).reshape(*shape, 3), depth.to(dtype).reshape(shape)
+        )
+
+    def closest_point(
+        self,
+        points: Float[Tensor, "*b n 3"],
+        vertices: Float[Tensor, "*b V 3"],
+        triangles: Int[Tensor, "T 3"],
+    ) -> ClosestPoint:
+        _require_indices(triangles, vertices)
+        centre = _centre(vertices)
+        queries = _single(points - centre)
+        found = torch.full(queries.shape[:2], -1, dtype=torch.int32, device=points.device)
+        if found.numel() and len(triangles):
+            with _stream(points.device), _meshes(vertices - centre, triangles) as ids:
+                inputs = [ids, _array(queries, wp.vec3f), _array(found, wp.int32)]
+                _launch(self._kernels.find_closest, tuple(found.shape), inputs, points.device)
+        triangle = found.long().reshape(points.shape[:-1])
+        return _describe(points, vertices, triangles, triangle)
+
+    def first_hit(
+        self,
+        origins: Float[Tensor, "*b n 3"],
+        directions: Float[Tensor, "*b n 3"],
+        vertices: Float[Tensor, "*b V 3"],
+        triangles: Int[Tensor, "T 3"],
+    ) -> RayHit:
+        _require_indices(triangles, vertices)
+        centre = _centre(vertices)
+        starts, along = _single(origins - centre), _single(directions)
+        distance = torch.full(starts.shape[:2], torch.inf, dtype=torch.float32, device=origins.device)
+        found = torch.full(starts.shape[:2], -1, dtype=torch.int32, device=origins.device)
+        if found.numel() and len(triangles):
+            with _stream(origins.device), _meshes(vertices - centre, triangles) as ids:
+                rays = [_array(starts, wp.vec3f), _array(along, wp.vec3f)]
+                outputs = [_array(distance, wp.float32), _array(found, wp.int32)]
+                _launch(self._kernels.find_hits, tuple(found.shape), [ids, *rays, *outputs], origins.device)
+        shape = origins.shape[:-1]
+        return RayHit(distance.to(origins.dtype).reshape(shape), found.long().reshape(shape))
+
+
+def _describe(points: Tensor, vertices: Tensor, triangles: Tensor, triangle: Tensor) -> ClosestPoint:
+    hit = triangle >= 0
+    if not len(triangles):
+        nothing = torch.zeros_like(points)
+        return ClosestPoint(nothing, torch.full_like(points[..., 0], torch.inf), triangle, nothing)
+    rows = triangles.long()[triangle.clamp_min(0)]
+    flat = rows.reshape(*rows.shape[:-2], -1)[..., None].expand(*rows.shape[:-2], rows.shape[-2] * 3, 3)
+    corners = vertices.gather(-2, flat).reshape(*rows.shape, 3)
+    weights = torch.where(hit[..., None], nearest_in_triangle(points, corners), 0.0)
+    nearest = (weights[..., None, :] @ corners).squeeze(-2)
+    distance = torch.where(hit, torch.linalg.vector_norm(nearest - points, dim=-1), torch.inf)
+    return ClosestPoint(nearest, distance, triangle, weights)
+
+
+def _require_indices(triangles: Tensor, vertices: Tensor) -> None:
+    """A kernel would read outside its memory, so this is checked although it waits for the device."""
+    if not len(triangles):
+        return
+    low, high = (int(v) for v in triangles.aminmax())
+    if low < 0 or high >= vertices.shape[-2]:
+        raise ValueError(f"triangles must index vertices 0..{vertices.shape[-2] - 1}; got {low}..{high}")
+
+
+def _depth_levels(points: Tensor) -> Tensor:
+    """Per image the smallest finite depth and 1 / range, for the integer levels of the z-buffer."""
+    depth = points[..., 2]
+    finite = depth.isfinite()
+    low = torch.where(finite, depth, torch.inf).amin(-1)
+    extent = torch.where(finite, depth, -torch.inf).amax(-1) - low
+    inverse = torch.where(extent > 0, 1 / torch.where(extent > 0, extent, 1.0), 0.0)
+    return torch.stack([low, inverse], -1).contiguous()
+
+
+def _centre(vertices: Tensor) -> Tensor:
+    return vertices.detach().mean(-2, keepdim=True)
+
+
+def _single(points: Tensor) -> Tensor:
+    return points.detach().float().reshape(-1, *points.shape[-2:]).contiguous()
+
+
+@contextlib.contextmanager
+def _meshes(vertices: Tensor, triangles: Tensor) -> Iterator[Any]:
+    """One search tree per mesh of the batch; yields their identifiers. Building a tree is warp's own call,
+    one a mesh."""
+    flat = _single(vertices)
+    faces = _array(triangles.int().contiguous().reshape(-1), wp.int32)
+    meshes = [wp.Mesh(points=_array(v, wp.vec3f), indices=faces) for v in flat]
+    ids = torch.tensor([mesh.id for mesh in meshes], dtype=torch.int64).to(flat.device)
+    yield _array(ids, wp.uint64)
+    if flat.is_cuda:  # the trees must outlive the kernel that reads them
+        torch.cuda.current_stream(flat.device).synchronize()
+
+
+def _array(tensor: Tensor, dtype: Any) -> Any:
+    return wp.from_torch(tensor, dtype=dtype, requires_grad=False)
+
+
+def _launch(kernel: Any, size: tuple[int, ...], inputs: list[Any], device: torch.device) -> None:
+    wp.launch(kernel, dim=size, inputs=inputs, device=wp.device_from_torch(device))
+
+
+def _stream(device: torch.device) -> Any:
+    """Warp must queue its kernels behind torch's on the same stream."""
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    stream = wp.stream_from_torch(torch.cuda.current_stream(device))  # type: ignore[no-untyped-call]
+    return wp.ScopedStream(stream)
