@@ -30,7 +30,10 @@ def _moved(value: Any, *args: Any, **kwargs: Any) -> Any:
     if isinstance(value, _Batched):
         return value.to(*args, **kwargs)
     if isinstance(value, Tensor) and not value.is_floating_point():
-        return value.to(*(a for a in args if not isinstance(a, torch.dtype)), **{k: v for k, v in kwargs.items() if k != "dtype"})
+        return value.to(
+            *(a for a in args if not isinstance(a, torch.dtype)),
+            **{k: v for k, v in kwargs.items() if k != "dtype"},
+        )
     return value.to(*args, **kwargs) if isinstance(value, Tensor) else value
 
 

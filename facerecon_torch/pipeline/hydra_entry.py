@@ -41,7 +41,7 @@ def _quoted(argument: str) -> str:
         return argument
     escaped = re.sub(r"(\\*)'", lambda m: m[1] * 2 + "\\'", value).replace("${", "\\${")
     trailing = len(escaped) - len(escaped.rstrip("\\"))
-    return f"{key}='{escaped}{escaped[len(escaped) - trailing:]}'"
+    return f"{key}='{escaped}{escaped[len(escaped) - trailing :]}'"
 
 
 def _launch(name: str, arguments: Sequence[str], run: "Callable[[DictConfig], int]") -> int:

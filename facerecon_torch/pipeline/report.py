@@ -16,7 +16,16 @@ from facerecon_torch.pipeline.phases import Phases
 __all__ = ["REPORT_FORMAT", "environment", "write_json"]
 
 REPORT_FORMAT = 1
-_PACKAGES = ("facerecon-torch", "torch", "torchvision", "kornia", "numpy", "warp-lang", "dlib-bin", "face-alignment")
+_PACKAGES = (
+    "facerecon-torch",
+    "torch",
+    "torchvision",
+    "kornia",
+    "numpy",
+    "warp-lang",
+    "dlib-bin",
+    "face-alignment",
+)
 
 
 def _version(package: str) -> str | None:
@@ -41,7 +50,12 @@ def environment(device: torch.device, seed: int, phases: Phases) -> dict[str, An
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "commit": _commit(),
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in _PACKAGES}},
-        "device": {"type": device.type, "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "device": {
+            "type": device.type,
+            "name": name,
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
         "seed": seed,
         "seconds": {k: round(v, 3) for k, v in phases.seconds.items()},
         "peak_memory_mb": {k: round(v, 1) for k, v in phases.peak_memory_mb.items()},

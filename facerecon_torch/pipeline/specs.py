@@ -1,8 +1,6 @@
 """What a run is told: one frozen, self-checking dataclass per config group that no other package owns."""
 
-import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -11,14 +9,13 @@ from facerecon_torch.data.splits import PROTOCOLS
 __all__ = ["CvSpec", "DataSpec", "LandmarkSourceSpec", "ModelSpec", "RuntimeSpec", "require_device"]
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """Which face model: the free default face, or a native model file."""
 
-    path: Path | None = None  # None: the default face that the package carries
+    path: str | None = None  # None: the default face that the package carries
     kind: str = "bilinear"  # bilinear | linear: the linear model of equal size, for the ablation
 
     def __post_init__(self) -> None:
@@ -37,7 +34,7 @@ class DataSpec:
     shifted_subjects: int = 40
     shifted_images: int = 6
     seed: int = 0
-    root: Path | None = None  # rendered sets are kept here; None: the user's cache folder
+    root: str | None = None  # rendered sets are kept here; None: the user's cache folder
 
     def __post_init__(self) -> None:
         for name in ("train_subjects", "train_images", "test_subjects", "test_images"):
@@ -52,7 +49,7 @@ class LandmarkSourceSpec:
     """Where landmarks come from. `noise` and `truth` exist for synthetic sets only."""
 
     source: str = "auto"
-    path: Path | None = None  # of source=file
+    path: str | None = None  # of source=file
 
     def __post_init__(self) -> None:
         known = ("noise", "truth", "auto", "dlib", "face_alignment", "file")
