@@ -1,0 +1,118 @@
+"""Higher-order SVD of a data tensor in its two short modes (identity, expression).
+
+T ~ core x2 U_id x3 U_exp (Eq. 2 of the paper; De Lathauwer et al., 2000). The columns of U_id and U_exp are
+the leading left singular vectors of the two unfoldings. They come from Gram matrices summed over chunks of
+rows in float64, so that a large tensor is never copied as a whole.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.checks import require_shape
+
+__all__ = ["Hosvd", "hosvd", "project_core"]
+
+_CHUNK_VALUES = 4_000_000  # float64 values held beside the tensor: 32 MB per copy
+
+
+@dataclass(frozen=True)
+class Hosvd:
+    """T[r, n, e] ~ sum_ij core[r, i, j] identity_rows[n, i] expression_rows[e, j]; the row matrices have
+    orthonormal columns. The singular values of both unfoldings are complete (also those beyond the ranks)."""
+
+    core: Float[Tensor, "rows identities expressions"]
+    identity_rows: Float[Tensor, "n_ids identities"]
+    expression_rows: Float[Tensor, "n_exps expressions"]
+    identity_singular_values: Float[Tensor, "n_ids"]
+    expression_singular_values: Float[Tensor, "n_exps"]
+
+
+def hosvd(tensor: Tensor, identity_rank: int, expression_rank: int) -> Hosvd:
+    """Truncated HOSVD of `tensor` [3V, ids, exps] (mm; row 3 v + axis), on its device.
+
+    Sums, eigenvectors and projection are float64; the answer has the dtype of `tensor`. Sign convention: the
+    entry of largest magnitude of every column of the row matrices is positive. Singular values below 1e-8 of
+    the largest are not resolved, for Gram matrices square them. Raises ValueError for a rank outside [1, size
+    of its mode].
+    """
+    require_shape("tensor", tensor, (None, None, None))
+    if tensor.ndim != 3 or not tensor.is_floating_point():
+        raise ValueError(
+            f"tensor must be floating point [3V, ids, exps]; got {tensor.dtype} {tuple(tensor.shape)}"
+        )
+    for name, rank, size in zip(
+        ("identity_rank", "expression_rank"), (identity_rank, expression_rank), tensor.shape[1:]
+    ):
+        if not 1 <= rank <= size:
+            raise ValueError(f"{name} must lie in [1, {size}]; got {rank}")
+    identity_gram, expression_gram = _gram_matrices(tensor)
+    identity_rows, identity_values = _leading_vectors(identity_gram, identity_rank)
+    expression_rows, expression_values = _leading_vectors(expression_gram, expression_rank)
+    core = _contract(tensor, identity_rows, expression_rows)
+    dtype = tensor.dtype
+    return Hosvd(
+        core,
+        identity_rows.to(dtype),
+        expression_rows.to(dtype),
+        identity_values.to(dtype),
+        expression_values.to(dtype),
+    )
+
+
+def project_core(tensor: Tensor, identity_rows: Tensor, expression_rows: Tensor) -> Tensor:
+    """The least-squares core [rows, I, E] of `tensor` [rows, ids, exps] for given row matrices [ids, I],
+    [exps, E].
+
+    For orthonormal columns this is T x2 U_id' x3 U_exp'; columns that are rounded or not orthonormal are
+    answered exactly through the pseudo-inverse. float64 sums in chunks; the answer has the dtype of `tensor`.
+    """
+    require_shape("tensor", tensor, (None, len(identity_rows), len(expression_rows)))
+    identity_inverse = torch.linalg.pinv(identity_rows.to(tensor.device, torch.float64))
+    expression_inverse = torch.linalg.pinv(expression_rows.to(tensor.device, torch.float64))
+    return _contract(tensor, identity_inverse.mT, expression_inverse.mT)
+
+
+def _chunks(tensor: Float[Tensor, "rows n_ids n_exps"]) -> tuple[Float[Tensor, "chunk n_ids n_exps"], ...]:
+    return torch.split(tensor, max(1, _CHUNK_VALUES // (tensor.shape[1] * tensor.shape[2])))
+
+
+def _gram_matrices(
+    tensor: Float[Tensor, "rows n_ids n_exps"],
+) -> tuple[Float[Tensor, "n_ids n_ids"], Float[Tensor, "n_exps n_exps"]]:
+    _, n_ids, n_exps = tensor.shape
+    identity = torch.zeros(n_ids, n_ids, dtype=torch.float64, device=tensor.device)
+    expression = torch.zeros(n_exps, n_exps, dtype=torch.float64, device=tensor.device)
+    for chunk in _chunks(tensor):
+        exact = chunk.to(torch.float64)
+        by_identity = exact.transpose(0, 1).reshape(n_ids, -1)
+        identity.addmm_(by_identity, by_identity.mT)
+        by_expression = exact.reshape(-1, n_exps)
+        expression.addmm_(by_expression.mT, by_expression)
+    return identity, expression
+
+
+def _leading_vectors(
+    gram: Float[Tensor, "n n"], rank: int
+) -> tuple[Float[Tensor, "n rank"], Float[Tensor, "n"]]:
+    values, vectors = torch.linalg.eigh(gram)
+    leading = vectors.flip(-1)[:, :rank]
+    peak = leading.abs().argmax(dim=0, keepdim=True)
+    signs = torch.where(leading.gather(0, peak) < 0, -1.0, 1.0).to(gram.dtype)
+    return leading * signs, values.flip(-1).clamp_min(0).sqrt()
+
+
+def _contract(
+    tensor: Float[Tensor, "rows n_ids n_exps"],
+    identity: Float[Tensor, "n_ids i"],
+    expression: Float[Tensor, "n_exps e"],
+) -> Float[Tensor, "rows i e"]:
+    core = tensor.new_empty(tensor.shape[0], identity.shape[1], expression.shape[1])
+    start = 0
+    for chunk in _chunks(tensor):
+        exact = chunk.to(torch.float64) @ expression
+        core[start : start + len(chunk)] = identity.mT @ exact
+        start += len(chunk)
+    return core
