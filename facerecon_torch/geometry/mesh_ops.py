@@ -7,7 +7,7 @@ device.
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -46,6 +46,7 @@ class RayHit:
     triangle: Int[Tensor, "*b n"]
 
 
+@runtime_checkable
 class MeshBackend(Protocol):
     """What a backend has to answer. Vertex indices outside the mesh raise ValueError."""
 
