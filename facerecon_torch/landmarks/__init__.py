@@ -1,0 +1,43 @@
+"""Face landmarks: the schemes, the detectors behind one protocol, and landmark files."""
+
+from facerecon_torch.landmarks.detector import (
+    DETECTOR_NAMES,
+    LICENCES,
+    LandmarkDetector,
+    build_detector,
+    choose_faces,
+)
+from facerecon_torch.landmarks.scheme import (
+    GROUPS_66,
+    GROUPS_68,
+    IBUG_OF_PAPER,
+    MIRROR_66,
+    MIRROR_68,
+    NAMES_66,
+    NAMES_68,
+    from_paper66,
+    interocular,
+    interpupillary,
+    mirror_points,
+    to_paper66,
+)
+
+__all__ = [
+    "DETECTOR_NAMES",
+    "GROUPS_66",
+    "GROUPS_68",
+    "IBUG_OF_PAPER",
+    "LICENCES",
+    "LandmarkDetector",
+    "MIRROR_66",
+    "MIRROR_68",
+    "NAMES_66",
+    "NAMES_68",
+    "build_detector",
+    "choose_faces",
+    "from_paper66",
+    "interocular",
+    "interpupillary",
+    "mirror_points",
+    "to_paper66",
+]

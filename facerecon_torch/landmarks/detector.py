@@ -1,0 +1,175 @@
+"""What a landmark detector is, how one is built by name, and which of the faces it found are used."""
+
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from facerecon_torch.errors import NoFaceError
+from facerecon_torch.structures import Detection
+
+__all__ = [
+    "DETECTOR_NAMES",
+    "LICENCES",
+    "LandmarkDetector",
+    "build_detector",
+    "choose_faces",
+    "say_licence",
+    "sort_faces",
+]
+
+_log = logging.getLogger(__name__)
+
+DETECTOR_NAMES = ("auto", "face_alignment", "dlib", "file")
+
+LICENCES: dict[str, str] = {
+    "dlib": (
+        "dlib's 68-point predictor was trained on iBUG 300-W, whose licence excludes commercial use; "
+        "the code is under the Boost Software License"
+    ),
+    "face_alignment": (
+        "the 2D-FAN weights were trained on data derived from iBUG 300-W and the S3FD weights on WIDER FACE, "
+        "both for research only, not for commercial use; the code is under the BSD 3-clause licence"
+    ),
+    "file": "landmarks read from a file have the licence of the file",
+}
+
+
+@runtime_checkable
+class LandmarkDetector(Protocol):
+    """Finds faces and their 68 iBUG landmarks."""
+
+    @property
+    def name(self) -> str:
+        """One of DETECTOR_NAMES without `auto`."""
+
+    @property
+    def licence(self) -> str:
+        """What may be done with the answers."""
+
+    def detect(self, image: Tensor, *, path: Path | None = None) -> list[Detection]:
+        """Every face of one picture, the one with the largest score x box area first; an empty list if there
+        is none.
+
+        image: [3, H, W] RGB in [0, 1], upright; boxes and points of the answer are in its pixels, the points
+        on its device and in its dtype. `path` names the picture: the `file` detector looks landmarks up by
+        it, the others ignore it. Raises ValueError or TypeError for another shape or dtype, DetectorError
+        when the detector cannot run.
+        """
+
+
+def build_detector(name: str, **options: Any) -> LandmarkDetector:
+    """Detector by name: `auto`, `face_alignment`, `dlib` or `file`; options are those of its constructor.
+
+    Nothing heavy is loaded before the first picture, so the answer may be sent to other processes. Raises
+    ValueError for an unknown name, TypeError for an unknown option, DetectorError when an extra or a weight
+    file is missing.
+    """
+    builder = _builder(name)
+    known = list(inspect.signature(builder).parameters)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(f"detector {name!r} has the options {', '.join(known)}; got {', '.join(unknown)}")
+    detector = builder(**options)
+    say_licence(detector.name)
+    return detector
+
+
+def _builder(name: str) -> Callable[..., LandmarkDetector]:
+    # Imported here: the adapters import this module.
+    if name == "auto":
+        from facerecon_torch.landmarks.auto import choose_detector
+
+        return choose_detector
+    if name == "face_alignment":
+        from facerecon_torch.landmarks.face_alignment_detector import FaceAlignmentDetector
+
+        return FaceAlignmentDetector
+    if name == "dlib":
+        from facerecon_torch.landmarks.dlib_detector import DlibDetector
+
+        return DlibDetector
+    if name == "file":
+        from facerecon_torch.landmarks.file_landmarks import FileLandmarks
+
+        return FileLandmarks
+    raise ValueError(f"detector must be one of {', '.join(DETECTOR_NAMES)}; got {name!r}")
+
+
+@lru_cache(maxsize=len(LICENCES))
+def say_licence(name: str) -> None:
+    """Log the licence of a detector once per process."""
+    _log.warning("landmark detector %s: %s", name, LICENCES[name])
+
+
+def choose_faces(
+    detections: Sequence[Detection], which: str | int = "largest", *, source: object = "the image"
+) -> list[Detection]:
+    """The faces to go on with: `largest` (by box area), `all`, or the position in the detector's order.
+
+    Raises NoFaceError, naming `source`, when there is no face or not that many; ValueError for another
+    `which`.
+    """
+    if isinstance(which, bool) or not (
+        which in ("largest", "all") or (isinstance(which, int) and which >= 0)
+    ):
+        raise ValueError(f"which must be 'largest', 'all' or a position from 0; got {which!r}")
+    if not detections:
+        raise NoFaceError(f"{source}: expected at least one face; the detector found none")
+    if which == "all":
+        return list(detections)
+    if isinstance(which, int):
+        if which >= len(detections):
+            raise NoFaceError(
+                f"{source}: expected a face at position {which}; the detector found {len(detections)}"
+            )
+        return [detections[which]]
+    if len(detections) > 1:
+        _log.info("%s: %d faces found; the largest is used", source, len(detections))
+    return [max(detections, key=box_area)]
+
+
+def sort_faces(detections: Sequence[Detection]) -> list[Detection]:
+    """By score x box area, the largest first."""
+    return sorted(detections, key=lambda face: face.score * box_area(face), reverse=True)
+
+
+def box_area(face: Detection) -> float:
+    """In square px."""
+    x0, y0, x1, y1 = face.box
+    return max(x1 - x0, 0.0) * max(y1 - y0, 0.0)
+
+
+def require_image(image: Tensor) -> None:
+    """Raise TypeError or ValueError unless `image` is a float tensor [3, H, W] without NaN."""
+    if not isinstance(image, Tensor):
+        raise TypeError(f"image must be a torch.Tensor; got {type(image).__name__}")
+    if image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0 or not image.is_floating_point():
+        raise ValueError(
+            f"image must be a float tensor [3, H, W] in [0, 1]; got {image.dtype} {tuple(image.shape)}"
+        )
+    if not bool(torch.isfinite(image).all()):
+        raise ValueError("image must be finite; it holds NaN or infinity")
+
+
+def resize(image: Float[Tensor, "3 h w"], scale: float) -> Float[Tensor, "3 h2 w2"]:
+    """Anti-aliased bilinear resampling of the whole picture; pixel q of the answer is (q + 0.5) / s - 0.5 of
+    the input, where s is the ratio of the two sizes along that axis."""
+    size = [max(1, round(n * scale)) for n in image.shape[-2:]]
+    if size == list(image.shape[-2:]):
+        return image
+    return torch.nn.functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+
+
+def as_bytes(image: Float[Tensor, "3 h w"]) -> NDArray[np.uint8]:
+    """What native detectors take: 8 bits, height x width x 3, contiguous, on the CPU."""
+    eight_bit = (image.clamp(0, 1) * 255).round().to(torch.uint8)
+    return np.ascontiguousarray(eight_bit.permute(1, 2, 0).cpu().numpy())

@@ -1,0 +1,168 @@
+"""The face-alignment package: S3FD faces and 2D-FAN landmarks, on the CPU or a CUDA device."""
+
+import importlib.util
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facerecon_torch.errors import DetectorError
+from facerecon_torch.landmarks.detector import LICENCES, as_bytes, require_image, resize, sort_faces
+from facerecon_torch.structures import Detection
+
+__all__ = ["WEIGHT_FILES", "FaceAlignmentDetector", "missing_weights"]
+
+_SITE = "https://www.adrianbulat.com/downloads/python-fan"
+WEIGHT_FILES = ("2DFAN4-11f355bf06.pth.tar", "s3fd-619a316812.pth")
+_SMALLEST = 32  # px: below, the last feature maps of S3FD are empty
+
+
+def missing_weights() -> list[Path]:
+    """The weight files that face-alignment would have to download, as the paths where it looks for them."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    return [folder / name for name in WEIGHT_FILES if not (folder / name).is_file()]
+
+
+class FaceAlignmentDetector:
+    """Adapter with `detect` of LandmarkDetector.
+
+    Faces are searched in the picture reduced to `max_side` px, landmarks are predicted at full resolution;
+    they are whole pixels, as the package gives them. `download=False` never touches the network. CUDA is used
+    only when asked for by `device`. Raises DetectorError when the package, a weight file (and the network to
+    fetch it) or the device is missing.
+    """
+
+    name = "face_alignment"
+    licence = LICENCES["face_alignment"]
+
+    def __init__(
+        self,
+        *,
+        device: str | torch.device = "cpu",
+        max_side: int = 1280,
+        min_score: float = 0.5,
+        download: bool = True,
+    ) -> None:
+        if max_side < _SMALLEST or not 0 <= min_score < 1:
+            raise ValueError(
+                f"max_side must be at least {_SMALLEST} and min_score in [0, 1); got {max_side}, {min_score}"
+            )
+        self.device = _usable_device(device)
+        self.max_side, self.min_score = max_side, min_score
+        if importlib.util.find_spec("face_alignment") is None:
+            raise DetectorError(
+                "detector face_alignment: expected the package face-alignment; it is not installed. "
+                "Run: pip install face-alignment"
+            )
+        _require_weights(download)
+        self._native: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_native": None}  # each process loads its own
+
+    def detect(self, image: Tensor, *, path: Path | None = None) -> list[Detection]:
+        """As LandmarkDetector says; `path` is not used. Scores are S3FD's probabilities."""
+        require_image(image)
+        if min(image.shape[-2:]) < _SMALLEST:
+            return []
+        picture = image.detach().to("cpu", torch.float32)
+        native = self._load()
+        searched = resize(picture, min(1.0, self.max_side / max(picture.shape[-2:])))
+        x, y = (searched.shape[i] / picture.shape[i] for i in (2, 1))
+        with _cudnn_choice_kept():
+            found = native.face_detector.detect_from_image(as_bytes(searched))
+            boxes = np.array([row[:5] for row in found], dtype=np.float64).reshape(-1, 5)
+            boxes[:, :4] = (boxes[:, :4] + 0.5) / (x, y, x, y) - 0.5
+            boxes = boxes[np.isfinite(boxes).all(1) & (boxes[:, 2:4] - boxes[:, :2] >= 1).all(1)]
+            if not len(boxes):
+                return []
+            points = native.get_landmarks_from_image(as_bytes(picture), detected_faces=list(boxes))
+        return sort_faces(
+            [
+                Detection(
+                    (float(row[0]), float(row[1]), float(row[2]), float(row[3])),
+                    float(row[4]),
+                    torch.as_tensor(np.asarray(p), dtype=image.dtype).to(image.device),
+                )
+                for row, p in zip(boxes, points)
+            ]
+        )
+
+    def _load(self) -> Any:
+        if self._native is None:
+            from face_alignment import FaceAlignment, LandmarksType
+
+            try:
+                with _cudnn_choice_kept():
+                    self._native = FaceAlignment(
+                        LandmarksType.TWO_D,
+                        device=str(self.device),
+                        compile=False,  # the package's default compiles for minutes
+                        face_detector_kwargs={"filter_threshold": self.min_score},
+                    )
+            except (
+                RuntimeError,
+                OSError,
+                EOFError,
+                KeyError,
+                ValueError,
+                TypeError,
+                pickle.UnpicklingError,
+            ) as error:
+                folder = Path(torch.hub.get_dir()) / "checkpoints"
+                raise DetectorError(
+                    f"detector face_alignment: expected readable weights {' and '.join(WEIGHT_FILES)} "
+                    f"in {folder}; loading failed ({type(error).__name__}: {error}). "
+                    f"Delete a damaged file and fetch it again from {_SITE}"
+                ) from error
+        return self._native
+
+
+def _usable_device(device: str | torch.device) -> torch.device:
+    chosen = torch.device(device)
+    if chosen.type not in ("cpu", "cuda"):
+        raise DetectorError(f"detector face_alignment: device must be cpu or cuda; got {chosen}")
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise DetectorError(
+            f"detector face_alignment: device {chosen} was asked for; torch finds no CUDA device"
+        )
+    return chosen
+
+
+def _require_weights(download: bool) -> None:
+    missing = missing_weights()
+    if not missing or (download and _site_answers()):
+        return
+    wanted = "; ".join(f"put {_SITE}/{file.name} at {file}" for file in missing)
+    reason = "there is no way to the network" if download else "downloading is switched off"
+    raise DetectorError(
+        f"detector face_alignment: expected weight files that are missing, and {reason}: {wanted}"
+    )
+
+
+def _site_answers() -> bool:
+    """One request for headers, so that a machine without network learns it at once and not after a long
+    wait."""
+    try:
+        with urlopen(Request(f"{_SITE}/{WEIGHT_FILES[0]}", method="HEAD"), timeout=5):
+            return True
+    except (TimeoutError, URLError, OSError):
+        return False
+
+
+@contextmanager
+def _cudnn_choice_kept() -> Iterator[None]:
+    """The package switches cuDNN's benchmark mode on for the whole process; this puts the caller's choice
+    back."""
+    before = torch.backends.cudnn.benchmark
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

@@ -1,0 +1,142 @@
+"""Landmarks that somebody else found: one file per picture, or one table for a whole folder."""
+
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.errors import LandmarkFileError
+from facerecon_torch.landmarks.detector import LICENCES, require_image, sort_faces
+from facerecon_torch.landmarks.point_files import (
+    POINT_SUFFIXES,
+    TABLE_SUFFIXES,
+    as_faces,
+    read_points,
+    read_table,
+)
+from facerecon_torch.structures import Detection
+
+__all__ = ["FileLandmarks"]
+
+_SMALLEST_SPAN = 4.0  # px
+_Rows = list[tuple[PurePosixPath, np.ndarray]]
+
+
+class FileLandmarks:
+    """Adapter with `detect` of LandmarkDetector, which here needs `path`, the picture's file.
+
+    `source` is one of: None, the file of the same stem (.pts, .json or .npy, in this order) lies beside the
+    picture; a folder, it lies there; a .csv or .parquet table with a column `image` (point_files.read_table
+    says how); one .pts, .json or .npy file, for one picture only. `pts_origin` is what a .pts file calls the
+    first pixel (iBUG: 1). Scores are 1, boxes the bounding boxes of the points.
+    """
+
+    name = "file"
+    licence = LICENCES["file"]
+
+    def __init__(self, *, source: str | Path | None = None, pts_origin: int = 1) -> None:
+        if pts_origin not in (0, 1):
+            raise ValueError(f"pts_origin must be 0 or 1; got {pts_origin}")
+        self.source = Path(source) if source is not None else None
+        self.pts_origin = pts_origin
+        self._table: dict[str, _Rows] | None = None
+        self._only_picture: Path | None = None
+        if self.source is None or self.source.is_dir():
+            return
+        if self.source.suffix.lower() in TABLE_SUFFIXES:
+            self._table = _rows_by_name(self.source)
+        elif not self.source.is_file() or self.source.suffix.lower() not in POINT_SUFFIXES:
+            raise LandmarkFileError(
+                f"{self.source}: expected a folder, a table ({', '.join(TABLE_SUFFIXES)}) or a landmark file "
+                f"({', '.join(POINT_SUFFIXES)}); came {'another' if self.source.is_file() else 'nothing'}"
+            )
+
+    def detect(self, image: Tensor, *, path: Path | None = None) -> list[Detection]:
+        """As LandmarkDetector says. Raises LandmarkFileError when there are no landmarks for `path`, when
+        they are damaged, when a face lies wholly outside the picture, or spans less than 4 px (shares of the
+        picture, not px)."""
+        require_image(image)
+        if path is None:
+            raise ValueError("detector file: path must name the picture; got None")
+        faces, origin = self._faces(Path(path))
+        for points in faces:
+            _require_inside(points, image.shape[-1], image.shape[-2], origin)
+        return sort_faces([Detection(_box(p), 1.0, p.to(image.device, image.dtype)) for p in faces])
+
+    def _faces(self, picture: Path) -> tuple[Float[Tensor, "faces 68 2"], str]:
+        """Points of a picture, and where they come from."""
+        if self._table is not None:
+            origin = f"{self.source}, image {picture.name}"
+            return as_faces(np.stack(_matching(self._table, picture, str(self.source))), origin), origin
+        file = self._file_of(picture)
+        return read_points(file, pts_origin=self.pts_origin), str(file)
+
+    def _file_of(self, picture: Path) -> Path:
+        if self.source is not None and not self.source.is_dir():
+            if self._only_picture not in (None, picture):
+                raise LandmarkFileError(
+                    f"{self.source}: expected one picture for one landmark file; came {self._only_picture} "
+                    f"and {picture}. Give a folder or a table"
+                )
+            self._only_picture = picture
+            return self.source
+        folder = picture.parent if self.source is None else self.source
+        wanted = [folder / (picture.stem + suffix) for suffix in POINT_SUFFIXES]
+        for file in wanted:
+            if file.is_file():
+                return file
+        raise LandmarkFileError(
+            f"{picture}: expected its landmarks in {wanted[0]} "
+            f"(or {', '.join(POINT_SUFFIXES[1:])}); came no such file"
+        )
+
+
+def _rows_by_name(source: Path) -> dict[str, _Rows]:
+    table: dict[str, _Rows] = {}
+    for name, face in zip(*read_table(source)):
+        entry = PurePosixPath(name.replace("\\", "/"))
+        table.setdefault(entry.name, []).append((entry, face))
+    return table
+
+
+def _matching(table: dict[str, _Rows], picture: Path, source: str) -> list[np.ndarray]:
+    """Rows of a picture: the column's path must be a tail of the picture's path, or the other way round; the
+    longest such path wins. A name without suffix stands for any suffix."""
+    full = picture.resolve()
+    for parts in (full.parts, (*full.parts[:-1], full.stem)):
+        fitting = [
+            (entry, face) for entry, face in table.get(parts[-1], []) if _same_tail(entry.parts, parts)
+        ]
+        if fitting:
+            longest = max((entry for entry, _ in fitting), key=lambda entry: len(entry.parts))
+            return [face for entry, face in fitting if entry == longest]
+    raise LandmarkFileError(f"{source}: expected a row for the image {picture}; came none")
+
+
+def _same_tail(entry: tuple[str, ...], picture: tuple[str, ...]) -> bool:
+    count = min(len(entry), len(picture))
+    return entry[-count:] == picture[-count:]
+
+
+def _require_inside(points: Float[Tensor, "68 2"], width: int, height: int, origin: str) -> None:
+    low, high = points.amin(dim=0), points.amax(dim=0)
+    size = points.new_tensor([width, height])
+    inside = ((points > -0.5) & (points < size - 0.5)).all(dim=-1)
+    if not bool(inside.any()):
+        raise LandmarkFileError(
+            f"{origin}: expected landmarks inside the {width} x {height} picture; came none: "
+            f"x {low[0]:.1f}..{high[0]:.1f}, y {low[1]:.1f}..{high[1]:.1f}"
+        )
+    span = float((high - low).max())
+    if span < _SMALLEST_SPAN:
+        raise LandmarkFileError(
+            f"{origin}: expected landmarks in px; came points that span {span:.3g} px "
+            "(shares of the picture's size?)"
+        )
+
+
+def _box(points: Float[Tensor, "68 2"]) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = torch.cat([points.amin(dim=0), points.amax(dim=0)]).tolist()
+    return x0, y0, x1, y1

@@ -1,0 +1,197 @@
+"""Every mode and every kind of damage that a user's picture may have."""
+
+import logging
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from facerecon_torch.errors import ImageFileError
+from facerecon_torch.images import list_images, read_image
+from facerecon_torch.images.read import _say_first_frame
+
+
+def _rgb(height: int = 6, width: int = 4) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def _as_tensor(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(values).permute(2, 0, 1).float() / 255
+
+
+def test_rgb_bytes_come_back_exactly(tmp_path: Path) -> None:
+    values = _rgb()
+    Image.fromarray(values).save(tmp_path / "a b,c=d.png")
+    image = read_image(tmp_path / "a b,c=d.png")
+    assert image.dtype == torch.float32
+    assert image.is_contiguous()
+    assert torch.equal(image, _as_tensor(values))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "I;16", "F"])
+def test_every_mode_gives_three_channels_in_range(mode: str, tmp_path: Path) -> None:
+    grey = np.linspace(0, 1, 24, dtype=np.float32).reshape(6, 4)
+    if mode == "I;16":
+        picture = Image.fromarray((grey * 65535).astype(np.uint16))
+    elif mode == "F":
+        picture = Image.fromarray(grey)
+    else:
+        picture = Image.fromarray((grey * 255).astype(np.uint8)).convert(mode)
+    picture.save(tmp_path / "x.tif")
+    image = read_image(tmp_path / "x.tif")
+    assert image.shape == (3, 6, 4)
+    assert 0 <= float(image.min()) <= float(image.max()) <= 1
+    if mode != "1":
+        assert_close(image, torch.from_numpy(grey).expand(3, 6, 4), atol=2.5 / 255, rtol=0)
+
+
+def test_sixteen_bit_grey_keeps_its_low_byte(tmp_path: Path) -> None:
+    values = np.array([[0, 1, 255, 256], [30000, 30001, 65534, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    expected = torch.from_numpy(values.astype(np.float64) / 65535).float()
+    assert torch.equal(read_image(tmp_path / "deep.png"), expected.expand(3, 2, 4))
+
+
+def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
+    values = np.zeros((1, 3, 4), dtype=np.uint8)
+    values[0, :, 3] = [0, 51, 255]  # black at 0, 20 and 100 %
+    Image.fromarray(values).save(tmp_path / "cut.png")
+    assert_close(read_image(tmp_path / "cut.png")[0, 0], torch.tensor([1.0, 0.8, 0.0]), atol=1 / 255, rtol=0)
+
+
+def test_palette_with_a_transparent_entry(tmp_path: Path) -> None:
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([255, 0, 0, 0, 0, 255])
+    picture.putpixel((1, 0), 1)
+    picture.save(tmp_path / "p.gif", transparency=1)
+    expected = torch.tensor([[[1.0, 1.0]], [[0.0, 1.0]], [[0.0, 1.0]]])  # red, then white through the hole
+    assert torch.equal(read_image(tmp_path / "p.gif"), expected)
+
+
+def test_cmyk_jpeg_keeps_its_colour(tmp_path: Path) -> None:
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "red.jpg", quality=95)
+    colour = read_image(tmp_path / "red.jpg").mean(dim=(1, 2))
+    assert_close(colour, torch.tensor([1.0, 0.0, 0.0]), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int, tmp_path: Path) -> None:
+    upright = _rgb()
+    stored = {  # how a camera stores the upright picture under this tag
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }[orientation](upright)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "turned.png", exif=exif)
+    assert torch.equal(read_image(tmp_path / "turned.png"), _as_tensor(upright))
+
+
+def test_one_pixel(tmp_path: Path) -> None:
+    Image.new("L", (1, 1), 51).save(tmp_path / "dot.png")
+    assert_close(read_image(str(tmp_path / "dot.png")), torch.full((3, 1, 1), 0.2))
+
+
+def test_animation_gives_its_first_frame_and_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    for name in ("a.gif", "b.gif", "c.webp"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
+    _say_first_frame.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        colours = [read_image(tmp_path / name)[:, 0, 0] for name in ("a.gif", "b.gif")]
+    assert all(torch.equal(c, torch.tensor([1.0, 0.0, 0.0])) for c in colours)
+    assert len(caplog.records) == 1
+    assert_close(read_image(tmp_path / "c.webp")[:, 0, 0], torch.tensor([1.0, 0.0, 0.0]))
+
+
+def _damaged(kind: str, folder: Path) -> Path:
+    file = folder / f"{kind}.png"
+    if kind == "folder":
+        file.mkdir()
+    elif kind == "zero bytes":
+        file.write_bytes(b"")
+    elif kind == "text":
+        file.write_text("this is not a picture")
+    elif kind == "heic":
+        file.write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    elif kind == "truncated png":
+        Image.fromarray(_rgb(60, 60)).save(file)
+        file.write_bytes(file.read_bytes()[:-3000])
+    elif kind == "truncated jpeg":
+        Image.fromarray(_rgb(60, 60)).save(file, "JPEG")
+        file.write_bytes(file.read_bytes()[:-800])
+    elif kind == "bomb":
+        size = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+        crc = struct.pack(">I", zlib.crc32(b"IHDR" + size))
+        file.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + size + crc + b"\0\0\0\0IDAT" + bytes(4))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("kind", "came"),
+    [
+        ("missing", "came nothing"),
+        ("folder", "came a folder"),
+        ("zero bytes", "came a file of zero bytes"),
+        ("text", "came 21 bytes that begin with b'this is not '"),
+        ("heic", "came an HEIC file"),
+        ("truncated png", "came a damaged, truncated"),
+        ("truncated jpeg", "came a damaged, truncated"),
+        ("bomb", "came Image size (3600000000 pixels)"),
+    ],
+)
+def test_bad_file_is_named_with_what_was_expected_and_what_came(kind: str, came: str, tmp_path: Path) -> None:
+    file = _damaged(kind, tmp_path)
+    with pytest.raises(ImageFileError, match=re.escape(came)) as caught:
+        read_image(file)
+    assert str(caught.value).startswith(f"{file}: expected ")
+
+
+@pytest.mark.parametrize("values", [np.array([[-1.0, 0.5]]), np.array([[np.nan, 0.5]]), np.array([[0.0, 300.0]])])
+def test_float_grey_out_of_range_is_refused(values: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(values.astype(np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(ImageFileError, match=r"numbers in \[0, 1\] or \[0, 255\]"):
+        read_image(tmp_path / "f.tif")
+
+
+def test_damaged_exif_does_not_lose_the_picture(tmp_path: Path) -> None:
+    values = _rgb()
+    Image.fromarray(values).save(tmp_path / "e.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
+    with pytest.warns(UserWarning, match="Corrupt EXIF"):
+        assert torch.equal(read_image(tmp_path / "e.png"), _as_tensor(values))
+
+
+def test_list_is_natural_and_by_suffix(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    names = ["b10.JPG", "b2.jpg", "B1.png", "a.TIFF", "note.txt", ".hidden.png", "sub/c.webp", "x.heic"]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert [p.name for p in list_images(tmp_path)] == ["a.TIFF", "B1.png", "b2.jpg", "b10.JPG"]
+    assert list_images(tmp_path, recursive=True)[-1] == tmp_path / "sub" / "c.webp"
+
+
+def test_list_of_an_empty_folder_and_of_no_folder(tmp_path: Path) -> None:
+    assert list_images(tmp_path) == []
+    (tmp_path / "f").touch()
+    for wrong, came in (("f", "a file"), ("g", "nothing")):
+        with pytest.raises(ImageFileError, match=f"expected a folder of images; came {came}"):
+            list_images(tmp_path / wrong)
+
+
+def test_names_that_mix_digits_and_letters_at_one_place_sort(tmp_path: Path) -> None:
+    for name in ("1.png", "a.png", "²1.png", "01.png"):
+        (tmp_path / name).touch()
+    assert [p.name for p in list_images(tmp_path)][:2] == ["01.png", "1.png"]

@@ -1,0 +1,75 @@
+"""The registry, the order of faces and the choice among them."""
+
+import logging
+
+import pytest
+import torch
+
+from facerecon_torch.errors import NoFaceError
+from facerecon_torch.landmarks import LICENCES, LandmarkDetector, build_detector, choose_faces
+from facerecon_torch.landmarks.detector import as_bytes, resize, say_licence, sort_faces
+from facerecon_torch.structures import Detection
+
+
+def _face(x0: float, side: float, score: float) -> Detection:
+    return Detection((x0, 0.0, x0 + side, side), score, torch.zeros(68, 2))
+
+
+FACES = [_face(0, 10, 2.0), _face(20, 30, 0.5), _face(60, 12, 1.0)]
+
+
+def test_sorted_by_score_times_size() -> None:
+    assert [f.box[0] for f in sort_faces(FACES)] == [20, 0, 60]
+
+
+def test_choices() -> None:
+    assert choose_faces(FACES) == [FACES[1]]
+    assert choose_faces(FACES, "all") == FACES
+    assert choose_faces(FACES, 0) == [FACES[0]]
+    assert choose_faces(FACES, 2) == [FACES[2]]
+
+
+@pytest.mark.parametrize("which", ["largest", "all", 0])
+def test_no_face_names_the_picture(which: str | int) -> None:
+    with pytest.raises(NoFaceError, match=r"photo\.jpg: expected at least one face"):
+        choose_faces([], which, source="photo.jpg")
+
+
+def test_missing_position_and_unknown_choice() -> None:
+    with pytest.raises(NoFaceError, match="position 3; the detector found 3"):
+        choose_faces(FACES, 3)
+    for wrong in ("best", -1, True):
+        with pytest.raises(ValueError, match="which must be"):
+            choose_faces(FACES, wrong)
+
+
+def test_unknown_name_and_option() -> None:
+    with pytest.raises(ValueError, match="auto, face_alignment, dlib, file; got 'mtcnn'"):
+        build_detector("mtcnn")
+    with pytest.raises(TypeError, match="options source, pts_origin; got colour"):
+        build_detector("file", colour=1)
+
+
+def test_licence_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    say_licence.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        detector = build_detector("file")
+        build_detector("file")
+    assert [r.getMessage() for r in caplog.records] == [f"landmark detector file: {LICENCES['file']}"]
+    assert isinstance(detector, LandmarkDetector)
+    assert all("commercial" in LICENCES[name] for name in ("dlib", "face_alignment"))
+
+
+def test_bytes_round_to_nearest() -> None:
+    image = torch.tensor([0.0, 0.5, 1.0, 2.0, -1.0, 1.4 / 255]).reshape(1, 2, 3).expand(3, 2, 3)
+    assert as_bytes(image)[..., 0].tolist() == [[0, 128, 255], [255, 0, 1]]
+    assert as_bytes(image).flags.c_contiguous
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0, 3.0])
+def test_resize_keeps_the_half_pixel_rule(scale: float) -> None:
+    ramp = torch.arange(40.0).expand(3, 20, 40) / 40
+    resized = resize(ramp, scale)
+    q = torch.arange(resized.shape[-1])
+    inner = (q > 4 * scale) & (q < 35 * scale)
+    torch.testing.assert_close(resized[0, 5, inner], (((q + 0.5) / scale - 0.5) / 40)[inner])
