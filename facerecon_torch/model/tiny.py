@@ -145,8 +145,8 @@ def _surface(chart: Float[Tensor, "v 2"]) -> tuple[Float[Tensor, "v 3"], Float[T
     """Points of the mean face in mm and the directions outwards."""
     longitude, latitude = torch.deg2rad(chart).unbind(-1)
     outwards = torch.stack([latitude.cos() * longitude.sin(), latitude.sin(), latitude.cos() * longitude.cos()], dim=-1)
-    nose = 20 * _bump(chart, 0, -5, 9, 14)
-    relief = nose - 7 * _bump(chart, 27, 15, 11, 7) + 4 * _bump(chart, 0, -22, 16, 7)
+    nose = 20 * _bump(chart, 0.0, -5.0, 9.0, 14.0)
+    relief = nose - 7 * _bump(chart, 27.0, 15.0, 11.0, 7.0) + 4 * _bump(chart, 0.0, -22.0, 16.0, 7.0)
     points = outwards * torch.tensor(_RADII, dtype=torch.float64)
     points[:, 2] += relief
     return points, outwards
@@ -159,8 +159,8 @@ def _expressions(chart: Float[Tensor, "v 2"], outwards: Float[Tensor, "v 3"]) ->
     sideways = side[:, None] * torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
     below_lips = torch.sigmoid(-(chart[:, 1] + 22) / 2)[:, None]
     jaw = below_lips * torch.sigmoid((75 - chart[:, 0].abs()) / 8)[:, None] * (-14 * up - 4 * forward)
-    corners, brows = _bump(chart, 19, -21, 9, 7)[:, None], _bump(chart, 28, 26, 18, 6)[:, None]
-    lids, mouth = _bump(chart, 27, 17, 10, 2.5)[:, None], _bump(chart, 0, -22, 18, 8)[:, None]
+    corners, brows = _bump(chart, 19.0, -21.0, 9.0, 7.0)[:, None], _bump(chart, 28.0, 26.0, 18.0, 6.0)[:, None]
+    lids, mouth = _bump(chart, 27.0, 17.0, 10.0, 2.5)[:, None], _bump(chart, 0.0, -22.0, 18.0, 8.0)[:, None]
     smile = corners * (6 * sideways + 5 * up - 2 * forward)
     pucker = mouth * (6 * outwards - 5 * sideways)
     changes = [0 * jaw, jaw, smile, 7 * brows * up, -6 * lids * up, pucker, -5 * brows * up - 3 * corners * up]
@@ -176,9 +176,9 @@ def _data_tensor() -> Float[Tensor, "rows people faces"]:
     traits = torch.randn(_N_PEOPLE, 8, generator=draw, dtype=torch.float64)
     size = 1 + 0.04 * traits[:, :1] + 0.03 * traits[:, 1:4]
     nose, jaw, cheeks = (
-        4 * _bump(chart, 0, -5, 9, 14),
-        4 * _bump(chart, 45, -30, 25, 15),
-        3 * _bump(chart, 40, 5, 15, 12),
+        4 * _bump(chart, 0.0, -5.0, 9.0, 14.0),
+        4 * _bump(chart, 45.0, -30.0, 25.0, 15.0),
+        3 * _bump(chart, 40.0, 5.0, 15.0, 12.0),
     )
     relief = traits[:, 4:7] @ torch.stack([nose, jaw, cheeks])
     people = mean * size[:, None, :] + relief[..., None] * outwards
