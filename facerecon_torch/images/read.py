@@ -82,9 +82,7 @@ def list_images(folder: str | os.PathLike[str], *, recursive: bool = False) -> l
     if not root.is_dir():
         came = "a file" if root.is_file() else "nothing"
         raise ImageFileError(f"{root}: expected a folder of images; came {came}")
-    found = [
-        p for p in (root.rglob("*") if recursive else root.iterdir()) if _is_visible(p.relative_to(root))
-    ]
+    found = [p for p in (root.rglob("*") if recursive else root.iterdir()) if _is_visible(p.relative_to(root))]
     heic = sum(p.suffix.lower() in _HEIC_SUFFIXES for p in found)
     if heic:
         _log.warning("%s: %d HEIC files are left out; convert them to JPEG or PNG", root, heic)
@@ -99,10 +97,7 @@ def _is_visible(relative: Path) -> bool:
 def _natural(path: Path) -> list[list[tuple[int, int, str]]]:
     """Sort key by path part: runs of digits compare as numbers, everything else without case."""
     return [
-        [
-            (0, int(run), "") if run.isdecimal() else (1, 0, run)
-            for run in re.findall(r"\d+|\D+", part.casefold())
-        ]
+        [(0, int(run), "") if run.isdecimal() else (1, 0, run) for run in re.findall(r"\d+|\D+", part.casefold())]
         for part in path.parts
     ]
 

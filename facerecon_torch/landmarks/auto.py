@@ -26,9 +26,7 @@ def choose_detector(*, device: str | torch.device = "cpu") -> LandmarkDetector:
     if importlib.util.find_spec("face_alignment") is not None and not missing:
         _say("detector auto: face_alignment, its weights are there")
         return FaceAlignmentDetector(device=device, download=False)
-    lacking = (
-        f"weights {', '.join(str(f) for f in missing)} are missing" if missing else "it is not installed"
-    )
+    lacking = f"weights {', '.join(str(f) for f in missing)} are missing" if missing else "it is not installed"
     try:
         detector = DlibDetector()
     except DetectorError as error:

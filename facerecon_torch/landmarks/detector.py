@@ -118,9 +118,7 @@ def choose_faces(
     Raises NoFaceError, naming `source`, when there is no face or not that many; ValueError for another
     `which`.
     """
-    if isinstance(which, bool) or not (
-        which in ("largest", "all") or (isinstance(which, int) and which >= 0)
-    ):
+    if isinstance(which, bool) or not (which in ("largest", "all") or (isinstance(which, int) and which >= 0)):
         raise ValueError(f"which must be 'largest', 'all' or a position from 0; got {which!r}")
     if not detections:
         raise NoFaceError(f"{source}: expected at least one face; the detector found none")
@@ -128,9 +126,7 @@ def choose_faces(
         return list(detections)
     if isinstance(which, int):
         if which >= len(detections):
-            raise NoFaceError(
-                f"{source}: expected a face at position {which}; the detector found {len(detections)}"
-            )
+            raise NoFaceError(f"{source}: expected a face at position {which}; the detector found {len(detections)}")
         return [detections[which]]
     if len(detections) > 1:
         _log.info("%s: %d faces found; the largest is used", source, len(detections))
@@ -153,9 +149,7 @@ def require_image(image: Tensor) -> None:
     if not isinstance(image, Tensor):
         raise TypeError(f"image must be a torch.Tensor; got {type(image).__name__}")
     if image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0 or not image.is_floating_point():
-        raise ValueError(
-            f"image must be a float tensor [3, H, W] in [0, 1]; got {image.dtype} {tuple(image.shape)}"
-        )
+        raise ValueError(f"image must be a float tensor [3, H, W] in [0, 1]; got {image.dtype} {tuple(image.shape)}")
     if not bool(torch.isfinite(image).all()):
         raise ValueError("image must be finite; it holds NaN or infinity")
 
@@ -172,4 +166,6 @@ def resize(image: Float[Tensor, "3 h w"], scale: float) -> Float[Tensor, "3 h2 w
 def as_bytes(image: Float[Tensor, "3 h w"]) -> NDArray[np.uint8]:
     """What native detectors take: 8 bits, height x width x 3, contiguous, on the CPU."""
     eight_bit = (image.clamp(0, 1) * 255).round().to(torch.uint8)
-    return np.ascontiguousarray(eight_bit.permute(1, 2, 0).cpu().numpy())
+    filled = np.empty((image.shape[1], image.shape[2], 3), dtype=np.uint8)  # its strides suit even one pixel
+    filled[...] = eight_bit.permute(1, 2, 0).cpu().numpy()
+    return filled

@@ -66,9 +66,7 @@ class DlibDetector:
                 f"{max_side}, {upsample}, {retries}, {min_score}"
             )
         if importlib.util.find_spec("dlib") is None:
-            raise DetectorError(
-                f"detector dlib: expected the package dlib; it is not installed. Run: {_INSTALL}"
-            )
+            raise DetectorError(f"detector dlib: expected the package dlib; it is not installed. Run: {_INSTALL}")
         self.max_side, self.upsample, self.retries, self.min_score = max_side, upsample, retries, min_score
         self.predictor = Path(predictor) if predictor is not None else dlib_predictor_path()
         if not self.predictor.is_file():
@@ -110,15 +108,13 @@ class DlibDetector:
         _, predictor = self._load()
         left, top, right, bottom = box
         side = max(right - left, 1.0)
-        factor = math.ceil(_FINE_FACE / side)
+        factor = float(math.ceil(_FINE_FACE / side))
         height, width = picture.shape[-2:]
         x0, y0 = max(0, math.floor(left - side)), max(0, math.floor(top - side))
         x1, y1 = min(width, math.ceil(right + side) + 1), min(height, math.ceil(bottom + side) + 1)
         cut = resize(picture[:, y0:y1, x0:x1], factor)
         offset = torch.tensor([x0, y0], dtype=torch.float64)
-        corners = (
-            torch.tensor([[left, top], [right, bottom]], dtype=torch.float64) - offset + 0.5
-        ) * factor - 0.5
+        corners = (torch.tensor([[left, top], [right, bottom]], dtype=torch.float64) - offset + 0.5) * factor - 0.5
         shape = predictor(as_bytes(cut), dlib.rectangle(*corners.round().long().flatten().tolist()))
         found = torch.tensor([(p.x, p.y) for p in shape.parts()], dtype=torch.float64)
         return ((found + 0.5) / factor - 0.5 + offset).to(picture.dtype)

@@ -130,9 +130,7 @@ def _usable_device(device: str | torch.device) -> torch.device:
     if chosen.type not in ("cpu", "cuda"):
         raise DetectorError(f"detector face_alignment: device must be cpu or cuda; got {chosen}")
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise DetectorError(
-            f"detector face_alignment: device {chosen} was asked for; torch finds no CUDA device"
-        )
+        raise DetectorError(f"detector face_alignment: device {chosen} was asked for; torch finds no CUDA device")
     return chosen
 
 
@@ -142,9 +140,7 @@ def _require_weights(download: bool) -> None:
         return
     wanted = "; ".join(f"put {_SITE}/{file.name} at {file}" for file in missing)
     reason = "there is no way to the network" if download else "downloading is switched off"
-    raise DetectorError(
-        f"detector face_alignment: expected weight files that are missing, and {reason}: {wanted}"
-    )
+    raise DetectorError(f"detector face_alignment: expected weight files that are missing, and {reason}: {wanted}")
 
 
 def _site_answers() -> bool:

@@ -88,8 +88,7 @@ class FileLandmarks:
             if file.is_file():
                 return file
         raise LandmarkFileError(
-            f"{picture}: expected its landmarks in {wanted[0]} "
-            f"(or {', '.join(POINT_SUFFIXES[1:])}); came no such file"
+            f"{picture}: expected its landmarks in {wanted[0]} (or {', '.join(POINT_SUFFIXES[1:])}); came no such file"
         )
 
 
@@ -106,9 +105,7 @@ def _matching(table: dict[str, _Rows], picture: Path, source: str) -> list[np.nd
     longest such path wins. A name without suffix stands for any suffix."""
     full = picture.resolve()
     for parts in (full.parts, (*full.parts[:-1], full.stem)):
-        fitting = [
-            (entry, face) for entry, face in table.get(parts[-1], []) if _same_tail(entry.parts, parts)
-        ]
+        fitting = [(entry, face) for entry, face in table.get(parts[-1], []) if _same_tail(entry.parts, parts)]
         if fitting:
             longest = max((entry for entry, _ in fitting), key=lambda entry: len(entry.parts))
             return [face for entry, face in fitting if entry == longest]
@@ -132,8 +129,7 @@ def _require_inside(points: Float[Tensor, "68 2"], width: int, height: int, orig
     span = float((high - low).max())
     if span < _SMALLEST_SPAN:
         raise LandmarkFileError(
-            f"{origin}: expected landmarks in px; came points that span {span:.3g} px "
-            "(shares of the picture's size?)"
+            f"{origin}: expected landmarks in px; came points that span {span:.3g} px (shares of the picture's size?)"
         )
 
 

@@ -39,15 +39,11 @@ def read_points(file: Path, *, pts_origin: int = 1) -> Float[Tensor, "faces 68 2
     Raises LandmarkFileError for a missing or damaged file, an unknown layout, a wrong count, NaN or infinity.
     """
     if not file.is_file():
-        raise LandmarkFileError(
-            f"{file}: expected a landmark file; came {'a folder' if file.is_dir() else 'nothing'}"
-        )
+        raise LandmarkFileError(f"{file}: expected a landmark file; came {'a folder' if file.is_dir() else 'nothing'}")
     readers = {".pts": _read_pts, ".json": _read_json, ".npy": _read_npy}
     reader = readers.get(file.suffix.lower())
     if reader is None:
-        raise LandmarkFileError(
-            f"{file}: expected a name in {', '.join(POINT_SUFFIXES)}; came {file.suffix!r}"
-        )
+        raise LandmarkFileError(f"{file}: expected a name in {', '.join(POINT_SUFFIXES)}; came {file.suffix!r}")
     values = reader(file)
     return as_faces(values - pts_origin if file.suffix.lower() == ".pts" else values, file)
 
@@ -57,9 +53,7 @@ def as_faces(values: np.ndarray, source: object) -> Float[Tensor, "faces 68 2"]:
     corners from their neighbours (scheme.from_paper66). Raises LandmarkFileError naming `source`."""
     faces = values[None] if values.ndim == 2 else values
     if faces.ndim != 3 or faces.shape[1] not in (66, 68) or faces.shape[2] != 2 or not len(faces):
-        raise LandmarkFileError(
-            f"{source}: expected 68 or 66 points of x and y; came shape {tuple(values.shape)}"
-        )
+        raise LandmarkFileError(f"{source}: expected 68 or 66 points of x and y; came shape {tuple(values.shape)}")
     bad = int((~np.isfinite(faces)).any(axis=2).sum())
     if bad:
         raise LandmarkFileError(f"{source}: expected finite points; came {bad} with NaN or infinity")
@@ -80,9 +74,7 @@ def _read_pts(file: Path) -> np.ndarray:
         raise LandmarkFileError(f"{file}: expected two numbers a line; came {error}") from error
     declared = re.search(r"n_points\s*:\s*(\d+)", text)
     if declared is not None and int(declared.group(1)) != len(rows):
-        raise LandmarkFileError(
-            f"{file}: expected {declared.group(1)} points (n_points); came {len(rows)} lines"
-        )
+        raise LandmarkFileError(f"{file}: expected {declared.group(1)} points (n_points); came {len(rows)} lines")
     return values
 
 
@@ -111,9 +103,7 @@ def _numbers(content: Any, file: Path) -> np.ndarray:
     try:
         return np.array(content, dtype=np.float64)  # None becomes NaN
     except (TypeError, ValueError) as error:
-        raise LandmarkFileError(
-            f"{file}: expected {_LAYOUTS}; came lists that are no table of numbers"
-        ) from error
+        raise LandmarkFileError(f"{file}: expected {_LAYOUTS}; came lists that are no table of numbers") from error
 
 
 def _read_npy(file: Path) -> np.ndarray:
@@ -166,9 +156,7 @@ def read_table(file: Path) -> tuple[list[str], np.ndarray]:
     try:
         flat = [_column(table.column(named[name])) for name in wanted[1:]]
     except (pa.ArrowException, ValueError) as error:
-        raise LandmarkFileError(
-            f"{file}: expected numbers in the columns x0..y{count - 1}; came {error}"
-        ) from error
+        raise LandmarkFileError(f"{file}: expected numbers in the columns x0..y{count - 1}; came {error}") from error
     return images, np.stack(flat, axis=1).reshape(len(images), count, 2)
 
 

@@ -42,10 +42,7 @@ NAMES_68: tuple[str, ...] = (
     *(f"nose_bridge_{i}" for i in range(1, 5)),
     *(f"nose_base_{i}" for i in range(1, 6)),
     *(f"left_eye_{part}" for part in _EYE),
-    *(
-        f"right_eye_{part}"
-        for part in ("inner_corner", "upper_1", "upper_2", "outer_corner", "lower_1", "lower_2")
-    ),
+    *(f"right_eye_{part}" for part in ("inner_corner", "upper_1", "upper_2", "outer_corner", "lower_1", "lower_2")),
     "mouth_left_corner",
     *(f"upper_lip_outer_{i}" for i in range(1, 6)),
     "mouth_right_corner",
@@ -79,8 +76,7 @@ GROUPS_68: dict[str, tuple[int, ...]] = {
     "mouth": tuple(range(48, 68)),
 }
 GROUPS_66: dict[str, tuple[int, ...]] = {
-    name: tuple(_PAPER_OF_IBUG[i] for i in members if i not in _LEFT_OUT)
-    for name, members in GROUPS_68.items()
+    name: tuple(_PAPER_OF_IBUG[i] for i in members if i not in _LEFT_OUT) for name, members in GROUPS_68.items()
 }
 
 
@@ -101,7 +97,7 @@ def from_paper66(points: Float[Tensor, "*b 66 c"]) -> Float[Tensor, "*b 68 c"]:
     return full
 
 
-def mirror_points(points: Float[Tensor, "*b n 2"], width: float) -> Float[Tensor, "*b n 2"]:
+def mirror_points(points: Float[Tensor, "*b n 2"], width: int) -> Float[Tensor, "*b n 2"]:
     """Landmarks (68 or 66, in px) of the picture flipped left to right: x -> width - 1 - x, and left names
     right.
 

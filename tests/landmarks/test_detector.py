@@ -15,7 +15,7 @@ def _face(x0: float, side: float, score: float) -> Detection:
     return Detection((x0, 0.0, x0 + side, side), score, torch.zeros(68, 2))
 
 
-FACES = [_face(0, 10, 2.0), _face(20, 30, 0.5), _face(60, 12, 1.0)]
+FACES = [_face(0.0, 10.0, 2.0), _face(20.0, 30.0, 0.5), _face(60.0, 12.0, 1.0)]
 
 
 def test_sorted_by_score_times_size() -> None:

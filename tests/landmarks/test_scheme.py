@@ -27,7 +27,9 @@ def test_names_are_unique_and_in_place() -> None:
 
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
 @pytest.mark.parametrize("axes", [2, 3])
-def test_to_paper66(batch: tuple[int, ...], axes: int, rng: torch.Generator, device: torch.device, dtype: torch.dtype) -> None:
+def test_to_paper66(
+    batch: tuple[int, ...], axes: int, rng: torch.Generator, device: torch.device, dtype: torch.dtype
+) -> None:
     points = torch.randn(*batch, 68, axes, generator=rng).to(device, dtype)
     paper = scheme.to_paper66(points)
     assert paper.shape == (*batch, 66, axes)
@@ -41,8 +43,16 @@ def test_to_paper66(batch: tuple[int, ...], axes: int, rng: torch.Generator, dev
 
 def test_unknown_inner_corners_come_from_their_neighbours() -> None:
     points = torch.zeros(68, 2)
-    points[48], points[61], points[67] = torch.tensor([0.0, 0.0]), torch.tensor([100.0, -10.0]), torch.tensor([100.0, 30.0])
-    points[54], points[63], points[65] = torch.tensor([300.0, 0.0]), torch.tensor([200.0, 0.0]), torch.tensor([200.0, 0.0])
+    points[48], points[61], points[67] = (
+        torch.tensor([0.0, 0.0]),
+        torch.tensor([100.0, -10.0]),
+        torch.tensor([100.0, 30.0]),
+    )
+    points[54], points[63], points[65] = (
+        torch.tensor([300.0, 0.0]),
+        torch.tensor([200.0, 0.0]),
+        torch.tensor([200.0, 0.0]),
+    )
     filled = scheme.from_paper66(scheme.to_paper66(points))
     assert_close(filled[60], torch.tensor([16.0, 1.6]))
     assert_close(filled[64], torch.tensor([284.0, 0.0]))
