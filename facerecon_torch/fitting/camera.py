@@ -35,15 +35,16 @@ def solve_camera(
 ) -> Camera:
     """Weighted least-squares camera of p = s F (R v)_xy + t, F = diag(1, -1) (Eq. 4, 6).
 
-    `points3d` in mm (model frame), `points2d` in px (image frame), `weights` non-negative. A 2x3 affine matrix is
-    fitted to the normalised points, R is the rotation nearest to it, and s and t are solved again given R. With `scale`
-    (px/mm) the size of the face is known and only R and t are solved. A point of weight zero is ignored, whatever its
-    coordinates hold.
+    `points3d` in mm (model frame), `points2d` in px (image frame), `weights` non-negative. A 2x3 affine
+    matrix is fitted to the normalised points, R is the rotation nearest to it, and s and t are solved again
+    given R. With `scale` (px/mm) the size of the face is known and only R and t are solved. A point of
+    weight zero is ignored, whatever its coordinates hold.
 
-    A row is `degenerate` with fewer than 4 points, with 3D points whose smallest singular value is below 1e-4 of the
-    largest, with 2D points (or an affine matrix) of rank below 2, or with a non-finite coordinate or a negative or
-    non-finite weight. It gets R = I, s = 1 (or `scale`), t = 0, and zero gradients. Solved in float64, returned in the
-    dtype of `points2d`; differentiable in every input, also where the affine matrix is already a scaled rotation.
+    A row is `degenerate` with fewer than 4 points, with 3D points whose smallest singular value is below
+    1e-4 of the largest, with 2D points (or an affine matrix) of rank below 2, or with a non-finite
+    coordinate or a negative or non-finite weight. It gets R = I, s = 1 (or `scale`), t = 0, and zero
+    gradients. Solved in float64, returned in the dtype of `points2d`; differentiable in every input, also
+    where the affine matrix is already a scaled rotation.
     """
     solid, flat, share, broken = _prepared(points3d, points2d, weights)
     moments = _moments(solid, flat, share)
@@ -62,12 +63,11 @@ def _prepared(
     points2d: Float[Tensor, "*#b n 2"],
     weights: Float[Tensor, "*#b n"] | None,
 ) -> tuple[Float[Tensor, "*b n 3"], Float[Tensor, "*b n 2"], Float[Tensor, "*b n"], Bool[Tensor, "*b"]]:
-    """Float64 points with +y up on both sides, weights of sum one, and the rows that cannot be used at all."""
+    """Float64 points with +y up on both sides, weights of sum one, and the rows that cannot be used."""
     n = points3d.shape[-2]
-    batch = torch.broadcast_shapes(
-        points3d.shape[:-2], points2d.shape[:-2], weights.shape[:-1] if weights is not None else ()
-    )
     raw = points2d.new_ones(n) if weights is None else weights
+    shapes = (points3d.shape[:-2], points2d.shape[:-2], raw.shape[:-1])
+    batch = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
     raw = raw.double().expand(*batch, n)
     solid = points3d.double().expand(*batch, n, 3)
     flat = points2d.double().expand(*batch, n, 2)
@@ -83,9 +83,7 @@ def _prepared(
     return solid, flat, share / torch.where(total > 0, total, 1.0), broken
 
 
-def _moments(
-    solid: Float[Tensor, "*b n 3"], flat: Float[Tensor, "*b n 2"], share: Float[Tensor, "*b n"]
-) -> _Moments:
+def _moments(solid: Float[Tensor, "*b n 3"], flat: Float[Tensor, "*b n 2"], share: Float[Tensor, "*b n"]) -> _Moments:
     mean3d = (share[..., None] * solid).sum(-2)
     mean2d = (share[..., None] * flat).sum(-2)
     solid = solid - mean3d[..., None, :]
@@ -119,33 +117,33 @@ def _degenerate(moments: _Moments) -> Bool[Tensor, "*b"]:
     too_flat = spread3d[..., 0] < limit * spread3d[..., -1]
     too_thin = spread2d[..., 0] < limit * spread2d[..., -1]
     # Coincident points have all-zero Gram matrices, for which the two ratios say nothing.
-    return too_flat | too_thin | (spread3d[..., -1] <= 0) | (spread2d[..., -1] <= 0)
+    degenerate: Tensor = too_flat | too_thin | (spread3d[..., -1] <= 0) | (spread2d[..., -1] <= 0)
+    return degenerate
 
 
 def _affine(moments: _Moments, degenerate: Bool[Tensor, "*b"]) -> Float[Tensor, "*b 2 3"]:
     """Least-squares 2x3 matrix between the normalised point sets."""
     gram = _or_identity(moments.gram3d, degenerate)
-    return torch.linalg.solve_ex(gram, moments.cross, left=False)[0]
+    affine: Tensor = torch.linalg.solve_ex(gram, moments.cross, left=False)[0]
+    return affine
 
 
-def _or_identity(
-    matrix: Float[Tensor, "*b rows 3"], replace: Bool[Tensor, "*b"]
-) -> Float[Tensor, "*b rows 3"]:
+def _or_identity(matrix: Float[Tensor, "*b rows 3"], replace: Bool[Tensor, "*b"]) -> Float[Tensor, "*b rows 3"]:
     unit = torch.eye(3, dtype=matrix.dtype, device=matrix.device)[: matrix.shape[-2]]
     return torch.where(replace[..., None, None], unit, matrix)
 
 
 def _has_rank_two(affine: Float[Tensor, "*b 2 3"]) -> Bool[Tensor, "*b"]:
-    area = torch.linalg.cross(affine[..., 0, :], affine[..., 1, :]).norm(dim=-1)
+    area: Tensor = torch.linalg.cross(affine[..., 0, :], affine[..., 1, :]).norm(dim=-1)
     return area > _SINGULAR_RATIO * affine.square().sum((-2, -1))
 
 
 def _nearest_rotation(affine: Float[Tensor, "*b 2 3"]) -> Float[Tensor, "*b 3 3"]:
     """U V' of the SVD of `affine`, and the cross product as third row, so that the determinant is +1.
 
-    U V' equals M^(-1/2) A with M = A A', and for a 2x2 matrix M^(-1/2) = ((tr M + d) I - M) / (d sqrt(tr M + 2 d)),
-    d = sqrt(det M). Unlike the gradient of an SVD this is smooth where both singular values agree, that is at every
-    noise-free view.
+    U V' equals M^(-1/2) A with M = A A', and for a 2x2 matrix M^(-1/2) = ((tr M + d) I - M) / (d sqrt(tr M
+    + 2 d)), d = sqrt(det M). Unlike the gradient of an SVD this is smooth where both singular values agree,
+    that is at every noise-free view.
     """
     area = torch.linalg.cross(affine[..., 0, :], affine[..., 1, :]).square().sum(-1).sqrt()
     moment = affine @ affine.mT

@@ -87,9 +87,7 @@ def test_weights_equal_repeated_points(rng):
     points3d, points2d, _ = noisy_view((2,), 8, rng)
     counts = torch.tensor([1, 3, 2, 1, 4, 1, 2, 5])
     weighted = solve_camera(points3d, points2d, counts.double().expand(2, 8))
-    repeated = solve_camera(
-        points3d.repeat_interleave(counts, dim=1), points2d.repeat_interleave(counts, dim=1)
-    )
+    repeated = solve_camera(points3d.repeat_interleave(counts, dim=1), points2d.repeat_interleave(counts, dim=1))
     assert_close(weighted.rotation, repeated.rotation)
     assert_close(weighted.scale, repeated.scale)
     assert_close(weighted.translation, repeated.translation)

@@ -1,0 +1,122 @@
+"""The 17 contour landmarks: which mesh vertex the jaw line shows under a given pose.
+
+Seen from the front, contour landmark i is a fixed vertex. Turn the head, and on the side that turns away
+the visible jaw line wanders over the cheek: each landmark then moves along its own line of the mesh to the
+vertex that reaches farthest outward in the image. On the side that turns towards the viewer it stays where
+it was.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from facerecon_torch.model.topology import N_CONTOUR, FaceTopology
+
+__all__ = ["ContourLines", "ContourSpec", "build_contour_lines", "contour_normals", "march_contour"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContourSpec:
+    """How contour landmarks follow the silhouette."""
+
+    full_turn_degrees: float = 15.0  # a side turned away by more lies exactly on the silhouette
+
+    def __post_init__(self) -> None:
+        if not 0 < self.full_turn_degrees <= 90:
+            raise ValueError(f"full_turn_degrees must lie in (0, 90]; got {self.full_turn_degrees}")
+
+
+class ContourLines(NamedTuple):
+    """Candidates of every contour landmark. Slot 0 is its fixed vertex, the others are its line in front of
+    it."""
+
+    vertices: Int[Tensor, "17 slots"]  # padded by the fixed vertex
+    allowed: Bool[Tensor, "17 slots"]
+    path: Float[Tensor, "17 slots"]  # mm along the line from the fixed vertex, on the mean face
+    outward: Float[Tensor, "17 2"]  # unit, model frame: away from the face, seen from the front
+
+
+def build_contour_lines(mean_face: Float[Tensor, "vertices 3"], topology: FaceTopology) -> ContourLines:
+    """Candidate tables from the mean face (mm, model frame) and the lines of its topology.
+
+    Only vertices in front of the fixed vertex are candidates: behind it lie ear and neck, which reach
+    farther out than the jaw without being part of it. A fixed vertex that is not on its line enters it
+    beside the nearest line vertex.
+    """
+    fixed = topology.landmark_vertices[-N_CONTOUR:]
+    lines = topology.contour_lines
+    valid = lines >= 0
+    vertices = torch.where(valid, lines, fixed[:, None])
+    points = mean_face[vertices]
+    distance = (points - mean_face[fixed][:, None]).norm(dim=-1)
+    start = torch.where(valid, distance, torch.inf).argmin(dim=-1, keepdim=True)
+    steps = (points[:, 1:] - points[:, :-1]).norm(dim=-1)
+    along = torch.cat([torch.zeros_like(steps[:, :1]), steps.cumsum(dim=-1)], dim=-1)
+    path = along - along.gather(-1, start)
+    slot = torch.arange(lines.shape[1], device=lines.device)
+    allowed = valid & (slot > start)
+    return ContourLines(
+        torch.cat([fixed[:, None], torch.where(allowed, vertices, fixed[:, None])], dim=-1),
+        torch.cat([torch.ones_like(allowed[:, :1]), allowed], dim=-1),
+        torch.cat([torch.zeros_like(path[:, :1]), torch.where(allowed, path, 0.0)], dim=-1),
+        contour_normals(mean_face[fixed][:, :2]),
+    )
+
+
+def contour_normals(points: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b n 2"]:
+    """Unit normals of an open polyline, to the right of its direction; zero where neighbours coincide.
+
+    The tangent is the difference of both neighbours (one-sided at the ends). For contour landmarks in the
+    model frame (+y up), which run from the image left over the chin to the image right, the right-hand side
+    is the outside; in the image frame (+y down) the sign is the opposite one. Either way the line spanned
+    is that of the normal.
+    """
+    before = torch.cat([points[..., :1, :], points[..., :-1, :]], dim=-2)
+    after = torch.cat([points[..., 1:, :], points[..., -1:, :]], dim=-2)
+    tangent = after - before
+    normal = torch.stack([tangent[..., 1], -tangent[..., 0]], dim=-1)
+    square = normal.square().sum(-1, keepdim=True)
+    return torch.where(square > 0, normal / torch.where(square > 0, square, 1.0).sqrt(), 0.0)
+
+
+@torch.no_grad()
+def march_contour(
+    points: Float[Tensor, "*b 17 slots 3"],
+    rotation: Float[Tensor, "*b 3 3"],
+    lines: ContourLines,
+    spec: ContourSpec,
+) -> Int[Tensor, "*b 17"]:
+    """Slot of every contour landmark for candidate `points` (mm, model frame) under `rotation`.
+
+    With o the outward direction of a landmark, a = -(R o)_z is the sine of the angle by which its side
+    turns away. Chosen is the slot with the largest  d'(R v)_xy - k path,  where d is o after the in-plane
+    part of R and k falls from 1 at a <= 0, where no step forward along the line can pay (slot 0, the fixed
+    vertex), to 0 at a = sin(full_turn_degrees), where the silhouette alone decides. Not differentiable: the
+    answer is an index.
+    """
+    away = -(lines.outward @ rotation[..., 2, :2, None])[..., 0]
+    full = math.sin(math.radians(spec.full_turn_degrees))
+    reluctance = (1 - away / full).clamp(0, 1).square()
+    direction = lines.outward @ _in_plane(rotation).mT
+    # d'(R v)_xy = (R_xy' d)' v: one vector per landmark instead of one turned point per candidate.
+    sight = direction @ rotation[..., :2, :]
+    reach = (points @ sight[..., None])[..., 0]
+    score = reach - reluctance[..., None] * lines.path
+    chosen = torch.where(lines.allowed, score, -torch.inf).argmax(dim=-1)
+    return torch.where(away > 0, chosen, 0)
+
+
+def _in_plane(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 2 2"]:
+    """The twist of R about the viewing axis, as a 2x2 rotation (identity where R turns the face by 180
+    degrees)."""
+    cosine = rotation[..., 0, 0] + rotation[..., 1, 1]
+    sine = rotation[..., 1, 0] - rotation[..., 0, 1]
+    length = torch.hypot(cosine, sine)
+    defined = length > 0
+    cosine = torch.where(defined, cosine, 1.0) / torch.where(defined, length, 1.0)
+    sine = torch.where(defined, sine, 0.0) / torch.where(defined, length, 1.0)
+    return torch.stack([torch.stack([cosine, -sine], -1), torch.stack([sine, cosine], -1)], -2)
