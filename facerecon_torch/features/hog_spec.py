@@ -1,0 +1,74 @@
+"""What one HOG descriptor is: its variant, its geometry in crop pixels and how it is evaluated."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+__all__ = ["Evaluation", "HogSpec", "Variant", "Vote"]
+
+Variant = Literal["uoctti", "dalal"]
+Vote = Literal["hard", "linear"]
+Evaluation = Literal["patch", "patch_halo", "dense"]
+
+_HALF_TURN_BINS = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class HogSpec:
+    """A square patch of `patch_px` around a landmark, cut into cells of `cell_px`; both in px of the crop.
+
+    An even patch has no central pixel: the patch at an integer position p holds the pixels p - patch_px/2 ...
+    p + patch_px/2 - 1, so that integer positions need no resampling. Its centre, and that of the grid of cells, is
+    p - 1/2. A picture mirrored over its width W therefore shows at W - x what it showed at x.
+
+    Raises ValueError for an unknown choice or a geometry that does not divide.
+    """
+
+    variant: Variant = "uoctti"
+    patch_px: int = 64
+    cell_px: int = 16
+    vote: Vote = "linear"
+    colour: bool = True  # per pixel the channel of largest gradient; False: grey
+    evaluation: Evaluation = "dense"
+    stride: int = 4  # px between the nodes of dense maps
+
+    def __post_init__(self) -> None:
+        for name, kind in (("variant", Variant), ("vote", Vote), ("evaluation", Evaluation)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(
+                    f"HogSpec.{name} must be one of {', '.join(get_args(kind))}; got {getattr(self, name)!r}"
+                )
+        for name in ("patch_px", "cell_px", "stride"):
+            _require_count(name, getattr(self, name))
+        if self.patch_px % self.cell_px:
+            raise ValueError(f"HogSpec.patch_px must be a multiple of cell_px; got {self}")
+        if self.cell_px % self.stride:
+            raise ValueError(f"HogSpec.stride must divide cell_px; got {self}")
+        if self.variant == "dalal" and self.cells < 2:
+            raise ValueError(f"HogSpec needs 2 cells per side for the 2x2 blocks of dalal; got {self}")
+
+    @property
+    def cells(self) -> int:
+        """Cells per side of the patch."""
+        return self.patch_px // self.cell_px
+
+    @property
+    def halo(self) -> int:
+        """Cells beyond the patch that the normalisation of its border cells reads, where they are evaluated."""
+        return 1 if self.variant == "uoctti" else 0
+
+    @property
+    def bins(self) -> int:
+        """Orientations of a cell histogram: 18 directed (uoctti) or 9 undirected (dalal)."""
+        return 2 * _HALF_TURN_BINS if self.variant == "uoctti" else _HALF_TURN_BINS
+
+    @property
+    def length(self) -> int:
+        """Numbers per landmark: cells^2 x 31 (uoctti) or (cells - 1)^2 x 4 x 9 (dalal)."""
+        if self.variant == "uoctti":
+            return self.cells**2 * (3 * _HALF_TURN_BINS + 4)
+        return (self.cells - 1) ** 2 * 4 * _HALF_TURN_BINS
+
+
+def _require_count(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"HogSpec.{name} must be an integer of at least 1; got {value!r}")

@@ -1,0 +1,84 @@
+"""HOG of patches around the landmarks: every call cuts and describes every patch again."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.features.gradients import channel_gradients, dominant_gradient
+from facerecon_torch.features.hog_spec import HogSpec
+from facerecon_torch.features.normalisation import normalise
+from facerecon_torch.features.orientation import fold_bins, orientation_votes
+from facerecon_torch.features.patches import cut_patches, inside_weights
+from facerecon_torch.features.pooling import cell_weights, pool_cells
+from facerecon_torch.features.tiles import split_by_bytes
+
+__all__ = ["describe_patches", "patch_hog"]
+
+
+def patch_hog(
+    crops: Float[Tensor, "*b c h w"], points: Float[Tensor, "*b n 2"], spec: HogSpec, *, halo: bool
+) -> Float[Tensor, "*b n length"]:
+    """Descriptors of the patches around points in crop px.
+
+    `halo=False`: each patch on its own (`describe_patches`); outside the crop its border repeats.
+    `halo=True`: the patch is widened by the pixels and cells that voting and normalisation reach into; pixels outside
+    the crop cast no votes. Differentiable with respect to crops and points. A NaN point gives NaN. Raises ValueError
+    unless crops have 1 or 3 channels.
+    """
+    flat = crops.reshape(-1, *crops.shape[-3:])
+    centres = points.reshape(-1, 2)
+    margin = spec.halo * spec.cell_px + spec.cell_px // 2 + 1 if halo else 0
+    size = spec.patch_px + 2 * margin
+    described = []
+    indices = torch.arange(len(centres), device=points.device)
+    for part in split_by_bytes(indices, (spec.bins + 1) * size**2 * crops.element_size()):
+        owner, at = part // points.shape[-2], centres[part]
+        patches = cut_patches(flat, owner, at, before=spec.patch_px // 2 + margin, size=size)
+        if halo:
+            described.append(_describe_with_halo(patches, at, flat.shape, spec, margin))
+        else:
+            described.append(describe_patches(patches, spec))
+    return torch.cat(described).reshape(*points.shape[:-1], spec.length)
+
+
+def describe_patches(patches: Float[Tensor, "m c size size"], spec: HogSpec) -> Float[Tensor, "m length"]:
+    """Descriptors of ready patches of `spec.patch_px`, nothing known beyond their borders.
+
+    Border pixels have no centred difference. As in the reference implementations, they cast no votes at all
+    (`uoctti`: VLFeat), or only for the direction along the border (`dalal`: scikit-image).
+    """
+    gradients = channel_gradients(patches, spec.colour)
+    rim = torch.ones(spec.patch_px, device=patches.device, dtype=patches.dtype)
+    rim[0] = rim[-1] = 0
+    if spec.variant == "uoctti":
+        gradients = gradients * (rim[:, None] * rim)
+    else:
+        gradients = gradients * torch.stack([rim.expand(len(rim), -1), rim[:, None].expand(-1, len(rim))])
+    votes = orientation_votes(dominant_gradient(gradients), spec)
+    weights = _patch_weights(spec, like=patches, halo=0, margin=0)
+    return normalise(fold_bins(pool_cells(votes, weights, weights), spec), spec, 0)
+
+
+def _describe_with_halo(
+    patches: Float[Tensor, "m c size size"],
+    points: Float[Tensor, "m 2"],
+    crop_shape: torch.Size,
+    spec: HogSpec,
+    margin: int,
+) -> Float[Tensor, "m length"]:
+    size = patches.shape[-1]
+    before = spec.patch_px // 2 + margin
+    inside_x = inside_weights(points[:, 0], crop_shape[-1], before=before, size=size)
+    inside_y = inside_weights(points[:, 1], crop_shape[-2], before=before, size=size)
+    gradient = dominant_gradient(channel_gradients(patches, spec.colour))
+    votes = orientation_votes(gradient, spec, inside_y[:, :, None] * inside_x[:, None, :])
+    weights = _patch_weights(spec, like=patches, halo=spec.halo, margin=margin)
+    return normalise(fold_bins(pool_cells(votes, weights, weights), spec), spec, spec.halo)
+
+
+def _patch_weights(spec: HogSpec, *, like: Tensor, halo: int, margin: int) -> Float[Tensor, "cells pixels"]:
+    """Weights of the pixels of a (widened) patch for its cells on one axis, from the patch's first own pixel on."""
+    options = {"device": like.device, "dtype": like.dtype}
+    pixels = torch.arange(-margin, spec.patch_px + margin, **options)
+    cells = torch.arange(-halo, spec.cells + halo, **options)
+    return cell_weights((cells + 0.5) * spec.cell_px - 0.5, pixels, spec)
