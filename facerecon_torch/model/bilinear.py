@@ -45,9 +45,7 @@ class BilinearModel(FaceModel):
         if gauge not in get_args(Gauge):
             raise ValueError(f'gauge must be "fixed" or "free"; got {gauge!r}')
         self.gauge: Gauge = gauge
-        for name, value in zip(
-            ("core", "identity_rows", "expression_rows"), (core, identity_rows, expression_rows)
-        ):
+        for name, value in zip(("core", "identity_rows", "expression_rows"), (core, identity_rows, expression_rows)):
             self.register_buffer(name, value.detach().contiguous(), persistent=False)
         statistics = row_statistics(self.identity_rows, self.expression_rows, gauge)
         for name, value in statistics._asdict().items():
@@ -162,6 +160,4 @@ def _require_factors(
     if len(names) != len(expression_rows):
         raise ValueError(f"expression_names must name {len(expression_rows)} rows; got {len(names)} names")
     if topology is not None and topology.n_vertices != len(core):
-        raise ValueError(
-            f"topology must have {len(core)} vertices as the core has; got {topology.n_vertices}"
-        )
+        raise ValueError(f"topology must have {len(core)} vertices as the core has; got {topology.n_vertices}")

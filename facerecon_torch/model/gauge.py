@@ -27,9 +27,7 @@ Gauge = Literal["fixed", "free"]
 
 SMALLEST_COMPONENT = 0.05  # of beta along mu_b; faces lie near 1, and dividing by less would blow beta up
 _SMALLEST_MEAN = 1e-6  # |mu_b|^2 of the mean squared row; below it the factors are centred and fix no gauge
-_VARIANCE_FLOOR = (
-    1e-6  # of the mean variance: keeps 1 / variance finite and the solves of Eq. 7 well conditioned
-)
+_VARIANCE_FLOOR = 1e-6  # of the mean variance: keeps 1 / variance finite and the solves of Eq. 7 well conditioned
 
 
 class RowStatistics(NamedTuple):
@@ -48,9 +46,7 @@ def gauge_component(
     """c = beta' mu_b / |mu_b|^2, or 1 where |c| is below SMALLEST_COMPONENT or not finite: such a beta holds
     no usable size and keeps its weights (so does every beta if mu_b is zero). A negative c is used as it is;
     it flips both signs and keeps the shape."""
-    component = (expression @ direction) / direction.square().sum().clamp_min(
-        torch.finfo(direction.dtype).tiny
-    )
+    component = (expression @ direction) / direction.square().sum().clamp_min(torch.finfo(direction.dtype).tiny)
     usable = (component.abs() >= SMALLEST_COMPONENT) & torch.isfinite(component)
     return torch.where(usable, component, torch.ones_like(component))
 
@@ -84,9 +80,7 @@ def row_statistics(
     component = torch.ones(len(faces), dtype=torch.float64, device=faces.device)
     if gauge == "fixed":
         if not direction.any():
-            raise ValueError(
-                'the rows of U_exp must have a mean for gauge="fixed"; theirs vanishes, use gauge="free"'
-            )
+            raise ValueError('the rows of U_exp must have a mean for gauge="fixed"; theirs vanishes, use gauge="free"')
         component = gauge_component(faces, direction)
     faces = faces / component[:, None]
     identity_mean = component.mean() * people.mean(dim=0)

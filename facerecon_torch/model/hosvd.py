@@ -40,9 +40,7 @@ def hosvd(tensor: Tensor, identity_rank: int, expression_rank: int) -> Hosvd:
     """
     require_shape("tensor", tensor, (None, None, None))
     if tensor.ndim != 3 or not tensor.is_floating_point():
-        raise ValueError(
-            f"tensor must be floating point [3V, ids, exps]; got {tensor.dtype} {tuple(tensor.shape)}"
-        )
+        raise ValueError(f"tensor must be floating point [3V, ids, exps]; got {tensor.dtype} {tuple(tensor.shape)}")
     for name, rank, size in zip(
         ("identity_rank", "expression_rank"), (identity_rank, expression_rank), tensor.shape[1:]
     ):
@@ -94,9 +92,7 @@ def _gram_matrices(
     return identity, expression
 
 
-def _leading_vectors(
-    gram: Float[Tensor, "n n"], rank: int
-) -> tuple[Float[Tensor, "n rank"], Float[Tensor, "n"]]:
+def _leading_vectors(gram: Float[Tensor, "n n"], rank: int) -> tuple[Float[Tensor, "n rank"], Float[Tensor, "n"]]:
     values, vectors = torch.linalg.eigh(gram)
     leading = vectors.flip(-1)[:, :rank]
     peak = leading.abs().argmax(dim=0, keepdim=True)

@@ -61,20 +61,14 @@ class LinearModel(FaceModel):
             "identity_variance": ones[0] if identity_variance is None else identity_variance,
             "expression_mean": 0 * ones[1] if expression_mean is None else expression_mean,
             "expression_variance": ones[1] if expression_variance is None else expression_variance,
-            "expression_rows": ones[1].new_zeros(0, len(ones[1]))
-            if expression_rows is None
-            else expression_rows,
+            "expression_rows": ones[1].new_zeros(0, len(ones[1])) if expression_rows is None else expression_rows,
         }
         texture = {"texture_mean": texture_mean, "texture_basis": texture_basis}
         _require_arrays(arrays, texture, topology, self.expression_names)
         for name, value in {**arrays, **texture}.items():
-            self.register_buffer(
-                name, None if value is None else value.detach().contiguous(), persistent=False
-            )
+            self.register_buffer(name, None if value is None else value.detach().contiguous(), persistent=False)
         design = self.expression_basis.flatten(0, 1).to(torch.float64)
-        self.named = NamedExpressions(
-            self.expression_rows, self.expression_names, design.mT @ design / len(mean)
-        )
+        self.named = NamedExpressions(self.expression_rows, self.expression_names, design.mT @ design / len(mean))
 
     @property
     def n_vertices(self) -> int:
@@ -89,11 +83,7 @@ class LinearModel(FaceModel):
         self, identity: Float[Tensor, "*#b identities"], expression: Float[Tensor, "*#b expressions"]
     ) -> Float[Tensor, "*#b vertices 3"]:
         """Eq. 1a."""
-        return (
-            self.mean
-            + _weighted(self.identity_basis, identity)
-            + _weighted(self.expression_basis, expression)
-        )
+        return self.mean + _weighted(self.identity_basis, identity) + _weighted(self.expression_basis, expression)
 
     def colours(self, texture: Float[Tensor, "*b textures"]) -> Float[Tensor, "*b vertices 3"]:
         """Vertex colours (Eq. 1b), RGB, not clipped to [0, 1]. Raises ValueError for a model without
@@ -126,9 +116,7 @@ class LinearModel(FaceModel):
         return {name: array for name, array in self._buffers.items() if array is not None}
 
 
-def _weighted(
-    basis: Float[Tensor, "vertices 3 n"], weights: Float[Tensor, "*b n"]
-) -> Float[Tensor, "*b vertices 3"]:
+def _weighted(basis: Float[Tensor, "vertices 3 n"], weights: Float[Tensor, "*b n"]) -> Float[Tensor, "*b vertices 3"]:
     return (weights @ basis.flatten(0, 1).mT).reshape(*weights.shape[:-1], basis.shape[0], 3)
 
 

@@ -53,9 +53,7 @@ class NamedExpressions(nn.Module):
         directions = self.directions.to(torch.float64) @ root
         target = (expression - self.origin).detach().to(torch.float64) @ root
         gram = directions @ directions.mT
-        gram = gram + _RIDGE * gram.diagonal().mean() * torch.eye(
-            len(gram), dtype=gram.dtype, device=gram.device
-        )
+        gram = gram + _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         n_samples = expression.shape[:-1].numel()
         flat = nonnegative_least_squares(gram, (target @ directions.mT).reshape(n_samples, len(gram)))
         weights = flat.reshape(*expression.shape[:-1], len(gram))
@@ -65,9 +63,7 @@ class NamedExpressions(nn.Module):
         return weights.to(expression.dtype)
 
 
-def nonnegative_least_squares(
-    gram: Float[Tensor, "n n"], target: Float[Tensor, "b n"]
-) -> Float[Tensor, "b n"]:
+def nonnegative_least_squares(gram: Float[Tensor, "n n"], target: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
     """argmin_w w' gram w / 2 - target' w with w >= 0, for positive definite `gram` (float64).
 
     Every step either moves a sample's weights to the optimum of its passive set and lets one more weight in,

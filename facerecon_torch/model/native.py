@@ -10,7 +10,7 @@ import json
 import os
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,7 @@ from torch import Tensor
 from facerecon_torch.checks import require_file
 from facerecon_torch.errors import ModelFileError
 from facerecon_torch.model.bilinear import BilinearModel
+from facerecon_torch.model.gauge import Gauge
 from facerecon_torch.model.linear import LinearModel
 from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.model.topology import FaceTopology
@@ -71,12 +72,14 @@ _DOCUMENT = {
 def save_model(model: FaceModel, path: str | Path, *, storage: str = "float32") -> None:
     """Write `model` to `path` in float16, float32 or float64, aside first and renamed when complete.
 
-    Raises ValueError for an unknown storage or values that overflow it, TypeError for a model of another
-    kind.
+    Raises ValueError for a restricted model, an unknown storage or values that overflow it, TypeError for a
+    model of another kind.
     """
     if storage not in _STORAGE:
         raise ValueError(f"storage must be one of {', '.join(_STORAGE)}; got {storage!r}")
     kind = next((name for name, cls in _KINDS.items() if type(model) is cls), None)
+    if model.restricted:
+        raise ValueError("model must be whole to be saved; this one is restricted to some of its vertices")
     if kind is None:
         raise TypeError(f"model must be a BilinearModel or a LinearModel; got {type(model).__name__}")
     tensors = {name: _stored(name, array, storage) for name, array in model.factors().items()}
@@ -127,9 +130,7 @@ def _stored(name: str, array: Tensor, storage: str) -> Tensor:
     wanted = storage if name in _LARGE else ("float64" if storage == "float64" else "float32")
     stored = array.to(_STORAGE[wanted])
     if not bool(torch.isfinite(stored).all()):
-        raise ValueError(
-            f"{name} must fit into {wanted}; its largest magnitude is {float(array.abs().max()):g}"
-        )
+        raise ValueError(f"{name} must fit into {wanted}; its largest magnitude is {float(array.abs().max()):g}")
     return stored.contiguous()
 
 
@@ -159,9 +160,7 @@ def _read_document(path: Path, text: str | None) -> dict[str, Any]:
     try:
         document = json.loads(text or "")
     except json.JSONDecodeError as error:
-        raise _mismatch(
-            path, f"metadata {_METADATA_KEY!r}", "a JSON document", repr((text or "")[:40])
-        ) from error
+        raise _mismatch(path, f"metadata {_METADATA_KEY!r}", "a JSON document", repr((text or "")[:40])) from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         got = document.get("format") if isinstance(document, dict) else document
         raise _mismatch(path, "format", repr(FORMAT), repr(got))
@@ -174,7 +173,7 @@ def _read_document(path: Path, text: str | None) -> dict[str, Any]:
             raise _mismatch(path, key, f"a value of type {kind.__name__}", repr(document[key]))
     if not all(isinstance(name, str) for name in document["expression_names"]):
         raise _mismatch(path, "expression_names", "a list of strings", document["expression_names"])
-    for key, choices in (("kind", _FACTORS), ("storage", _STORAGE)):
+    for key, choices in (("kind", _FACTORS), ("storage", _STORAGE), ("gauge", get_args(Gauge))):
         if document[key] not in choices:
             raise _mismatch(path, key, f"one of {sorted(choices)}", repr(document[key]))
     return document
@@ -205,9 +204,7 @@ def _expected_dtype(name: str, storage: str) -> torch.dtype:
 
 def _build(document: dict[str, Any], tensors: dict[str, Tensor]) -> FaceModel:
     dtype = torch.float64 if document["storage"] == "float64" else torch.float32
-    arrays = {
-        name: array.to(dtype) if array.is_floating_point() else array for name, array in tensors.items()
-    }
+    arrays = {name: array.to(dtype) if array.is_floating_point() else array for name, array in tensors.items()}
     topology = None
     if document["topology"]:
         topology = FaceTopology(**{name: arrays.pop(f"topology.{name}") for name in _TOPOLOGY})

@@ -37,6 +37,7 @@ class FaceModel(nn.Module, ABC):
         self.expression_names = tuple(expression_names)
         if len(set(self.expression_names)) != len(self.expression_names):
             raise ValueError(f"expression_names must differ from each other; got {self.expression_names}")
+        self.restricted = False  # True for an answer of `restrict`
         self._sha256: str | None = None
 
     @property
@@ -116,6 +117,7 @@ class FaceModel(nn.Module, ABC):
         model = deepcopy(self, {**shared, id(self._topology): self._topology})
         model._buffers.update(arrays)
         model._topology = None
+        model.restricted = True
         model._sha256 = None
         return model
 

@@ -27,9 +27,7 @@ class FaceTopology:
     triangles: Tensor  # [T, 3], counter-clockwise seen from outside
     uv: Tensor  # [V, 2], texture coordinates in [0, 1], v upwards
     landmark_vertices: Tensor  # [66], paper order: 49 inner, then 17 contour
-    contour_lines: (
-        Tensor  # [17, L], one line per contour landmark, from the back to the front, padded with -1
-    )
+    contour_lines: Tensor  # [17, L], one line per contour landmark, from the back to the front, padded with -1
     centre_vertices: Tensor  # [C], vertices of the "centre" error
     whole_vertices: Tensor  # [W], vertices of the "whole" error
 
@@ -52,13 +50,9 @@ class FaceTopology:
         used = self.contour_lines >= 0
         if not bool(used[:, 0].all()):
             empty = torch.nonzero(~used[:, 0]).flatten().tolist()
-            raise ValueError(
-                f"topology.contour_lines must each start with a vertex; lines {empty} start with -1"
-            )
+            raise ValueError(f"topology.contour_lines must each start with a vertex; lines {empty} start with -1")
         if bool((used[:, 1:] & ~used[:, :-1]).any()):
-            raise ValueError(
-                "topology.contour_lines must hold -1 only as padding at the end; found -1 before a vertex"
-            )
+            raise ValueError("topology.contour_lines must hold -1 only as padding at the end; found -1 before a vertex")
 
     @property
     def n_vertices(self) -> int:
@@ -87,9 +81,7 @@ def _require_table(name: str, table: Any, shape: tuple[int | None, ...], integer
     matches = table.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, table.shape))
     if not matches or table.numel() == 0:
         wanted = ", ".join("any" if n is None else str(n) for n in shape)
-        raise ValueError(
-            f"topology.{name} must have shape ({wanted}) and not be empty; got {tuple(table.shape)}"
-        )
+        raise ValueError(f"topology.{name} must have shape ({wanted}) and not be empty; got {tuple(table.shape)}")
 
 
 def _require_indices(name: str, table: Tensor, lowest: int, n_vertices: int) -> None:
