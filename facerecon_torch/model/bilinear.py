@@ -55,8 +55,7 @@ class BilinearModel(FaceModel):
         self.named = NamedExpressions(rows, self.expression_names, self._expression_gram())
 
     def _expression_gram(self) -> Float[Tensor, "expressions expressions"]:
-        # mm^2 per vertex on the mean identity: distances between expression weights as distances between
-        # faces.
+        # mm^2 per vertex on the mean identity: distances between weights become distances between faces.
         design = self.expression_design(self.identity_mean)[0].flatten(0, 1).to(torch.float64)
         return design.mT @ design / self.n_vertices
 
