@@ -1,6 +1,16 @@
-"""The free default face, made from MakeHuman's CC0 data."""
+"""The free default face, made from MakeHuman's CC0 data: the bilinear model, and the source behind it."""
 
-from facerecon_torch.model.default_face.shapes import FaceSource, load_source
-from facerecon_torch.model.default_face.sliders import Identities, sample_identities
+from facerecon_torch.model.default_face.build import load_default_face
+from facerecon_torch.model.default_face.shapes import FaceSource, load_source, load_topology
+from facerecon_torch.model.default_face.sliders import ANCESTRIES, HELD_OUT, Identities, sample_identities
 
-__all__ = ["FaceSource", "Identities", "load_source", "sample_identities"]
+__all__ = [
+    "ANCESTRIES",
+    "HELD_OUT",
+    "FaceSource",
+    "Identities",
+    "load_default_face",
+    "load_source",
+    "load_topology",
+    "sample_identities",
+]

@@ -12,7 +12,18 @@ from safetensors.numpy import load_file, save_file
 from facerecon_torch.checks import require_file
 from facerecon_torch.errors import ModelFileError
 
-__all__ = ["ASSET_FOLDER", "MASKS", "PARTS", "STEP_MM", "SourceAsset", "read_asset", "write_asset"]
+__all__ = [
+    "ASSET_FOLDER",
+    "FILES",
+    "MASKS",
+    "PARTS",
+    "STEP_MM",
+    "SourceAsset",
+    "read_asset",
+    "read_tensors",
+    "write_asset",
+    "write_tensors",
+]
 
 ASSET_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "default_face"
 STEP_MM = 0.025
@@ -21,6 +32,8 @@ PARTS = ("skin", "lips", "mouth", "left_eye", "right_eye", "hair", "lashes", "cl
 """Names of the triangle labels; left is the person's left, at +x, which is image right."""
 MASKS = ("face", "lips", "eyelids", "ears", "inside-mouth")
 """Names of the vertex masks."""
+FILES = ("source.safetensors", "source.json", "tables.safetensors", "factors.safetensors")
+"""Everything that the default model follows from."""
 FORMAT = "facerecon_torch.default_face/1"
 
 
@@ -28,8 +41,8 @@ FORMAT = "facerecon_torch.default_face/1"
 class SourceAsset:
     """Base head and its additive targets: model frame axes, mm, MakeHuman's origin.
 
-    The first `n_face` vertices are the model's; `triangles` whose corners all lie there are the model's too.
-    Target t moves vertex `target_vertices[k]` by `target_steps[k]` x 0.025 mm for k in offsets[t]:offsets[t+1].
+    The first `n_face` vertices are the model's, and so are the triangles whose corners all lie there.
+    Target t moves vertex target_vertices[k] by target_steps[k] x 0.025 mm, k in offsets[t]:offsets[t + 1].
     """
 
     n_face: int
@@ -64,7 +77,7 @@ def write_asset(asset: SourceAsset, folder: Path) -> None:
         "target_vertices": asset.target_vertices.astype(np.uint16),
         "target_steps": asset.target_steps.astype(np.int16),
     }
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / "source.safetensors")
+    write_tensors(folder / "source.safetensors", tensors)
     header = {
         "format": FORMAT,
         "n_face": asset.n_face,
@@ -79,15 +92,15 @@ def write_asset(asset: SourceAsset, folder: Path) -> None:
 
 def read_asset(folder: Path = ASSET_FOLDER) -> SourceAsset:
     """Read what `write_asset` wrote; ModelFileError where the files are damaged or of another format."""
-    require_file("the default face's source.safetensors", folder / "source.safetensors")
+    tensors = read_tensors(folder / "source.safetensors")
     require_file("the default face's source.json", folder / "source.json")
     try:
-        tensors = load_file(folder / "source.safetensors")
         header = json.loads((folder / "source.json").read_text())
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ModelFileError(f"the default face's asset in {folder} is damaged: {error}") from error
+    except json.JSONDecodeError as error:
+        raise ModelFileError(f"{folder / 'source.json'} must be JSON; {error}") from error
     if header.get("format") != FORMAT:
-        raise ModelFileError(f"{folder / 'source.json'} must have format {FORMAT}; got {header.get('format')}")
+        got = header.get("format")
+        raise ModelFileError(f"{folder / 'source.json'} must have format {FORMAT}; got {got}")
     return SourceAsset(
         n_face=int(header["n_face"]),
         base=tensors["base"],
@@ -103,3 +116,17 @@ def read_asset(folder: Path = ASSET_FOLDER) -> SourceAsset:
         target_steps=tensors["target_steps"],
         origin=str(header["origin"]),
     )
+
+
+def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Write a safetensors file."""
+    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path)
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """Read a safetensors file of the asset; FileNotFoundError or ModelFileError where that fails."""
+    require_file("a file of the default face", path)
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
+        raise ModelFileError(f"{path} must be a complete safetensors file; {error}") from error

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from facerecon_torch.geometry.align import align_rigid
 from facerecon_torch.model.default_face.asset import (
     ASSET_FOLDER,
     MASKS,
@@ -18,6 +19,7 @@ from facerecon_torch.model.default_face.asset import (
     STEP_MM,
     SourceAsset,
     read_asset,
+    read_tensors,
 )
 from facerecon_torch.model.default_face.sliders import (
     Family,
@@ -26,12 +28,15 @@ from facerecon_torch.model.default_face.sliders import (
     sample_identities,
 )
 from facerecon_torch.model.default_face.transport import Transport
+from facerecon_torch.model.topology import FaceTopology
 
-__all__ = ["EXPRESSION_NAMES", "FaceSource", "load_source"]
+__all__ = ["FaceSource", "load_source", "load_topology"]
 
 MERGED = ("mouthUpperUp", "mouthLowerDown", "noseSneer", "mouthPress", "cheekSquint")
 """Units whose left and right are one expression."""
 DROPPED = ("tongueOut",)
+SURFACE = ("skin", "lips", "mouth", "left_eye", "right_eye")
+"""Parts with a map of their own; hair, lashes and cloth follow the nearest vertex of these."""
 
 
 def _expression_table(units: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -51,7 +56,10 @@ def _expression_table(units: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 class FaceSource:
     """The additive source of the free default face; model frame, mm, mean face centred on the origin.
 
-    The first `n_face` of the `n_head` vertices are the model's. Computation runs in `dtype`.
+    The first `n_face` of the `n_head` vertices are the model's. Computation runs on the CPU in `dtype`.
+    `triangle_parts` indexes `part_names`; `uv` has one coordinate per vertex, `corner_uv` one per corner
+    (seams kept); `masks` are soft regions in [0, 1] per vertex. `expression_names` are the 46 expressions
+    that weight vectors run over; the neutral face is weight 0 throughout.
     """
 
     def __init__(self, asset: SourceAsset, *, dtype: torch.dtype = torch.float32) -> None:
@@ -62,24 +70,27 @@ class FaceSource:
         self.uv: Float[Tensor, "v 2"] = torch.from_numpy(asset.uv)
         self.corner_uv: Float[Tensor, "t 3 2"] = torch.from_numpy(asset.corner_uv)
         self.masks: dict[str, Float[Tensor, "v"]] = dict(zip(MASKS, torch.from_numpy(asset.masks)))
-        self.face_triangles = self.triangles[(self.triangles < self.n_face).all(1)]
-        self.identity_names = tuple(n for n in asset.target_names if not n.startswith("face/"))
-        units = tuple(n.removeprefix("face/") for n in asset.target_names if n.startswith("face/"))
-        table = _expression_table(units)
+        self.face_triangles: Int[Tensor, "f 3"] = self.triangles[(self.triangles < self.n_face).all(1)]
+        rows = {name: i for i, name in enumerate(asset.target_names)}
+        self.identity_names = tuple(name for name in rows if not name.startswith("face/"))
+        table = _expression_table(tuple(n.removeprefix("face/") for n in rows if n.startswith("face/")))
         self.expression_names = tuple(table)
         dense = _dense_targets(asset, dtype)
-        self._identity = dense[[i for i, n in enumerate(asset.target_names) if not n.startswith("face/")]]
-        unit_rows = {n.removeprefix("face/"): i for i, n in enumerate(asset.target_names)}
-        self._expression = torch.stack([sum_rows(dense, [unit_rows[u] for u in us]) for us in table.values()])
-        self.mean_sliders = expected_sliders(self.identity_names).to(dtype)
+        self.identity_targets: Float[Tensor, "targets v 3"] = dense[[rows[n] for n in self.identity_names]]
+        self.expression_targets: Float[Tensor, "exps v 3"] = torch.stack(
+            [dense[[rows[f"face/{unit}"] for unit in units]].sum(0) for units in table.values()]
+        )
+        self.mean_sliders: Float[Tensor, "targets"] = expected_sliders(self.identity_names).to(dtype)
         base = torch.from_numpy(asset.base).to(dtype)
-        mean = base + torch.tensordot(self.mean_sliders, self._identity, 1)
-        self._base = base - mean[: self.n_face].mean(0)
+        mean = base + torch.tensordot(self.mean_sliders, self.identity_targets, 1)
+        self._base: Tensor = base - mean[: self.n_face].mean(0)
         self.mean: Float[Tensor, "v 3"] = mean - mean[: self.n_face].mean(0)
-        self._transport = Transport(self.mean, self.triangles, self.triangle_parts)
+        on_surface = torch.isin(self.triangle_parts, torch.tensor([PARTS.index(p) for p in SURFACE]))
+        self.transport = Transport(self.mean, self.triangles, on_surface)
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of every mesh that comes out."""
         return self._base.dtype
 
     def sample(self, n: int, generator: torch.Generator, *, family: Family = "core") -> Identities:
@@ -87,30 +98,26 @@ class FaceSource:
         return sample_identities(n, generator, self.identity_names, family=family)
 
     def identity_vertices(self, sliders: Float[Tensor, "*n targets"]) -> Float[Tensor, "*n head 3"]:
-        """Neutral meshes, moved rigidly (no scale) so that their face vertices lie best on the mean face's."""
-        shape = self._base + torch.tensordot(sliders.to(self.dtype), self._identity, 1)
-        return _align(shape, self.mean, self.n_face)
+        """Neutral meshes, moved rigidly (no scale) to where their face vertices best meet the mean face's."""
+        shape = self._base + torch.tensordot(sliders.to(self.dtype), self.identity_targets, 1)
+        goal = self.mean[: self.n_face].expand(*shape.shape[:-2], -1, -1)
+        return align_rigid(shape[..., : self.n_face, :], goal).apply(shape)
 
     def expression_basis(self, neutral: Float[Tensor, "*n head 3"]) -> Float[Tensor, "*n exps head 3"]:
         """What each expression at weight 1 adds to the `neutral` meshes (from `identity_vertices`), mm."""
-        maps = self._transport.maps(neutral)
-        return torch.einsum("...vab,evb->...eva", maps, self._expression)
+        maps = self.transport.maps(neutral)
+        return torch.einsum("...vab,evb->...eva", maps, self.expression_targets)
 
     def expression_vertices(
         self, sliders: Float[Tensor, "*n targets"], weights: Float[Tensor, "*n exps"]
     ) -> Float[Tensor, "*n head 3"]:
-        """Meshes of people who make expressions, one weight row per person; mm.
+        """Meshes of people who make expressions, one weight row per slider row; mm.
 
         The weighted displacement is summed before it is carried over, so no basis is built.
         """
         neutral = self.identity_vertices(sliders)
-        summed = torch.tensordot(weights.to(self.dtype), self._expression, 1)
-        return neutral + torch.einsum("...vab,...vb->...va", self._transport.maps(neutral), summed)
-
-
-def sum_rows(dense: Float[Tensor, "targets v 3"], rows: list[int]) -> Float[Tensor, "v 3"]:
-    """The sum of some rows of `dense`."""
-    return dense[rows].sum(0)
+        summed = torch.tensordot(weights.to(self.dtype), self.expression_targets, 1)
+        return neutral + torch.einsum("...vab,...vb->...va", self.transport.maps(neutral), summed)
 
 
 def _dense_targets(asset: SourceAsset, dtype: torch.dtype) -> Float[Tensor, "targets v 3"]:
@@ -121,20 +128,19 @@ def _dense_targets(asset: SourceAsset, dtype: torch.dtype) -> Float[Tensor, "tar
     return dense.view(len(counts), -1, 3)
 
 
-def _align(
-    shape: Float[Tensor, "*n v 3"], target: Float[Tensor, "v 3"], n_fit: int
-) -> Float[Tensor, "*n v 3"]:
-    """Kabsch: the rotation and translation that bring the first n_fit points nearest to the target's."""
-    source, goal = shape[..., :n_fit, :].double(), target[:n_fit].double()
-    centre, goal_centre = source.mean(-2, keepdim=True), goal.mean(0)
-    left, _, right = torch.linalg.svd((source - centre).mT @ (goal - goal_centre))
-    sign = torch.ones_like(left[..., 0])
-    sign[..., 2] = torch.sign(torch.linalg.det(left) * torch.linalg.det(right))
-    rotation = left * sign[..., None, :] @ right
-    return ((shape.double() - centre) @ rotation + goal_centre).to(shape.dtype)
-
-
 @lru_cache(maxsize=2)
 def load_source(dtype: torch.dtype = torch.float32) -> FaceSource:
-    """The free default face's source, from the committed asset."""
+    """The free default face's source, from the committed asset; one shared object per dtype."""
     return FaceSource(read_asset(ASSET_FOLDER), dtype=dtype)
+
+
+def load_topology() -> FaceTopology:
+    """Triangles, texture coordinates, landmarks, contour lines and vertex sets of the model's vertices."""
+    asset = read_asset(ASSET_FOLDER)
+    tables = read_tensors(ASSET_FOLDER / "tables.safetensors")
+    triangles = asset.triangles[(asset.triangles < asset.n_face).all(1)]
+    return FaceTopology(
+        triangles=torch.from_numpy(triangles),
+        uv=torch.from_numpy(asset.uv[: asset.n_face].copy()),
+        **{name: torch.from_numpy(table.astype(np.int64)) for name, table in tables.items()},
+    )

@@ -2,7 +2,7 @@
 
 Macro sliders (gender, ancestry, age, muscle, weight) multiply into target weights as MakeHuman's do. A local
 slider moves its `incr` target when positive and its `decr` target when negative; left and right are tied.
-The groups in HELD_OUT are drawn in the `shifted` family only, so neither the core nor training ever sees them.
+The groups in HELD_OUT are drawn in the `shifted` family only: neither the core nor training ever sees them.
 """
 
 import math
@@ -160,9 +160,7 @@ def expected_sliders(names: tuple[str, ...]) -> Float[Tensor, "targets"]:
     def ends(sd: float) -> dict[str, Float[np.ndarray, "1"]]:
         return {"min": sd * half, "average": 1.0 - 2.0 * sd * half, "max": sd * half}
 
-    sliders = _macro_weights(
-        names, np.array([0.5]), thirds, np.array([share]), ends(MUSCLE_SD), ends(WEIGHT_SD)
-    )
+    sliders = _macro_weights(names, np.array([0.5]), thirds, np.array([share]), ends(MUSCLE_SD), ends(WEIGHT_SD))
     for head in HEAD_SHAPES:
         sliders[:, names.index(f"local/head-{head}")] = 0.5 * HEAD_SHAPE_LIMIT / len(HEAD_SHAPES)
     for axis in slider_axes(names):

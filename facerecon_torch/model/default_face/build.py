@@ -1,0 +1,154 @@
+"""The default bilinear model: factors that were drawn once and are committed, and a core built on first use.
+
+The tensor of 150 people x 47 expressions (neutral and 46) is projected on the committed U_id and U_exp.
+Vectors of an HOSVD differ between machines in sign and in near-equal columns; with committed ones every
+machine gets the same model.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from jaxtyping import Float
+from platformdirs import user_cache_dir
+from torch import Tensor
+
+from facerecon_torch.errors import ModelFileError
+from facerecon_torch.model.bilinear import BilinearModel
+from facerecon_torch.model.default_face.asset import ASSET_FOLDER, FILES, read_tensors, write_tensors
+from facerecon_torch.model.default_face.shapes import FaceSource, load_source, load_topology
+from facerecon_torch.model.hosvd import hosvd
+from facerecon_torch.model.native import load_model, save_model
+
+__all__ = [
+    "CORE_STEP_MM",
+    "build_default_face",
+    "cache_folder",
+    "draw_factors",
+    "expression_names",
+    "identity_blocks",
+    "load_default_face",
+    "projected_core",
+]
+
+BUILD_VERSION = 1
+"""Part of the cache's key: raise it when the code below changes the core."""
+N_BUILDING, IDENTITY_RANK, EXPRESSION_RANK = 150, 50, 25
+BUILDING_SEED = 20140501
+CORE_STEP_MM = 1.0 / 16.0
+"""The core is rounded to this step, so that last-bit differences between machines vanish and its SHA-256 is
+one and the same everywhere. Its entries belong to unit vectors over 7,050 faces: on a vertex the rounding
+is below 0.001 mm."""
+
+
+def expression_names(source: FaceSource) -> tuple[str, ...]:
+    """Names of the tensor's expressions and so of U_exp's rows: neutral, then the source's 46."""
+    return ("neutral", *source.expression_names)
+
+
+def identity_blocks(
+    source: FaceSource, sliders: Float[Tensor, "n targets"], *, block: int = 10
+) -> Iterator[Float[Tensor, "m exps v 3"]]:
+    """All 47 expressions of people on the model's vertices, a few people at a time; mm."""
+    for rows in torch.split(sliders, block):
+        neutral = source.identity_vertices(rows)
+        basis = source.expression_basis(neutral)[..., : source.n_face, :]
+        face = neutral[:, None, : source.n_face]
+        yield torch.cat([face, face + basis], 1)
+
+
+def draw_factors(source: FaceSource, folder: Path) -> None:
+    """Draw the building people, decompose their tensor and write factors.safetensors (some 30 s, 2 GB)."""
+    people = source.sample(N_BUILDING, torch.Generator().manual_seed(BUILDING_SEED))
+    blocks = [part.permute(2, 3, 0, 1).flatten(0, 1) for part in identity_blocks(source, people.sliders)]
+    result = hosvd(torch.cat(blocks, 1), IDENTITY_RANK, EXPRESSION_RANK)
+    factors = {
+        "sliders": people.sliders.float(),
+        "identity_rows": result.identity_rows.double(),
+        "expression_rows": result.expression_rows.double(),
+    }
+    write_tensors(folder / "factors.safetensors", {name: array.numpy() for name, array in factors.items()})
+
+
+def projected_core(
+    source: FaceSource,
+    sliders: Float[Tensor, "n targets"],
+    identity_rows: Float[Tensor, "n identities"],
+    expression_rows: Float[Tensor, "exps expressions"],
+) -> Float[Tensor, "v 3 identities expressions"]:
+    """T x2 U_id' x3 U_exp' without the tensor T, mm.
+
+    A face is N_n + A(N_n) d_e with A affine in the neutral mesh N_n (d = 0 for the neutral row), so the sums
+    over people and over expressions may be taken first:
+    core[., i, j] = c_j M_i + (linear(M_i) + s_i constant) D_j with M_i = sum_n U_id[n, i] N_n,
+    s_i = sum_n U_id[n, i], D_j = sum_e U_exp[e, j] d_e, c_j = sum_e U_exp[e, j].
+    """
+    n_face = source.n_face
+    neutral = source.identity_vertices(sliders)
+    mixed = torch.einsum("nvk,ni->ivk", neutral, identity_rows)
+    shares = identity_rows.sum(0)[:, None, None, None]
+    maps = (source.transport.linear(mixed) + shares * source.transport.constant)[:, :n_face]
+    moves = torch.einsum("evk,ej->jvk", source.expression_targets[:, :n_face], expression_rows[1:])
+    still = torch.einsum("ivk,j->vkij", mixed[:, :n_face], expression_rows.sum(0))
+    return still + torch.einsum("ivab,jvb->vaij", maps, moves)
+
+
+def build_default_face() -> BilinearModel:
+    """Build the model from the committed asset: a few seconds, 1.5 GB; float32, core rounded to a step."""
+    source = load_source(torch.float64)
+    factors = {
+        name: torch.from_numpy(array) for name, array in read_tensors(ASSET_FOLDER / "factors.safetensors").items()
+    }
+    rows = factors["identity_rows"], factors["expression_rows"]
+    core = projected_core(source, factors["sliders"].double(), *rows)
+    return BilinearModel(
+        ((core / CORE_STEP_MM).round() * CORE_STEP_MM).float(),
+        rows[0].float(),
+        rows[1].float(),
+        load_topology(),
+        expression_names=expression_names(source),
+    )
+
+
+def cache_folder() -> Path:
+    """$FACERECON_CACHE, or the user's cache folder of this package."""
+    return Path(os.environ.get("FACERECON_CACHE") or user_cache_dir("facerecon_torch"))
+
+
+def load_default_face() -> BilinearModel:
+    """The free default face: 4,071 vertices, 50 x 25, float32, on the CPU.
+
+    Built on the first call and kept in the cache folder under a key made of the asset's hashes; processes
+    that start together build it once (file lock), and a damaged cache file is built again.
+    """
+    path = cache_folder() / f"default_face-{_cache_key()}.safetensors"
+    model = _read_cached(path)
+    if model is not None:
+        return model
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        model = _read_cached(path)
+        if model is None:
+            model = build_default_face()
+            save_model(model, path)
+    return model
+
+
+def _read_cached(path: Path) -> BilinearModel | None:
+    if not path.is_file():
+        return None
+    try:
+        model = load_model(path)
+    except ModelFileError:
+        return None
+    return model if isinstance(model, BilinearModel) else None
+
+
+def _cache_key() -> str:
+    digest = hashlib.sha256(f"{BUILD_VERSION} {CORE_STEP_MM}".encode())
+    for name in FILES:
+        digest.update(hashlib.sha256((ASSET_FOLDER / name).read_bytes()).digest())
+    return digest.hexdigest()[:16]
