@@ -1,0 +1,272 @@
+"""The cascade inverts sin(x), does not learn from its own overfitting, and stops where nothing more is gained."""
+
+import json
+import math
+from dataclasses import asdict
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from facerecon_torch.errors import ModelFileError
+from facerecon_torch.regression import Cascade, CascadeSpec, Stage, compute_sample_gram, train_cascade
+
+
+def inverse_sine(n, rng, dtype=torch.float64):
+    """(observe, start, truth): find x from phi = sin(x), seeing only phi - sin(x now)."""
+    truth = (torch.rand(n, 2, generator=rng, dtype=torch.float64) * 2 - 1).to(dtype) * 1.4
+    start = (torch.rand(n, 2, generator=rng, dtype=torch.float64) * 2 - 1).to(dtype) * 1.4
+    seen = truth.sin()
+    return (lambda x, k: seen.to(x.device) - x.sin()), start, truth
+
+
+def distance_to(truth):
+    return lambda x: (x - truth).abs().mean()
+
+
+def overfitting(n, d, rng):
+    """More features than samples: 5 of them tell of the target, the rest are noise, redrawn for each stage."""
+    truth = torch.randn(n, 3, generator=rng, dtype=torch.float64)
+    mix = torch.randn(3, 5, generator=rng, dtype=torch.float64)
+
+    def observe(x, k):
+        told = (truth - x) @ mix + 0.3 * torch.randn(n, 5, generator=rng, dtype=torch.float64)
+        return torch.cat([told, torch.randn(n, d - 5, generator=rng, dtype=torch.float64)], 1)
+
+    return observe, torch.zeros_like(truth), truth
+
+
+@pytest.mark.parametrize("cross_fit", [True, False], ids=["cross-fitted", "in-sample"])
+def test_it_inverts_the_sine(cross_fit, rng, device, dtype):
+    observe, start, truth = inverse_sine(400, rng, dtype)
+    groups = (torch.arange(400) // 4).to(device)
+    spec = CascadeSpec(stages=8, cross_fit=cross_fit)
+    truth = truth.to(device)
+    cascade, reports = train_cascade(observe, start.to(device), truth, groups, distance_to(truth), spec)
+    errors = [report.cross_fitted_error for report in reports if report.kept]
+    assert len(errors) == 8
+    assert all(later < earlier for earlier, later in zip(errors, errors[1:]))
+    observe_new, x, unseen = inverse_sine(200, rng, dtype)
+    x, unseen = x.to(device), unseen.to(device)
+    path = [float(distance_to(unseen)(x))]
+    for k in range(len(cascade.stages)):
+        x = cascade.step(x, observe_new, k)
+        path.append(float(distance_to(unseen)(x)))
+    assert all(later < earlier for earlier, later in zip(path, path[1:]))
+    assert path[-1] < 0.1 * path[0]
+    assert x.dtype == dtype
+
+
+def test_run_is_all_steps(rng):
+    observe, start, truth = inverse_sine(60, rng)
+    cascade, _ = train_cascade(observe, start, truth, torch.arange(60), distance_to(truth), CascadeSpec(stages=3))
+    x = start
+    for k in range(3):
+        x = cascade.step(x, observe, k)
+    assert_close(cascade.run(start, observe), x, rtol=0, atol=0)
+
+
+def test_cross_fitting_reports_the_error_of_unseen_samples():
+    """In-sample updates report 40 % of the error that new samples show; out-of-group ones report that error."""
+    rng = torch.Generator().manual_seed(3)
+    results = {}
+    for cross_fit in (False, True):
+        observe, start, truth = overfitting(80, 200, rng)
+        spec = CascadeSpec(stages=3, cross_fit=cross_fit, rho=1.0)
+        cascade, reports = train_cascade(observe, start, truth, torch.arange(80), distance_to(truth), spec)
+        observe_new, x, unseen = overfitting(2000, 200, rng)
+        x = cascade.run(x, observe_new)
+        kept = [report for report in reports if report.kept]
+        results[cross_fit] = (kept[-1], float(distance_to(unseen)(x)), len(cascade.stages))
+    in_sample, test, stages = results[False]
+    assert stages == 3
+    assert in_sample.in_sample_error < 0.4 * test
+    honest, test, stages = results[True]
+    assert stages < 3
+    assert honest.cross_fitted_error == pytest.approx(test, rel=0.1)
+    assert test < results[False][1]
+
+
+def test_the_paper_s_algorithm_keeps_every_stage_and_updates_in_sample(rng):
+    observe, start, truth = inverse_sine(30, rng)
+    states = []
+
+    def watched(x, k):
+        states.append(x)
+        return observe(x, k)
+
+    spec = CascadeSpec(stages=4, cross_fit=False, rho=0.5)
+    cascade, reports = train_cascade(watched, start, truth, None, distance_to(truth), spec)
+    assert [report.kept for report in reports] == [True] * 4
+    assert [report.rho for report in reports] == [0.5] * 4
+    assert all(report.cross_fitted_error is None for report in reports)
+    assert all(bool(stage.ridge.bias.any()) for stage in cascade.stages)
+    for k, report in enumerate(reports[:-1]):
+        assert_close(states[k + 1], cascade.step(states[k], observe, k), rtol=1e-10, atol=1e-10)
+        assert reports[k + 1].start_error == report.in_sample_error
+
+
+def test_cross_fitted_training_updates_by_the_predictions_of_the_others(rng):
+    observe, start, truth = inverse_sine(30, rng)
+    groups = torch.arange(30) // 3
+    states = []
+
+    def watched(x, k):
+        states.append(x)
+        return observe(x, k)
+
+    spec = CascadeSpec(stages=2, rho=0.5)
+    train_cascade(watched, start, truth, groups, distance_to(truth), spec)
+    for group in groups.unique():
+        others = groups != group
+        seen, x = truth.sin()[others], start[others]
+        alone, _ = train_cascade(
+            lambda x, k, seen=seen: seen - x.sin(), x, truth[others], None, distance_to(truth[others]),
+            CascadeSpec(stages=1, cross_fit=False, rho=0.5),
+        )  # fmt: skip
+        left_out = alone.step(start, observe, 0)[~others]
+        # The penalty and the scale are those of all samples, so a fit of its own is near, not equal.
+        assert_close(states[1][~others], left_out, rtol=0.05, atol=0.02)
+
+
+def test_later_stages_have_no_bias_and_may_do_nothing(rng):
+    observe, start, truth = overfitting(40, 60, rng)
+    first_only = CascadeSpec(stages=5, rhos=(1.0, 10.0))
+    assert first_only.stage_spec(0).bias
+    assert first_only.stage_spec(0).rhos == (1.0, 10.0)
+    assert not first_only.stage_spec(1).bias
+    assert first_only.stage_spec(1).rhos == (1.0, 10.0, math.inf)
+    seen = []
+
+    def noise_after_the_first(x, k):
+        return observe(x, k) if k == 0 else torch.randn(40, 60, generator=rng, dtype=torch.float64)
+
+    cascade, reports = train_cascade(
+        noise_after_the_first, start, truth, torch.arange(40) // 2, distance_to(truth), first_only,
+        on_stage=lambda k, candidate, report: seen.append((k, len(candidate.stages), report.kept)),
+    )  # fmt: skip
+    assert seen == [(0, 1, True), (1, 2, False)]
+    assert [report.kept for report in reports] == [True, False]
+    assert len(cascade.stages) == 1
+    assert not (reports[1].rho is None and reports[1].cross_fitted_error != reports[1].start_error)
+
+
+@pytest.mark.parametrize(("min_gain", "kept"), [(0.0, 6), (0.6, 1)])
+def test_a_stage_must_gain_enough(min_gain, kept, rng):
+    observe, start, truth = inverse_sine(100, rng)
+    spec = CascadeSpec(stages=6, min_gain=min_gain)
+    cascade, reports = train_cascade(observe, start, truth, torch.arange(100), distance_to(truth), spec)
+    assert len(cascade.stages) == kept
+    assert all(r.cross_fitted_error <= (1 - min_gain) * r.start_error for r in reports if r.kept)
+    assert all(r.cross_fitted_error > (1 - min_gain) * r.start_error for r in reports if not r.kept)
+
+
+def test_retracting_after_every_update(rng):
+    observe, start, truth = inverse_sine(100, rng)
+    target = truth.sign() * 0.5
+
+    def retract(x):
+        return x.clamp(-0.5, 0.5)
+
+    spec = CascadeSpec(stages=3)
+    cascade, reports = train_cascade(
+        observe, start, target, torch.arange(100), distance_to(target), spec, retract=retract
+    )
+    x = cascade.step(start, observe, 0)
+    assert float(x.abs().max()) == 0.5
+    inside = float(distance_to(target)(retract(start + cascade.stages[0](observe(start, 0)))))
+    assert reports[0].in_sample_error == pytest.approx(inside, rel=1e-9)
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["memory", "streamed"])
+def test_sources_and_a_shared_gram_matrix_give_the_same_cascade(streamed, rng):
+    observe, start, truth = inverse_sine(40, rng)
+    spec = CascadeSpec(stages=3, rho=0.1, form="dual")
+    groups = torch.arange(40) // 2
+    plain, _ = train_cascade(observe, start, truth, groups, distance_to(truth), spec)
+
+    def in_chunks(x, k):
+        features = observe(x, k)
+        return lambda: iter(features.split(7))
+
+    gram = compute_sample_gram(observe(start, 0), 40)
+    other, _ = train_cascade(
+        in_chunks if streamed else observe, start, truth, groups, distance_to(truth), spec, first_gram=gram
+    )
+    assert_close(other.run(start, in_chunks), plain.run(start, observe), rtol=1e-9, atol=1e-9)
+
+
+def test_reports_are_plain_json(rng):
+    observe, start, truth = overfitting(40, 60, rng)
+    _, reports = train_cascade(observe, start, truth, torch.arange(40), distance_to(truth), CascadeSpec())
+    rows = json.loads(json.dumps([asdict(report) for report in reports], allow_nan=False))
+    assert rows[0]["form"] == "dual"
+    assert rows[0]["seconds"] > 0
+    assert rows[1]["path"][0]["rho"] is None
+
+
+@pytest.mark.parametrize("stored", [None, torch.float16, torch.bfloat16], ids=str)
+def test_storing_and_reading(stored, rng):
+    observe, start, truth = inverse_sine(100, rng, torch.float32)
+    groups = torch.arange(100)
+    cascade, _ = train_cascade(observe, start, truth, groups, distance_to(truth), CascadeSpec(stages=3))
+    tiny = cascade.stages[0].ridge.weight.clone()
+    tiny[:, 0] *= 1e-9  # below the range of float16
+    first = cascade.stages[0]
+    stages = (
+        Stage(type(first.ridge)(tiny, first.ridge.bias, math.inf, "dual"), first.block_sizes, first.block_scales),
+    )
+    cascade = Cascade(stages + cascade.stages[1:])
+    tensors, meta = cascade.to_tensors(stored), json.loads(json.dumps(cascade.meta(), allow_nan=False))
+    again = Cascade.from_tensors(tensors, meta)
+    relative = {None: 0.0, torch.float16: 2**-11, torch.bfloat16: 2**-8}[stored]
+    for ours, theirs in zip(cascade.stages, again.stages, strict=True):
+        assert theirs.ridge.weight.dtype == torch.float32
+        bound = relative * ours.ridge.weight.abs().amax(0) * 1.01
+        assert bool(((theirs.ridge.weight - ours.ridge.weight).abs() <= bound).all())
+        assert_close(theirs.ridge.bias, ours.ridge.bias, rtol=0, atol=0)
+        assert (theirs.block_sizes, theirs.ridge.penalty, theirs.ridge.form) == (
+            ours.block_sizes,
+            ours.ridge.penalty,
+            ours.ridge.form,
+        )
+    if stored is not None:
+        assert tensors["stages.0.weight"].dtype == stored
+
+
+def test_damaged_files_are_refused(rng):
+    observe, start, truth = inverse_sine(100, rng)
+    groups = torch.arange(100)
+    cascade, _ = train_cascade(observe, start, truth, groups, distance_to(truth), CascadeSpec(stages=2))
+    tensors, meta = cascade.to_tensors(), cascade.meta()
+    broken = {
+        "stages.1.bias is missing": {k: v for k, v in tensors.items() if k != "stages.1.bias"},
+        r"stages.0.weight must be .* got torch.float64 \(3, 2\)": tensors
+        | {"stages.0.weight": torch.zeros(3, 2).double()},
+        "stages.0.bias must be floating point": tensors | {"stages.0.bias": torch.zeros(2, dtype=torch.int64)},
+        "stages.1.block_scales must be finite": tensors | {"stages.1.block_scales": torch.tensor([math.nan])},
+        "do not include the tensors": tensors | {"stages.2.bias": torch.zeros(2)},
+    }
+    for message, damaged in broken.items():
+        with pytest.raises(ModelFileError, match=message):
+            Cascade.from_tensors(damaged, meta)
+    with pytest.raises(ModelFileError, match="list under 'stages'"):
+        Cascade.from_tensors(tensors, {})
+    with pytest.raises(ModelFileError, match="stage 0 of meta must hold"):
+        Cascade.from_tensors(tensors, {"stages": [{"form": "dual"}, {}]})
+
+
+def test_bad_requests_are_refused(rng):
+    observe, start, truth = inverse_sine(10, rng)
+    with pytest.raises(ValueError, match="stages must be at least 1; got 0"):
+        CascadeSpec(stages=0)
+    with pytest.raises(ValueError, match="min_gain must be in"):
+        CascadeSpec(min_gain=1.0)
+    with pytest.raises(ValueError, match="rhos must be positive"):
+        CascadeSpec(rho=0.0)
+    with pytest.raises(ValueError, match="needs groups"):
+        train_cascade(observe, start, truth, None, distance_to(truth), CascadeSpec())
+    with pytest.raises(ValueError, match="of one shape"):
+        train_cascade(observe, start, truth[:, :1], torch.arange(10), distance_to(truth), CascadeSpec())
+    with pytest.raises(ValueError, match="at least 2 groups; got 1"):
+        train_cascade(observe, start, truth, torch.zeros(10, dtype=torch.int64), distance_to(truth), CascadeSpec())
