@@ -1,0 +1,48 @@
+"""Smooth random fields and smooth steps: the building blocks of every painted texture and background."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+__all__ = ["between", "fractal_field", "smooth_field", "smooth_step", "uniform"]
+
+
+def smooth_step(value: Tensor, low: float, high: float) -> Tensor:
+    """Cubic ramp from 0 at `low` to 1 at `high`; `low > high` gives the falling ramp."""
+    ramp: Tensor = ((value - low) / (high - low)).clamp(0, 1)
+    return ramp * ramp * (3 - 2 * ramp)
+
+
+def smooth_field(
+    height: int, width: int, cells_y: float, cells_x: float, generator: torch.Generator
+) -> Float[Tensor, "height width"]:
+    """Random field of about unit standard deviation whose features are `1 / cells` of the side long."""
+    rows, columns = max(2, round(cells_y)) + 1, max(2, round(cells_x)) + 1
+    grid = torch.randn(1, 1, rows, columns, generator=generator)
+    field: Tensor = interpolate(grid, (height, width), mode="bicubic", align_corners=True)[0, 0] * 1.3
+    return field
+
+
+def fractal_field(
+    height: int, width: int, cells: float, octaves: int, generator: torch.Generator, *, fall: float = 0.55
+) -> Float[Tensor, "height width"]:
+    """Sum of `octaves` smooth fields, each with twice the detail and `fall` times the amplitude; unit deviation."""
+    total = torch.zeros(height, width)
+    energy, weight = 0.0, 1.0
+    for octave in range(octaves):
+        fine = cells * 2**octave
+        total += weight * smooth_field(height, width, fine * height / width, fine, generator)
+        energy += weight**2
+        weight *= fall
+    return total / energy**0.5
+
+
+def uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:
+    """One number in [low, high)."""
+    return low + (high - low) * float(torch.rand((), generator=generator))
+
+
+def between(generator: torch.Generator, mean: float, deviation: float, low: float, high: float) -> float:
+    """One normal number, clipped to [low, high]."""
+    return min(high, max(low, mean + deviation * float(torch.randn((), generator=generator))))

@@ -1,0 +1,143 @@
+"""One picture of one head: raster, shadow, shading, background, photograph."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate, normalize
+
+from facerecon_torch.data.synthetic.appearance import Appearance
+from facerecon_torch.data.synthetic.hair import Hair, grow_hair, hang_curtain
+from facerecon_torch.data.synthetic.head import Head
+from facerecon_torch.data.synthetic.lighting import Light
+from facerecon_torch.data.synthetic.procedural import smooth_step
+from facerecon_torch.data.synthetic.shading import Fragments, Wardrobe, dress, shade
+from facerecon_torch.data.synthetic.texture import paint_skin
+from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.normals import vertex_normals
+from facerecon_torch.structures import Camera
+
+__all__ = ["Person", "make_person", "render_head"]
+
+_FINER = (1.1, 1.5)  # limits of the samples per pixel side ...
+_SAMPLES_PER_MM = 2.3  # ... which are chosen for about this many samples per mm
+_SHADOW_RAYS = 5
+_HANGING = ("long", "medium")
+
+
+@dataclass(frozen=True)
+class Person:
+    """One subject's painted skin and hair."""
+
+    look: Appearance
+    skin: Float[Tensor, "layers height width"]
+    hair: Hair
+
+
+def make_person(head: Head, look: Appearance, generator: torch.Generator) -> Person:
+    """Paint and comb one subject."""
+    skin = paint_skin(head.atlas, head.unrolled_marks, look, generator)
+    return Person(look, skin, grow_hair(look, head.atlas.axis_depth, generator))
+
+
+def full_mesh(
+    head: Head, person: Person, neutral: Float[Tensor, "s 3"], vertices: Float[Tensor, "s 3"]
+) -> tuple[Float[Tensor, "v 3"], Float[Tensor, "t 3"]]:
+    """Vertices of everything that is drawn, and their triangles: hair lifted, teeth behind the lips."""
+    n, marks = head.n_source, head.marks
+    normals = vertex_normals(vertices, head.triangles[(head.triangles < n).all(1)])
+    lift = person.hair.lift(head.reference[:n], head.ears[:n])
+    if person.look.hair_style == "bald":
+        lift = lift * 0
+    surface = _widen(vertices + lift[:, None] * normals, head.reference[:n])
+    shift = (neutral[marks[[33, 51, 62]]] - head.reference[marks[[33, 51, 62]]]).mean(0)
+    jaw = (vertices - neutral)[marks[[8]]].mean(0)
+    upper = head.reference[head.upper_teeth] + shift
+    lower = head.reference[head.lower_teeth] + shift + jaw
+    curtain = hang_curtain(
+        person.look, head.reference[head.curtain], surface[lift > 0.5 * lift.max()], head.atlas.axis_depth
+    )
+    triangles = head.triangles
+    if person.look.hair_style not in _HANGING:
+        triangles = triangles[(triangles < int(head.curtain[0])).all(1)]
+    return torch.cat([surface, upper, lower, curtain]), triangles
+
+
+def _widen(vertices: Float[Tensor, "s 3"], reference: Float[Tensor, "s 3"]) -> Float[Tensor, "s 3"]:
+    """The source ends at the shoulders; its rim is pulled out and down until no picture shows it."""
+    beyond = (reference[:, 0].abs() - 140.0).clamp_min(0) * smooth_step(reference[:, 1], -110.0, -150.0)
+    below = (-200.0 - reference[:, 1]).clamp_min(0)
+    pull = torch.stack(
+        [1.6 * beyond * reference[:, 0].sign(), -0.9 * beyond - 2.5 * below, torch.zeros_like(below)], dim=1
+    )
+    return vertices + pull
+
+
+def render_head(
+    head: Head,
+    person: Person,
+    meshes: tuple[Float[Tensor, "s 3"], Float[Tensor, "s 3"]],
+    camera: Camera,
+    light: Light,
+    gaze: Float[Tensor, "2 3"],
+    background: Float[Tensor, "3 size size"],
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "3 size size"], Float[Tensor, "3"]]:
+    """Radiance of the picture, and the mean radiance of the face's middle. `meshes`: neutral and expressed bust, mm."""
+    size = background.shape[-1]
+    points, triangles = full_mesh(head, person, *meshes)
+    view = points @ camera.rotation.mT
+    fine = round(size * min(_FINER[1], max(_FINER[0], _SAMPLES_PER_MM / float(camera.scale))))
+    ratio = fine / size
+    pixels = camera.scale * view[:, :2] * torch.tensor([1.0, -1.0]) + camera.translation
+    corners = torch.cat([(pixels + 0.5) * ratio - 0.5, view[:, 2:]], dim=1)
+    raster = get_backend().rasterise(corners, triangles, fine, fine)
+    covered = raster.triangle >= 0
+    normals = vertex_normals(view, triangles)
+    table = torch.cat([
+        head.reference, normals, head.occlusion[:, None],
+        _shadow(view, normals, triangles, light, generator)[:, None], head.ears[:, None],
+    ], dim=1)  # fmt: skip
+    which = raster.triangle[covered]
+    weights = raster.barycentric[covered].float()
+    rows = triangles[which]
+    mixed = sum(
+        (table.index_select(0, rows[:, k]) * weights[:, k : k + 1] for k in range(3)),
+        torch.zeros(len(which), table.shape[1]),
+    )
+    normal = normalize(mixed[:, 3:6], dim=1)
+    normal = torch.where(normal[:, 2:] < 0, normal * torch.tensor([1.0, 1.0, -1.0]), normal)
+    parts = head.parts[: len(triangles)][which]
+    fragments = Fragments(parts, mixed[:, :3], normal, mixed[:, 6], mixed[:, 7], mixed[:, 8])
+    up = camera.rotation[:, 1]
+    wardrobe = Wardrobe(person.look, head.atlas, person.skin, person.hair, head.eye_centres, gaze, up)
+    colour = shade(fragments, dress(fragments, wardrobe), light, up)
+    canvas = torch.zeros(4, fine * fine)
+    canvas[:3, covered.flatten()] = colour.T
+    canvas[3] = covered.flatten().float()
+    small = _shrink(canvas.reshape(1, 4, fine, fine), size)[0]
+    face = (parts == 0) & (mixed[:, 0].abs() < 45) & (mixed[:, 1].abs() < 60) & (mixed[:, 2] > 0)
+    mean = colour[face].mean(0) if bool(face.any()) else colour.mean(0)
+    return small[:3] + (1 - small[3:]) * background, mean
+
+
+def _shrink(picture: Float[Tensor, "1 c fine fine"], size: int) -> Float[Tensor, "1 c size size"]:
+    ratio = picture.shape[-1] / size
+    if ratio == 2:
+        return avg_pool2d(picture, 2)
+    return interpolate(picture, (size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def _shadow(view: Tensor, normals: Tensor, triangles: Tensor, light: Light, generator: torch.Generator) -> Tensor:
+    """Share of the key light's disc that each vertex sees."""
+    spread = torch.randn(_SHADOW_RAYS, 3, generator=generator) * light.softness * 0.6
+    rays = normalize(light.key + spread, dim=1)
+    facing = torch.nonzero(normals @ light.key > -0.25).flatten()
+    start = (view[facing] + 1.2 * normals[facing])[:, None] + 0.6 * rays
+    directions = rays.expand(len(facing), -1, -1)
+    hits = get_backend().first_hit(start.reshape(-1, 3), directions.reshape(-1, 3), view, triangles)
+    free = (hits.distance.reshape(len(facing), -1) > 160.0).float().mean(1)
+    shadow = torch.zeros(len(view))
+    shadow[facing] = free
+    return shadow
