@@ -1,5 +1,6 @@
 """The command `facerecon`: one word, one importable function. Torch is imported only by the word that needs it."""
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 
@@ -30,18 +31,13 @@ def _version() -> str:
     return version("facerecon-torch")
 
 
-def _word(name: str) -> Callable[[Sequence[str]], int]:
-    if name == "train":
-        from facerecon_torch.pipeline.hydra_entry import run_train as run
-    elif name == "infer":
-        from facerecon_torch.pipeline.hydra_entry import run_infer as run
-    elif name == "synth":
-        from facerecon_torch.pipeline.synth_entry import run_synth as run
-    elif name == "show":
-        from facerecon_torch.pipeline.show_entry import run_show as run
-    else:
-        from facerecon_torch.doctor import run_doctor as run
-    return run
+_HOME = {
+    "train": ("facerecon_torch.pipeline.hydra_entry", "run_train"),
+    "infer": ("facerecon_torch.pipeline.hydra_entry", "run_infer"),
+    "synth": ("facerecon_torch.pipeline.synth_entry", "run_synth"),
+    "show": ("facerecon_torch.pipeline.show_entry", "run_show"),
+    "doctor": ("facerecon_torch.doctor", "run_doctor"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] not in _WORDS:
         sys.stderr.write(f"facerecon: {words[0]!r} is none of its words ({', '.join(_WORDS)})\n")
         return 2
-    return _word(words[0])(words[1:])
+    module, function = _HOME[words[0]]
+    run: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
+    return run(words[1:])
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def method_errors(model: FaceModel, estimate: FaceParameters, truth: Truth) -> M
     joined = {key: torch.cat([piece[key] for piece in pieces]).cpu() for key in pieces[0]}
     keys = [(a, t, r) for a in ALIGNMENTS for t in TRUTHS for r in REGIONS]
     return MethodErrors(
-        {k: joined["mae", *k] for k in keys}, {k: joined["rmse", *k] for k in keys}, joined["size_error"]
+        {k: joined[("mae", *k)] for k in keys}, {k: joined[("rmse", *k)] for k in keys}, joined["size_error"]
     )
 
 

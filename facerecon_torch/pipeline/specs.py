@@ -1,12 +1,30 @@
 """What a run is told: one frozen, self-checking dataclass per config group that no other package owns."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 
 from facerecon_torch.data.splits import PROTOCOLS
+from facerecon_torch.features.hog_spec import HogSpec
+from facerecon_torch.fitting.coefficients import FitSpec
+from facerecon_torch.fitting.crop import CropSpec
+from facerecon_torch.regression.cascade import CascadeSpec
+from facerecon_torch.regression.stage import DEFAULT_RHOS
 
-__all__ = ["CvSpec", "DataSpec", "LandmarkSourceSpec", "ModelSpec", "RuntimeSpec", "require_device"]
+__all__ = [
+    "CvSpec",
+    "DataSpec",
+    "FeaturesSpec",
+    "FittingSpec",
+    "LandmarkSourceSpec",
+    "ModelSpec",
+    "RegressionSpec",
+    "RuntimeSpec",
+    "StagesSpec",
+    "TrainSpecs",
+    "require_device",
+]
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -16,11 +34,6 @@ class ModelSpec:
     """Which face model: the free default face, or a native model file."""
 
     path: str | None = None  # None: the default face that the package carries
-    kind: str = "bilinear"  # bilinear | linear: the linear model of equal size, for the ablation
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("bilinear", "linear"):
-            raise ValueError(f"model.kind must be bilinear or linear; got {self.kind!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +70,66 @@ class LandmarkSourceSpec:
             raise ValueError(f"landmarks.source must be one of {', '.join(known)}; got {self.source!r}")
         if self.path is not None and self.source != "file":
             raise ValueError(f"landmarks.path is for landmarks.source=file; got source {self.source!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittingSpec:
+    """The landmark fit and the crop that follows from it."""
+
+    fit: FitSpec = field(default_factory=FitSpec)
+    crop: CropSpec = field(default_factory=CropSpec)
+    select_penalties: bool = True  # choose both penalties on the training people instead of taking fit's
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesSpec:
+    """What a stage sees: HOG around the projected landmarks, and their displacements (LD)."""
+
+    hog: HogSpec = field(default_factory=HogSpec)
+    blocks: Sequence[str] = ("hog", "ld")
+    contour_component: str = "normal"  # of the displacements of the contour: normal | full
+
+    def __post_init__(self) -> None:
+        if not self.blocks or any(name not in ("hog", "ld") for name in self.blocks):
+            raise ValueError(f"features.blocks must name hog, ld or both; got {list(self.blocks)}")
+        if self.contour_component not in ("normal", "full"):
+            raise ValueError(f"features.contour_component must be normal or full; got {self.contour_component!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressionSpec:
+    """The ridge of a stage."""
+
+    rho: float | None = None  # lambda = rho tr(G) / D; None: chosen by exact leave-one-subject-out
+    rhos: Sequence[float] = DEFAULT_RHOS
+    block_weights: Sequence[Sequence[float]] = ((1.0, 1.0),)  # relative weights of (hog, ld) to choose from
+    form: str = "auto"  # auto | primal | dual
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagesSpec:
+    """The stages in a row."""
+
+    stages: int = 5
+    cross_fit: bool = True  # False: in-sample updates and all stages kept, as the paper has it
+    min_gain: float = 0.005  # a stage is kept if the cross-fitted error falls by this share or more
+    start: str = "landmark_fit"  # landmark_fit | mean_face
+
+    def __post_init__(self) -> None:
+        if self.start not in ("landmark_fit", "mean_face"):
+            raise ValueError(f"cascade.start must be landmark_fit or mean_face; got {self.start!r}")
+
+    def with_regression(self, regression: RegressionSpec) -> CascadeSpec:
+        """What the regression package is told."""
+        return CascadeSpec(
+            stages=self.stages,
+            cross_fit=self.cross_fit,
+            min_gain=self.min_gain,
+            rho=regression.rho,
+            rhos=tuple(regression.rhos),
+            block_weights_grid=tuple(tuple(w) for w in regression.block_weights),
+            form=regression.form,  # type: ignore[arg-type]
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +170,7 @@ class RuntimeSpec:
     tf32: bool = False
     deterministic: bool = False
     progress: bool = True
+    half: bool = False  # store cascade weights in float16
 
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
@@ -136,3 +210,18 @@ def require_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"runtime.device={name} was asked for, but there are {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpecs:
+    """A whole training run."""
+
+    model: ModelSpec
+    data: DataSpec
+    landmarks: LandmarkSourceSpec
+    fitting: FittingSpec
+    features: FeaturesSpec
+    regression: RegressionSpec
+    cascade: StagesSpec
+    cv: CvSpec
+    runtime: RuntimeSpec

@@ -1,0 +1,60 @@
+"""`facerecon infer`: config -> photographs -> results, failures and the exit status."""
+
+import logging
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from facerecon_torch.landmarks.detector import LandmarkDetector, build_detector
+from facerecon_torch.pipeline.artefact import load_cascade
+from facerecon_torch.pipeline.face_models import load_face_model
+from facerecon_torch.pipeline.infer import InferOptions, find_images, infer
+from facerecon_torch.pipeline.reconstruct import KnownSize
+from facerecon_torch.pipeline.report import write_json
+from facerecon_torch.pipeline.specs import LandmarkSourceSpec, RuntimeSpec
+
+__all__ = ["infer_from_config"]
+
+_log = logging.getLogger(__name__)
+
+
+def infer_from_config(config: DictConfig) -> int:
+    """Reconstruct `config.input` into `config.output`. Returns 0, or 1 where some file gave no face."""
+    source = instantiate(config.landmarks, _convert_="all")
+    runtime = instantiate(config.runtime, _convert_="all")
+    images = find_images(Path(config.input))
+    options = InferOptions(
+        faces=config.faces,
+        batch=config.batch,
+        formats=tuple(str(f) for f in config.formats),
+        resume=config.resume,
+        size=KnownSize(**config.size),
+        workers=runtime.workers,
+        progress=runtime.progress,
+    )
+    device = runtime.apply()
+    model = load_face_model(instantiate(config.model, _convert_="all"))
+    face = load_cascade(config.cascade, model=model).to(device, runtime.torch_dtype)
+    output = Path(config.output)
+    report = infer(images, output, face, _detector(source, runtime, device.type), options)
+    _log.info("%d faces of %d images in %s", report.faces, report.images, output)
+    if report.skipped:
+        _log.info("%d images were done before", report.skipped)
+    if report.failures:
+        listed = [{"image": str(path), "reason": reason} for path, reason in report.failures]
+        write_json(output / "failures.json", listed)
+        _log.error("%d of %d images gave no face; see %s", len(listed), len(images), output / "failures.json")
+        return 1
+    (output / "failures.json").unlink(missing_ok=True)
+    return 0
+
+
+def _detector(source: LandmarkSourceSpec, runtime: RuntimeSpec, device: str) -> LandmarkDetector:
+    if source.source in ("noise", "truth"):
+        raise ValueError(f"landmarks.source={source.source} is for synthetic training sets; use auto, dlib or file")
+    if source.source == "file":
+        return build_detector("file", source=source.path)
+    if source.source == "dlib":
+        return build_detector("dlib")
+    return build_detector(source.source, device=device)

@@ -1,0 +1,76 @@
+"""The methods that every report compares: cascades over chosen feature blocks, and the baselines without features."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.model.protocol import FaceModel
+from facerecon_torch.regression.cascade import CascadeSpec
+from facerecon_torch.structures import FaceParameters
+
+__all__ = [
+    "CASCADES",
+    "METHODS",
+    "SELECTION_VERTICES",
+    "block_spec",
+    "bias_fit",
+    "mean_face",
+    "retraction",
+    "shape_error",
+]
+
+CASCADES: dict[str, tuple[str, ...]] = {"ld_only": ("ld",), "hog_only": ("hog",), "cascade": ("hog", "ld")}
+METHODS = ("mean_face", "landmark_fit", "landmark_fit_bias", *CASCADES)
+SELECTION_VERTICES = 200  # of the whole face, evenly spread over the list: enough to rank penalties
+
+
+def mean_face(model: FaceModel, samples: int) -> FaceParameters:
+    """The model's mean parameters for every sample: the answer of somebody who has not seen the picture."""
+    return FaceParameters(
+        model.identity_mean.expand(samples, -1).clone(), model.expression_mean.expand(samples, -1).clone()
+    )
+
+
+def retraction(model: FaceModel) -> Callable[[Tensor], Tensor]:
+    """g -> the equivalent g in the model's gauge."""
+
+    def fix(flat: Tensor) -> Tensor:
+        parameters = FaceParameters.from_flat(flat, model.n_identity)
+        return FaceParameters(*model.fix_gauge(parameters.identity, parameters.expression)).flat
+
+    return fix
+
+
+def bias_fit(
+    start: Float[Tensor, "n parameters"], target: Float[Tensor, "n parameters"]
+) -> Float[Tensor, "parameters"]:
+    """The mean training residual of the landmark fit: the constant of `landmark_fit_bias`."""
+    return (target - start).mean(dim=0)
+
+
+def shape_error(
+    model: FaceModel, meshes: Float[Tensor, "n vertices 3"], vertices: int | None = None
+) -> Callable[[Tensor], Tensor]:
+    """x -> MAE in mm against M on the whole face, no alignment (Eq. 15); over `vertices` of it, evenly spread, if given."""
+    topology = model.topology
+    if topology is None:
+        raise ValueError("choosing rho needs a whole model; this one was restricted to some vertices")
+    whole = topology.whole_vertices
+    if vertices is not None and vertices < len(whole):
+        whole = whole[torch.linspace(0, len(whole) - 1, vertices, device=whole.device).round().long()]
+    small, truth = model.restrict(whole), meshes[:, whole.to(meshes.device)].to(model.identity_mean)
+
+    def error(flat: Tensor) -> Tensor:
+        parameters = FaceParameters.from_flat(flat, model.n_identity)
+        return (small.vertices(parameters.identity, parameters.expression) - truth).norm(dim=-1).mean()
+
+    return error
+
+
+def block_spec(spec: CascadeSpec, names: tuple[str, ...], sizes: dict[str, int]) -> CascadeSpec:
+    """`spec` for the feature blocks `names`: relative weights are searched only where there are two blocks."""
+    grid = spec.block_weights_grid if len(names) > 1 else None
+    return replace(spec, block_sizes=tuple(sizes[name] for name in names), block_weights_grid=grid)

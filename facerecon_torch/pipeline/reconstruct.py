@@ -1,0 +1,195 @@
+"""Photographs + cascade -> faces: the function that users call."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.checks import require_shape
+from facerecon_torch.errors import NoFaceError
+from facerecon_torch.fitting.coefficients import LandmarkFitter
+from facerecon_torch.fitting.crop import FaceCropper, camera_from_crop
+from facerecon_torch.geometry.projection import project
+from facerecon_torch.images.read import read_image
+from facerecon_torch.landmarks.detector import LandmarkDetector, build_detector, choose_faces
+from facerecon_torch.landmarks.scheme import interpupillary, to_paper66
+from facerecon_torch.pipeline import methods
+from facerecon_torch.pipeline.artefact import FaceCascade
+from facerecon_torch.pipeline.crops import canonical_crops
+from facerecon_torch.pipeline.hog_bank import build_bank
+from facerecon_torch.pipeline.observe import FaceObserver
+from facerecon_torch.structures import Camera, Detection, FaceParameters, Mesh
+
+__all__ = ["KnownSize", "Reconstruction", "ReconstructedFace", "reconstruct", "reconstruct_landmarks", "unpack"]
+
+
+@dataclass(frozen=True)
+class KnownSize:
+    """What the user knows of a face's size; an orthographic camera cannot see it. At most one of the two."""
+
+    px_per_mm: float | None = None
+    interpupillary_mm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.px_per_mm is not None and self.interpupillary_mm is not None:
+            raise ValueError("size.px_per_mm and size.interpupillary_mm must not both be given")
+        for name in ("px_per_mm", "interpupillary_mm"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"size.{name} must be positive; got {value}")
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A batch of faces. `camera` and `landmarks_2d` are in px of the image, shapes in mm in the model frame.
+
+    `size` multiplies the model's shapes; it is 1 unless the user knew the face's size.
+    """
+
+    parameters: FaceParameters
+    camera: Camera
+    landmarks_3d: Float[Tensor, "n 66 3"]
+    landmarks_2d: Float[Tensor, "n 66 2"]
+    size: Float[Tensor, "n"]
+
+
+@dataclass(frozen=True)
+class ReconstructedFace:
+    """One face of one photograph, on the CPU: shapes in mm (model frame), image quantities in px."""
+
+    detection: Detection
+    parameters: FaceParameters
+    camera: Camera
+    landmarks_3d: Float[Tensor, "66 3"]
+    landmarks_2d: Float[Tensor, "66 2"]
+    expression_weights: Mapping[str, float]
+    mesh: Mesh = field(repr=False)
+
+
+@torch.no_grad()
+def reconstruct_landmarks(
+    images: Sequence[Float[Tensor, "3 height width"]],
+    landmarks: Float[Tensor, "n 66 2"],
+    face: FaceCascade,
+    *,
+    size: KnownSize | None = None,
+) -> Reconstruction:
+    """Run the cascade on one face per image, whose 66 landmarks (px, paper order) are known.
+
+    Images are RGB in [0, 1] and may differ in size; everything runs in one batch on the device of `face`. A face whose
+    landmarks cannot fix a camera is marked in `camera.degenerate`.
+    """
+    require_shape("landmarks", landmarks, (66, 2))
+    if len(images) != len(landmarks):
+        raise ValueError(f"there must be one image per row of landmarks; got {len(images)} and {len(landmarks)}")
+    model = face.model
+    points = landmarks.to(model.device, model.dtype)
+    fitter = LandmarkFitter(model, face.fit)
+    pictures = [image.to(model.device, model.dtype) for image in images]
+    crops, inside = canonical_crops(pictures, points, fitter, FaceCropper(model, face.crop))
+    fit = fitter.fit(inside)
+    start = fit.parameters if face.start == "landmark_fit" else methods.mean_face(model, len(inside))
+    bank = build_bank(crops.image, face.hog, keep=model.dtype)
+    observer = FaceObserver(
+        fitter,
+        model.n_identity,
+        inside,
+        fit.camera,
+        bank,
+        blocks=face.blocks,
+        contour_component=face.contour_component,
+    )
+    flat = face.cascade.run(start.flat, observer)
+    view = observer.view(flat)
+    camera = camera_from_crop(view.camera, crops.to_crop)
+    factor = _size_factor(view.points, camera, size or KnownSize())
+    scaled = Camera(camera.rotation, camera.scale / factor, camera.translation, camera.degenerate)
+    shape = view.points * factor[:, None, None]
+    return Reconstruction(
+        FaceParameters.from_flat(flat, model.n_identity), scaled, shape, project(shape, scaled), factor
+    )
+
+
+def _size_factor(points: Float[Tensor, "n 66 3"], camera: Camera, size: KnownSize) -> Float[Tensor, "n"]:
+    """How much larger the face is than the model says: shape and camera trade size freely (p = s F R v + t)."""
+    if size.px_per_mm is not None:
+        return camera.scale / size.px_per_mm
+    if size.interpupillary_mm is not None:
+        return size.interpupillary_mm / interpupillary(points)
+    return torch.ones_like(camera.scale)
+
+
+def reconstruct(
+    image: Tensor | np.ndarray[Any, Any] | str | Path,
+    face: FaceCascade,
+    *,
+    detector: LandmarkDetector | str = "auto",
+    faces: str | int = "all",
+    size: KnownSize | None = None,
+) -> list[ReconstructedFace]:
+    """Reconstruct the faces of one photograph, the largest detection first.
+
+    `image`: a file, a float tensor [3, H, W] in [0, 1], or an array [H, W, 3] of uint8 or of floats in [0, 1].
+    `faces`: `all`, `largest`, or a position. Raises ImageFileError, DetectorError, and NoFaceError where no face is found.
+    """
+    picture = _as_picture(image)
+    path = Path(image) if isinstance(image, (str, Path)) else None
+    finder = build_detector(detector) if isinstance(detector, str) else detector
+    found = choose_faces(finder.detect(picture, path=path), faces, source=path or "the image")
+    points = to_paper66(torch.stack([d.points for d in found]))
+    answer = reconstruct_landmarks([picture] * len(found), points, face, size=size)
+    whole = [one for one in unpack(answer, found, face) if one is not None]
+    if not whole:
+        raise NoFaceError(
+            f"{path or 'the image'}: expected landmarks that fix a pose; those of every face are degenerate"
+        )
+    return whole
+
+
+def unpack(answer: Reconstruction, found: Sequence[Detection], face: FaceCascade) -> list[ReconstructedFace | None]:
+    """A batch as single faces on the CPU; None for those whose landmarks are degenerate."""
+    model = face.model
+    shapes = model.vertices(answer.parameters.identity, answer.parameters.expression) * answer.size[:, None, None]
+    weights = model.expression_weights(answer.parameters.expression).cpu()
+    topology = model.topology
+    if topology is None:
+        raise ValueError("reconstruction needs a whole model; this one was restricted to some vertices")
+    triangles, uv = topology.triangles.cpu(), topology.uv.cpu()
+    shapes, parameters, camera = shapes.cpu(), answer.parameters.to("cpu"), answer.camera.to("cpu")
+    points, projected = answer.landmarks_3d.cpu(), answer.landmarks_2d.cpu()
+    return [
+        None
+        if bool(camera.degenerate[k])
+        else ReconstructedFace(
+            found[k],
+            parameters[k],
+            camera[k],
+            points[k],
+            projected[k],
+            dict(zip(model.expression_names, weights[k].tolist())),
+            Mesh(shapes[k], triangles, uv),
+        )
+        for k in range(len(found))
+    ]
+
+
+def _as_picture(image: Tensor | np.ndarray[Any, Any] | str | Path) -> Float[Tensor, "3 height width"]:
+    if isinstance(image, (str, Path)):
+        return read_image(image)
+    if isinstance(image, Tensor):
+        if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
+            raise ValueError(
+                f"image must be a float tensor [3, H, W] in [0, 1]; got {image.dtype} {tuple(image.shape)}"
+            )
+        return image
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"image must be a file, a tensor or an array; got {type(image).__name__}")
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"image must be an array [H, W, 3]; got shape {image.shape}")
+    values = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    return values.float() / 255 if image.dtype == np.uint8 else values.float()
