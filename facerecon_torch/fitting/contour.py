@@ -16,7 +16,14 @@ from torch import Tensor
 
 from facerecon_torch.model.topology import N_CONTOUR, FaceTopology
 
-__all__ = ["ContourLines", "ContourSpec", "build_contour_lines", "contour_normals", "march_contour"]
+__all__ = [
+    "ContourLines",
+    "ContourSpec",
+    "build_contour_lines",
+    "contour_normals",
+    "in_plane_rotation",
+    "march_contour",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +108,7 @@ def march_contour(
     away = -(lines.outward @ rotation[..., 2, :2, None])[..., 0]
     full = math.sin(math.radians(spec.full_turn_degrees))
     reluctance = (1 - away / full).clamp(0, 1).square()
-    direction = lines.outward @ _in_plane(rotation).mT
+    direction = lines.outward @ in_plane_rotation(rotation).mT
     # d'(R v)_xy = (R_xy' d)' v: one vector per landmark instead of one turned point per candidate.
     sight = direction @ rotation[..., :2, :]
     reach = (points @ sight[..., None])[..., 0]
@@ -110,7 +117,7 @@ def march_contour(
     return torch.where(away > 0, chosen, 0)
 
 
-def _in_plane(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 2 2"]:
+def in_plane_rotation(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 2 2"]:
     """The twist of R about the viewing axis, as a 2x2 rotation (identity where R turns the face by 180
     degrees)."""
     cosine = rotation[..., 0, 0] + rotation[..., 1, 1]

@@ -49,14 +49,14 @@ def draw(model, n, rng, spec=EXACT, turn=0.6, noise=0.0):
 
 def test_exact_landmarks_give_back_the_face(model, rng):
     truth, camera, landmarks = draw(model, 4, rng)
-    fitter = LandmarkFitter(model, replace(EXACT, rounds=300))
+    fitter = LandmarkFitter(model, replace(EXACT, rounds=1500))
     fit = fitter.fit(landmarks, scale=camera.scale)
     assert_close(fit.camera.rotation, camera.rotation, atol=1e-4, rtol=0)
     found = model.vertices(fit.parameters.identity, fit.parameters.expression)
     want = model.vertices(truth.identity, truth.expression)
-    assert (found - want).norm(dim=-1).max() < 0.05
-    assert fit.inner_residual.max() < 1e-3
-    assert fit.contour_residual.max() < 1e-3
+    assert (found - want).norm(dim=-1).max() < 0.02
+    assert fit.inner_residual.max() < 1e-4
+    assert fit.contour_residual.max() < 1e-4
 
 
 SPECS = {
@@ -130,14 +130,14 @@ def test_a_strong_prior_gives_the_mean(model, rng):
 
 
 def test_marching_explains_turned_faces_better(model, rng):
-    truth, _, landmarks = draw(model, 40, rng, FitSpec(), turn=1.0, noise=0.5)
+    truth, camera, landmarks = draw(model, 40, rng, FitSpec(), turn=1.0, noise=0.5)
     want = model.vertices(truth.identity, truth.expression)
     error = {}
     for contour in ("fixed", "marching"):
-        fit = LandmarkFitter(model, FitSpec(contour=contour)).fit(landmarks)
+        fit = LandmarkFitter(model, FitSpec(contour=contour)).fit(landmarks, scale=camera.scale)
         found = model.vertices(fit.parameters.identity, fit.parameters.expression)
         error[contour] = float((found - want).norm(dim=-1).mean())
-    assert error["marching"] < 0.95 * error["fixed"]
+    assert error["marching"] < 0.92 * error["fixed"]
 
 
 def test_a_known_scale_fixes_the_size(model, rng):

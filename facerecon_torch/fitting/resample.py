@@ -1,0 +1,155 @@
+"""Anti-aliased resampling of pictures onto crop grids, as products with banded weight matrices.
+
+A crop row is a weighted mean of picture rows, and likewise for columns, so one crop is W_y image W_x'. The
+weights are Keys' cubic kernel (a = -1/2), as wide as a crop pixel where the picture is finer than the crop
+and as a picture pixel where it is coarser.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["OUTSIDE", "resample"]
+
+OUTSIDE = ("edge", "zeros")
+
+_GAP = 2  # picture px per crop px that averaging of whole blocks leaves to the cubic kernel
+_WIDEST = 64.0  # blocks per crop px; a wider kernel costs memory and shows nothing
+
+
+class _Window(NamedTuple):
+    """The part of the pictures that the crops touch, the side of the blocks averaged first, and the half
+    width of the widest kernel in blocks."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+    block: int
+    reach: int
+
+
+def resample(
+    images: Float[Tensor, "b c height width"],
+    to_crop: Float[Tensor, "b 2 3"],
+    host: Float[Tensor, "b 2 3"],
+    *,
+    size: int,
+    outside: str,
+    rotated: bool,
+) -> Float[Tensor, "b c crop crop"]:
+    """Crops of `size` px in the images' dtype, clipped to [0, 1].
+
+    `to_crop` maps picture px to crop px; `host` is the same on the CPU in float64 and only decides which
+    part of the pictures is read. Without `rotated` the maps are pure scalings and shifts. Pictures much
+    finer than the crop are averaged over whole blocks first, which leaves at least a factor of two to the
+    kernel.
+    """
+    window = _window(host, (images.shape[-2], images.shape[-1]), size, rotated)
+    part = images[..., window.top : window.bottom, window.left : window.right]
+    if window.block > 1:
+        part = functional.avg_pool2d(part, window.block, ceil_mode=True)
+    local = _in_window(to_crop.double(), window)
+    if rotated:
+        return _turned(part, local, size, window.reach, outside).clamp(0, 1)
+    density = local[:, 0, 0]
+    places = torch.arange(size, dtype=torch.float64, device=local.device)
+    columns = (places - local[:, 0, 2:]) / density[:, None]
+    rows = (places - local[:, 1, 2:]) / density[:, None]
+    height, width = part.shape[-2:]
+    rows = _weights(rows, density, height, window.reach, outside).to(part.dtype)
+    columns = _weights(columns, density, width, window.reach, outside).to(part.dtype)
+    return (rows[:, None] @ part @ columns[:, None].mT).clamp(0, 1)
+
+
+def _window(host: Float[Tensor, "b 2 3"], extent: tuple[int, int], size: int, rotated: bool) -> _Window:
+    spacing = 1 / _density(host)  # picture px per crop px
+    block = max(1, min(int(float(spacing.min()) / _GAP), *extent))
+    kernel = (spacing / block).clamp(1, _WIDEST)
+    # A turned crop lies inside the square around its own circle.
+    half = (size * math.sqrt(2) + 4 if rotated else size) / 2
+    middle = _middle(host, size)
+    margin = (half * spacing + block * (2 * kernel + 2))[:, None]
+    low, high = (middle - margin).amin(dim=0), (middle + margin).amax(dim=0)
+    left, right = _range(float(low[0]), float(high[0]), extent[1], block)
+    top, bottom = _range(float(low[1]), float(high[1]), extent[0], block)
+    return _Window(top, bottom, left, right, block, math.ceil(2 * float(kernel.max())))
+
+
+def _range(low: float, high: float, extent: int, block: int) -> tuple[int, int]:
+    """First and last + 1 picture px, inside the picture; the first one starts a block of the whole
+    picture."""
+    first = int(min(max(low, 0), extent - 1)) // block * block
+    return first, int(min(max(high + 1, first + 1), extent))
+
+
+def _density(to_crop: Float[Tensor, "b 2 3"]) -> Float[Tensor, "b"]:
+    """Crop px per picture px."""
+    linear = to_crop[:, :, :2]
+    return (linear[:, 0, 0] * linear[:, 1, 1] - linear[:, 0, 1] * linear[:, 1, 0]).sqrt()
+
+
+def _middle(to_crop: Float[Tensor, "b 2 3"], size: int) -> Float[Tensor, "b 2"]:
+    """Where the crop's middle lies in the picture."""
+    middle: Tensor = torch.linalg.solve_ex(to_crop[:, :, :2], (size - 1) / 2 - to_crop[:, :, 2:])[0]
+    return middle[..., 0]
+
+
+def _in_window(to_crop: Float[Tensor, "b 2 3"], window: _Window) -> Float[Tensor, "b 2 3"]:
+    """The map from blocks of the window, block (0, 0) having its centre at (0, 0)."""
+    inner = (window.block - 1) / 2
+    origin = to_crop.new_tensor([[window.left + inner], [window.top + inner]])
+    linear = to_crop[:, :, :2]
+    return torch.cat([linear * window.block, to_crop[:, :, 2:] + linear @ origin], dim=-1)
+
+
+def _weights(
+    places: Float[Tensor, "b n"], density: Float[Tensor, "b"], extent: int, reach: int, outside: str
+) -> Float[Tensor, "b n extent"]:
+    """Rows of the resampling matrix: the kernel around each place, in px of a picture of `extent` px.
+
+    Weight beyond the picture goes to its border px (`edge`) or is dropped (`zeros`)."""
+    taps = places.detach().floor()[..., None] + torch.arange(1 - reach, reach + 1, device=places.device)
+    kernel = (1 / density).clamp(1, _WIDEST)[:, None, None]
+    weights = _cubic((taps - places[..., None]) / kernel)
+    weights = weights / weights.sum(-1, keepdim=True)
+    if outside == "zeros":
+        weights = torch.where((taps >= 0) & (taps < extent), weights, 0.0)
+    matrix = weights.new_zeros(*places.shape, extent)
+    return matrix.scatter_add(-1, taps.clamp(0, extent - 1).long(), weights)
+
+
+def _cubic(x: Float[Tensor, "*b n t"]) -> Float[Tensor, "*b n t"]:
+    """Keys' cubic convolution kernel with a = -1/2; zero from 2 on."""
+    x = x.abs()
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x <= 1, near, torch.where(x < 2, far, 0.0))
+
+
+def _turned(
+    part: Float[Tensor, "b c height width"],
+    to_crop: Float[Tensor, "b 2 3"],
+    size: int,
+    reach: int,
+    outside: str,
+) -> Float[Tensor, "b c crop crop"]:
+    """A turned crop: band-limited to the crop's density but sampled twice as densely, upright, then turned,
+    so that the second interpolation costs next to nothing."""
+    density, middle = _density(to_crop), _middle(to_crop, size)
+    side = math.ceil(2 * size * math.sqrt(2)) + 8
+    steps = (torch.arange(side, dtype=torch.float64, device=part.device) - (side - 1) / 2) / 2
+    places = middle[..., None] + steps / density[:, None, None]
+    height, width = part.shape[-2:]
+    rows = _weights(places[:, 1], density, height, reach, outside).to(part.dtype)
+    columns = _weights(places[:, 0], density, width, reach, outside).to(part.dtype)
+    upright = rows[:, None] @ part @ columns[:, None].mT
+    line = torch.arange(size, dtype=torch.float64, device=part.device) - (size - 1) / 2
+    crop = torch.stack([line.expand(size, size), line[:, None].expand(size, size)], dim=-1)
+    turn = density[:, None, None] * torch.linalg.inv_ex(to_crop[:, :, :2])[0]
+    grid = (crop @ turn[:, None].mT * (4 / (side - 1))).to(part.dtype)
+    return functional.grid_sample(upright, grid, mode="bicubic", padding_mode="border", align_corners=True)
