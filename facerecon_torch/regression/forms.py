@@ -45,6 +45,18 @@ def _spread(scales: Float[Tensor, "b"], sizes: tuple[int, ...]) -> Float[Tensor,
     return scales.repeat_interleave(torch.tensor(sizes, device=scales.device), output_size=sum(sizes))
 
 
+def _solve_penalised(gram: Float[Tensor, "m m"], right: Float[Tensor, "m t"], penalty: float) -> Float[Tensor, "m t"]:
+    """(gram + penalty I)^-1 right; `gram` is overwritten."""
+    gram.diagonal().add_(penalty)
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if bool(failed):
+        raise ValueError(
+            f"penalty must exceed the rounding error of the Gram matrix; got {penalty:.3g}: raise it (or rho), or "
+            "multiply with product_dtype=torch.float64"
+        )
+    return torch.cholesky_solve(right, factor)
+
+
 class DualForm:
     """W = S X' a with a = (K + lambda I)^-1 Y; X is read once for W."""
 
@@ -88,9 +100,7 @@ class DualForm:
         if math.isinf(penalty):
             zero = targets.new_zeros(sum(self.block_sizes), len(mean))
             return Solution(zero, mean, mean.expand_as(targets).clone())
-        system = combine_blocks(self.blocks, scales)
-        system.diagonal().add_(penalty)
-        dual = torch.cholesky_solve(targets - mean, torch.linalg.cholesky(system))
+        dual = _solve_penalised(combine_blocks(self.blocks, scales), targets - mean, penalty)
         weight, feature_mean = self._read_weight(dual)
         columns = _spread(scales, self.block_sizes)
         weight *= columns[:, None]
@@ -144,8 +154,7 @@ class PrimalForm:
         weight = torch.zeros_like(self.moments.cross)
         if not math.isinf(penalty):
             system = self.moments.gram * columns[:, None] * columns
-            system.diagonal().add_(penalty)
-            weight = torch.cholesky_solve(self.moments.cross * columns[:, None], torch.linalg.cholesky(system))
+            weight = _solve_penalised(system, self.moments.cross * columns[:, None], penalty)
         return Solution(weight, mean - (self.moments.feature_mean * columns) @ weight, None)
 
 

@@ -109,6 +109,9 @@ def test_bad_input_is_refused():
     for penalty in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match=f"penalty must be positive; got {penalty}"):
             fit_ridge(x, y, penalty)
+    twins = torch.randn(1, 400).repeat(200, 1)
+    with pytest.raises(ValueError, match="exceed the rounding error of the Gram matrix; got 1e-09"):
+        fit_ridge(twins + 1e-3 * torch.randn(200, 400), torch.randn(200, 2), 1e-9, bias=False)
     with pytest.raises(ValueError, match="same number of rows; got 6 and 5"):
         fit_ridge(x, y[:5], 1.0)
     with pytest.raises(ValueError, match="1 of 12 values are not"):

@@ -119,7 +119,7 @@ def test_features_without_any_spread_leave_the_mean(d, rng):
 
 @SHAPES
 def test_zero_update_is_exact_and_wins_where_nothing_helps(d, rng):
-    x, y, groups = problem(d, rng)
+    x, _, groups = problem(d, rng)
     noise = torch.randn(36, 3, generator=rng, dtype=torch.float64)
     spec = StageSpec(rhos=(0.1, 1.0, math.inf), bias=False)
     fit = fit_stage(x - x.mean(0), noise, groups, lambda p: (p - noise).square().mean() + p.abs().sum(), spec)
