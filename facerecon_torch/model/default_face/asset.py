@@ -34,18 +34,19 @@ MASKS = ("face", "lips", "eyelids", "ears", "inside-mouth")
 """Names of the vertex masks."""
 FILES = ("source.safetensors", "source.json", "tables.safetensors", "factors.safetensors")
 """Everything that the default model follows from."""
-FORMAT = "facerecon_torch.default_face/1"
+FORMAT = "facerecon_torch.default_face/2"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceAsset:
     """Base head and its additive targets: model frame axes, mm, MakeHuman's origin.
 
-    The first `n_face` vertices are the model's, and so are the triangles whose corners all lie there.
+    The first `n_face` vertices and the first `n_face_triangles` triangles are the model's.
     Target t moves vertex target_vertices[k] by target_steps[k] x 0.025 mm, k in offsets[t]:offsets[t + 1].
     """
 
     n_face: int
+    n_face_triangles: int
     base: Float[np.ndarray, "v 3"]
     triangles: Int[np.ndarray, "t 3"]
     triangle_parts: Int[np.ndarray, "t"]
@@ -81,6 +82,7 @@ def write_asset(asset: SourceAsset, folder: Path) -> None:
     header = {
         "format": FORMAT,
         "n_face": asset.n_face,
+        "n_face_triangles": asset.n_face_triangles,
         "step_mm": STEP_MM,
         "parts": PARTS,
         "masks": MASKS,
@@ -103,6 +105,7 @@ def read_asset(folder: Path = ASSET_FOLDER) -> SourceAsset:
         raise ModelFileError(f"{folder / 'source.json'} must have format {FORMAT}; got {got}")
     return SourceAsset(
         n_face=int(header["n_face"]),
+        n_face_triangles=int(header["n_face_triangles"]),
         base=tensors["base"],
         triangles=tensors["triangles"].astype(np.int64),
         triangle_parts=tensors["triangle_parts"].astype(np.int64),

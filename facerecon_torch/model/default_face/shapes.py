@@ -70,7 +70,7 @@ class FaceSource:
         self.uv: Float[Tensor, "v 2"] = torch.from_numpy(asset.uv)
         self.corner_uv: Float[Tensor, "t 3 2"] = torch.from_numpy(asset.corner_uv)
         self.masks: dict[str, Float[Tensor, "v"]] = dict(zip(MASKS, torch.from_numpy(asset.masks)))
-        self.face_triangles: Int[Tensor, "f 3"] = self.triangles[(self.triangles < self.n_face).all(1)]
+        self.face_triangles: Int[Tensor, "f 3"] = self.triangles[: asset.n_face_triangles]
         rows = {name: i for i, name in enumerate(asset.target_names)}
         self.identity_names = tuple(name for name in rows if not name.startswith("face/"))
         table = _expression_table(tuple(n.removeprefix("face/") for n in rows if n.startswith("face/")))
@@ -138,9 +138,8 @@ def load_topology() -> FaceTopology:
     """Triangles, texture coordinates, landmarks, contour lines and vertex sets of the model's vertices."""
     asset = read_asset(ASSET_FOLDER)
     tables = read_tensors(ASSET_FOLDER / "tables.safetensors")
-    triangles = asset.triangles[(asset.triangles < asset.n_face).all(1)]
     return FaceTopology(
-        triangles=torch.from_numpy(triangles),
+        triangles=torch.from_numpy(asset.triangles[: asset.n_face_triangles]),
         uv=torch.from_numpy(asset.uv[: asset.n_face].copy()),
         **{name: torch.from_numpy(table.astype(np.int64)) for name, table in tables.items()},
     )

@@ -39,10 +39,10 @@ def whole_set(
     """
     masks = dict(zip(MASKS, asset.masks[:, : asset.n_face]))
     region = (masks["face"] > 0.5) | (masks["lips"] > 0.5) | (masks["eyelids"] > 0.5)
-    outer = np.isin(asset.triangle_parts, [PARTS.index("skin"), PARTS.index("lips")])
-    outer &= (asset.triangles < asset.n_face).all(1)
+    face_parts = asset.triangle_parts[: asset.n_face_triangles]
+    outer = np.isin(face_parts, [PARTS.index("skin"), PARTS.index("lips")])
     on_skin = np.zeros(asset.n_face, dtype=bool)
-    on_skin[asset.triangles[outer]] = True
+    on_skin[asset.triangles[: asset.n_face_triangles][outer]] = True
     brow, nose = vertices[landmarks[:10], 1].mean(), vertices[landmarks[14:19], 1].mean()
     below_hair = vertices[: asset.n_face, 1] <= 2.0 * brow - nose
     return np.flatnonzero(region & on_skin & below_hair & _seen(vertices, asset))
@@ -146,7 +146,7 @@ def _line_ends(
 
 
 def _neighbours(asset: SourceAsset, open_skin: Bool[np.ndarray, "face"]) -> list[list[int]]:
-    triangles = asset.triangles[(asset.triangles < asset.n_face).all(1)]
+    triangles = asset.triangles[: asset.n_face_triangles]
     result: list[set[int]] = [set() for _ in range(asset.n_face)]
     for a, b in np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]):
         if open_skin[a] and open_skin[b]:

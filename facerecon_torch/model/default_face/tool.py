@@ -65,6 +65,7 @@ def derive_asset(files: WheelFiles, crop_runs: list[list[int]]) -> SourceAsset:
     names, offsets, vertices, steps = _quantise(files, order)
     return SourceAsset(
         n_face=len(crop),
+        n_face_triangles=2 * int(np.isin(mesh.quads[quads], crop).all(1).sum()),
         base=mesh.vertices[order],
         triangles=triangles,
         triangle_parts=_parts(np.repeat(groups[quads], 2), masks[:, triangles].mean(-1)),

@@ -57,14 +57,15 @@ class Transport:
 def _edges(triangles: Int[Tensor, "t 3"]) -> Int[Tensor, "2 edges"]:
     """Directed edges, each once per direction."""
     pairs = torch.cat([triangles[:, [i, j]] for i in range(3) for j in range(3) if i != j])
-    return torch.unique(pairs, dim=0).T.contiguous()
+    unique: Tensor = torch.unique(pairs, dim=0)
+    return unique.T.contiguous()
 
 
 def _averaging(edges: Int[Tensor, "2 edges"], n: int, dtype: torch.dtype) -> Tensor:
     """Sparse [n, n]: half the vertex itself, half the mean of its neighbours."""
-    degree = torch.bincount(edges[0], minlength=n).clamp(min=1)
+    degree = torch.bincount(edges[0], minlength=n).clamp(min=1).to(dtype)
     entries = torch.cat([edges, torch.arange(n).expand(2, n)], 1)
-    values = torch.cat([0.5 / degree[edges[0]], torch.full((n,), 0.5)]).to(dtype)
+    values = torch.cat([0.5 / degree[edges[0]], torch.full((n,), 0.5, dtype=dtype)])
     matrix: Tensor = torch.sparse_coo_tensor(entries, values, (n, n), check_invariants=True)
     return matrix.coalesce()
 
