@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from facerecon_torch.features.hog_spec import HogSpec
 from facerecon_torch.features.normalisation import normalise
 from facerecon_torch.features.orientation import fold_bins, orientation_votes
 from facerecon_torch.features.pooling import first_node, pool_dense
-from facerecon_torch.features.tiles import split_by_bytes
+from facerecon_torch.features.tiles import numbers_per_pixel, split_by_bytes
 
 __all__ = ["HogMaps", "gather_hog", "hog_maps"]
 
@@ -47,8 +48,8 @@ def hog_maps(crops: Float[Tensor, "*b c h w"], spec: HogSpec) -> HogMaps:
     votes stay in a CPU's cache (or take a fixed share of a GPU). Raises ValueError unless crops have 1 or 3 channels.
     """
     flat = crops.reshape(-1, *crops.shape[-3:])
-    votes_per_crop = (spec.bins + 1) * flat.shape[-1] * flat.shape[-2] * flat.element_size()
-    parts = [_maps(part, spec) for part in split_by_bytes(flat, votes_per_crop)]
+    bytes_per_crop = numbers_per_pixel(spec) * flat[:1, :1].numel() * flat.element_size()
+    parts = [_maps(part, spec) for part in split_by_bytes(flat, bytes_per_crop)]
     maps = parts[0] if len(parts) == 1 else torch.cat(parts)
     return HogMaps(maps.reshape(*crops.shape[:-3], *maps.shape[1:]), spec)
 
@@ -67,20 +68,31 @@ def gather_hog(maps: HogMaps, points: Float[Tensor, "*b n 2"], spec: HogSpec) ->
     if maps.spec != spec:
         raise ValueError(f"maps were made for {maps.spec}; got {spec}")
     cells = torch.arange(-spec.halo, spec.cells + spec.halo, device=points.device, dtype=points.dtype)
-    offset = (cells - (spec.cells - 1) / 2) * spec.cell_px - 0.5
+    offset = (cells + 0.5) * spec.cell_px - 0.5 - spec.patch_px // 2
     nodes = (points[..., None] + offset - first_node(spec)) / spec.stride
-    rows, columns = maps.histograms.shape[-3:-1]
-    low_x, share_x = _split(nodes[..., 0, :], columns)
-    low_y, share_y = _split(nodes[..., 1, :], rows)
-    corner = low_y[..., :, None] * columns + low_x[..., None, :]
-    batch = points.shape[:-2]
-    start = torch.arange(batch.numel(), device=points.device).reshape(*batch, 1, 1, 1) * (rows * columns)
-    table = maps.histograms.reshape(-1, spec.bins)
-    at = [table[corner + (start + step)] for step in (0, 1, columns, columns + 1)]
-    share_x, share_y = share_x[..., None, :, None], share_y[..., :, None, None]
-    upper = at[0] + share_x * (at[1] - at[0])
-    lower = at[2] + share_x * (at[3] - at[2])
-    return normalise(upper + share_y * (lower - upper), spec, spec.halo)
+    histograms = _interpolate(maps.histograms, nodes[..., 0, :], nodes[..., 1, :])
+    return normalise(histograms, spec, spec.halo)
+
+
+def _interpolate(
+    histograms: Float[Tensor, "*b rows columns bins"],
+    x: Float[Tensor, "*b n cells"],
+    y: Float[Tensor, "*b n cells"],
+) -> Float[Tensor, "*b n cells cells bins"]:
+    """Histograms at every pair (y, x) of fractional node indices: the four nodes around it, weighted in one pass."""
+    rows, columns, bins = histograms.shape[-3:]
+    low_x, share_x = _split(x, columns)
+    low_y, share_y = _split(y, rows)
+    batch = x.shape[:-2]
+    start = torch.arange(batch.numel(), device=x.device).reshape(*batch, 1, 1, 1) * (rows * columns)
+    corner = start + low_y[..., :, None] * columns + low_x[..., None, :]
+    index = corner[..., None] + torch.tensor([0, 1, columns, columns + 1], device=x.device)
+    across = torch.stack([1 - share_x, share_x], dim=-1)
+    down = torch.stack([1 - share_y, share_y], dim=-1)
+    weights = down[..., :, None, :, None] * across[..., None, :, None, :]
+    table = histograms.reshape(-1, bins).to(x.dtype)
+    blended = F.embedding_bag(index.reshape(-1, 4), table, per_sample_weights=weights.reshape(-1, 4), mode="sum")
+    return blended.reshape(*corner.shape, bins)
 
 
 def _split(nodes: Float[Tensor, "*b cells"], count: int) -> tuple[Tensor, Float[Tensor, "*b cells"]]:

@@ -27,10 +27,15 @@ def dominant_gradient(gradients: Float[Tensor, "b c 2 h w"]) -> Float[Tensor, "b
     best = gradients[:, 0]
     if gradients.shape[1] == 1:
         return best
-    largest = best.square().sum(1, keepdim=True)
+    largest = _squared(best)
     for channel in gradients.unbind(1)[1:]:
-        squared = channel.square().sum(1, keepdim=True)
+        squared = _squared(channel)
         # lerp with a weight of exactly 0 or 1 selects; on CPUs it is three times as fast as torch.where.
-        best = torch.lerp(best, channel, (squared > largest).to(best.dtype))
+        best = torch.lerp(best, channel, (squared > largest).to(best.dtype)[:, None])
         largest = torch.maximum(largest, squared)
     return best
+
+
+def _squared(gradient: Float[Tensor, "b 2 h w"]) -> Float[Tensor, "b h w"]:
+    gx, gy = gradient.unbind(1)
+    return gx * gx + gy * gy

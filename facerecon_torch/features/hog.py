@@ -1,7 +1,4 @@
-"""One face of the HOG evaluations: `HogField` binds crops and a spec and describes points at every stage.
-
-The ring of widened patches never votes: margin = halo cells + half a cell + 1 px, the last for the gradient.
-"""
+"""The three evaluations of HOG behind one call: `hog_field` prepares crops once, the field describes points."""
 
 from dataclasses import dataclass
 

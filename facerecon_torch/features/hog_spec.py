@@ -16,9 +16,9 @@ _HALF_TURN_BINS = 9
 class HogSpec:
     """A square patch of `patch_px` around a landmark, cut into cells of `cell_px`; both in px of the crop.
 
-    An even patch has no central pixel: the patch at an integer position p holds the pixels p - patch_px/2 ...
-    p + patch_px/2 - 1, so that integer positions need no resampling. Its centre, and that of the grid of cells, is
-    p - 1/2. A picture mirrored over its width W therefore shows at W - x what it showed at x.
+    The patch at an integer position p holds the pixels from p - patch_px // 2 on, so that integer positions need no
+    resampling. An even patch has no central pixel: its centre, and that of its cells, is p - 1/2, and a picture
+    mirrored over its width W shows at W - x what it showed at x. (An odd patch is centred on p.)
 
     Raises ValueError for an unknown choice or a geometry that does not divide.
     """

@@ -16,9 +16,7 @@ _UOCTTI_ENERGY_FLOOR = 1e-4  # added to the squared norm of a block, for pixel v
 _DALAL_NORM_FLOOR = 1e-5  # its square is added likewise
 
 
-def normalise(
-    histograms: Float[Tensor, "*b cy cx bins"], spec: HogSpec, halo: int
-) -> Float[Tensor, "*b length"]:
+def normalise(histograms: Float[Tensor, "*b cy cx bins"], spec: HogSpec, halo: int) -> Float[Tensor, "*b length"]:
     """Descriptor of a patch from its cells, `halo` of them beyond the patch on every side.
 
     Order: cells row by row, then the 31 channels of `uoctti`; or blocks row by row, then the 2x2 cells of the block,

@@ -24,7 +24,7 @@ def orientation_votes(
     which spares every pixel a wrap. Differentiable; with hard votes only through the magnitude.
     """
     gx, gy = gradient.unbind(1)
-    squared = gx.square() + gy.square()
+    squared = gx * gx + gy * gy
     # Not sqrt: its slope at a flat pixel is infinite. Here value and slope are 0.
     magnitude = squared * squared.clamp_min(torch.finfo(squared.dtype).tiny).rsqrt()
     magnitude = magnitude if weight is None else magnitude * weight

@@ -10,7 +10,7 @@ from facerecon_torch.features.normalisation import normalise
 from facerecon_torch.features.orientation import fold_bins, orientation_votes
 from facerecon_torch.features.patches import cut_patches, inside_weights
 from facerecon_torch.features.pooling import cell_weights, pool_cells
-from facerecon_torch.features.tiles import split_by_bytes
+from facerecon_torch.features.tiles import numbers_per_pixel, split_by_bytes
 
 __all__ = ["describe_patches", "patch_hog"]
 
@@ -27,11 +27,12 @@ def patch_hog(
     """
     flat = crops.reshape(-1, *crops.shape[-3:])
     centres = points.reshape(-1, 2)
-    margin = spec.halo * spec.cell_px + spec.cell_px // 2 + 1 if halo else 0
+    # Halo cells reach one and a half cells beyond the patch, and gradients one pixel more.
+    margin = spec.halo * (spec.cell_px + spec.cell_px // 2) + 1 if halo else 0
     size = spec.patch_px + 2 * margin
     described = []
     indices = torch.arange(len(centres), device=points.device)
-    for part in split_by_bytes(indices, (spec.bins + 1) * size**2 * crops.element_size()):
+    for part in split_by_bytes(indices, numbers_per_pixel(spec) * size**2 * crops.element_size()):
         owner, at = part // points.shape[-2], centres[part]
         patches = cut_patches(flat, owner, at, before=spec.patch_px // 2 + margin, size=size)
         if halo:
@@ -78,7 +79,6 @@ def _describe_with_halo(
 
 def _patch_weights(spec: HogSpec, *, like: Tensor, halo: int, margin: int) -> Float[Tensor, "cells pixels"]:
     """Weights of the pixels of a (widened) patch for its cells on one axis, from the patch's first own pixel on."""
-    options = {"device": like.device, "dtype": like.dtype}
-    pixels = torch.arange(-margin, spec.patch_px + margin, **options)
-    cells = torch.arange(-halo, spec.cells + halo, **options)
+    pixels = torch.arange(-margin, spec.patch_px + margin, device=like.device, dtype=like.dtype)
+    cells = torch.arange(-halo, spec.cells + halo, device=like.device, dtype=like.dtype)
     return cell_weights((cells + 0.5) * spec.cell_px - 0.5, pixels, spec)

@@ -29,9 +29,7 @@ def cut_patches(
     return patches.permute(0, 3, 1, 2)
 
 
-def inside_weights(
-    points: Float[Tensor, "m"], extent: int, *, before: int, size: int
-) -> Float[Tensor, "m size"]:
+def inside_weights(points: Float[Tensor, "m"], extent: int, *, before: int, size: int) -> Float[Tensor, "m size"]:
     """On one axis: 1 for a pixel of the patch inside the crop, falling to 0 within one px beyond its border."""
     x = points[:, None] - before + torch.arange(size, device=points.device, dtype=points.dtype)
     return torch.minimum(x + 1, extent - x).clamp(0, 1)

@@ -48,8 +48,7 @@ def pool_dense(votes: Float[Tensor, "b h w k"], spec: HogSpec) -> Float[Tensor, 
     A cell's weights are a short kernel of the stride's size, applied at the stride, followed by sums over nodes (a hat
     of width c is a sum of hats of width s where s divides c, and so is a box): each vote is read once.
     """
-    b, h, w, k = votes.shape
-    s = spec.stride
+    k, s = votes.shape[-1], spec.stride
     taps = torch.arange(1 - s, s, device=votes.device, dtype=votes.dtype)
     taps = 1 - taps.abs() / s if spec.variant == "uoctti" else torch.ones_like(taps[:s])
     kernel = (taps[:, None] * taps).expand(k, 1, -1, -1)

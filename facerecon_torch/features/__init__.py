@@ -1,0 +1,30 @@
+"""What the regressor sees: appearance around the projected landmarks (HOG) and how far the detected ones are (LD)."""
+
+from facerecon_torch.features.displacement import displacement
+from facerecon_torch.features.hog import (
+    HogField,
+    HogMaps,
+    HogSpec,
+    describe_patches,
+    gather_hog,
+    hog,
+    hog_field,
+    hog_maps,
+    patch_hog,
+)
+from facerecon_torch.features.joint import JointSpec, joint_feature
+
+__all__ = [
+    "HogField",
+    "HogMaps",
+    "HogSpec",
+    "JointSpec",
+    "describe_patches",
+    "displacement",
+    "gather_hog",
+    "hog",
+    "hog_field",
+    "hog_maps",
+    "joint_feature",
+    "patch_hog",
+]

@@ -1,0 +1,71 @@
+"""Joint feature (Eq. 10): HOG of every landmark, then the displacement of every landmark, one vector per image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.features.displacement import CONTOUR_COMPONENTS, displacement
+from facerecon_torch.features.hog import HogField
+from facerecon_torch.features.hog_spec import HogSpec
+from facerecon_torch.landmarks.scheme import N_CONTOUR, N_INNER
+
+__all__ = ["JointSpec", "joint_feature"]
+
+_N_LANDMARKS = N_INNER + N_CONTOUR
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointSpec:
+    """The blocks of the joint feature, in the order in which they are concatenated, and what each one is.
+
+    Raises ValueError for an empty, repeated or unknown block, or an unknown contour component.
+    """
+
+    hog: HogSpec = field(default_factory=HogSpec)
+    blocks: Sequence[str] = ("hog", "ld")
+    contour_component: str = "normal"
+
+    def __post_init__(self) -> None:
+        blocks = tuple(self.blocks)
+        object.__setattr__(self, "blocks", blocks)  # from a YAML list
+        if not blocks or len(set(blocks)) < len(blocks) or not set(blocks) <= {"hog", "ld"}:
+            raise ValueError(f"JointSpec.blocks must name hog, ld or both, each once; got {blocks}")
+        if self.contour_component not in CONTOUR_COMPONENTS:
+            raise ValueError(f"JointSpec.contour_component must be normal or full; got {self.contour_component!r}")
+
+    @property
+    def block_sizes(self) -> tuple[int, ...]:
+        """Columns of every block, in the order of `blocks`. The regressor learns one scale for each."""
+        sizes = {"hog": _N_LANDMARKS * self.hog.length, "ld": 2 * _N_LANDMARKS}
+        return tuple(sizes[block] for block in self.blocks)
+
+    @property
+    def length(self) -> int:
+        """Columns of the joint feature, D."""
+        return sum(self.block_sizes)
+
+
+def joint_feature(
+    hog: HogField | None,
+    detected: Float[Tensor, "*b 66 2"],
+    projected: Float[Tensor, "*b 66 2"],
+    px_per_mm: Float[Tensor, "*b"],
+    spec: JointSpec,
+) -> Float[Tensor, "*b columns"]:
+    """phi = [HOG at p_1 ... p_66; u_1 ... u_66], landmark by landmark, of the blocks that `spec` names.
+
+    Points in px of the crops that `hog` was made from, px_per_mm the camera's scale in them. HOG is without unit, u in
+    mm. Raises ValueError where HOG is asked for and there is no field, or one of another spec.
+    """
+    parts = []
+    for block in spec.blocks:
+        if block == "ld":
+            parts.append(displacement(detected, projected, px_per_mm, spec.contour_component).flatten(-2))
+            continue
+        if hog is None or hog.spec != spec.hog:
+            raise ValueError(f"the joint feature needs a field of {spec.hog}; got {hog and hog.spec}")
+        parts.append(hog(projected).flatten(-2))
+    return torch.cat(parts, dim=-1)
