@@ -1,11 +1,12 @@
 """Scaled orthographic projection (Eq. 4) of points in the model frame."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.structures import Camera
 
-__all__ = ["project", "rotate_to_view"]
+__all__ = ["project", "project_with_depth", "rotate_to_view"]
 
 
 def rotate_to_view(points: Float[Tensor, "*b n 3"], camera: Camera) -> Float[Tensor, "*b n 3"]:
@@ -18,3 +19,9 @@ def project(points: Float[Tensor, "*b n 3"], camera: Camera) -> Float[Tensor, "*
     turned = rotate_to_view(points, camera)[..., :2]
     flipped = turned * turned.new_tensor([1.0, -1.0])
     return camera.scale[..., None, None] * flipped + camera.translation[..., None, :]
+
+
+def project_with_depth(points: Float[Tensor, "*b n 3"], camera: Camera) -> Float[Tensor, "*b n 3"]:
+    """(x, y, depth): `project` in px, and s (R v)_z, the depth towards the viewer, in px as well."""
+    depth = camera.scale[..., None, None] * rotate_to_view(points, camera)[..., 2:]
+    return torch.cat([project(points, camera), depth], dim=-1)

@@ -78,28 +78,32 @@ class WarpBackend:
         _require_indices(triangles, points_image)
         batch, device, dtype = points_image.shape[:-2], points_image.device, points_image.dtype
         points = points_image.detach().double().reshape(-1, *points_image.shape[-2:]).contiguous()
-        n = points.shape[0]
-        buffer = torch.full((n, height, width), -1, dtype=torch.int64, device=device)
-        weights = torch.zeros((n, height, width, 3), dtype=torch.float64, device=device)
-        depth = torch.zeros((n, height, width), dtype=torch.float64, device=device)
-        if n and len(triangles):
-            with _stream(device):
-                corners = _array(points, wp.vec3d)
-                faces = _array(triangles.int().contiguous(), wp.vec3i)
-                levels = _array(_depth_levels(points), wp.vec2d)
-                entries = _array(buffer, wp.int64)
-                _launch(
-                    self._kernels.draw_triangles,
-                    (n, len(triangles)),
-                    [corners, faces, levels, height, width, entries],
-                    device,
-                )
-                inputs = [corners, faces, entries, _array(weights, wp.vec3d), _array(depth, wp.float64)]
-                _launch(self._kernels.resolve_pixels, (n, height, width), inputs, device)
+        size = (len(points), height, width)
+        buffer = torch.full(size, -1, dtype=torch.int64, device=device)
+        fill = torch.empty if buffer.numel() and len(triangles) else torch.zeros
+        weights, depth = (fill(shape, dtype=dtype, device=device) for shape in ((*size, 3), size))
+        if fill is torch.empty:
+            self._draw(points, triangles, buffer, weights, depth)
         shape = (*batch, height, width)
-        return Raster(
-            buffer.reshape(shape), weights.to(dtype).reshape(*shape, 3), depth.to(dtype).reshape(shape)
-        )
+        return Raster(buffer.reshape(shape), weights.reshape(*shape, 3), depth.reshape(shape))
+
+    def _draw(
+        self, points: Tensor, triangles: Tensor, buffer: Tensor, weights: Tensor, depth: Tensor
+    ) -> None:
+        """Z-buffer into `buffer`, then triangle indices into it, and `weights` and `depth` of every pixel."""
+        device, (_, height, width) = buffer.device, buffer.shape
+        single = weights.dtype == torch.float32
+        resolve = self._kernels.resolve_pixels_single if single else self._kernels.resolve_pixels_double
+        with _stream(device):
+            corners, faces = _array(points, wp.vec3d), _array(triangles.int().contiguous(), wp.vec3i)
+            levels, entries = _array(_depth_levels(points), wp.vec2d), _array(buffer, wp.int64)
+            drawing = [corners, faces, levels, height, width, entries]
+            _launch(self._kernels.draw_triangles, (len(points), len(triangles)), drawing, device)
+            outputs = [
+                _array(weights, wp.vec3f if single else wp.vec3d),
+                _array(depth, wp.float32 if single else wp.float64),
+            ]
+            _launch(resolve, tuple(buffer.shape), [corners, faces, entries, *outputs], device)
 
     def closest_point(
         self,

@@ -8,7 +8,13 @@ from typing import no_type_check
 
 import warp as wp
 
-__all__ = ["draw_triangles", "find_closest", "find_hits", "resolve_pixels"]
+__all__ = [
+    "draw_triangles",
+    "find_closest",
+    "find_hits",
+    "resolve_pixels_double",
+    "resolve_pixels_single",
+]
 
 wp.set_module_options({"enable_backward": False})
 
@@ -84,30 +90,60 @@ def draw_triangles(
                 wp.atomic_max(buffer, image, row, column, key)
 
 
+@wp.func
+@no_type_check
+def _resolved(
+    points: wp.array(dtype=wp.vec3d, ndim=2),
+    triangles: wp.array(dtype=wp.vec3i),
+    buffer: wp.array(dtype=wp.int64, ndim=3),
+    image: wp.int32,
+    row: wp.int32,
+    column: wp.int32,
+) -> wp.vec4d:
+    """Replaces one z-buffer entry by its triangle index; answers the three weights and the depth."""
+    key = buffer[image, row, column]
+    answer = wp.vec4d()
+    if key >= wp.int64(0):
+        index = int(_LOWEST_INDEX - key % _SHIFT)
+        t = triangles[index]
+        a = points[image, t[0]]
+        b = points[image, t[1]]
+        c = points[image, t[2]]
+        w = _weights(a, b, c, t, wp.float64(column), wp.float64(row))
+        w = w / (w[0] + w[1] + w[2])
+        buffer[image, row, column] = wp.int64(index)
+        answer = wp.vec4d(w[0], w[1], w[2], w[0] * a[2] + w[1] * b[2] + w[2] * c[2])
+    return answer
+
+
 @wp.kernel
 @no_type_check
-def resolve_pixels(
+def resolve_pixels_double(
     points: wp.array(dtype=wp.vec3d, ndim=2),
     triangles: wp.array(dtype=wp.vec3i),
     buffer: wp.array(dtype=wp.int64, ndim=3),
     barycentric: wp.array(dtype=wp.vec3d, ndim=3),
     depth: wp.array(dtype=wp.float64, ndim=3),
 ):
-    """Replaces every z-buffer entry by its triangle index, and fills in the weights and the depth."""
     image, row, column = wp.tid()
-    key = buffer[image, row, column]
-    if key < wp.int64(0):
-        return
-    index = int(_LOWEST_INDEX - key % _SHIFT)
-    t = triangles[index]
-    a = points[image, t[0]]
-    b = points[image, t[1]]
-    c = points[image, t[2]]
-    w = _weights(a, b, c, t, wp.float64(column), wp.float64(row))
-    w = w / (w[0] + w[1] + w[2])
-    buffer[image, row, column] = wp.int64(index)
-    barycentric[image, row, column] = w
-    depth[image, row, column] = w[0] * a[2] + w[1] * b[2] + w[2] * c[2]
+    w = _resolved(points, triangles, buffer, image, row, column)
+    barycentric[image, row, column] = wp.vec3d(w[0], w[1], w[2])
+    depth[image, row, column] = w[3]
+
+
+@wp.kernel
+@no_type_check
+def resolve_pixels_single(
+    points: wp.array(dtype=wp.vec3d, ndim=2),
+    triangles: wp.array(dtype=wp.vec3i),
+    buffer: wp.array(dtype=wp.int64, ndim=3),
+    barycentric: wp.array(dtype=wp.vec3f, ndim=3),
+    depth: wp.array(dtype=wp.float32, ndim=3),
+):
+    image, row, column = wp.tid()
+    w = _resolved(points, triangles, buffer, image, row, column)
+    barycentric[image, row, column] = wp.vec3f(wp.float32(w[0]), wp.float32(w[1]), wp.float32(w[2]))
+    depth[image, row, column] = wp.float32(w[3])
 
 
 @wp.kernel

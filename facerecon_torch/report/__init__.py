@@ -1,0 +1,1 @@
+"""Pictures that let a person judge a reconstruction."""
