@@ -1,6 +1,5 @@
 """`auto`: face_alignment if its weights are there, else dlib; said once."""
 
-import importlib.util
 import logging
 from functools import lru_cache
 
@@ -9,7 +8,7 @@ import torch
 from facerecon_torch.errors import DetectorError
 from facerecon_torch.landmarks.detector import LandmarkDetector
 from facerecon_torch.landmarks.dlib_detector import DlibDetector
-from facerecon_torch.landmarks.face_alignment_detector import FaceAlignmentDetector, missing_weights
+from facerecon_torch.landmarks.face_alignment_detector import FaceAlignmentDetector, usable_device
 
 __all__ = ["choose_detector"]
 
@@ -17,24 +16,25 @@ _log = logging.getLogger(__name__)
 
 
 def choose_detector(*, device: str | torch.device = "cpu") -> LandmarkDetector:
-    """The better detector that can run without a download. `device` is for face_alignment; dlib runs on the
-    CPU.
+    """face_alignment if it can run without a download, else dlib. `device` is for the former.
 
-    Raises DetectorError naming what each of the two lacks.
+    Raises DetectorError naming what each of the two lacks, or the device that is not there.
     """
-    missing = missing_weights()
-    if importlib.util.find_spec("face_alignment") is not None and not missing:
-        _say("detector auto: face_alignment, its weights are there")
-        return FaceAlignmentDetector(device=device, download=False)
-    lacking = f"weights {', '.join(str(f) for f in missing)} are missing" if missing else "it is not installed"
+    usable = usable_device(device)
+    try:
+        better = FaceAlignmentDetector(device=usable, download=False)
+    except DetectorError as error:
+        lacking = error
+    else:
+        _say("detector auto: face_alignment, whose weights are there")
+        return better
     try:
         detector = DlibDetector()
     except DetectorError as error:
         raise DetectorError(
-            f"detector auto: expected face_alignment or dlib; face_alignment: {lacking} "
-            f"(detector=face_alignment fetches them); {error}"
+            f"detector auto: expected face_alignment or dlib to be installed; came neither. {lacking}. {error}"
         ) from error
-    _say(f"detector auto: dlib, because face_alignment cannot run: {lacking}")
+    _say(f"detector auto: dlib, because face_alignment cannot run ({lacking})")
     return detector
 
 

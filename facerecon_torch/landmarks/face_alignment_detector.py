@@ -1,12 +1,13 @@
 """The face-alignment package: S3FD faces and 2D-FAN landmarks, on the CPU or a CUDA device."""
 
-import importlib.util
 import pickle
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -17,7 +18,7 @@ from facerecon_torch.errors import DetectorError
 from facerecon_torch.landmarks.detector import LICENCES, as_bytes, require_image, resize, sort_faces
 from facerecon_torch.structures import Detection
 
-__all__ = ["WEIGHT_FILES", "FaceAlignmentDetector", "missing_weights"]
+__all__ = ["WEIGHT_FILES", "FaceAlignmentDetector", "missing_weights", "usable_device"]
 
 _SITE = "https://www.adrianbulat.com/downloads/python-fan"
 WEIGHT_FILES = ("2DFAN4-11f355bf06.pth.tar", "s3fd-619a316812.pth")
@@ -54,13 +55,9 @@ class FaceAlignmentDetector:
             raise ValueError(
                 f"max_side must be at least {_SMALLEST} and min_score in [0, 1); got {max_side}, {min_score}"
             )
-        self.device = _usable_device(device)
+        self.device = usable_device(device)
         self.max_side, self.min_score = max_side, min_score
-        if importlib.util.find_spec("face_alignment") is None:
-            raise DetectorError(
-                "detector face_alignment: expected the package face-alignment; it is not installed. "
-                "Run: pip install face-alignment"
-            )
+        _require_package()
         _require_weights(download)
         self._native: Any = None
 
@@ -70,11 +67,11 @@ class FaceAlignmentDetector:
     def detect(self, image: Tensor, *, path: Path | None = None) -> list[Detection]:
         """As LandmarkDetector says; `path` is not used. Scores are S3FD's probabilities."""
         require_image(image)
-        if min(image.shape[-2:]) < _SMALLEST:
-            return []
         picture = image.detach().to("cpu", torch.float32)
-        native = self._load()
         searched = resize(picture, min(1.0, self.max_side / max(picture.shape[-2:])))
+        if min(searched.shape[-2:]) < _SMALLEST:
+            return []
+        native = self._load()
         x, y = (searched.shape[i] / picture.shape[i] for i in (2, 1))
         with _cudnn_choice_kept():
             found = native.face_detector.detect_from_image(as_bytes(searched))
@@ -125,13 +122,27 @@ class FaceAlignmentDetector:
         return self._native
 
 
-def _usable_device(device: str | torch.device) -> torch.device:
+def usable_device(device: str | torch.device) -> torch.device:
+    """`device` if it is the CPU or a CUDA device that torch can use, else DetectorError: never another one."""
     chosen = torch.device(device)
     if chosen.type not in ("cpu", "cuda"):
         raise DetectorError(f"detector face_alignment: device must be cpu or cuda; got {chosen}")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise DetectorError(f"detector face_alignment: device {chosen} was asked for; torch finds no CUDA device")
     return chosen
+
+
+def _require_package() -> None:
+    """Releases before 1.5 take other weight files and have no `compile` switch."""
+    try:
+        found = version("face-alignment")
+    except PackageNotFoundError:
+        found = "nothing"
+    if found == "nothing" or tuple(int(n) for n in re.findall(r"\d+", found)[:2]) < (1, 5):
+        raise DetectorError(
+            f"detector face_alignment: expected the package face-alignment 1.5 or newer; came {found}. "
+            'Run: pip install "face-alignment>=1.5"'
+        )
 
 
 def _require_weights(download: bool) -> None:
@@ -149,7 +160,9 @@ def _site_answers() -> bool:
     try:
         with urlopen(Request(f"{_SITE}/{WEIGHT_FILES[0]}", method="HEAD"), timeout=5):
             return True
-    except (TimeoutError, URLError, OSError):
+    except HTTPError:
+        return True  # it answers, if only to refuse this kind of request
+    except OSError:
         return False
 
 

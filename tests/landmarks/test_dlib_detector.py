@@ -1,6 +1,7 @@
 """dlib on real photographs, and what it says when it cannot run."""
 
 import importlib.util
+import itertools
 import pickle
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def _require_face(points: torch.Tensor) -> None:
     """A frontal face the right way up: eyes over nose over mouth over chin, left of right."""
     middle = {name: points[list(rows)].mean(dim=0) for name, rows in GROUPS_68.items()}
     order = [middle[name][1] for name in ("brows", "eyes", "nose", "mouth")] + [points[8, 1]]
-    assert all(a < b for a, b in zip(order, order[1:]))
+    assert all(a < b for a, b in itertools.pairwise(order))
     assert points[36, 0] < points[39, 0] < points[42, 0] < points[45, 0]
     assert points[0, 0] < points[36, 0]
     assert points[45, 0] < points[16, 0]
