@@ -18,12 +18,13 @@ from torch import Tensor
 from facerecon_torch.fitting.camera import solve_camera
 from facerecon_torch.fitting.contour import ContourSpec, contour_normals
 from facerecon_torch.fitting.landmark_rows import CONTOURS, N_INNER, LandmarkRows
+from facerecon_torch.fitting.small_ridge import solve_ridge
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.model.topology import N_CONTOUR
 from facerecon_torch.structures import Camera, FaceParameters, LandmarkFit
 
-__all__ = ["FitSpec", "LandmarkFitter", "solve_ridge"]
+__all__ = ["FitSpec", "LandmarkFitter"]
 
 _COMPONENTS = ("normal", "full")
 
@@ -222,20 +223,6 @@ class LandmarkFitter:
         inner = _root_mean(square[:, :N_INNER], used[:, :N_INNER])
         contour = _root_mean(square[:, N_INNER:], used[:, N_INNER:])
         return LandmarkFit(parameters, camera, self._rows.contour_vertices(slots), inner, contour)
-
-
-def solve_ridge(
-    design: Float[Tensor, "*b n k"],
-    goal: Float[Tensor, "*b n"],
-    penalty: Float[Tensor, "k"],
-    mean: Float[Tensor, "k"],
-) -> Float[Tensor, "*b k"]:
-    """argmin over g of |design g - goal|^2 + sum_j penalty_j (g_j - mean_j)^2, by a Cholesky factor per
-    row."""
-    normal = design.mT @ design + torch.diag(penalty)
-    right = (design.mT @ goal[..., None])[..., 0] + penalty * mean
-    factor = torch.linalg.cholesky_ex(normal)[0]
-    return torch.cholesky_solve(right[..., None], factor)[..., 0]
 
 
 def _shape(

@@ -8,7 +8,8 @@ import torch
 from scipy.optimize import minimize
 from torch.testing import assert_close
 
-from facerecon_torch.fitting.coefficients import FitSpec, LandmarkFitter, solve_ridge
+from facerecon_torch.fitting.coefficients import FitSpec, LandmarkFitter
+from facerecon_torch.fitting.small_ridge import solve_ridge
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.model.gauge import gauge_component
@@ -47,16 +48,15 @@ def draw(model, n, rng, spec=EXACT, turn=0.6, noise=0.0):
     return parameters, camera, seen + noise * torch.randn(seen.shape, generator=rng, dtype=torch.float64)
 
 
-def test_exact_landmarks_give_back_the_face(model, rng):
+def test_exact_landmarks_give_back_the_face(rng):
+    # With more identity weights the alternation ends in the same place, after thousands of rounds.
+    model = tiny_bilinear(n_identity=2, n_expression=3).to(torch.float64)
     truth, camera, landmarks = draw(model, 4, rng)
-    fitter = LandmarkFitter(model, replace(EXACT, rounds=1500))
-    fit = fitter.fit(landmarks, scale=camera.scale)
-    assert_close(fit.camera.rotation, camera.rotation, atol=1e-4, rtol=0)
-    found = model.vertices(fit.parameters.identity, fit.parameters.expression)
-    want = model.vertices(truth.identity, truth.expression)
-    assert (found - want).norm(dim=-1).max() < 0.02
-    assert fit.inner_residual.max() < 1e-4
-    assert fit.contour_residual.max() < 1e-4
+    fit = LandmarkFitter(model, replace(EXACT, rounds=100)).fit(landmarks, scale=camera.scale)
+    assert_close(fit.camera.rotation, camera.rotation, atol=1e-9, rtol=0)
+    assert_close(fit.parameters.flat, truth.flat, atol=1e-7, rtol=1e-7)
+    assert fit.inner_residual.max() < 1e-7
+    assert fit.contour_residual.max() < 1e-7
 
 
 SPECS = {
