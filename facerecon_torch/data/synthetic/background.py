@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from facerecon_torch.data.synthetic.brush import blur
 from facerecon_torch.data.synthetic.procedural import fractal_field, uniform
 
 __all__ = ["draw_background"]
@@ -16,7 +17,8 @@ def draw_background(size: int, generator: torch.Generator) -> Float[Tensor, "3 s
     """One background."""
     kind = int(torch.multinomial(torch.tensor([0.15, 0.25, 0.4, 0.2]), 1, generator=generator))
     coarse = (_wall, _gradient, _room, _foliage)[kind](generator)
-    blown = interpolate(coarse[None], (size, size), mode="bicubic", align_corners=False)[0]
+    half = interpolate(coarse[None], (size // 2, size // 2), mode="bicubic", align_corners=False)
+    blown: Tensor = interpolate(half, (size, size), mode="bilinear", align_corners=False)[0]
     return blown.clamp(0.003, 1.5)
 
 
@@ -52,17 +54,11 @@ def _room(generator: torch.Generator) -> Tensor:
         )
         bright = 1.4 if uniform(generator) < 0.12 else 0.6
         scene = torch.where(inside, _colour(generator, 0.02, bright), scene)
-    return _soften(scene, uniform(generator, 0.4, 2.5))
+    return blur(scene, uniform(generator, 0.4, 2.5))
 
 
 def _foliage(generator: torch.Generator) -> Tensor:
     fields = torch.stack([fractal_field(_COARSE, _COARSE, 8, 4, generator, fall=0.8) for _ in range(3)])
     leaf = torch.tensor([0.10, 0.16, 0.05])[:, None, None] * uniform(generator, 0.5, 3.0)
     picture = leaf * torch.exp(0.8 * fields[0] + 0.15 * fields)
-    return _soften(picture, uniform(generator, 0.3, 1.5))
-
-
-def _soften(picture: Tensor, deviation: float) -> Tensor:
-    from facerecon_torch.data.synthetic.brush import blur
-
-    return torch.stack([blur(layer, deviation) for layer in picture])
+    return blur(picture, uniform(generator, 0.3, 1.5))

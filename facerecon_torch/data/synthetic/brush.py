@@ -4,61 +4,91 @@ import torch
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d, pad
+from torch.nn.functional import avg_pool2d, pad
 
 __all__ = ["blur", "fill", "polyline", "strokes"]
 
 _FINER = 2
 
 
-def _to_mask(image: Image.Image) -> Float[Tensor, "height width"]:
-    raw = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    fine = raw.reshape(1, 1, image.height, image.width).float() / 255
-    return avg_pool2d(fine, _FINER)[0, 0]
+class _Sheet:
+    """The part of a texture around some points, to draw on at a finer resolution; drawing all of it is slow."""
 
+    def __init__(self, shape: tuple[int, int], points: Float[Tensor, "n 2"], margin: float) -> None:
+        self.shape = shape
+        low = (points.amin(0) - margin - 1).floor().long().tolist()
+        high = (points.amax(0) + margin + 2).ceil().long().tolist()
+        self.left, self.top = (max(0, min(v, side - 1)) for v, side in zip(low, (shape[1], shape[0])))
+        self.right = max(self.left + 1, min(high[0], shape[1]))
+        self.bottom = max(self.top + 1, min(high[1], shape[0]))
+        size = ((self.right - self.left) * _FINER, (self.bottom - self.top) * _FINER)
+        self.image = Image.new("L", size)
+        self.draw = ImageDraw.Draw(self.image)
 
-def _corners(points: Float[Tensor, "n 2"]) -> list[tuple[float, float]]:
-    return [(x, y) for x, y in ((points + 0.5) * _FINER - 0.5).tolist()]
+    def corners(self, points: Float[Tensor, "n 2"]) -> list[tuple[float, float]]:
+        moved = points - torch.tensor([self.left, self.top])
+        return [(x, y) for x, y in ((moved + 0.5) * _FINER - 0.5).tolist()]
 
-
-def _blank(shape: tuple[int, int]) -> Image.Image:
-    return Image.new("L", (shape[1] * _FINER, shape[0] * _FINER))
+    def mask(self) -> Float[Tensor, "height width"]:
+        raw = torch.frombuffer(bytearray(self.image.tobytes()), dtype=torch.uint8)
+        fine = raw.reshape(1, 1, self.image.height, self.image.width).float() / 255
+        whole = torch.zeros(self.shape)
+        whole[self.top : self.bottom, self.left : self.right] = avg_pool2d(fine, _FINER)[0, 0]
+        return whole
 
 
 def fill(shape: tuple[int, int], outline: Float[Tensor, "n 2"]) -> Float[Tensor, "height width"]:
     """Coverage in [0, 1] of a closed outline given in px (column, row)."""
-    image = _blank(shape)
-    ImageDraw.Draw(image).polygon(_corners(outline), fill=255)
-    return _to_mask(image)
+    sheet = _Sheet(shape, outline, 0.0)
+    sheet.draw.polygon(sheet.corners(outline), fill=255)
+    return sheet.mask()
 
 
 def polyline(shape: tuple[int, int], lines: list[Tensor], *, width: float) -> Float[Tensor, "height width"]:
     """Coverage of lines `width` px wide, with round joints."""
-    image = _blank(shape)
-    draw = ImageDraw.Draw(image)
+    sheet = _Sheet(shape, torch.cat(lines), width)
     for line in lines:
-        draw.line(_corners(line), fill=255, width=max(1, round(width * _FINER)), joint="curve")
-    return _to_mask(image)
+        sheet.draw.line(sheet.corners(line), fill=255, width=max(1, round(width * _FINER)), joint="curve")
+    return sheet.mask()
 
 
 def strokes(shape: tuple[int, int], hairs: Float[Tensor, "hairs points 2"]) -> Float[Tensor, "height width"]:
     """Coverage of single hairs half a pixel wide."""
-    image = _blank(shape)
-    draw = ImageDraw.Draw(image)
+    sheet = _Sheet(shape, hairs.reshape(-1, 2), 1.0)
     for hair in hairs:
-        draw.line(_corners(hair), fill=255, width=1)
-    return _to_mask(image)
+        sheet.draw.line(sheet.corners(hair), fill=255, width=1)
+    return sheet.mask()
 
 
-def blur(mask: Float[Tensor, "height width"], deviation: float) -> Float[Tensor, "height width"]:
+def blur(picture: Float[Tensor, "*c height width"], deviation: float) -> Float[Tensor, "*c height width"]:
     """Gaussian blur; `deviation` in px; the border is repeated."""
     if deviation <= 0.05:
-        return mask
+        return picture
     reach = max(1, round(3 * deviation))
-    at = torch.arange(-reach, reach + 1, dtype=mask.dtype)
+    rows = _used(picture.flatten(0, -2), reach, picture.shape[-2])
+    columns = _used(picture.mT.flatten(0, -2), reach, picture.shape[-1])
+    at = torch.arange(-reach, reach + 1, dtype=picture.dtype)
     kernel = torch.exp(-0.5 * (at / deviation) ** 2)
     kernel = kernel / kernel.sum()
-    wide = pad(mask[None, None], (reach, reach, 0, 0), mode="replicate")
-    across = conv2d(wide, kernel[None, None, None])
-    tall = pad(across, (0, 0, reach, reach), mode="replicate")
-    return conv2d(tall, kernel[None, None, :, None])[0, 0]
+    part = picture[..., rows, columns]
+    layers = pad(part.reshape(1, -1, *part.shape[-2:]), (reach, reach, reach, reach), mode="replicate")[0]
+    done = torch.zeros_like(picture)
+    done[..., rows, columns] = _slide(_slide(layers, kernel, -1), kernel, -2).reshape(part.shape)
+    return done
+
+
+def _slide(layers: Tensor, kernel: Tensor, axis: int) -> Tensor:
+    """Correlation along one axis as a sum of shifted copies; on a CPU a convolution of one channel is slower."""
+    length = layers.shape[axis] - len(kernel) + 1
+    total = layers.narrow(axis, 0, length) * kernel[0]
+    for shift, weight in enumerate(kernel.tolist()[1:], start=1):
+        total.add_(layers.narrow(axis, shift, length), alpha=weight)
+    return total
+
+
+def _used(lines: Tensor, reach: int, length: int) -> slice:
+    """Rows that hold something, widened by what the blur spreads over; marks are small on a large texture."""
+    busy = lines.ne(0).any(-1).reshape(-1, length).any(0).nonzero()
+    if not len(busy):
+        return slice(0, 1)
+    return slice(max(0, int(busy[0]) - reach), min(length, int(busy[-1]) + reach + 1))

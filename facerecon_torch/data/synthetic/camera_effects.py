@@ -13,6 +13,9 @@ from facerecon_torch.data.synthetic.procedural import between, uniform
 
 __all__ = ["Shot", "draw_shot", "encode_jpeg", "expose"]
 
+_LEVELS = 8192  # per unit of exposure; noise dithers the steps away
+_AXIS = torch.arange(2 * _LEVELS) / _LEVELS
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shot:
@@ -54,17 +57,21 @@ def expose(
     """
     brightness = float((face * torch.tensor([0.2126, 0.7152, 0.0722])).sum())
     gain = shot.target / max(brightness, 1e-4) ** 0.62 / shot.target**0.38
-    seen = radiance * gain * torch.tensor(shot.balance)[:, None, None]
-    seen = torch.stack([blur(layer, shot.blur) for layer in seen])
-    seen = seen + torch.randn(seen.shape, generator=generator) * shot.noise * (0.3 + seen.clamp(0, 1).sqrt()) * 0.5
-    seen = seen.clamp_min(0)
-    seen = torch.where(seen > 0.75, 0.75 + 0.25 * torch.tanh((seen - 0.75) / 0.25), seen)  # film shoulder
-    shown = torch.where(seen < 0.0031308, 12.92 * seen, 1.055 * seen.clamp_min(0.003) ** (1 / 2.4) - 0.055)
-    shown = shown**shot.gamma
-    shown = shown + shot.contrast * (shown - 0.5) * shown * (1 - shown) * 2
+    seen = blur(radiance * gain * torch.tensor(shot.balance)[:, None, None], shot.blur)
+    grain = torch.randn(seen.shape, generator=generator) * (0.5 * shot.noise)
+    seen = seen + grain * (0.3 + seen.clamp(0, 1).sqrt())
+    shown = _tone_curve(shot)[(seen * _LEVELS).clamp(0, len(_AXIS) - 1).long()]
     grey = (shown * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0, keepdim=True)
     saturation = 0.0 if shot.grey else shot.saturation
     return (grey + saturation * (shown - grey)).clamp(0, 1)
+
+
+def _tone_curve(shot: Shot) -> Float[Tensor, "levels"]:
+    """Display value of every level of `_AXIS`: film shoulder, sRGB curve, gamma, contrast."""
+    bent = torch.where(_AXIS > 0.75, 0.75 + 0.25 * torch.tanh((_AXIS - 0.75) / 0.25), _AXIS)
+    shown = torch.where(bent < 0.0031308, 12.92 * bent, 1.055 * bent.clamp_min(0.003) ** (1 / 2.4) - 0.055)
+    shown = shown**shot.gamma
+    return shown + shot.contrast * (shown - 0.5) * shown * (1 - shown) * 2
 
 
 def encode_jpeg(picture: Float[Tensor, "3 h w"], quality: int) -> bytes:

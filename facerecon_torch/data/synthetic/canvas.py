@@ -34,7 +34,8 @@ class Canvas:
 
     def spot(self, centre: Tensor, width: float, height: float) -> Tensor:
         """Gaussian bump of the given half-axes in mm."""
-        return torch.exp(-(((self.u - centre[0]) / width) ** 2 + ((self.v - centre[1]) / height) ** 2))
+        across, down = (self.u[0] - centre[0]) / width, (self.v[:, 0] - centre[1]) / height
+        return torch.exp(-(down**2))[:, None] * torch.exp(-(across**2))
 
     def pixels(self, points: Tensor) -> Tensor:
         return self.atlas.to_pixels(points)

@@ -91,7 +91,7 @@ def paint_wrinkles(canvas: Canvas, look: Appearance, generator: torch.Generator)
 
 def paint_make_up(canvas: Canvas, look: Appearance) -> None:
     marks = canvas.marks
-    for eye, brow in ((range(36, 42), 19), (range(42, 48), 24)):
+    for eye, brow in zip(_EYES, (19, 24)):
         middle = marks[eye].mean(0) * 0.7 + marks[brow] * 0.3
         canvas.tint(look.eyeshadow * canvas.spot(middle, 14.0, 6.0), (0.55, 0.42, 0.48))
     for eye, mouth in ((36, 48), (45, 54)):

@@ -5,7 +5,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-__all__ = ["between", "fractal_field", "smooth_field", "smooth_step", "uniform"]
+__all__ = ["between", "fractal_field", "smooth_field", "smooth_step", "uniform", "unit"]
+
+
+def unit(vectors: Float[Tensor, "3 n"]) -> Float[Tensor, "3 n"]:
+    """Planar vectors scaled to length 1 (zero stays zero); several times faster than a norm over the first axis."""
+    x, y, z = vectors
+    return vectors * (x * x + y * y + z * z).clamp_min(1e-24).rsqrt()
 
 
 def smooth_step(value: Tensor, low: float, high: float) -> Tensor:
@@ -29,13 +35,14 @@ def fractal_field(
 ) -> Float[Tensor, "height width"]:
     """Sum of `octaves` smooth fields, each with twice the detail and `fall` times the amplitude; unit deviation."""
     total = torch.zeros(height, width)
-    energy, weight = 0.0, 1.0
+    energy: float = 0.0
+    weight: float = 1.0
     for octave in range(octaves):
         fine = cells * 2**octave
         total += weight * smooth_field(height, width, fine * height / width, fine, generator)
         energy += weight**2
         weight *= fall
-    return total / energy**0.5
+    return total * energy**-0.5
 
 
 def uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:

@@ -3,16 +3,17 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, normalize
+from torch.nn.functional import avg_pool2d, embedding_bag, interpolate, normalize
 
 from facerecon_torch.data.synthetic.appearance import Appearance
 from facerecon_torch.data.synthetic.hair import Hair, grow_hair, hang_curtain
 from facerecon_torch.data.synthetic.head import Head
 from facerecon_torch.data.synthetic.lighting import Light
-from facerecon_torch.data.synthetic.procedural import smooth_step
-from facerecon_torch.data.synthetic.shading import Fragments, Wardrobe, dress, shade
+from facerecon_torch.data.synthetic.materials import Fragments, Wardrobe, dress
+from facerecon_torch.data.synthetic.procedural import smooth_step, unit
+from facerecon_torch.data.synthetic.shading import shade, surroundings
 from facerecon_torch.data.synthetic.texture import paint_skin
 from facerecon_torch.geometry.mesh_ops import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
@@ -20,8 +21,8 @@ from facerecon_torch.structures import Camera
 
 __all__ = ["Person", "make_person", "render_head"]
 
-_FINER = (1.1, 1.5)  # limits of the samples per pixel side ...
-_SAMPLES_PER_MM = 2.3  # ... which are chosen for about this many samples per mm
+_FINER = (1.0, 1.5)  # limits of the samples per pixel side ...
+_SAMPLES_PER_MM = 2.0  # ... which are chosen for about this many samples per mm
 _SHADOW_RAYS = 5
 _HANGING = ("long", "medium")
 
@@ -56,7 +57,7 @@ def full_mesh(
     upper = head.reference[head.upper_teeth] + shift
     lower = head.reference[head.lower_teeth] + shift + jaw
     curtain = hang_curtain(
-        person.look, head.reference[head.curtain], surface[lift > 0.5 * lift.max()], head.atlas.axis_depth
+        person.look, head.reference[head.curtain], surface[lift >= 0.5 * lift.max()], head.atlas.axis_depth
     )
     triangles = head.triangles
     if person.look.hair_style not in _HANGING:
@@ -95,31 +96,39 @@ def render_head(
     raster = get_backend().rasterise(corners, triangles, fine, fine)
     covered = raster.triangle >= 0
     normals = vertex_normals(view, triangles)
-    table = torch.cat([
-        head.reference, normals, head.occlusion[:, None],
-        _shadow(view, normals, triangles, light, generator)[:, None], head.ears[:, None],
-    ], dim=1)  # fmt: skip
-    which = raster.triangle[covered]
-    weights = raster.barycentric[covered].float()
-    rows = triangles[which]
-    mixed = sum(
-        (table.index_select(0, rows[:, k]) * weights[:, k : k + 1] for k in range(3)),
-        torch.zeros(len(which), table.shape[1]),
+    shadow = _shadow(view, normals, triangles, light, generator)
+    table = torch.cat(
+        [head.reference, normals, *surroundings(normals, head.occlusion, light), shadow[:, None], head.ears[:, None]],
+        dim=1,
     )
-    normal = normalize(mixed[:, 3:6], dim=1)
-    normal = torch.where(normal[:, 2:] < 0, normal * torch.tensor([1.0, 1.0, -1.0]), normal)
-    parts = head.parts[: len(triangles)][which]
-    fragments = Fragments(parts, mixed[:, :3], normal, mixed[:, 6], mixed[:, 7], mixed[:, 8])
+    where = covered.flatten().nonzero()[:, 0]
+    which = raster.triangle.flatten()[where]
+    weights = raster.barycentric.reshape(-1, 3)[where]
+    fragments = _fragments(head.parts[which], table, triangles[which], weights)
     up = camera.rotation[:, 1]
     wardrobe = Wardrobe(person.look, head.atlas, person.skin, person.hair, head.eye_centres, gaze, up)
     colour = shade(fragments, dress(fragments, wardrobe), light, up)
     canvas = torch.zeros(4, fine * fine)
-    canvas[:3, covered.flatten()] = colour.T
-    canvas[3] = covered.flatten().float()
+    canvas[:3, where] = colour
+    canvas[3, where] = 1.0
     small = _shrink(canvas.reshape(1, 4, fine, fine), size)[0]
-    face = (parts == 0) & (mixed[:, 0].abs() < 45) & (mixed[:, 1].abs() < 60) & (mixed[:, 2] > 0)
-    mean = colour[face].mean(0) if bool(face.any()) else colour.mean(0)
+    x, y, z = fragments.reference
+    face = (x.abs() < 45) & (y.abs() < 60) & (z > 0)
+    mean = colour[:, face].mean(1) if bool(face.any()) else colour.mean(1)
     return small[:3] + (1 - small[3:]) * background, mean
+
+
+def _fragments(
+    parts: Int[Tensor, "n"],
+    table: Float[Tensor, "v channels"],
+    corners: Int[Tensor, "n 3"],
+    weights: Float[Tensor, "n 3"],
+) -> Fragments:
+    """Vertex table interpolated at every visible point."""
+    mixed = embedding_bag(corners, table, per_sample_weights=weights, mode="sum").T.contiguous()
+    normal = unit(mixed[3:6])
+    normal = torch.where(normal[2:] < 0, normal * torch.tensor([[1.0], [1.0], [-1.0]]), normal)
+    return Fragments(parts, mixed[:3], normal, mixed[6:9], mixed[9:12], mixed[12], mixed[13])
 
 
 def _shrink(picture: Float[Tensor, "1 c fine fine"], size: int) -> Float[Tensor, "1 c size size"]:
