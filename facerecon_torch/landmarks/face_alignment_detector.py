@@ -18,17 +18,22 @@ from facerecon_torch.errors import DetectorError
 from facerecon_torch.landmarks.detector import LICENCES, as_bytes, require_image, resize, sort_faces
 from facerecon_torch.structures import Detection
 
-__all__ = ["WEIGHT_FILES", "FaceAlignmentDetector", "missing_weights", "usable_device"]
+__all__ = ["WEIGHT_FILES", "FaceAlignmentDetector", "missing_weights", "usable_device", "weight_paths"]
 
 _SITE = "https://www.adrianbulat.com/downloads/python-fan"
 WEIGHT_FILES = ("2DFAN4-11f355bf06.pth.tar", "s3fd-619a316812.pth")
 _SMALLEST = 32  # px: below, the last feature maps of S3FD are empty
 
 
+def weight_paths() -> list[Path]:
+    """Where face-alignment looks for its weight files ($TORCH_HOME/hub/checkpoints), there or not."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    return [folder / name for name in WEIGHT_FILES]
+
+
 def missing_weights() -> list[Path]:
     """The weight files that face-alignment would have to download, as the paths where it looks for them."""
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    return [folder / name for name in WEIGHT_FILES if not (folder / name).is_file()]
+    return [file for file in weight_paths() if not file.is_file()]
 
 
 class FaceAlignmentDetector:
@@ -113,10 +118,9 @@ class FaceAlignmentDetector:
                 TypeError,
                 pickle.UnpicklingError,
             ) as error:
-                folder = Path(torch.hub.get_dir()) / "checkpoints"
                 raise DetectorError(
-                    f"detector face_alignment: expected readable weights {' and '.join(WEIGHT_FILES)} "
-                    f"in {folder}; loading failed ({type(error).__name__}: {error}). "
+                    "detector face_alignment: expected readable weights "
+                    f"{' and '.join(map(str, weight_paths()))}; loading failed ({type(error).__name__}: {error}). "
                     f"Delete a damaged file and fetch it again from {_SITE}"
                 ) from error
         return self._native

@@ -14,7 +14,9 @@ import torch
 from torch.testing import assert_close
 
 from facerecon_torch.errors import LandmarkFileError
+from facerecon_torch.export.parameters import FaceRecord, save_parameters_json
 from facerecon_torch.landmarks import LandmarkDetector, build_detector, from_paper66, to_paper66
+from facerecon_torch.structures import Camera, FaceParameters
 
 IMAGE = torch.zeros(3, 120, 100)
 
@@ -70,6 +72,24 @@ def test_json_layouts(layout: str, points: torch.Tensor, tmp_path: Path) -> None
     assert len(faces) == (2 if layout in ("faces", "two faces") else 1)
     for face in faces:
         assert_close(face, from_paper66(to_paper66(points)) if layout == "paper" else points)
+
+
+def test_the_parameters_of_an_earlier_run(points: torch.Tensor, tmp_path: Path) -> None:
+    camera = Camera(torch.eye(3), torch.tensor(1.0), torch.zeros(2), torch.tensor(False))
+    record = FaceRecord(
+        image="a.jpg",
+        face=0,
+        box=(0.0, 0.0, 1.0, 1.0),
+        score=1.0,
+        parameters=FaceParameters(torch.zeros(2), torch.zeros(2)),
+        expression_names=(),
+        expression_weights=torch.zeros(0),
+        camera=camera,
+        landmarks_2d=to_paper66(points),
+        landmarks_3d=torch.zeros(66, 3),
+    )
+    save_parameters_json(record, tmp_path / "a.json")
+    assert_close(to_paper66(_detect(tmp_path / "a.jpg")[0]), to_paper66(points))
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64])
