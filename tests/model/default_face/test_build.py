@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from facerecon_torch.model.default_face import build, load_default_face, load_source
+from facerecon_torch.model.default_face.asset import ASSET_FOLDER, read_tensors
 from facerecon_torch.model.default_face.report import (
     building_sliders,
     figures,
@@ -145,6 +146,20 @@ def test_published_figures_at_full_size():
     assert result["held_out"]["p99_mm"] <= 1.5
     assert result["held_out"]["landmark_rmse_mm"] <= 0.70
     assert result["held_out"]["rmse_mm"] < result["linear_of_equal_size_held_out"]["rmse_mm"]
+
+
+@pytest.mark.slow
+def test_rounding_the_core_hides_another_order_of_summation(source):
+    factors = {k: torch.from_numpy(v) for k, v in read_tensors(ASSET_FOLDER / "factors.safetensors").items()}
+    people, rows = factors["sliders"].double(), factors["expression_rows"]
+    core = build.projected_core(source, people, factors["identity_rows"], rows)
+    other = torch.zeros_like(core)
+    pairs = zip(build.identity_blocks(source, people), factors["identity_rows"].split(10))
+    for meshes, weights in pairs:
+        other += torch.einsum("nevk,ni,ej->vkij", meshes, weights, rows)
+    fraction = (core / build.CORE_STEP_MM) % 1.0
+    margin = (fraction - 0.5).abs().min() * build.CORE_STEP_MM
+    assert float((core - other).abs().max()) < 0.1 * float(margin)
 
 
 @pytest.mark.slow
