@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from facerecon_torch.checks import require_file
 from facerecon_torch.errors import ModelFileError
 from facerecon_torch.features.hog_spec import HogSpec
+from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.fitting.coefficients import FitSpec
 from facerecon_torch.fitting.contour import ContourSpec
 from facerecon_torch.fitting.crop import CropSpec
@@ -32,7 +33,7 @@ __all__ = ["FORMAT", "VERSION", "FaceCascade", "load_cascade", "pretrained_path"
 FORMAT = "facerecon-cascade"
 VERSION = 1
 _KEY = "facerecon"
-_SPECS = {"blocks", "fit", "crop", "hog", "contour_component", "start"}
+_SPECS = {"fit", "crop", "features", "start"}
 _KEYS = _SPECS | {"format", "version", "model_sha256", "stages", "training"}
 
 
@@ -44,9 +45,7 @@ class FaceCascade:
     cascade: Cascade
     fit: FitSpec
     crop: CropSpec
-    hog: HogSpec
-    blocks: tuple[str, ...] = ("hog", "ld")
-    contour_component: str = "normal"  # of the landmark displacements of the contour
+    features: JointSpec
     start: str = "landmark_fit"  # landmark_fit | mean_face
     training: dict[str, Any] = field(default_factory=dict)  # what it was trained on, for people
 
@@ -69,11 +68,9 @@ def save_cascade(face: FaceCascade, path: str | Path, *, half: bool = False) -> 
         "format": FORMAT,
         "version": VERSION,
         "model_sha256": face.model.sha256,
-        "blocks": list(face.blocks),
         "fit": asdict(face.fit),
         "crop": asdict(face.crop),
-        "hog": asdict(face.hog),
-        "contour_component": face.contour_component,
+        "features": asdict(face.features),
         "start": face.start,
         "stages": face.cascade.meta(),
         "training": face.training,
@@ -109,19 +106,13 @@ def load_cascade(path: str | Path | None = None, *, model: FaceModel | str | Pat
     try:
         fit = dict(document["fit"])
         fit["marching"] = ContourSpec(**fit["marching"])
-        specs = (FitSpec(**fit), CropSpec(**document["crop"]), HogSpec(**document["hog"]))
+        features = dict(document["features"])
+        features["hog"] = HogSpec(**features["hog"])
+        specs = (FitSpec(**fit), CropSpec(**document["crop"]), JointSpec(**features))
         cascade = Cascade.from_tensors(tensors, document["stages"], retract=retraction(face_model))
     except (TypeError, ValueError, KeyError) as error:
         raise ModelFileError(f"{path}: {error}") from error
-    return FaceCascade(
-        face_model,
-        cascade,
-        *specs,
-        blocks=tuple(document["blocks"]),
-        contour_component=document["contour_component"],
-        start=document["start"],
-        training=document["training"],
-    )
+    return FaceCascade(face_model, cascade, *specs, start=document["start"], training=document["training"])
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -38,7 +38,8 @@ def _photograph(folder: Path) -> Path:
     import skimage.data
     import torch
 
-    image = torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1).float() / 255
+    image = torch.from_numpy(skimage.data.astronaut())  # type: ignore[no-untyped-call]
+    image = image.permute(2, 0, 1).float() / 255
     return save_png(image, folder / "astronaut.png")
 
 

@@ -1,4 +1,4 @@
-"""The files of a reconstructed folder: their names, their order of writing, and how a run finds what was done before."""
+"""The files of a reconstructed folder: names, order of writing, and how a run finds what was done before."""
 
 import json
 from collections import Counter

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.regression.cascade import CascadeSpec
 from facerecon_torch.structures import FaceParameters
@@ -22,6 +23,7 @@ __all__ = [
     "shape_error",
 ]
 
+BLOCKS = ("hog", "ld")
 CASCADES: dict[str, tuple[str, ...]] = {"ld_only": ("ld",), "hog_only": ("hog",), "cascade": ("hog", "ld")}
 METHODS = ("mean_face", "landmark_fit", "landmark_fit_bias", *CASCADES)
 SELECTION_VERTICES = 200  # of the whole face, evenly spread over the list: enough to rank penalties
@@ -54,7 +56,7 @@ def bias_fit(
 def shape_error(
     model: FaceModel, meshes: Float[Tensor, "n vertices 3"], vertices: int | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """x -> MAE in mm against M on the whole face, no alignment (Eq. 15); over `vertices` of it, evenly spread, if given."""
+    """x -> MAE in mm against M, no alignment (Eq. 15): whole face, or `vertices` of it, evenly spread."""
     topology = model.topology
     if topology is None:
         raise ValueError("choosing rho needs a whole model; this one was restricted to some vertices")
@@ -65,12 +67,13 @@ def shape_error(
 
     def error(flat: Tensor) -> Tensor:
         parameters = FaceParameters.from_flat(flat, model.n_identity)
-        return (small.vertices(parameters.identity, parameters.expression) - truth).norm(dim=-1).mean()
+        distance = torch.linalg.vector_norm(small.vertices(parameters.identity, parameters.expression) - truth, dim=-1)
+        return distance.mean()
 
     return error
 
 
-def block_spec(spec: CascadeSpec, names: tuple[str, ...], sizes: dict[str, int]) -> CascadeSpec:
-    """`spec` for the feature blocks `names`: relative weights are searched only where there are two blocks."""
-    grid = spec.block_weights_grid if len(names) > 1 else None
-    return replace(spec, block_sizes=tuple(sizes[name] for name in names), block_weights_grid=grid)
+def block_spec(spec: CascadeSpec, features: JointSpec) -> CascadeSpec:
+    """`spec` for these feature blocks: relative weights are searched only where there are two of them."""
+    grid = spec.block_weights_grid if len(features.blocks) > 1 else None
+    return replace(spec, block_sizes=features.block_sizes, block_weights_grid=grid)

@@ -1,23 +1,18 @@
 """Binds model, camera and features into the cascade's h(x, k)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facerecon_torch.features.displacement import displacement
-from facerecon_torch.features.hog_spec import HogSpec
+from facerecon_torch.features.joint import JointSpec, joint_feature
 from facerecon_torch.fitting.coefficients import LandmarkFitter
 from facerecon_torch.geometry.projection import project
-from facerecon_torch.model.topology import N_LANDMARKS
-from facerecon_torch.pipeline.hog_bank import HogBank
+from facerecon_torch.pipeline.crop_bank import CHUNK, CropBank
 from facerecon_torch.structures import Camera, FaceParameters
 
-__all__ = ["BLOCKS", "FaceObserver", "View", "block_sizes", "select_columns"]
-
-BLOCKS = ("hog", "ld")
+__all__ = ["FaceObserver", "Observed", "View", "select_blocks"]
 
 
 @dataclass(frozen=True)
@@ -30,17 +25,15 @@ class View:
     contour_vertices: Int[Tensor, "n 17"]
 
 
-def block_sizes(hog: HogSpec) -> dict[str, int]:
-    """Columns of every feature block."""
-    return {"hog": N_LANDMARKS * hog.length, "ld": 2 * N_LANDMARKS}
+@dataclass(frozen=True)
+class Observed:
+    """What is known of a set of samples before any parameters: landmarks in crop px, the camera to start the search
+    for a new one from, the crops, and, where it is known, the size of every face in crop px per mm."""
 
-
-def select_columns(joint: Float[Tensor, "n d"], blocks: Sequence[str], sizes: dict[str, int]) -> Tensor:
-    """Some blocks of features that hold all of BLOCKS in order: a view where one block, or all, is asked for."""
-    if tuple(blocks) == BLOCKS:
-        return joint
-    parts = dict(zip(BLOCKS, torch.split(joint, [sizes[name] for name in BLOCKS], dim=1)))
-    return parts[blocks[0]] if len(blocks) == 1 else torch.cat([parts[name] for name in blocks], dim=1)
+    landmarks: Float[Tensor, "n 66 2"]
+    camera: Camera
+    bank: CropBank
+    scale: Float[Tensor, "n"] | None = None
 
 
 class FaceObserver:
@@ -48,36 +41,28 @@ class FaceObserver:
 
     For every x the camera is solved again (Eq. 6), with the contour as that camera sees it; then HOG is read around the
     projected landmarks (Section 3.3) and the displacements to the detected landmarks are taken (Eq. 8, 9). All in crop
-    px. The features of stage 0, which start from the same x for every method and fold, are kept on request.
+    px. `first` are the features of stage 0, where they are known: all methods and folds start from the same x.
     """
 
     def __init__(
         self,
         fitter: LandmarkFitter,
         n_identity: int,
-        landmarks: Float[Tensor, "n 66 2"],
-        camera: Camera,
-        bank: HogBank,
+        observed: Observed,
+        spec: JointSpec,
         *,
-        blocks: Sequence[str] = ("hog", "ld"),
-        contour_component: str = "normal",
-        scale: Float[Tensor, "n"] | None = None,
         first: Float[Tensor, "n d"] | None = None,
     ) -> None:
         self._fitter = fitter
         self._n_identity = n_identity
-        self._landmarks = landmarks
-        self._camera = camera
-        self._bank = bank
-        self._blocks = tuple(blocks)
-        self._contour_component = contour_component
-        self._scale = scale
+        self._observed = observed
+        self._spec = spec
         self._first = first
 
     def view(self, x: Float[Tensor, "n p"]) -> View:
         """Camera and landmarks of parameters x."""
-        parameters = FaceParameters.from_flat(x, self._n_identity)
-        camera = self._fitter.refine_camera(parameters, self._landmarks, self._camera, scale=self._scale)
+        seen, parameters = self._observed, FaceParameters.from_flat(x, self._n_identity)
+        camera = self._fitter.refine_camera(parameters, seen.landmarks, seen.camera, scale=seen.scale)
         points, contour = self._fitter.landmarks(parameters, camera)
         return View(points, project(points, camera), camera, contour)
 
@@ -87,18 +72,25 @@ class FaceObserver:
         return self.features(self.view(x))
 
     def features(self, view: View) -> Float[Tensor, "n d"]:
-        """The blocks side by side: HOG without unit, displacements in mm in the image plane."""
-        sizes = block_sizes(self._bank.spec)
-        out = view.projected.new_empty(len(view.projected), sum(sizes[name] for name in self._blocks))
-        start = 0
-        for name in self._blocks:
-            columns = out[:, start : start + sizes[name]]
-            if name == "hog":
-                self._bank.describe(view.projected, columns)
-            else:
-                moved = displacement(
-                    self._landmarks, view.projected, view.camera.scale, contour_component=self._contour_component
-                )
-                columns.copy_(moved.flatten(1))
-            start += sizes[name]
+        """Eq. 10 for every sample, a chunk at a time: only the answer grows with the number of samples."""
+        out = view.projected.new_empty(len(view.projected), self._spec.length)
+        for start in range(0, len(out), CHUNK):
+            part = slice(start, start + CHUNK)
+            field = self._observed.bank.field(part, out) if "hog" in self._spec.blocks else None
+            landmarks, projected = self._observed.landmarks[part], view.projected[part]
+            out[part] = joint_feature(field, landmarks, projected, view.camera.scale[part], self._spec)
         return out
+
+    def with_blocks(self, blocks: tuple[str, ...], joint: Float[Tensor, "n d"]) -> "FaceObserver":
+        """An observer of some blocks only, whose features of stage 0 are those columns of `joint`."""
+        spec = replace(self._spec, blocks=blocks)
+        first = select_blocks(joint, self._spec, blocks)
+        return FaceObserver(self._fitter, self._n_identity, self._observed, spec, first=first)
+
+
+def select_blocks(joint: Float[Tensor, "n d"], spec: JointSpec, blocks: tuple[str, ...]) -> Float[Tensor, "n e"]:
+    """Some blocks of a joint feature of `spec`, in the order asked for; a view where one block, or all, is."""
+    if blocks == tuple(spec.blocks):
+        return joint
+    parts = dict(zip(spec.blocks, torch.split(joint, list(spec.block_sizes), dim=1)))
+    return parts[blocks[0]] if len(blocks) == 1 else torch.cat([parts[name] for name in blocks], dim=1)

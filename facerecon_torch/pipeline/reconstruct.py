@@ -20,9 +20,9 @@ from facerecon_torch.landmarks.detector import LandmarkDetector, build_detector,
 from facerecon_torch.landmarks.scheme import interpupillary, to_paper66
 from facerecon_torch.pipeline import methods
 from facerecon_torch.pipeline.artefact import FaceCascade
+from facerecon_torch.pipeline.crop_bank import build_bank
 from facerecon_torch.pipeline.crops import canonical_crops
-from facerecon_torch.pipeline.hog_bank import build_bank
-from facerecon_torch.pipeline.observe import FaceObserver
+from facerecon_torch.pipeline.observe import FaceObserver, Observed
 from facerecon_torch.structures import Camera, Detection, FaceParameters, Mesh
 
 __all__ = ["KnownSize", "Reconstruction", "ReconstructedFace", "reconstruct", "reconstruct_landmarks", "unpack"]
@@ -94,16 +94,8 @@ def reconstruct_landmarks(
     crops, inside = canonical_crops(pictures, points, fitter, FaceCropper(model, face.crop))
     fit = fitter.fit(inside)
     start = fit.parameters if face.start == "landmark_fit" else methods.mean_face(model, len(inside))
-    bank = build_bank(crops.image, face.hog, keep=model.dtype)
-    observer = FaceObserver(
-        fitter,
-        model.n_identity,
-        inside,
-        fit.camera,
-        bank,
-        blocks=face.blocks,
-        contour_component=face.contour_component,
-    )
+    bank = build_bank(crops.image, face.features.hog, keep=model.dtype)
+    observer = FaceObserver(fitter, model.n_identity, Observed(inside, fit.camera, bank), face.features)
     flat = face.cascade.run(start.flat, observer)
     view = observer.view(flat)
     camera = camera_from_crop(view.camera, crops.to_crop)
@@ -135,7 +127,8 @@ def reconstruct(
     """Reconstruct the faces of one photograph, the largest detection first.
 
     `image`: a file, a float tensor [3, H, W] in [0, 1], or an array [H, W, 3] of uint8 or of floats in [0, 1].
-    `faces`: `all`, `largest`, or a position. Raises ImageFileError, DetectorError, and NoFaceError where no face is found.
+    `faces`: `all`, `largest`, or a position. Raises ImageFileError, DetectorError, and
+    NoFaceError where there is no face.
     """
     picture = _as_picture(image)
     path = Path(image) if isinstance(image, (str, Path)) else None

@@ -18,9 +18,9 @@ from facerecon_torch.fitting.crop import CropSpec, FaceCropper
 from facerecon_torch.fitting.dense import fit_dense
 from facerecon_torch.images.read import read_image
 from facerecon_torch.model.protocol import FaceModel
+from facerecon_torch.pipeline.crop_bank import CropBank, build_bank, join_banks
 from facerecon_torch.pipeline.crops import canonical_crops
 from facerecon_torch.pipeline.evaluate import Truth
-from facerecon_torch.pipeline.hog_bank import HogBank, build_bank, join_banks
 
 __all__ = ["Samples", "prepare_samples"]
 
@@ -34,7 +34,7 @@ class Samples:
 
     name: str
     landmarks: Float[Tensor, "n 66 2"]
-    bank: HogBank
+    bank: CropBank
     truth: Truth
 
     def __len__(self) -> int:
@@ -71,7 +71,7 @@ def prepare_samples(
     device, dtype = model.device, model.dtype
     fitter, cropper = LandmarkFitter(model, fit), FaceCropper(model, crop)
     moved: list[Tensor] = []
-    banks: list[HogBank] = []
+    banks: list[CropBank] = []
     batches = list(torch.split(torch.arange(len(faces)), _BATCH))
     bar = tqdm(total=len(faces), desc=f"crops, {faces.name}", unit="image", disable=not progress)
     for rows, images in _decoded(faces.images, batches, workers):

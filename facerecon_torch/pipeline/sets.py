@@ -37,7 +37,7 @@ def load_sets(data: DataSpec, landmarks: LandmarkSourceSpec, runtime: RuntimeSpe
         "test": (data.test_subjects, data.test_images),
         "shifted": (data.shifted_subjects, data.shifted_images),
     }
-    sets = {}
+    sets: dict[str, FaceSet] = {}
     for family, (subjects, images) in sizes.items():
         if not subjects or not images:
             continue

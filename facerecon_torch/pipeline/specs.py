@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from facerecon_torch.data.splits import PROTOCOLS
-from facerecon_torch.features.hog_spec import HogSpec
+from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.fitting.coefficients import FitSpec
 from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.regression.cascade import CascadeSpec
@@ -15,7 +15,6 @@ from facerecon_torch.regression.stage import DEFAULT_RHOS
 __all__ = [
     "CvSpec",
     "DataSpec",
-    "FeaturesSpec",
     "FittingSpec",
     "LandmarkSourceSpec",
     "ModelSpec",
@@ -79,21 +78,6 @@ class FittingSpec:
     fit: FitSpec = field(default_factory=FitSpec)
     crop: CropSpec = field(default_factory=CropSpec)
     select_penalties: bool = True  # choose both penalties on the training people instead of taking fit's
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeaturesSpec:
-    """What a stage sees: HOG around the projected landmarks, and their displacements (LD)."""
-
-    hog: HogSpec = field(default_factory=HogSpec)
-    blocks: Sequence[str] = ("hog", "ld")
-    contour_component: str = "normal"  # of the displacements of the contour: normal | full
-
-    def __post_init__(self) -> None:
-        if not self.blocks or any(name not in ("hog", "ld") for name in self.blocks):
-            raise ValueError(f"features.blocks must name hog, ld or both; got {list(self.blocks)}")
-        if self.contour_component not in ("normal", "full"):
-            raise ValueError(f"features.contour_component must be normal or full; got {self.contour_component!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +204,7 @@ class TrainSpecs:
     data: DataSpec
     landmarks: LandmarkSourceSpec
     fitting: FittingSpec
-    features: FeaturesSpec
+    features: JointSpec
     regression: RegressionSpec
     cascade: StagesSpec
     cv: CvSpec

@@ -2,23 +2,23 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.features.hog_spec import HogSpec
+from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.fitting.coefficients import FitSpec, LandmarkFitter
 from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.pipeline import methods
 from facerecon_torch.pipeline.artefact import FaceCascade
 from facerecon_torch.pipeline.evaluate import MethodErrors, method_errors
-from facerecon_torch.pipeline.observe import FaceObserver, block_sizes, select_columns
+from facerecon_torch.pipeline.observe import FaceObserver, Observed
 from facerecon_torch.pipeline.samples import Samples
 from facerecon_torch.regression.cascade import Cascade, CascadeSpec, StageReport, train_cascade
-from facerecon_torch.structures import Camera, FaceParameters
+from facerecon_torch.structures import FaceParameters
 
 __all__ = ["Outcome", "TrainSetup", "train_methods"]
 
@@ -33,10 +33,8 @@ class TrainSetup:
     model: FaceModel
     fit: FitSpec
     crop: CropSpec
-    hog: HogSpec
+    features: JointSpec
     cascade: CascadeSpec
-    blocks: tuple[str, ...] = ("hog", "ld")
-    contour_component: str = "normal"
     start: str = "landmark_fit"
 
 
@@ -55,7 +53,7 @@ class _Side:
 
     samples: Samples
     fitted: FaceParameters
-    camera: Camera
+    observer: FaceObserver  # of HOG and LD
     features: Float[Tensor, "n d"]  # HOG and LD at the start, shared by all methods
 
 
@@ -73,49 +71,27 @@ def train_methods(
     trained, stages = Cascade(()), list[dict[str, Any]]()
     for name in names:
         if name in methods.CASCADES:
-            blocks = setup.blocks if name == "cascade" else methods.CASCADES[name]
-            cascade, reports, answers = _train_one(setup, fitter, sides, blocks)
+            blocks = tuple(setup.features.blocks) if name == "cascade" else methods.CASCADES[name]
+            cascade, reports, answers = _train_one(setup, sides, blocks)
             if name == "cascade":
                 trained, stages = cascade, reports
         else:
             answers = _baseline(name, setup.model, sides)
         for which, answer in answers.items():
             errors[which][name] = method_errors(setup.model, answer, tests[which].truth)
-    face = FaceCascade(
-        setup.model, trained, setup.fit, setup.crop, setup.hog, setup.blocks, setup.contour_component, setup.start
-    )
+    face = FaceCascade(setup.model, trained, setup.fit, setup.crop, setup.features, setup.start)
     return Outcome(face, stages, errors)
 
 
 def _side(setup: TrainSetup, fitter: LandmarkFitter, samples: Samples) -> _Side:
     fit = fitter.fit(samples.landmarks)
-    start = _start(setup, fit.parameters)
-    observer = FaceObserver(
-        fitter,
-        setup.model.n_identity,
-        samples.landmarks,
-        fit.camera,
-        samples.bank,
-        contour_component=setup.contour_component,
-    )
-    return _Side(samples, fit.parameters, fit.camera, observer(start.flat, 0))
+    observed = Observed(samples.landmarks, fit.camera, samples.bank)
+    observer = FaceObserver(fitter, setup.model.n_identity, observed, replace(setup.features, blocks=methods.BLOCKS))
+    return _Side(samples, fit.parameters, observer, observer(_start(setup, fit.parameters).flat, 0))
 
 
 def _start(setup: TrainSetup, fitted: FaceParameters) -> FaceParameters:
     return fitted if setup.start == "landmark_fit" else methods.mean_face(setup.model, len(fitted.identity))
-
-
-def _observer(setup: TrainSetup, fitter: LandmarkFitter, side: _Side, blocks: tuple[str, ...]) -> FaceObserver:
-    return FaceObserver(
-        fitter,
-        setup.model.n_identity,
-        side.samples.landmarks,
-        side.camera,
-        side.samples.bank,
-        blocks=blocks,
-        contour_component=setup.contour_component,
-        first=select_columns(side.features, blocks, block_sizes(side.samples.bank.spec)),
-    )
 
 
 def _baseline(name: str, model: FaceModel, sides: Mapping[str, _Side]) -> dict[str, FaceParameters]:
@@ -132,10 +108,10 @@ def _baseline(name: str, model: FaceModel, sides: Mapping[str, _Side]) -> dict[s
 
 
 def _train_one(
-    setup: TrainSetup, fitter: LandmarkFitter, sides: Mapping[str, _Side], blocks: tuple[str, ...]
+    setup: TrainSetup, sides: Mapping[str, _Side], blocks: tuple[str, ...]
 ) -> tuple[Cascade, list[dict[str, Any]], dict[str, FaceParameters]]:
     train = sides["train"]
-    observers = {k: _observer(setup, fitter, side, blocks) for k, side in sides.items()}
+    observers = {k: side.observer.with_blocks(blocks, side.features) for k, side in sides.items()}
     at = {k: _start(setup, side.fitted).flat for k, side in sides.items()}
     first = next((k for k in sides if k != "train"), None)
     judge = methods.shape_error(setup.model, train.samples.truth.meshes, methods.SELECTION_VERTICES)
@@ -149,7 +125,7 @@ def _train_one(
         if report.kept:
             at.update(moved)
 
-    spec = methods.block_spec(setup.cascade, blocks, block_sizes(train.samples.bank.spec))
+    spec = methods.block_spec(setup.cascade, replace(setup.features, blocks=blocks))
     cascade, _ = train_cascade(
         observers["train"],
         at["train"],

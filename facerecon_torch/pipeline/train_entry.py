@@ -70,10 +70,8 @@ def train(specs: TrainSpecs) -> tuple[FaceCascade, dict[str, Any]]:
         model,
         specs.fitting.fit,
         specs.fitting.crop,
-        specs.features.hog,
+        specs.features,
         specs.cascade.with_regression(specs.regression),
-        tuple(specs.features.blocks),
-        specs.features.contour_component,
         specs.cascade.start,
     )
     outcomes, judged, counts = _run_folds(specs, setup, ready, phases)
