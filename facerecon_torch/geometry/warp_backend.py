@@ -30,7 +30,8 @@ def start_warp(cache: Path | None = None) -> None:
 
     Only the first call of a process can choose the folder.
     """
-    if cache is None and "WARP_CACHE_PATH" not in os.environ and "FACERECON_CACHE" in os.environ:
+    chosen_elsewhere = wp.config.kernel_cache_dir is not None or "WARP_CACHE_PATH" in os.environ
+    if cache is None and not chosen_elsewhere and "FACERECON_CACHE" in os.environ:
         cache = Path(os.environ["FACERECON_CACHE"]) / "warp"
     if cache is not None:
         wp.config.kernel_cache_dir = str(cache)

@@ -79,7 +79,7 @@ def draw_overlay(
             require_shape(name, dots, (None, 2))
             require_finite(name, dots)
             centres = dots.to(drawn)
-            _blend(drawn, _discs(centres, size + 0.8, drawn), (0.0, 0.0, 0.0), 0.55)
+            _blend(drawn, _discs(centres, 1.5 * size, drawn), (0.0, 0.0, 0.0), 0.5)
             _blend(drawn, _discs(centres, size, drawn), colour, 1.0)
     return drawn
 

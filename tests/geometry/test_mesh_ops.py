@@ -177,6 +177,15 @@ def test_first_hit_of_a_sphere(shape, backend, rng, device, dtype):
     assert (hit.triangle[missed] == -1).all()
 
 
+def test_rays_meet_triangles_from_either_side(backend):
+    corners, triangles = torch.tensor([[-9.0, -9, 4], [9, -9, 4], [0, 9, 4]]), torch.tensor([[0, 1, 2]])
+    origins = torch.tensor([[0.0, 0, 1], [0, 0, 9], [0, 0, 5]])
+    directions = torch.tensor([[0.0, 0, 1], [0, 0, -1], [0, 0, 1]])
+    hit = backend.first_hit(origins, directions, corners, triangles)
+    assert hit.triangle.tolist() == [0, 0, -1]
+    assert_close(hit.distance, torch.tensor([3.0, 5.0, torch.inf]))
+
+
 @pytest.mark.parametrize("bad", [-1, 3])
 def test_a_vertex_index_outside_the_mesh_is_refused(bad, backend):
     triangles = torch.tensor([[0, 1, bad]])

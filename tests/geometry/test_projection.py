@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facerecon_torch.geometry.projection import project, rotate_to_view
+from facerecon_torch.geometry.projection import project, project_with_depth, rotate_to_view
 from facerecon_torch.geometry.rotation import axis_angle_to_matrix
 from facerecon_torch.structures import Camera
 
@@ -42,3 +42,11 @@ def test_projection_gradcheck(rng):
 
     inputs = [t.requires_grad_() for t in (points, camera.rotation, camera.scale, camera.translation)]
     assert torch.autograd.gradcheck(through, inputs)
+
+
+def test_depth_is_in_pixels_towards_the_viewer(rng):
+    camera = _camera(rng, (3,))
+    points = torch.randn(3, 5, 3, generator=rng, dtype=torch.float64)
+    seen = project_with_depth(points, camera)
+    assert_close(seen[..., :2], project(points, camera))
+    assert_close(seen[..., 2], camera.scale[:, None] * rotate_to_view(points, camera)[..., 2])
