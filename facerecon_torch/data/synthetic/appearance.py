@@ -16,8 +16,8 @@ __all__ = ["Appearance", "Macro", "draw_appearance"]
 Colour = tuple[float, float, float]  # linear RGB reflectance
 
 _SKIN: dict[str, Colour] = {
-    "african": (0.20, 0.105, 0.062),
-    "asian": (0.55, 0.36, 0.25),
+    "african": (0.175, 0.102, 0.068),
+    "asian": (0.54, 0.365, 0.265),
     "caucasian": (0.66, 0.43, 0.335),
 }
 _HAIR: dict[str, Colour] = {

@@ -53,8 +53,8 @@ class Atlas:
     def sample(
         self, layers: Float[Tensor, "layers height width"], unrolled: Float[Tensor, "n 2"]
     ) -> Float[Tensor, "n layers"]:
-        """Bilinear values of every layer; the border is repeated outside."""
+        """Bilinear values of every layer; outside, the texture is mirrored."""
         x = unrolled[:, 0] / self.u_half
         y = 1 - 2 * (unrolled[:, 1] - self.v_low) / (self.v_high - self.v_low)
         where = torch.stack([x, y], dim=1)[None, None]
-        return grid_sample(layers[None], where, padding_mode="border", align_corners=False)[0, :, 0].mT
+        return grid_sample(layers[None], where, padding_mode="reflection", align_corners=False)[0, :, 0].mT

@@ -94,5 +94,5 @@ def paint_make_up(canvas: Canvas, look: Appearance) -> None:
     for eye, brow in zip(_EYES, (19, 24)):
         middle = marks[eye].mean(0) * 0.7 + marks[brow] * 0.3
         canvas.tint(look.eyeshadow * canvas.spot(middle, 14.0, 6.0), (0.55, 0.42, 0.48))
-    for eye, mouth in ((36, 48), (45, 54)):
-        canvas.tint(look.blush * canvas.spot(marks[eye] * 0.5 + marks[mouth] * 0.5, 16.0, 9.0), (1.02, 0.72, 0.74))
+    for corner, mouth in ((36, 48), (45, 54)):
+        canvas.tint(look.blush * canvas.spot(marks[corner] * 0.5 + marks[mouth] * 0.5, 16.0, 9.0), (1.02, 0.72, 0.74))

@@ -116,4 +116,5 @@ def _beard_area(canvas: Canvas, moustache: float, chin: float) -> Tensor:
         ),
     )
     soft = 2.2 * canvas.atlas.px_per_mm
-    return (chin * blur(jaw, soft) + moustache * blur(lip, 0.6 * soft)).clamp(0, 1)
+    neck = smooth_step(canvas.v, canvas.atlas.v_low + 1.0, canvas.atlas.v_low + 16.0)
+    return (chin * neck * blur(jaw, soft) + moustache * blur(lip, 0.6 * soft)).clamp(0, 1)

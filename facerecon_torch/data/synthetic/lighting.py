@@ -90,7 +90,7 @@ def _ordinary(generator: torch.Generator) -> Light:
     for _ in range(2):
         place = _towards(uniform(generator, -2.6, 2.6), uniform(generator, -0.3, 0.9))
         parts.append((place, 0.25 * ambient * uniform(generator) * _warmth(uniform(generator, -0.7, 0.7))))
-    level = ambient * uniform(generator, 0.35, 0.75)
+    level = ambient * uniform(generator, 0.2, 0.65)
     return _assemble(level * _warmth(other), parts, key, strength * uniform(generator, 0.5, 1.15) * _warmth(tone), half)
 
 

@@ -172,7 +172,7 @@ def _cloth(made: Materials, points: Fragments, body: Int[Tensor, "m"], wardrobe:
     x, y, z = points.reference[:, body]
     dip = torch.exp(-((x / 38.0) ** 2)) * (z > -60)
     collar = look.collar - 128.0 - 24.0 * dip + 18.0 * smooth_step(z, -70.0, -120.0)
-    clothed = y < collar
+    clothed: Tensor = y < collar
     x, y, collar, rows = x[clothed], y[clothed], collar[clothed], body[clothed]
     pattern = (torch.sin(0.28 * x + 0.1 * y) * 0.5 + 0.5) * look.stripes
     folds = 1 + 0.12 * torch.sin(0.11 * x + 0.05 * y + 1.3 * torch.sin(0.06 * y))

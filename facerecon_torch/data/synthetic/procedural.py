@@ -11,7 +11,8 @@ __all__ = ["between", "fractal_field", "smooth_field", "smooth_step", "uniform",
 def unit(vectors: Float[Tensor, "3 n"]) -> Float[Tensor, "3 n"]:
     """Planar vectors scaled to length 1 (zero stays zero); several times faster than a norm over the first axis."""
     x, y, z = vectors
-    return vectors * (x * x + y * y + z * z).clamp_min(1e-24).rsqrt()
+    scaled: Tensor = vectors * (x * x + y * y + z * z).clamp_min(1e-24).rsqrt()
+    return scaled
 
 
 def smooth_step(value: Tensor, low: float, high: float) -> Tensor:
@@ -42,7 +43,7 @@ def fractal_field(
         total += weight * smooth_field(height, width, fine * height / width, fine, generator)
         energy += weight**2
         weight *= fall
-    return total * energy**-0.5
+    return total.mul_(energy**-0.5)
 
 
 def uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:

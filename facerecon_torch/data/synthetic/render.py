@@ -70,7 +70,7 @@ def _widen(vertices: Float[Tensor, "s 3"], reference: Float[Tensor, "s 3"]) -> F
     beyond = (reference[:, 0].abs() - 140.0).clamp_min(0) * smooth_step(reference[:, 1], -110.0, -150.0)
     below = (-200.0 - reference[:, 1]).clamp_min(0)
     pull = torch.stack(
-        [1.6 * beyond * reference[:, 0].sign(), -0.9 * beyond - 2.5 * below, torch.zeros_like(below)], dim=1
+        [2.2 * beyond * reference[:, 0].sign(), -1.1 * beyond - 2.5 * below, torch.zeros_like(below)], dim=1
     )
     return vertices + pull
 
