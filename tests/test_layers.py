@@ -114,7 +114,5 @@ def test_relative_and_nested_imports_are_seen(monkeypatch, tmp_path):
     monkeypatch.setattr(f"{__name__}._ROOT", tmp_path)
     path = tmp_path / _PACKAGE / "model" / "deep" / "file.py"
     path.parent.mkdir(parents=True)
-    path.write_text(
-        "from ...fitting import camera\ndef f():\n    import facerecon_torch.data.splits\nimport torch\n"
-    )
+    path.write_text("from ...fitting import camera\ndef f():\n    import facerecon_torch.data.splits\nimport torch\n")
     assert sorted(_imports(path)) == ["facerecon_torch.data.splits", "facerecon_torch.fitting"]

@@ -26,9 +26,7 @@ _VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963
 _KINDS = {1: "SCALAR", 2: "VEC2", 3: "VEC3"}
 
 
-def save_glb(
-    mesh: Mesh, path: str | os.PathLike[str], *, normals: bool = True, colours: Tensor | None = None
-) -> Path:
+def save_glb(mesh: Mesh, path: str | os.PathLike[str], *, normals: bool = True, colours: Tensor | None = None) -> Path:
     """Write one mesh, drawn from both sides, in metres; `colours` are sRGB [V, 3] in [0, 1].
 
     Returns the path. Raises ValueError for a mesh that cannot be written (see `mesh_arrays`) or another

@@ -15,9 +15,7 @@ from facerecon_torch.structures import Mesh
 __all__ = ["save_obj"]
 
 
-def save_obj(
-    mesh: Mesh, path: str | os.PathLike[str], *, normals: bool = True, colours: Tensor | None = None
-) -> Path:
+def save_obj(mesh: Mesh, path: str | os.PathLike[str], *, normals: bool = True, colours: Tensor | None = None) -> Path:
     """Write vertices in mm with 5 decimals, indices from 1, uv with v upwards, sRGB `colours` [V, 3] after x
     y z.
 

@@ -71,9 +71,7 @@ class FaceRecord:
             "score": float(self.score),
             "alpha": _list(self.parameters.identity),
             "beta": _list(self.parameters.expression),
-            "expression_weights": dict(
-                zip(self.expression_names, _list(self.expression_weights), strict=True)
-            ),
+            "expression_weights": dict(zip(self.expression_names, _list(self.expression_weights), strict=True)),
             "camera": {
                 "rotation": _list(self.camera.rotation.reshape(9)),
                 "scale": float(self.camera.scale),

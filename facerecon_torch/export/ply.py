@@ -13,9 +13,7 @@ from facerecon_torch.structures import Mesh
 __all__ = ["save_ply"]
 
 
-def save_ply(
-    mesh: Mesh, path: str | os.PathLike[str], *, normals: bool = True, colours: Tensor | None = None
-) -> Path:
+def save_ply(mesh: Mesh, path: str | os.PathLike[str], *, normals: bool = True, colours: Tensor | None = None) -> Path:
     """Write float32 x y z in mm, with nx ny nz, s t (v upwards) and 8-bit sRGB red green blue where they are
     given.
 

@@ -21,16 +21,12 @@ def _unit(vectors: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 3"]:
     return torch.where(empty, 0.0, vectors / torch.where(empty, torch.ones_like(squared), squared).sqrt())
 
 
-def triangle_normals(
-    vertices: Float[Tensor, "*b V 3"], triangles: Int[Tensor, "T 3"]
-) -> Float[Tensor, "*b T 3"]:
+def triangle_normals(vertices: Float[Tensor, "*b V 3"], triangles: Int[Tensor, "T 3"]) -> Float[Tensor, "*b T 3"]:
     """Unit normal of every triangle; zero for a triangle without area."""
     return _unit(_crosses(vertices, triangles))
 
 
-def vertex_normals(
-    vertices: Float[Tensor, "*b V 3"], triangles: Int[Tensor, "T 3"]
-) -> Float[Tensor, "*b V 3"]:
+def vertex_normals(vertices: Float[Tensor, "*b V 3"], triangles: Int[Tensor, "T 3"]) -> Float[Tensor, "*b V 3"]:
     """Unit sum of the normals of the triangles around each vertex, weighted by area; zero for a vertex
     without any."""
     crosses = _crosses(vertices, triangles)

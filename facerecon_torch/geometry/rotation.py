@@ -48,9 +48,7 @@ def _matrix_to_quaternion(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 
     m00, m11, m22 = matrix.diagonal(dim1=-2, dim2=-1).unbind(-1)
     difference = [matrix[..., j, i] - matrix[..., i, j] for i, j in ((1, 2), (2, 0), (0, 1))]
     total = [matrix[..., j, i] + matrix[..., i, j] for i, j in ((1, 2), (2, 0), (0, 1))]
-    squares = torch.stack(
-        [1 + m00 + m11 + m22, 1 + m00 - m11 - m22, 1 - m00 + m11 - m22, 1 - m00 - m11 + m22], -1
-    )
+    squares = torch.stack([1 + m00 + m11 + m22, 1 + m00 - m11 - m22, 1 - m00 + m11 - m22, 1 - m00 - m11 + m22], -1)
     rows = [
         [squares[..., 0], difference[0], difference[1], difference[2]],
         [difference[0], squares[..., 1], total[2], total[1]],
@@ -67,9 +65,7 @@ def euler_to_matrix(
     yaw: Float[Tensor, "*b"], pitch: Float[Tensor, "*b"], roll: Float[Tensor, "*b"]
 ) -> Float[Tensor, "*b 3 3"]:
     """R = Rz(roll) Rx(pitch) Ry(yaw), signs as in the module's description."""
-    sin_y, cos_y, sin_p, cos_p, sin_r, cos_r = (
-        f(a) for a in (yaw, pitch, roll) for f in (torch.sin, torch.cos)
-    )
+    sin_y, cos_y, sin_p, cos_p, sin_r, cos_r = (f(a) for a in (yaw, pitch, roll) for f in (torch.sin, torch.cos))
     upper = torch.stack([cos_y, torch.zeros_like(cos_y), sin_y], -1)
     middle = torch.stack([-sin_p * sin_y, cos_p, sin_p * cos_y], -1)
     lower = torch.stack([-cos_p * sin_y, -sin_p, cos_p * cos_y], -1)
@@ -87,9 +83,7 @@ def matrix_to_euler(
     zero, one = torch.zeros_like(level), torch.ones_like(level)
     cos_p = torch.where(locked, one, level).sqrt()
     pitch = torch.atan2(-matrix[..., 2, 1], torch.where(locked, zero, cos_p))
-    yaw = torch.atan2(
-        torch.where(locked, zero, -matrix[..., 2, 0]), torch.where(locked, one, matrix[..., 2, 2])
-    )
+    yaw = torch.atan2(torch.where(locked, zero, -matrix[..., 2, 0]), torch.where(locked, one, matrix[..., 2, 2]))
     roll = torch.atan2(
         torch.where(locked, matrix[..., 1, 0], -matrix[..., 0, 1]),
         torch.where(locked, matrix[..., 0, 0], matrix[..., 1, 1]),

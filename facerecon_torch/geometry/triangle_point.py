@@ -7,9 +7,7 @@ from torch import Tensor
 __all__ = ["nearest_in_triangle"]
 
 
-def nearest_in_triangle(
-    points: Float[Tensor, "*b n 3"], corners: Float[Tensor, "*b n 3 3"]
-) -> Float[Tensor, "*b n 3"]:
+def nearest_in_triangle(points: Float[Tensor, "*b n 3"], corners: Float[Tensor, "*b n 3 3"]) -> Float[Tensor, "*b n 3"]:
     """Barycentric weights of the point of triangle i nearest to point i; differentiable almost everywhere.
 
     The candidates are the foot of the perpendicular, where it falls inside, and the nearest point of each

@@ -88,9 +88,7 @@ class WarpBackend:
         shape = (*batch, height, width)
         return Raster(buffer.reshape(shape), weights.reshape(*shape, 3), depth.reshape(shape))
 
-    def _draw(
-        self, points: Tensor, triangles: Tensor, buffer: Tensor, weights: Tensor, depth: Tensor
-    ) -> None:
+    def _draw(self, points: Tensor, triangles: Tensor, buffer: Tensor, weights: Tensor, depth: Tensor) -> None:
         """Z-buffer into `buffer`, then triangle indices into it, and `weights` and `depth` of every pixel."""
         device, (_, height, width) = buffer.device, buffer.shape
         single = weights.dtype == torch.float32

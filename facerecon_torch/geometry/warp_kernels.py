@@ -46,9 +46,7 @@ def _edge(a: wp.vec3d, b: wp.vec3d, i: wp.int32, j: wp.int32, x: wp.float64, y: 
 @wp.func
 @no_type_check
 def _weights(a: wp.vec3d, b: wp.vec3d, c: wp.vec3d, t: wp.vec3i, x: wp.float64, y: wp.float64) -> wp.vec3d:
-    return wp.vec3d(
-        _edge(b, c, t[1], t[2], x, y), _edge(c, a, t[2], t[0], x, y), _edge(a, b, t[0], t[1], x, y)
-    )
+    return wp.vec3d(_edge(b, c, t[1], t[2], x, y), _edge(c, a, t[2], t[0], x, y), _edge(a, b, t[0], t[1], x, y))
 
 
 @wp.kernel

@@ -60,9 +60,7 @@ def paired_bootstrap(
         raise ValueError(f"statistic must be difference or ratio; got {statistic!r}")
     if statistic == "difference":
         if a.shape != b.shape:
-            raise ValueError(
-                f"a and b must have one value per image; got {tuple(a.shape)} and {tuple(b.shape)}"
-            )
+            raise ValueError(f"a and b must have one value per image; got {tuple(a.shape)} and {tuple(b.shape)}")
         return subject_interval(a.double() - b.double(), subjects, generator, draws, level=level)
     return _bootstrap(_subject_sums(subjects, a, b), draws, generator, level)
 
@@ -81,9 +79,7 @@ def _subject_sums(subjects: Tensor, *columns: Tensor) -> Float[Tensor, "subjects
     return torch.zeros(int(rows.max()) + 1, 2, dtype=torch.float64).index_add_(0, rows, values)
 
 
-def _bootstrap(
-    sums: Float[Tensor, "subjects 2"], draws: int, generator: torch.Generator, level: float
-) -> Interval:
+def _bootstrap(sums: Float[Tensor, "subjects 2"], draws: int, generator: torch.Generator, level: float) -> Interval:
     if draws < 1:
         raise ValueError(f"draws must be at least 1; got {draws}")
     if not 0 < level < 1:
@@ -98,9 +94,7 @@ def _bootstrap(
     return Interval(mean, low, high)
 
 
-def _resamples(
-    subjects: int, draws: int, generator: torch.Generator
-) -> Iterator[Float[Tensor, "some subjects"]]:
+def _resamples(subjects: int, draws: int, generator: torch.Generator) -> Iterator[Float[Tensor, "some subjects"]]:
     """How often each subject appears in each resample."""
     step = max(1, _CHUNK // subjects)
     for start in range(0, draws, step):

@@ -82,9 +82,7 @@ def scan_to_mesh(
     """
     mask = face_mask(scan, scan_landmarks)
     if not bool(mask.any()):
-        raise ValueError(
-            f"no point of the scan ({len(scan)}) lies within the face's sphere around its landmarks"
-        )
+        raise ValueError(f"no point of the scan ({len(scan)}) lies within the face's sphere around its landmarks")
     solve = align_similarity if scale else align_rigid
     start = solve(landmarks.double(), scan_landmarks.double())
     fit = _Refinement(scan[mask].double(), vertices.double(), triangles, scale, backend or get_backend())
@@ -143,9 +141,7 @@ class _Refinement:
             columns.append((arm * along).sum(-1, keepdim=True))
         design = torch.cat(columns, -1)
         normal = design.mT @ design
-        damping = (
-            1e-9 * normal.diagonal().mean() * torch.eye(len(normal), dtype=normal.dtype, device=normal.device)
-        )
+        damping = 1e-9 * normal.diagonal().mean() * torch.eye(len(normal), dtype=normal.dtype, device=normal.device)
         step = torch.linalg.solve(normal + damping, design.mT @ (gap * along).sum(-1))
         turn = axis_angle_to_matrix(step[:3])
         grow = 1 + step[6] if self.scale else torch.ones_like(placed.scale)

@@ -13,9 +13,7 @@ from facerecon_torch.geometry.normals import vertex_normals
 
 __all__ = ["OverlaySpec", "draw_overlay"]
 
-_SUPERSAMPLED_PX = (
-    2_000_000  # largest mesh area, in px of the photograph, that is drawn finer than the photograph
-)
+_SUPERSAMPLED_PX = 2_000_000  # largest mesh area, in px of the photograph, that is drawn finer than the photograph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +34,7 @@ class OverlaySpec:
         if not (0 <= self.opacity <= 1 and 0 <= self.ambient <= 1):
             raise ValueError(f"opacity and ambient must lie in [0, 1]; got {self.opacity} and {self.ambient}")
         if self.supersample < 1 or not self.dot > 0:
-            raise ValueError(
-                f"supersample must be at least 1 and dot positive; got {self.supersample} and {self.dot}"
-            )
+            raise ValueError(f"supersample must be at least 1 and dot positive; got {self.supersample} and {self.dot}")
 
 
 def draw_overlay(
@@ -123,9 +119,7 @@ def _blend_mesh(
     window += spec.opacity * (shaded * colour - cover * window)
 
 
-def _shades(
-    points: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"], spec: OverlaySpec
-) -> Float[Tensor, "V"]:
+def _shades(points: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"], spec: OverlaySpec) -> Float[Tensor, "V"]:
     """Ambient light and Lambert's cosine at the vertices."""
     upright = points * points.new_tensor([1.0, -1.0, 1.0])  # the viewer's axes: +y up
     lamp = normalize(points.new_tensor(spec.light), dim=0)
@@ -133,9 +127,7 @@ def _shades(
     return spec.ambient + (1 - spec.ambient) * cosine
 
 
-def _discs(
-    centres: Float[Tensor, "n 2"], radius: float, image: Float[Tensor, "3 H W"]
-) -> Float[Tensor, "H W"]:
+def _discs(centres: Float[Tensor, "n 2"], radius: float, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "H W"]:
     """Share of every pixel that the discs cover, to first order in the distance from the rim."""
     height, width = image.shape[1:]
     reach = int(radius) + 2
@@ -143,9 +135,7 @@ def _discs(
     offsets = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).reshape(-1, 2)
     pixels = centres.round().long()[:, None] + offsets
     distance = torch.linalg.vector_norm(pixels.to(centres) - centres[:, None], dim=-1)
-    inside: Bool[Tensor, "n cells"] = (
-        (pixels >= 0).all(-1) & (pixels[..., 0] < width) & (pixels[..., 1] < height)
-    )
+    inside: Bool[Tensor, "n cells"] = (pixels >= 0).all(-1) & (pixels[..., 0] < width) & (pixels[..., 1] < height)
     cover = (radius + 0.5 - distance).clamp(0, 1)[inside]
     index = (pixels[..., 1] * width + pixels[..., 0])[inside]
     return image.new_zeros(height * width).scatter_reduce(0, index, cover, "amax").reshape(height, width)

@@ -21,9 +21,7 @@ def suffix(request):
 
 def _mesh(rng, dtype=torch.float32):
     ball = trimesh.creation.icosphere(subdivisions=2, radius=80)
-    vertices = torch.as_tensor(ball.vertices.copy(), dtype=dtype) + torch.tensor(
-        [0.0, 12.5, 3.0], dtype=dtype
-    )
+    vertices = torch.as_tensor(ball.vertices.copy(), dtype=dtype) + torch.tensor([0.0, 12.5, 3.0], dtype=dtype)
     uv = torch.rand(len(vertices), 2, generator=rng, dtype=torch.float64).to(dtype)
     return Mesh(vertices, torch.as_tensor(ball.faces.copy()), uv)
 
@@ -74,9 +72,7 @@ def test_geometry_survives_every_combination(suffix, with_normals, with_uv, with
     read = _read(path)
     unit = 1000 if suffix == ".glb" else 1
     np.testing.assert_array_equal(read.faces, mesh.triangles.numpy())
-    np.testing.assert_allclose(
-        read.vertices * unit, mesh.vertices.numpy(), atol=1e-5 if suffix == ".obj" else 1e-4
-    )
+    np.testing.assert_allclose(read.vertices * unit, mesh.vertices.numpy(), atol=1e-5 if suffix == ".obj" else 1e-4)
     assert read.volume > 0
 
 
@@ -86,9 +82,7 @@ def test_normals_uv_and_colours_come_back(suffix, dtype, rng, tmp_path):
     colours = torch.rand(len(mesh.vertices), 3, generator=rng).to(dtype)
     path = tmp_path / f"face{suffix}"
     WRITERS[suffix](mesh, path, colours=colours)
-    outwards = torch.nn.functional.normalize(
-        mesh.vertices - torch.tensor([0.0, 12.5, 3.0], dtype=dtype), dim=-1
-    )
+    outwards = torch.nn.functional.normalize(mesh.vertices - torch.tensor([0.0, 12.5, 3.0], dtype=dtype), dim=-1)
     read = _read(path)
     np.testing.assert_allclose(read.vertex_normals, outwards.numpy(), atol=0.02)
     if suffix == ".glb":

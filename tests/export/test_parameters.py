@@ -64,9 +64,7 @@ def test_a_run_without_faces_has_the_same_columns(names, rng, tmp_path):
 
 def test_other_expressions_are_refused_and_leave_no_file(rng, tmp_path):
     with pytest.raises(ValueError, match=r"x\.png, face 3"):
-        save_parameters_parquet(
-            [_record(rng, "x.png", 3)], tmp_path / "a.parquet", expression_names=["jawOpen"]
-        )
+        save_parameters_parquet([_record(rng, "x.png", 3)], tmp_path / "a.parquet", expression_names=["jawOpen"])
     with pytest.raises(ValueError, match=r"end in \.parquet"):
         save_parameters_parquet([], tmp_path / "a.csv", expression_names=NAMES)
     with pytest.raises(ValueError, match=r"end in \.json"):

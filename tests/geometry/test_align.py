@@ -10,9 +10,7 @@ def _moved(rng, shape, n=12, scale=True):
     source = 50 * torch.randn(*shape, n, 3, generator=rng, dtype=torch.float64)
     rotation = axis_angle_to_matrix(2 * torch.randn(*shape, 3, generator=rng, dtype=torch.float64))
     shift = 100 * torch.randn(*shape, 3, generator=rng, dtype=torch.float64)
-    factor = (
-        torch.rand(shape, generator=rng, dtype=torch.float64) + 0.5 if scale else torch.ones(shape).double()
-    )
+    factor = torch.rand(shape, generator=rng, dtype=torch.float64) + 0.5 if scale else torch.ones(shape).double()
     target = factor[..., None, None] * source @ rotation.mT + shift[..., None, :]
     return source, target, factor, rotation, shift
 

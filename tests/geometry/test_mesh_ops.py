@@ -17,9 +17,7 @@ def backend(request):
 
 
 def _soup(rng, shape=(), triangles=14, size=24.0):
-    points = (
-        torch.rand(*shape, 3 * triangles, 3, generator=rng, dtype=torch.float64) * size * 1.4 - 0.2 * size
-    )
+    points = torch.rand(*shape, 3 * triangles, 3, generator=rng, dtype=torch.float64) * size * 1.4 - 0.2 * size
     return points, torch.arange(3 * triangles).reshape(-1, 3)
 
 
@@ -29,10 +27,7 @@ def test_raster_equals_brute_force(shape, backend, rng, device, dtype):
     raster = backend.rasterise(points.to(device, dtype), triangles.to(device), 20, 24)
     assert raster.triangle.shape == (*shape, 20, 24)
     assert raster.depth.dtype == raster.barycentric.dtype == dtype
-    rows = [
-        i.reshape(-1, *i.shape[len(shape) :])
-        for i in (points, raster.triangle, raster.barycentric, raster.depth)
-    ]
+    rows = [i.reshape(-1, *i.shape[len(shape) :]) for i in (points, raster.triangle, raster.barycentric, raster.depth)]
     for corners, index, weights, depth in zip(*rows, strict=True):
         expected = mesh_loops.rasterise(corners.numpy(), triangles.numpy(), 20, 24)
         assert (index.cpu().numpy() == expected[0]).all()
@@ -59,9 +54,7 @@ def test_both_sides_are_drawn_and_the_nearer_wins(backend):
 
 
 def test_neighbours_leave_no_gap(backend, rng, dtype):
-    grid = torch.stack(torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij"), -1).reshape(
-        -1, 2
-    )
+    grid = torch.stack(torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij"), -1).reshape(-1, 2)
     points = torch.cat([grid * 1.7 - 3, torch.zeros(1600, 1)], -1).double()
     points[:, :2] += 0.6 * torch.rand(1600, 2, generator=rng, dtype=torch.float64)
     cell = (torch.arange(39)[:, None] * 40 + torch.arange(39)).reshape(-1, 1)
@@ -79,9 +72,7 @@ def test_one_answer_per_pixel_does_not_depend_on_the_batch(backend, rng):
 
 
 def test_broken_triangles_are_left_out(backend):
-    points = torch.tensor(
-        [[0.0, 0, 0], [9, 0, 0], [0, 9, 0], [torch.nan, 1, 1], [1e20, -1e20, 4], [torch.inf, 0, 0]]
-    )
+    points = torch.tensor([[0.0, 0, 0], [9, 0, 0], [0, 9, 0], [torch.nan, 1, 1], [1e20, -1e20, 4], [torch.inf, 0, 0]])
     triangles = torch.tensor([[0, 1, 3], [0, 1, 5], [0, 0, 1], [0, 1, 2]])
     raster = backend.rasterise(points, triangles, 3, 3)
     assert (raster.triangle == 3).all()
@@ -114,12 +105,8 @@ def test_closest_point_equals_brute_force(shape, backend, rng, device, dtype):
     corners = torch.stack(
         [vertices.reshape(-1, *vertices.shape[-2:])[i][triangles] for i in range(max(1, len(flat[0])))]
     )
-    picked = corners.gather(
-        1, found.triangle.cpu().reshape(len(corners), -1)[..., None, None].expand(-1, -1, 3, 3)
-    )
-    rebuilt = (found.barycentric.cpu().double().reshape(len(corners), -1, 3)[..., None, :] @ picked).squeeze(
-        -2
-    )
+    picked = corners.gather(1, found.triangle.cpu().reshape(len(corners), -1)[..., None, None].expand(-1, -1, 3, 3))
+    rebuilt = (found.barycentric.cpu().double().reshape(len(corners), -1, 3)[..., None, :] @ picked).squeeze(-2)
     np.testing.assert_allclose(rebuilt.numpy(), flat[3], atol=10 * tolerance)
 
 
@@ -132,9 +119,7 @@ def test_distance_far_from_the_origin_keeps_the_dtype(backend):
 
 
 def test_closest_point_without_triangles(backend):
-    found = backend.closest_point(
-        torch.zeros(2, 4, 3), torch.zeros(2, 5, 3), torch.zeros(0, 3, dtype=torch.long)
-    )
+    found = backend.closest_point(torch.zeros(2, 4, 3), torch.zeros(2, 5, 3), torch.zeros(0, 3, dtype=torch.long))
     assert torch.isinf(found.distance).all()
     assert (found.triangle == -1).all()
 

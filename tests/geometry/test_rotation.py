@@ -14,18 +14,14 @@ from facerecon_torch.geometry.rotation import (
 
 
 def _vectors(rng, shape, longest):
-    direction = torch.nn.functional.normalize(
-        torch.randn(*shape, 3, generator=rng, dtype=torch.float64), dim=-1
-    )
+    direction = torch.nn.functional.normalize(torch.randn(*shape, 3, generator=rng, dtype=torch.float64), dim=-1)
     return direction * longest * torch.rand(*shape, 1, generator=rng, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (2, 3)])
 def test_axis_angle_agrees_with_scipy(shape, rng, device, dtype, tolerance):
     vector = _vectors(rng, shape, 6.0)
-    expected = torch.from_numpy(Rotation.from_rotvec(vector.reshape(-1, 3).numpy()).as_matrix()).reshape(
-        *shape, 3, 3
-    )
+    expected = torch.from_numpy(Rotation.from_rotvec(vector.reshape(-1, 3).numpy()).as_matrix()).reshape(*shape, 3, 3)
     matrix = axis_angle_to_matrix(vector.to(device, dtype))
     assert matrix.dtype == dtype
     assert_close(matrix.cpu().double(), expected, atol=tolerance, rtol=0)
@@ -33,9 +29,7 @@ def test_axis_angle_agrees_with_scipy(shape, rng, device, dtype, tolerance):
 
 @pytest.mark.parametrize("angle", [0.0, 1e-12, 1e-6, 1e-3, 1e-2, 1.0, 3.0, math.pi - 1e-6, math.pi - 1e-12])
 def test_round_trip_from_zero_to_pi(angle, rng):
-    vector = (
-        torch.nn.functional.normalize(torch.randn(50, 3, generator=rng, dtype=torch.float64), dim=-1) * angle
-    )
+    vector = torch.nn.functional.normalize(torch.randn(50, 3, generator=rng, dtype=torch.float64), dim=-1) * angle
     assert_close(matrix_to_axis_angle(axis_angle_to_matrix(vector)), vector, atol=1e-9, rtol=0)
 
 
@@ -85,11 +79,7 @@ def test_euler_signs(angles, point, moved):
 def test_euler_order_is_roll_pitch_yaw(rng):
     yaw, pitch, roll = torch.randn(3, 5, generator=rng, dtype=torch.float64)
     zero = torch.zeros_like(yaw)
-    product = (
-        euler_to_matrix(zero, zero, roll)
-        @ euler_to_matrix(zero, pitch, zero)
-        @ euler_to_matrix(yaw, zero, zero)
-    )
+    product = euler_to_matrix(zero, zero, roll) @ euler_to_matrix(zero, pitch, zero) @ euler_to_matrix(yaw, zero, zero)
     assert_close(euler_to_matrix(yaw, pitch, roll), product)
 
 

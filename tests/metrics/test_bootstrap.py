@@ -70,9 +70,7 @@ def test_unequal_image_counts_weigh_images(rng):
 
 def test_the_generator_decides(rng):
     values, subjects = _people(rng, subjects=10)
-    draw = [
-        subject_interval(values, subjects, torch.Generator().manual_seed(s), draws=100) for s in (1, 1, 2)
-    ]
+    draw = [subject_interval(values, subjects, torch.Generator().manual_seed(s), draws=100) for s in (1, 1, 2)]
     assert draw[0] == draw[1]
     assert draw[0] != draw[2]
 

@@ -7,9 +7,7 @@ from facerecon_torch.metrics.ced import area_under_ced, cumulative_error
 
 def test_shares_include_the_threshold_and_count_nan_as_failure():
     errors = torch.tensor([1.0, 2.0, 3.0, torch.nan])
-    assert_close(
-        cumulative_error(errors, torch.tensor([0.5, 1.0, 2.5, 9.0])), torch.tensor([0.0, 0.25, 0.5, 0.75])
-    )
+    assert_close(cumulative_error(errors, torch.tensor([0.5, 1.0, 2.5, 9.0])), torch.tensor([0.0, 0.25, 0.5, 0.75]))
 
 
 def test_area_is_the_integral_of_the_curve(rng):

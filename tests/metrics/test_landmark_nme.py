@@ -37,9 +37,7 @@ def test_yaw_table_weighs_bins_not_images():
     assert table.counts == (3, 2, 2)
     assert_close(table.bins, torch.tensor([2.0, 5.0, 9.0]))
     assert table.mean == pytest.approx(16 / 3)
-    assert table.deviation == pytest.approx(
-        math.sqrt(((2 - 16 / 3) ** 2 + (1 / 3) ** 2 + (9 - 16 / 3) ** 2) / 3)
-    )
+    assert table.deviation == pytest.approx(math.sqrt(((2 - 16 / 3) ** 2 + (1 / 3) ** 2 + (9 - 16 / 3) ** 2) / 3))
 
 
 def test_an_empty_bin_is_not_hidden():

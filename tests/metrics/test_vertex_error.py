@@ -18,9 +18,7 @@ def test_equations_14_and_15_by_hand(shape, rng, device, dtype, tolerance):
     estimate, truth = _faces(rng, shape)
     error = vertex_errors(estimate.to(device, dtype), truth.to(device, dtype))
     assert error.mae.dtype == dtype
-    flat = zip(
-        estimate.reshape(-1, 30, 3), truth.reshape(-1, 30, 3), error.mae.reshape(-1), error.rmse_z.reshape(-1)
-    )
+    flat = zip(estimate.reshape(-1, 30, 3), truth.reshape(-1, 30, 3), error.mae.reshape(-1), error.rmse_z.reshape(-1))
     for a, b, mae, rmse in flat:
         distances = [math.dist(p, q) for p, q in zip(a.tolist(), b.tolist(), strict=True)]
         depth = [(p[2] - q[2]) ** 2 for p, q in zip(a.tolist(), b.tolist(), strict=True)]

@@ -21,9 +21,7 @@ def rasterise(points: np.ndarray, triangles: np.ndarray, height: int, width: int
     return index, weights, depth
 
 
-def closest_point(
-    points: np.ndarray, vertices: np.ndarray, triangles: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def closest_point(points: np.ndarray, vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Best of all corners, all feet on edges and all feet on planes."""
     best_distance = np.full(len(points), np.inf)
     best_point = np.zeros_like(points)
