@@ -1,13 +1,14 @@
 """What one HOG descriptor is: its variant, its geometry in crop pixels and how it is evaluated."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
 
-__all__ = ["Evaluation", "HogSpec", "Variant", "Vote"]
+__all__ = ["HogSpec"]
 
-Variant = Literal["uoctti", "dalal"]
-Vote = Literal["hard", "linear"]
-Evaluation = Literal["patch", "patch_halo", "dense"]
+_CHOICES = {
+    "variant": ("uoctti", "dalal"),
+    "vote": ("hard", "linear"),
+    "evaluation": ("patch", "patch_halo", "dense"),
+}
 
 _HALF_TURN_BINS = 9
 
@@ -23,20 +24,18 @@ class HogSpec:
     Raises ValueError for an unknown choice or a geometry that does not divide.
     """
 
-    variant: Variant = "uoctti"
+    variant: str = "uoctti"  # uoctti: 31 channels a cell; dalal: 2x2 blocks of 9 bins
     patch_px: int = 64
     cell_px: int = 16
-    vote: Vote = "linear"
+    vote: str = "linear"  # hard: for one orientation; linear: shared between two
     colour: bool = True  # per pixel the channel of largest gradient; False: grey
-    evaluation: Evaluation = "dense"
+    evaluation: str = "dense"  # patch: on its own; patch_halo: knows its surroundings; dense: from maps
     stride: int = 4  # px between the nodes of dense maps
 
     def __post_init__(self) -> None:
-        for name, kind in (("variant", Variant), ("vote", Vote), ("evaluation", Evaluation)):
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"HogSpec.{name} must be one of {', '.join(get_args(kind))}; got {getattr(self, name)!r}"
-                )
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"HogSpec.{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}")
         for name in ("patch_px", "cell_px", "stride"):
             _require_count(name, getattr(self, name))
         if self.patch_px % self.cell_px:
@@ -69,6 +68,6 @@ class HogSpec:
         return (self.cells - 1) ** 2 * 4 * _HALF_TURN_BINS
 
 
-def _require_count(name: str, value: Any) -> None:
+def _require_count(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"HogSpec.{name} must be an integer of at least 1; got {value!r}")

@@ -1,5 +1,6 @@
 """How much is worked on at once."""
 
+import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
@@ -22,4 +23,4 @@ def numbers_per_pixel(spec: HogSpec) -> int:
 def split_by_bytes(rows: Shaped[Tensor, "n *rest"], bytes_per_row: int) -> tuple[Shaped[Tensor, "m *rest"], ...]:
     """Groups of rows whose intermediate results stay within the device's budget, each of at least one row."""
     budget = _CPU_BYTES if rows.device.type == "cpu" else _GPU_BYTES
-    return rows.split(max(1, budget // bytes_per_row))
+    return torch.split(rows, max(1, budget // bytes_per_row))
