@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/python -m facerecon_torch.pipeline.demo outputs/demo
+	$(BIN)/python -m facerecon_torch.demo outputs/demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m 'not slow' --durations=10 $(PYTEST_FLAGS)

@@ -1,6 +1,6 @@
 """`make demo`: trains a small cascade on synthetic people, then reconstructs a photograph with the shipped one.
 
-python -m facerecon_torch.pipeline.demo FOLDER
+python -m facerecon_torch.demo FOLDER
 """
 
 import logging
@@ -17,7 +17,7 @@ from facerecon_torch.landmarks.detector import build_detector
 __all__ = ["demo"]
 
 _log = logging.getLogger(__name__)
-_STORED = Path(__file__).resolve().parents[1] / "assets" / "demo"
+_STORED = Path(__file__).resolve().parent / "assets" / "demo"
 _PRODUCTS = (
     "report.json",
     "cascade.safetensors",
@@ -76,7 +76,7 @@ def demo(folder: Path) -> int:
 def main(arguments: Sequence[str]) -> int:
     """The module as a command."""
     if len(arguments) != 1:
-        sys.stderr.write("usage: python -m facerecon_torch.pipeline.demo FOLDER\n")
+        sys.stderr.write("usage: python -m facerecon_torch.demo FOLDER\n")
         return 2
     return demo(Path(arguments[0]))
 
