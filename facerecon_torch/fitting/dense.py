@@ -27,7 +27,7 @@ class DenseSpec:
     """How meshes are fitted. Penalties in mm^2 weigh against the mean squared distance over the vertices:
     the default gives a weight one standard deviation from its mean the price of 0.01 mm RMS."""
 
-    rounds: int = 10  # expression, then identity; a linear model needs no rounds
+    rounds: int = 20  # expression, then identity; a linear model needs no rounds
     identity_penalty: float = 1e-4  # lambda_1, mm^2
     expression_penalty: float = 1e-4  # lambda_2, mm^2
     chunk: int = 256  # meshes solved together: bounds memory, changes no result

@@ -5,15 +5,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facerecon_torch.fitting.contour import ContourLines, ContourSpec, build_contour_lines, march_contour
+from facerecon_torch.landmarks.scheme import N_INNER
 from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.model.topology import N_CONTOUR, N_LANDMARKS
 from facerecon_torch.structures import Camera
 
-__all__ = ["CONTOURS", "N_INNER", "LandmarkRows"]
+__all__ = ["CONTOURS", "LandmarkRows"]
 
 CONTOURS = ("fixed", "marching")
-
-N_INNER = N_LANDMARKS - N_CONTOUR
 
 
 class LandmarkRows:
@@ -57,9 +56,12 @@ class LandmarkRows:
             return values
         contour = self._candidates.expand(*slots.shape, -1).gather(-1, slots[..., None])[..., 0]
         rows = torch.cat([self._inner.expand(*slots.shape[:-1], -1), contour], dim=-1)
-        rest = values.shape[slots.ndim :]
-        index = rows.reshape(*rows.shape, *(1 for _ in rest)).expand(*rows.shape, *rest)
-        return values.gather(slots.ndim - 1, index)
+        # Whole rows by their place in the flattened batch: several times faster than a gather of single numbers.
+        batch, n_rows = values.shape[: slots.ndim - 1], values.shape[slots.ndim - 1]
+        first = n_rows * torch.arange(batch.numel(), device=rows.device)
+        places = rows.reshape(-1, N_LANDMARKS) + first[:, None]
+        flat = values.flatten(0, slots.ndim - 1) if batch else values
+        return flat.index_select(0, places.flatten()).reshape(*batch, N_LANDMARKS, *flat.shape[1:])
 
     def contour_vertices(self, slots: Int[Tensor, "*b 17"]) -> Int[Tensor, "*b 17"]:
         """The model's vertices in those slots."""

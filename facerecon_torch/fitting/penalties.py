@@ -13,7 +13,8 @@ from facerecon_torch.model.protocol import FaceModel
 
 __all__ = ["PenaltyChoice", "select_penalties"]
 
-_GRID = (0.5, 2.0, 8.0, 32.0, 128.0)
+_IDENTITY_GRID = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+_EXPRESSION_GRID = (2.0, 8.0, 32.0, 128.0)
 _MOST_FACES = 400  # the error surface is flat: more faces move no choice and cost a fit per grid point
 _MOST_ROWS = 500
 
@@ -35,8 +36,8 @@ def select_penalties(
     truth: Float[Tensor, "b vertices 3"],
     spec: FitSpec,
     *,
-    identity_grid: Sequence[float] = _GRID,
-    expression_grid: Sequence[float] = _GRID,
+    identity_grid: Sequence[float] = _IDENTITY_GRID,
+    expression_grid: Sequence[float] = _EXPRESSION_GRID,
     scale: Float[Tensor, "b"] | None = None,
 ) -> PenaltyChoice:
     """The pair with the least mean vertex error (no alignment, model frame) of the landmark fit.

@@ -196,6 +196,29 @@ def test_missing_and_degenerate_landmarks_harm_nobody(model, rng):
         assert torch.isfinite(value).all()
 
 
+@pytest.mark.parametrize("contour", ["fixed", "marching"])
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
+def test_landmarks_of_any_batch_shape(model, contour, batch, rng):
+    fitter = LandmarkFitter(model, FitSpec(contour=contour))
+    truth, camera, _ = draw(model, 6, rng, FitSpec(), turn=1.0)
+    n = torch.Size(batch).numel()
+    flat = (truth[:n], camera[:n])
+    points, vertices = fitter.landmarks(
+        FaceParameters(truth.identity[:n].reshape(*batch, -1), truth.expression[:n].reshape(*batch, -1)),
+        Camera(
+            camera.rotation[:n].reshape(*batch, 3, 3),
+            camera.scale[:n].reshape(batch),
+            camera.translation[:n].reshape(*batch, 2),
+            camera.degenerate[:n].reshape(batch),
+        ),
+    )
+    want = fitter.landmarks(*flat)
+    assert_close(points, want[0].reshape(*batch, 66, 3))
+    assert torch.equal(vertices, want[1].reshape(*batch, 17))
+    face = model.vertices(truth.identity[:n], truth.expression[:n])
+    assert_close(points.reshape(n, 66, 3)[0, 49:], face[0, vertices.reshape(n, 17)[0]])
+
+
 def test_landmarks_are_differentiable_in_the_parameters(model, rng):
     truth, camera, _ = draw(model, 2, rng, FitSpec())
     fitter = LandmarkFitter(model, FitSpec())
