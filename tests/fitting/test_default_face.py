@@ -61,12 +61,16 @@ def test_a_landmark_fit_gains_over_the_mean_face(model, meshes, rng):
     }
     fitted = {name: LandmarkFitter(model, spec).fit(landmarks) for name, spec in specs.items()}
     fits = {"mean": mean} | {name: fit.parameters for name, fit in fitted.items()}
-    error = {}
+    error, turn = {}, {}
     for name, fit in fits.items():
         found = model.vertices(fit.identity, fit.expression)
         error[name] = float((align_similarity(found, meshes).apply(found) - meshes).norm(dim=-1).mean())
+    turned = angles[0].abs() > math.radians(20)
+    for name, fit in fitted.items():
+        cosine = (fit.camera.rotation * camera.rotation).sum((-2, -1)) / 2 - 0.5
+        turn[name] = float(torch.acos(cosine.clamp(-1, 1))[turned].mean())
     assert error["marching"] < 0.7 * error["mean"]
-    assert error["marching"] < 0.95 * error["paper"]
-    turn = fitted["marching"].camera.rotation.mT @ camera.rotation
-    angle = torch.acos(((turn.diagonal(dim1=1, dim2=2).sum(-1) - 1) / 2).clamp(-1, 1))
-    assert angle.mean() < math.radians(2)
+    assert error["marching"] < error["paper"]
+    # A fixed contour pulls the pose of turned heads; a marching one halves that error.
+    assert turn["marching"] < 0.65 * turn["paper"]
+    assert turn["marching"] < math.radians(2.5)
