@@ -166,3 +166,15 @@ def test_maps_of_another_spec_are_refused(rng):
     maps = hog_maps(torch.rand(1, 3, 64, 64, generator=rng), HogSpec())
     with pytest.raises(ValueError, match="made for"):
         gather_hog(maps, torch.zeros(1, 1, 2), HogSpec(vote="hard"))
+
+
+@pytest.mark.parametrize("evaluation", ["dense", "patch_halo", "patch"])
+@pytest.mark.parametrize("variant", ["uoctti", "dalal"])
+def test_cuda_agrees_with_cpu(variant, evaluation, dtype, rng, monkeypatch):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    spec = HogSpec(variant=variant, evaluation=evaluation)
+    crops = smooth_images(3, 3, 96, rng, dtype)
+    points = (-10 + 110 * torch.rand(3, 9, 2, generator=rng, dtype=torch.float64)).to(dtype)
+    assert_close(hog(crops.cuda(), points.cuda(), spec).cpu(), hog(crops, points, spec), rtol=0, atol=2e-5)
