@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 _NODES_DEGREES = (0.0, 10.0, 20.0, 30.0, 40.0, 52.0)
 _HALF_WIDTH_DEGREES = 7.5  # samples within this of a node speak for it
 _COMPONENTS = 16
+_FEWEST = 10  # detections that a yaw node needs
 _OUTLIER_DEVIATIONS = 5.0
 _RATE_EDGES_DEGREES = (0, 10, 20, 30, 45, 60)
 _FAR = 0.35  # of the landmarks' extent: a detection farther off is no detection of this face
@@ -100,18 +101,25 @@ def detection_rates(rendered: SyntheticSet, found: Bool[Tensor, "n"]) -> dict[st
 
 
 def fit_noise_table(measured: Measured) -> tuple[NoiseTable, int]:
-    """Table of the errors, and how many gross failures were left out.
+    """Table of the errors, and how many gross failures were left out; ValueError with too few detections at some yaw.
 
-    Left out are pictures whose error, less the median of their yaw node, is more than 5 robust deviations above the
-    typical one. Near frontal, every picture also speaks for its mirror image.
+    Left out are pictures whose error, less the median of their yaw node, is more than 5 robust deviations above
+    that node's typical one. Near frontal, every picture also speaks for its mirror image.
     """
     nodes = torch.tensor(_NODES_DEGREES) * (math.pi / 180)
     errors, yaw = _both_sides(measured, nodes)
     nearest = (yaw[:, None] - nodes).abs().argmin(1)
+    counts = torch.bincount(nearest, minlength=len(nodes))
+    if bool((counts < _FEWEST).any()):
+        raise ValueError(f"every yaw node needs at least {_FEWEST} detections; they have {counts.tolist()}")
     medians = torch.stack([errors[nearest == k].median(0).values for k in range(len(nodes))])
     size = (errors - medians[nearest]).square().mean((1, 2)).sqrt()
-    middle = size.median()
-    keep = size <= middle + _OUTLIER_DEVIATIONS * 1.4826 * (size - middle).abs().median()
+    keep = torch.ones_like(size, dtype=torch.bool)
+    for k in range(len(nodes)):
+        here = nearest == k
+        middle = size[here].median()
+        spread = 1.4826 * (size[here] - middle).abs().median()
+        keep[here] = size[here] <= middle + _OUTLIER_DEVIATIONS * spread
     dropped = int((~keep[: len(measured.yaw)]).sum())
     return _tabulate(errors[keep], yaw[keep], nodes), dropped
 
@@ -125,8 +133,6 @@ def _both_sides(measured: Measured, nodes: Tensor) -> tuple[Tensor, Tensor]:
 def _tabulate(errors: Tensor, yaw: Tensor, nodes: Tensor) -> NoiseTable:
     weights = (1 - (yaw[:, None] - nodes).abs() / (math.radians(_HALF_WIDTH_DEGREES) * 2)).clamp_min(0)
     weights[:, -1] = torch.where(yaw > nodes[-1], 1.0, weights[:, -1])
-    if bool((weights.sum(0) < 5).any()):
-        raise ValueError(f"every yaw node needs at least 5 detections; they have {weights.sum(0).tolist()}")
     share = (weights / weights.sum(0)).double()
     flat = errors.double().flatten(1)
     mean = share.T @ flat

@@ -101,9 +101,9 @@ def _strange(generator: torch.Generator) -> Light:
         key = _towards(uniform(generator, -0.8, 0.8), uniform(generator, -0.8, -0.35))
         return _assemble(0.35 * hue, [], key, 0.7 * _warmth(0.8), 0.25)
     if kind == 1:  # from behind and above, the face in its own shadow
-        key = _towards(math.copysign(uniform(generator, 1.7, 2.3), uniform(generator, -1, 1)), 0.6)
+        key = _towards(math.copysign(uniform(generator, 1.7, 2.3), uniform(generator, -1.0, 1.0)), 0.6)
         return _assemble(0.6 * hue, [(_towards(0.0, 0.3), 0.25 * hue)], key, 1.6 * _warmth(0.1), 0.15)
-    side = math.copysign(1.0, uniform(generator, -1, 1))
+    side = math.copysign(1.0, uniform(generator, -1.0, 1.0))
     key = _towards(side * uniform(generator, 0.9, 1.5), uniform(generator, 0.0, 0.5))
     opposite = (_towards(-side * 1.4, 0.1), 0.8 * (1.7 - hue))
     return _assemble(0.15 * torch.ones(3), [opposite], key, hue, 0.25)

@@ -22,7 +22,7 @@ def smooth_step(value: Tensor, low: float, high: float) -> Tensor:
 
 
 def smooth_field(
-    height: int, width: int, cells_y: float, cells_x: float, generator: torch.Generator
+    height: int, width: int, cells_y: float | int, cells_x: float | int, generator: torch.Generator
 ) -> Float[Tensor, "height width"]:
     """Random field of about unit standard deviation whose features are `1 / cells` of the side long."""
     rows, columns = max(2, round(cells_y)) + 1, max(2, round(cells_x)) + 1
@@ -32,7 +32,7 @@ def smooth_field(
 
 
 def fractal_field(
-    height: int, width: int, cells: float, octaves: int, generator: torch.Generator, *, fall: float = 0.55
+    height: int, width: int, cells: float | int, octaves: int, generator: torch.Generator, *, fall: float = 0.55
 ) -> Float[Tensor, "height width"]:
     """Sum of `octaves` smooth fields, each with twice the detail and `fall` times the amplitude; unit deviation."""
     total = torch.zeros(height, width)

@@ -44,7 +44,7 @@ def make_person(head: Head, look: Appearance, generator: torch.Generator) -> Per
 
 def full_mesh(
     head: Head, person: Person, neutral: Float[Tensor, "s 3"], vertices: Float[Tensor, "s 3"]
-) -> tuple[Float[Tensor, "v 3"], Float[Tensor, "t 3"]]:
+) -> tuple[Float[Tensor, "v 3"], Int[Tensor, "t 3"]]:
     """Vertices of everything that is drawn, and their triangles: hair lifted, teeth behind the lips."""
     n, marks = head.n_source, head.marks
     normals = vertex_normals(vertices, head.triangles[(head.triangles < n).all(1)])
