@@ -13,7 +13,7 @@ from tqdm import tqdm
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.synthetic.dataset import SyntheticSet, render_set
 from facerecon_torch.data.synthetic.noise_table import sample_landmark_noise
-from facerecon_torch.data.synthetic.spec import SetFamily, SyntheticSpec
+from facerecon_torch.data.synthetic.spec import SyntheticSpec
 from facerecon_torch.images.read import read_image
 from facerecon_torch.landmarks.detector import build_detector, choose_faces
 from facerecon_torch.landmarks.scheme import to_paper66
@@ -32,7 +32,7 @@ def synthetic_folder(spec: SyntheticSpec, root: str | None) -> Path:
 
 def load_sets(data: DataSpec, landmarks: LandmarkSourceSpec, runtime: RuntimeSpec) -> dict[str, FaceSet]:
     """The sets `train`, `test` and `shifted` (where it has subjects), rendered if they are not there yet."""
-    sizes: dict[SetFamily, tuple[int, int]] = {
+    sizes: dict[str, tuple[int, int]] = {
         "train": (data.train_subjects, data.train_images),
         "test": (data.test_subjects, data.test_images),
         "shifted": (data.shifted_subjects, data.shifted_images),

@@ -1,0 +1,77 @@
+"""Real photographs and a real scan, with the shipped cascade and a real detector. Skipped where the data are missing."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from tests.real.scan_photo import photograph, read_scan
+
+from facerecon_torch import FaceCascade, load_cascade
+from facerecon_torch.fitting.coefficients import LandmarkFitter
+from facerecon_torch.images.read import read_image
+from facerecon_torch.landmarks.detector import build_detector, choose_faces
+from facerecon_torch.landmarks.scheme import to_paper66
+from facerecon_torch.metrics.scan import SEVEN_POINTS, scan_to_mesh
+from facerecon_torch.pipeline.reconstruct import reconstruct, reconstruct_landmarks
+from facerecon_torch.structures import FaceParameters
+
+DATA = Path(os.environ.get("FACERECON_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "real"
+
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real faces are not here; set FACERECON_DATA")
+
+
+@pytest.fixture(scope="module")
+def face() -> FaceCascade:
+    pytest.importorskip("dlib")
+    return load_cascade()
+
+
+@pytest.mark.parametrize("name", ["obama.jpg", "biden.jpg"])
+def test_a_portrait_is_reconstructed_onto_itself(face, name):
+    image = read_image(DATA / "photos" / name)
+    (one,) = reconstruct(image, face, detector="dlib", faces="largest")
+    seen = to_paper66(one.detection.points[None])[0]
+    width = float((seen[:, 0].max() - seen[:, 0].min()))
+    miss = (one.landmarks_2d - seen).norm(dim=-1) / width
+    # inside the face within a few hundredths of its width; the contour slides along itself
+    assert float(miss[:49].mean()) < 0.03
+    assert float(miss.mean()) < 0.05
+    x0, y0, x1, y1 = one.detection.box
+    assert abs(float(one.landmarks_2d[:, 0].mean()) - (x0 + x1) / 2) < 0.15 * (x1 - x0)
+
+
+def scan_errors(face: FaceCascade) -> dict[str, tuple[float, float, float]]:
+    """Median and mean scan-to-mesh distance in mm after similarity, and the size error in percent, of each method."""
+    scan = read_scan(DATA / "james")
+    picture = photograph(scan)
+    found = choose_faces(build_detector("dlib").detect(picture), "largest")
+    landmarks = to_paper66(found[0].points[None])
+    model, topology = face.model, face.model.topology
+    fitted = LandmarkFitter(model, face.fit).fit(landmarks).parameters
+    answers = {
+        "mean face": FaceParameters(model.identity_mean[None], model.expression_mean[None]),
+        "landmark fit": fitted,
+        "cascade": reconstruct_landmarks([picture], landmarks, face).parameters,
+    }
+    inner = {ibug: row for row, ibug in enumerate([*range(17, 60), *range(61, 64), *range(65, 68)])}
+    seven = topology.landmark_vertices[[inner[i] for i in SEVEN_POINTS]]
+    errors = {}
+    for name, answer in answers.items():
+        mesh = model.vertices(answer.identity, answer.expression)[0]
+        result = scan_to_mesh(
+            scan.vertices, scan.landmarks[list(SEVEN_POINTS)], mesh, topology.triangles, mesh[seven]
+        )
+        errors[name] = (float(result.median), float(result.mean), 100 * (1 / float(result.alignment.scale) - 1))
+    return errors
+
+
+@pytest.mark.slow
+def test_a_real_scan_is_met_at_least_as_well_as_by_the_landmark_fit(face, capsys):
+    errors = scan_errors(face)
+    with capsys.disabled():
+        for name, (median, mean, size) in errors.items():
+            print(f"\n{name:<14} median {median:.3f} mm, mean {mean:.3f} mm, size {size:+.1f} %", end="")  # noqa: T201
+    assert all(torch.isfinite(torch.tensor(v)).all() for v in errors.values())
+    assert errors["cascade"][1] <= errors["landmark fit"][1]
+    assert errors["cascade"][1] < errors["mean face"][1]
