@@ -84,7 +84,7 @@ class FittingSpec:
 class RegressionSpec:
     """The ridge of a stage."""
 
-    rho: float | None = None  # lambda = rho tr(G) / D; None: chosen by exact leave-one-subject-out
+    rho: float | int | None = None  # lambda = rho tr(G) / D; None: chosen by exact leave-one-subject-out
     rhos: Sequence[float] = DEFAULT_RHOS
     block_weights: Sequence[Sequence[float]] = ((1.0, 1.0),)  # relative weights of (hog, ld) to choose from
     form: str = "auto"  # auto | primal | dual
@@ -96,7 +96,7 @@ class StagesSpec:
 
     stages: int = 5
     cross_fit: bool = True  # False: in-sample updates and all stages kept, as the paper has it
-    min_gain: float = 0.005  # a stage is kept if the cross-fitted error falls by this share or more
+    min_gain: float | int = 0.005  # a stage is kept if the cross-fitted error falls by this share or more
     start: str = "landmark_fit"  # landmark_fit | mean_face
 
     def __post_init__(self) -> None:
