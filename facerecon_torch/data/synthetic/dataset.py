@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
@@ -171,19 +171,14 @@ def _render_subject(spec: SyntheticSpec, folder: Path, subject: int) -> int:
         _write_bytes(folder / "images" / _image_name(subject, image), jpeg)
         rows.append(row)
     table = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
-    target = _part(folder, subject)
-    temporary = target.with_suffix(f".{os.getpid()}.tmp")
-    save_file(table, temporary)
-    os.replace(temporary, target)
+    _write_bytes(_part(folder, subject), save(table))
     return subject
 
 
 def _finish(spec: SyntheticSpec, folder: Path) -> None:
     parts = [load_file(_part(folder, subject)) for subject in range(spec.subjects)]
     truth = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-    temporary = folder / f"truth.{os.getpid()}.tmp"
-    save_file(truth, temporary)
-    os.replace(temporary, folder / "truth.safetensors")
+    _write_bytes(folder / "truth.safetensors", save(truth))
     names = [_image_name(s, i) for s in range(spec.subjects) for i in range(spec.images_per_subject)]
     header: dict[str, object] = {
         "format": _FORMAT,

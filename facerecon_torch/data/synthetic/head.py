@@ -16,13 +16,22 @@ from facerecon_torch.data.synthetic.atlas import Atlas
 from facerecon_torch.data.synthetic.procedural import smooth_step
 from facerecon_torch.geometry.mesh_ops import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
-from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER
-from facerecon_torch.model.default_face import FaceSource, load_source, load_topology
+from facerecon_torch.model.default_face import FaceSource, load_source
 
 __all__ = ["PARTS", "Head", "load_head"]
 
 PARTS = ("skin", "lips", "mouth", "left_eye", "right_eye", "curtain", "lashes", "cloth", "teeth")
 _LEFT_OUT = ("hair", "lashes", "cloth")  # helper shells of the source; hair, lashes and garments are made here
+_PAINT_MARKS = (
+    1493, 1491, 1494, 1497, 737, 1537, 1479, 1424, 1481, 3352, 3404, 3459, 2682, 3421, 3418, 3415, 3417,  # jaw
+    254, 207, 176, 177, 181, 2182, 2178, 2177, 2207, 2248,  # brows
+    132, 131, 201, 1310, 358, 314, 343, 2302, 2344,  # nose
+    1260, 1255, 1271, 1275, 1268, 1265, 3208, 3204, 3188, 3193, 3198, 3201,  # eyes
+    1238, 1591, 460, 466, 2444, 3510, 3172, 2460, 2466, 492, 486, 480,  # outer lips
+    1238, 453, 468, 2438, 3172, 2462, 494, 482,  # inner lips
+)  # fmt: skip
+"""Vertices that stand for the 68 iBUG points when features are painted. They are anatomical (the middle of the brow,
+the rim of the lips), and not those on which a detector sees its points: looks must not follow the detector."""
 _OCCLUSION_RAYS = 96
 _CURTAIN = (44, 20)  # columns around the back of the head, rows from the crown down
 _TEETH = 12  # columns of one row of teeth
@@ -52,14 +61,6 @@ class Head:
         return self.atlas.unroll(self.reference[self.marks])
 
 
-def _landmark_rows() -> Int[Tensor, "68"]:
-    """Vertex of every iBUG point; the inner mouth corners take the outer ones."""
-    rows = torch.empty(68, dtype=torch.int64)
-    rows[list(IBUG_OF_PAPER)] = load_topology().landmark_vertices
-    rows[[60, 64]] = rows[[48, 54]]
-    return rows
-
-
 @lru_cache(maxsize=1)
 def load_head() -> Head:
     """The head of the free default face."""
@@ -69,7 +70,7 @@ def load_head() -> Head:
     left_out = torch.tensor([names[part] for part in _LEFT_OUT])
     keep = ~torch.isin(source.triangle_parts, left_out)
     triangles, parts = source.triangles[keep], source.triangle_parts[keep]
-    marks = _landmark_rows()
+    marks = torch.tensor(_PAINT_MARKS)
     reference = source.mean
     n = len(reference)
     pieces, faces, labels = [reference], [triangles], [parts]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from facerecon_torch.checks import require_file, require_finite, require_shape
@@ -59,7 +59,7 @@ class NoiseTable:
     def save(self, path: Path, provenance: dict[str, object]) -> None:
         """Write the table, and what it was measured on as JSON beside it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({f.name: getattr(self, f.name).float().contiguous() for f in fields(self)}, path)
+        path.write_bytes(save({f.name: getattr(self, f.name).float().contiguous() for f in fields(self)}))
         path.with_suffix(".json").write_text(json.dumps({"format": _FORMAT, **provenance}, indent=1) + "\n")
 
 

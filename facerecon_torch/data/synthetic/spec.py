@@ -3,8 +3,11 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import torch
+
+from facerecon_torch.model.default_face.asset import ASSET_FOLDER
 
 __all__ = ["RENDERER_VERSION", "SyntheticSpec"]
 
@@ -13,6 +16,15 @@ FAMILIES = ("train", "test", "shifted")
 RENDERER_VERSION = 1
 """Part of the hash: raised whenever the same spec would give other pictures."""
 _ID_STEP = 1_000_000
+
+
+@lru_cache(maxsize=1)
+def _face_digest() -> str:
+    """Of the meshes that are rendered and of the tables behind their true landmarks."""
+    digest = hashlib.sha256()
+    for name in ("source.safetensors", "tables.safetensors"):
+        digest.update((ASSET_FOLDER / name).read_bytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +57,8 @@ class SyntheticSpec:
 
     @property
     def hash(self) -> str:
-        """Hex digest of the description and the renderer's version."""
-        text = json.dumps({**asdict(self), "renderer": RENDERER_VERSION}, sort_keys=True)
+        """Hex digest of the description, the renderer's version and the default face's asset."""
+        text = json.dumps({**asdict(self), "renderer": RENDERER_VERSION, "face": _face_digest()}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def subject_id(self, subject: int) -> int:

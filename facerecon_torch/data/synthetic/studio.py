@@ -57,7 +57,7 @@ def _photograph(
     shifted = spec.family == "shifted"
     face = meshes[1][: head.source.n_face].contiguous()
     angles = draw_pose(generator)
-    camera = draw_camera(angles, face[contour_candidates()[0]], spec.size, generator)
+    camera = draw_camera(angles, face[head.marks], spec.size, generator)
     landmarks, contour = true_landmarks(face, camera)
     light = draw_light(generator, shifted=shifted)
     gaze = draw_gaze(generator)
