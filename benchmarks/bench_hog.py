@@ -164,8 +164,8 @@ def main() -> int:
     device = torch.device(options.device)
     rows = run_cases(options, device)
     rival, dense = ({row.name: row for row in rows}[name] for name in (RIVAL, DENSE))
-    out = [f"{'ms per image (66 landmarks)':50s} median   fastest   spread"]
-    out += [f"{row.name:50s} {row.median_ms:6.2f}   {row.low_ms:7.2f}   {row.spread_ms:6.2f}" for row in rows]
+    out = [f"{'ms per image (66 landmarks)':52s} median   fastest   spread"]
+    out += [f"{row.name:52s} {row.median_ms:6.2f}   {row.low_ms:7.2f}   {row.spread_ms:6.2f}" for row in rows]
     out += [f"{name}: {value:.2e}" for name, value in dense.error.items()]
     out += [
         f"dense dalal is {rival.median_ms / dense.median_ms:.1f} times as fast as skimage in two processes "
