@@ -37,7 +37,7 @@ class FitSpec:
 
     rounds: int = 4
     identity_penalty: float = 4.0  # lambda_1, mm^2
-    expression_penalty: float = 16.0  # lambda_2, mm^2
+    expression_penalty: float = 4.0  # lambda_2, mm^2
     contour: str = "marching"  # or "fixed", for parity
     contour_component: str = "normal"  # of the contour residuals; "full" for parity
     inner_weight: float = 1.0
