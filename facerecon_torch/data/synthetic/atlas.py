@@ -13,6 +13,8 @@ from torch.nn.functional import grid_sample
 
 __all__ = ["Atlas"]
 
+_STRIP = 12.0  # mm
+
 
 @dataclass(frozen=True, kw_only=True)
 class Atlas:
@@ -53,8 +55,11 @@ class Atlas:
     def sample(
         self, layers: Float[Tensor, "layers height width"], unrolled: Float[Tensor, "n 2"]
     ) -> Float[Tensor, "n layers"]:
-        """Bilinear values of every layer; outside, the texture is mirrored."""
+        """Bilinear values of every layer. Outside, the texture is mirrored; below, its lowest strip is repeated to and
+        fro, so that a neck shows skin and no lips."""
+        under = (self.v_low - unrolled[:, 1]).clamp_min(0) % (2 * _STRIP)
+        v = torch.maximum(unrolled[:, 1], self.v_low + _STRIP - (under - _STRIP).abs())
         x = unrolled[:, 0] / self.u_half
-        y = 1 - 2 * (unrolled[:, 1] - self.v_low) / (self.v_high - self.v_low)
+        y = 1 - 2 * (v - self.v_low) / (self.v_high - self.v_low)
         where = torch.stack([x, y], dim=1)[None, None]
         return grid_sample(layers[None], where, padding_mode="reflection", align_corners=False)[0, :, 0].mT

@@ -70,7 +70,7 @@ def _widen(vertices: Float[Tensor, "s 3"], reference: Float[Tensor, "s 3"]) -> F
     beyond = (reference[:, 0].abs() - 140.0).clamp_min(0) * smooth_step(reference[:, 1], -110.0, -150.0)
     below = (-200.0 - reference[:, 1]).clamp_min(0)
     pull = torch.stack(
-        [2.2 * beyond * reference[:, 0].sign(), -1.1 * beyond - 2.5 * below, torch.zeros_like(below)], dim=1
+        [4.0 * beyond * reference[:, 0].sign(), -2.0 * beyond - 8.0 * below, torch.zeros_like(below)], dim=1
     )
     return vertices + pull
 
