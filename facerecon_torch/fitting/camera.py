@@ -141,9 +141,9 @@ def _has_rank_two(affine: Float[Tensor, "*b 2 3"]) -> Bool[Tensor, "*b"]:
 def _nearest_rotation(affine: Float[Tensor, "*b 2 3"]) -> Float[Tensor, "*b 3 3"]:
     """U V' of the SVD of `affine`, and the cross product as third row, so that the determinant is +1.
 
-    U V' equals M^(-1/2) A with M = A A', and for a 2x2 matrix M^(-1/2) = ((tr M + d) I - M) / (d sqrt(tr M
-    + 2 d)), d = sqrt(det M). Unlike the gradient of an SVD this is smooth where both singular values agree,
-    that is at every noise-free view.
+    U V' equals M^(-1/2) A with M = A A', and for a 2x2 matrix, with d = sqrt(det M), M^(-1/2) = ((tr M + d)
+    I - M) / (d sqrt(tr M + 2 d)). Unlike the gradient of an SVD this is smooth where both singular values
+    agree, that is at every noise-free view.
     """
     area = torch.linalg.cross(affine[..., 0, :], affine[..., 1, :]).square().sum(-1).sqrt()
     moment = affine @ affine.mT

@@ -1,11 +1,9 @@
 """Eq. 7: identity and expression weights from 66 landmarks, alternating with the camera of Eq. 6.
 
-min over alpha, beta:  sum_i w_i |l_i - p_i|^2 / s^2  +  lambda_1 |alpha - mu_a|^2_Qa  +  lambda_2 |beta -
-mu_b|^2_Qb
+minimise  sum_i w_i |l_i - p_i|^2 / s^2  +  lambda_1 |alpha - mu_a|^2_Qa  +  lambda_2 |beta - mu_b|^2_Qb
 
-with residuals in mm in the image plane (px / s) and Q = 1 / variance. With the camera held still the shape
-is linear in beta for a given alpha and in alpha for a given beta: every step is one small ridge solve per
-face.
+with residuals in mm in the image plane (px / s) and Q = 1 / variance. With the camera held still the shape is
+linear in beta for a given alpha and in alpha for a given beta: every step is one small ridge solve per face.
 """
 
 from dataclasses import dataclass, field

@@ -1,7 +1,6 @@
 """S*: the weights of a known mesh in the model's topology and frame, no pose involved.
 
-min over alpha, beta:  mean_v |S_v(alpha, beta) - s_v|^2  +  lambda_1 |alpha - mu_a|^2_Qa  +  lambda_2 |beta
-- mu_b|^2_Qb
+minimise  mean_v |S_v(alpha, beta) - s_v|^2  +  lambda_1 |alpha - mu_a|^2_Qa  +  lambda_2 |beta - mu_b|^2_Qb
 """
 
 from dataclasses import dataclass
