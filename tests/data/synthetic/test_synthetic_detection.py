@@ -16,7 +16,7 @@ from facerecon_torch.data.synthetic.fit_noise import detect_set, detection_rates
 
 @pytest.mark.slow
 def test_dlib_finds_nine_in_ten_near_frontal_renders(tmp_path: Path) -> None:
-    """Published: 99.1 % of 342 (assets/synthetic/landmark_noise.json); here 60 other pictures."""
+    """The rates on 720 other pictures are in assets/synthetic/landmark_noise.json."""
     rendered = render_set(SyntheticSpec(subjects=30, images_per_subject=4, seed=99), tmp_path, progress=False)
     measured = detect_set(rendered, workers=2, progress=False)
     assert detection_rates(rendered, measured.found)["0-20"]["rate"] >= 0.9
