@@ -88,10 +88,10 @@ def _detector() -> DlibDetector:
     return _made[0]
 
 
-def detection_rates(rendered: SyntheticSet, found: Bool[Tensor, "n"]) -> dict[str, dict[str, float]]:
+def detection_rates(rendered: SyntheticSet, found: Bool[Tensor, "n"]) -> dict[str, dict[str, int | float]]:
     """Share of faces found, by |yaw| in degrees."""
     yaw = rendered.angles[:, 0].abs() * (180 / math.pi)
-    rates: dict[str, dict[str, float]] = {}
+    rates: dict[str, dict[str, int | float]] = {}
     for low, high in (*pairwise(_RATE_EDGES_DEGREES), (0, 20)):
         inside = (yaw >= low) & (yaw < high + (high == _RATE_EDGES_DEGREES[-1]))
         hits = int(found[inside].sum())
