@@ -13,8 +13,8 @@ from facerecon_torch.model.protocol import FaceModel
 
 __all__ = ["PenaltyChoice", "select_penalties"]
 
-_IDENTITY_GRID = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-_EXPRESSION_GRID = (2.0, 8.0, 32.0, 128.0)
+_IDENTITY_GRID = (4.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+_EXPRESSION_GRID = (4.0, 16.0, 64.0, 256.0)
 _MOST_FACES = 400  # the error surface is flat: more faces move no choice and cost a fit per grid point
 _MOST_ROWS = 500
 
