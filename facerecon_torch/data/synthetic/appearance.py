@@ -6,6 +6,7 @@ without looking at the sliders, from ranges that the other families never reach.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -186,16 +187,24 @@ def draw_appearance(macro: Macro, generator: torch.Generator, *, shifted: bool =
         eyeliner=max(paint, between(generator, 0.25, 0.12, 0.0, 0.6)),
         eyeshadow=paint * uniform(generator),
         blush=paint * uniform(generator),
-        hair_style=style,
-        hair_thickness=uniform(generator, *_THICKNESS[style]),
-        hairline=between(generator, 0.0, 4.5, -9.0, 9.0),
-        fringe=uniform(generator, 0.3, 1.0) if style in ("medium", "long") and uniform(generator) < 0.3 else 0.0,
-        recession=between(generator, 1.1 * old * male - 0.15, 0.25, 0.0, 1.0),
-        hair_length=uniform(generator, 0.35, 1.0),
-        hair_curl=uniform(generator) ** 2 if style != "afro" else 1.0,
+        **_cut(macro, style, generator),
         collar=uniform(generator, -12.0, 25.0),
         stripes=uniform(generator) if uniform(generator) < 0.3 else 0.0,
     )
+
+
+def _cut(macro: Macro, style: str, generator: torch.Generator) -> dict[str, Any]:
+    """Length, line and fall of the hair."""
+    fringed = style in ("medium", "long")
+    return {
+        "hair_style": style,
+        "hair_thickness": uniform(generator, *_THICKNESS[style]),
+        "hairline": between(generator, 0.0, 4.5, -9.0, 9.0),
+        "fringe": uniform(generator, 0.3, 1.0) if fringed and uniform(generator) < 0.3 else 0.0,
+        "recession": between(generator, 1.1 * macro.age * macro.gender - 0.15, 0.25, 0.0, 1.0),
+        "hair_length": uniform(generator, 0.35, 1.0),
+        "hair_curl": uniform(generator) ** 2 if style != "afro" else 1.0,
+    }
 
 
 def _lips(skin: Colour, paint: float, generator: torch.Generator, female: float, shifted: bool) -> Colour:

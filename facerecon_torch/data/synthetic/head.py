@@ -4,7 +4,6 @@ Reference frame: the neutral mean head in the model frame, mm. Every rendered ve
 which texture, hairline and occlusion are looked up, so they follow the surface of any identity and expression.
 """
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -71,8 +70,7 @@ def load_head() -> Head:
     keep = ~torch.isin(source.triangle_parts, left_out)
     triangles, parts = source.triangles[keep], source.triangle_parts[keep]
     marks = torch.tensor(_PAINT_MARKS)
-    reference = source.mean
-    n = len(reference)
+    reference, n = source.mean, len(source.mean)
     pieces, faces, labels = [reference], [triangles], [parts]
     groups = []
     for label, (points, quads) in (
@@ -161,10 +159,3 @@ def _occlusion(source: FaceSource, triangles: Tensor, parts: Tensor) -> Float[Te
     reach = hits.distance.reshape(len(points), -1)
     open_sky = smooth_step(reach, 10.0, 90.0).mean(1)
     return torch.where(open_sky > 0, open_sky, torch.zeros_like(open_sky)).clamp(0.02, 1.0)
-
-
-def rotate_about(points: Tensor, centre: Tensor, yaw: float, pitch: float) -> Tensor:
-    """Turn points about `centre`: `yaw` to image right, `pitch` up, rad."""
-    cy, sy, cp, sp = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
-    turn = points.new_tensor([[cy, 0.0, sy], [-sp * -sy * -1.0, cp, -sp * cy], [-sy * cp, sp, cp * cy]])
-    return (points - centre) @ turn.mT + centre

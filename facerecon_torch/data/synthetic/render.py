@@ -80,42 +80,49 @@ def render_head(
     person: Person,
     meshes: tuple[Float[Tensor, "s 3"], Float[Tensor, "s 3"]],
     camera: Camera,
+    *,
     light: Light,
     gaze: Float[Tensor, "2 3"],
     background: Float[Tensor, "3 size size"],
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "3 size size"], Float[Tensor, "3"]]:
     """Radiance of the picture, and the mean radiance of the face's middle. `meshes`: neutral and expressed bust, mm."""
-    size = background.shape[-1]
     points, triangles = full_mesh(head, person, *meshes)
     view = points @ camera.rotation.mT
-    fine = round(size * min(_FINER[1], max(_FINER[0], _SAMPLES_PER_MM / float(camera.scale))))
-    ratio = fine / size
-    pixels = camera.scale * view[:, :2] * torch.tensor([1.0, -1.0]) + camera.translation
-    corners = torch.cat([(pixels + 0.5) * ratio - 0.5, view[:, 2:]], dim=1)
-    raster = get_backend().rasterise(corners, triangles, fine, fine)
-    covered = raster.triangle >= 0
+    fine = _sampled_size(background.shape[-1], camera)
+    which, weights, where = _visible(view, triangles, camera, background.shape[-1], fine)
     normals = vertex_normals(view, triangles)
     shadow = _shadow(view, normals, triangles, light, generator)
-    table = torch.cat(
-        [head.reference, normals, *surroundings(normals, head.occlusion, light), shadow[:, None], head.ears[:, None]],
-        dim=1,
-    )
-    where = covered.flatten().nonzero()[:, 0]
-    which = raster.triangle.flatten()[where]
-    weights = raster.barycentric.reshape(-1, 3)[where]
+    lights = surroundings(normals, head.occlusion, light)
+    table = torch.cat([head.reference, normals, *lights, shadow[:, None], head.ears[:, None]], dim=1)
     fragments = _fragments(head.parts[which], table, triangles[which], weights)
     up = camera.rotation[:, 1]
     wardrobe = Wardrobe(person.look, head.atlas, person.skin, person.hair, head.eye_centres, gaze, up)
     colour = shade(fragments, dress(fragments, wardrobe), light, up)
     canvas = torch.zeros(4, fine * fine)
-    canvas[:3, where] = colour
-    canvas[3, where] = 1.0
-    small = _shrink(canvas.reshape(1, 4, fine, fine), size)[0]
+    canvas.index_copy_(1, where, torch.cat([colour, torch.ones(1, len(where))]))
+    small = _shrink(canvas.reshape(1, 4, fine, fine), background.shape[-1])[0]
     x, y, z = fragments.reference
     face = (x.abs() < 45) & (y.abs() < 60) & (z > 0)
     mean = colour[:, face].mean(1) if bool(face.any()) else colour.mean(1)
     return small[:3] + (1 - small[3:]) * background, mean
+
+
+def _sampled_size(size: int, camera: Camera) -> int:
+    """Side of the raster that is averaged down to `size` px."""
+    return round(size * min(_FINER[1], max(_FINER[0], _SAMPLES_PER_MM / float(camera.scale))))
+
+
+def _visible(
+    view: Float[Tensor, "v 3"], triangles: Int[Tensor, "t 3"], camera: Camera, size: int, fine: int
+) -> tuple[Int[Tensor, "n"], Float[Tensor, "n 3"], Int[Tensor, "n"]]:
+    """Triangle, corner weights and place in the raster of every covered sample."""
+    ratio = fine / size
+    pixels = camera.scale * view[:, :2] * torch.tensor([1.0, -1.0]) + camera.translation
+    corners = torch.cat([(pixels + 0.5) * ratio - 0.5, view[:, 2:]], dim=1)
+    raster = get_backend().rasterise(corners, triangles, fine, fine)
+    where = (raster.triangle.flatten() >= 0).nonzero()[:, 0]
+    return raster.triangle.flatten()[where], raster.barycentric.reshape(-1, 3)[where], where
 
 
 def _fragments(

@@ -47,12 +47,12 @@ def shade(points: Fragments, made: Materials, light: Light, up: Float[Tensor, "3
     lobe = (half @ made.normal).clamp_min(1e-6).log().mul(made.sharpness).exp()
     level = (0.035 / 25.0) * (made.sharpness + 8) * made.gloss * lobe * points.shadow * (facing > 0)
     radiance += level * key + made.gloss * points.mirrored
-    _add_hair_sheen(radiance, points, made, light, up, half)
+    _add_hair_sheen(radiance, points, made, light, up=up, half=half)
     return radiance
 
 
 def _add_hair_sheen(
-    radiance: Tensor, points: Fragments, made: Materials, light: Light, up: Tensor, half: Tensor
+    radiance: Tensor, points: Fragments, made: Materials, light: Light, *, up: Tensor, half: Tensor
 ) -> None:
     """Highlight across the strands: (1 - (t . h)^2)^(p / 2)."""
     rows = (made.hairy > 0.05).nonzero()[:, 0]

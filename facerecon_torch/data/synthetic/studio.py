@@ -62,7 +62,9 @@ def _photograph(
     light = draw_light(generator, shifted=shifted)
     gaze = draw_gaze(generator)
     background = draw_background(spec.size, generator)
-    radiance, mean = render_head(head, person, meshes, camera, light, gaze, background, generator)
+    radiance, mean = render_head(
+        head, person, meshes, camera, light=light, gaze=gaze, background=background, generator=generator
+    )
     shot = draw_shot(generator)
     jpeg = encode_jpeg(expose(radiance, mean, shot, generator), shot.quality)
     row = {
