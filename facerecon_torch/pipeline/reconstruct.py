@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -117,7 +116,7 @@ def _size_factor(points: Float[Tensor, "n 66 3"], camera: Camera, size: KnownSiz
 
 
 def reconstruct(
-    image: Tensor | np.ndarray[Any, Any] | str | Path,
+    image: object,
     face: FaceCascade,
     *,
     detector: LandmarkDetector | str = "auto",
@@ -171,7 +170,7 @@ def unpack(answer: Reconstruction, found: Sequence[Detection], face: FaceCascade
     ]
 
 
-def _as_picture(image: Tensor | np.ndarray[Any, Any] | str | Path) -> Float[Tensor, "3 height width"]:
+def _as_picture(image: object) -> Float[Tensor, "3 height width"]:
     if isinstance(image, (str, Path)):
         return read_image(image)
     if isinstance(image, Tensor):

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tests.pipeline.tiny_world import make_samples, make_setup
 
 from facerecon_torch.pipeline.train import train_methods
+from tests.pipeline.tiny_world import make_samples, make_setup
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def test_half_precision_is_close(tiny_outcome, tmp_path):
 
 
 def test_a_cascade_for_another_model_is_refused(saved):
-    face, path = saved
+    _, path = saved
     with pytest.raises(ModelFileError, match=r"cascade\.safetensors: model_sha256: .*another face model"):
         load_cascade(path, model=tiny_bilinear(n_identity=5))
 

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from tests.pipeline.tiny_world import make_samples, make_setup
 from torch.testing import assert_close
 
 from facerecon_torch.pipeline import methods
@@ -8,6 +7,7 @@ from facerecon_torch.pipeline.cross_validation import cross_validate, judge, poo
 from facerecon_torch.pipeline.evaluate import method_errors, summary
 from facerecon_torch.pipeline.train import train_methods
 from facerecon_torch.structures import FaceParameters
+from tests.pipeline.tiny_world import make_samples, make_setup
 
 
 def test_every_method_is_measured(tiny_outcome):

@@ -1,11 +1,10 @@
-"""Real photographs and a real scan, with the shipped cascade and a real detector. Skipped where the data are missing."""
+"""Real photographs and a real scan, with the shipped cascade and a real detector. Skipped without the data."""
 
 import os
 from pathlib import Path
 
 import pytest
 import torch
-from tests.real.scan_photo import photograph, read_scan
 
 from facerecon_torch import FaceCascade, load_cascade
 from facerecon_torch.fitting.coefficients import LandmarkFitter
@@ -15,6 +14,7 @@ from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.metrics.scan import SEVEN_POINTS, scan_to_mesh
 from facerecon_torch.pipeline.reconstruct import reconstruct, reconstruct_landmarks
 from facerecon_torch.structures import FaceParameters
+from tests.real.scan_photo import photograph, read_scan
 
 DATA = Path(os.environ.get("FACERECON_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "real"
 
@@ -32,12 +32,12 @@ def test_a_portrait_is_reconstructed_onto_itself(face, name):
     image = read_image(DATA / "photos" / name)
     (one,) = reconstruct(image, face, detector="dlib", faces="largest")
     seen = to_paper66(one.detection.points[None])[0]
-    width = float((seen[:, 0].max() - seen[:, 0].min()))
+    width = float(seen[:, 0].max() - seen[:, 0].min())
     miss = (one.landmarks_2d - seen).norm(dim=-1) / width
     # inside the face within a few hundredths of its width; the contour slides along itself
     assert float(miss[:49].mean()) < 0.03
     assert float(miss.mean()) < 0.05
-    x0, y0, x1, y1 = one.detection.box
+    x0, _, x1, _ = one.detection.box
     assert abs(float(one.landmarks_2d[:, 0].mean()) - (x0 + x1) / 2) < 0.15 * (x1 - x0)
 
 
@@ -59,9 +59,7 @@ def scan_errors(face: FaceCascade) -> dict[str, tuple[float, float, float]]:
     errors = {}
     for name, answer in answers.items():
         mesh = model.vertices(answer.identity, answer.expression)[0]
-        result = scan_to_mesh(
-            scan.vertices, scan.landmarks[list(SEVEN_POINTS)], mesh, topology.triangles, mesh[seven]
-        )
+        result = scan_to_mesh(scan.vertices, scan.landmarks[list(SEVEN_POINTS)], mesh, topology.triangles, mesh[seven])
         errors[name] = (float(result.median), float(result.mean), 100 * (1 / float(result.alignment.scale) - 1))
     return errors
 

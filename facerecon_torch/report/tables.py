@@ -1,0 +1,65 @@
+"""Tables of a training report, as Markdown: python -m facerecon_torch.report.tables RUN/report.json"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["error_table", "stage_table"]
+
+_ALIGNMENTS = ("none", "translation", "similarity")
+
+
+def error_table(report: Mapping[str, Any], which: str = "test") -> str:
+    """MAE in mm vs M on the whole face for every method of the set `which`, with the size errors, and the gap to the
+    cascade with its 95 % subject-bootstrap interval under similarity."""
+    gaps = report["comparisons"][which]["difference_mm"]
+    lines = [
+        f"| {which}, MAE in mm | none | translation | similarity | size error % | cascade - method, similarity |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, errors in report[which].items():
+        values = [f"{errors['mae_mm'][align]['M']['whole']:.3f}" for align in _ALIGNMENTS]
+        size = f"{errors['size_error_percent']:+.2f}"
+        gap = gaps.get(f"cascade - {name}", {}).get("similarity")
+        lines.append(f"| {name} | {' | '.join(values)} | {size} | {_interval(gap)} |")
+    return "\n".join(lines)
+
+
+def _interval(gap: Mapping[str, float] | None) -> str:
+    if gap is None or gap["low"] is None:
+        return "-"
+    return f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+
+
+def stage_table(stages: Sequence[Mapping[str, Any]]) -> str:
+    """What every stage did, in mm."""
+    lines = ["| stage | rho | block weights | cross-fitted MAE | test MAE | kept |", "|---|---|---|---|---|---|"]
+    for stage in stages:
+        rho = "zero update" if stage["rho"] is None else f"{stage['rho']:.3g}"
+        test = "-" if stage["test_mae_mm"] is None else f"{stage['test_mae_mm']:.3f}"
+        fitted = "-" if stage["cross_fitted_mae_mm"] is None else f"{stage['cross_fitted_mae_mm']:.3f}"
+        weights = ", ".join(f"{w:g}" for w in stage["block_weights"])
+        lines.append(
+            f"| {stage['stage']} | {rho} | {weights} | {fitted} | {test} | {'yes' if stage['kept'] else 'no'} |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the tables of one report."""
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m facerecon_torch.report.tables RUN/report.json\n")
+        return 2
+    report = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    parts = [stage_table(report["stages"]), *(error_table(report, s) for s in ("test", "shifted") if s in report)]
+    if "nested" in report:
+        folds = {"nested": report["nested"]["methods"], "comparisons": {"nested": report["nested"]["comparisons"]}}
+        parts.append(error_table(folds, "nested"))
+    sys.stdout.write("\n\n".join(parts) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
