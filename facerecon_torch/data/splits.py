@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-__all__ = ["PROTOCOLS", "Fold", "check_disjoint", "group_folds", "paper_folds"]
+__all__ = ["PAPER_GROUPS", "PROTOCOLS", "Fold", "check_disjoint", "group_folds", "paper_folds"]
 
 PROTOCOLS = ("holdout", "group_kfold", "paper_5x5")
 PAPER_GROUPS = 5  # Section 4.1 of the paper: 5 experiments ...

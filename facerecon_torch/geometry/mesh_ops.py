@@ -7,6 +7,7 @@ device.
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from threading import Lock
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
@@ -90,6 +91,7 @@ def _warp() -> MeshBackend:
 
 _factories: dict[str, Callable[[], MeshBackend]] = {"warp": _warp}
 _made: dict[str, MeshBackend] = {}
+_lock = Lock()
 
 
 def register_backend(name: str, factory: Callable[[], MeshBackend]) -> None:
@@ -102,6 +104,7 @@ def get_backend(name: str = "warp") -> MeshBackend:
     """The backend of that name, made on first use. Raises ValueError for a name nobody registered."""
     if name not in _factories:
         raise ValueError(f"mesh backend must be one of {sorted(_factories)}; got {name!r}")
-    if name not in _made:
-        _made[name] = _factories[name]()
-    return _made[name]
+    with _lock:  # starting a backend twice at once is not safe
+        if name not in _made:
+            _made[name] = _factories[name]()
+        return _made[name]

@@ -7,6 +7,7 @@ and features; the tensors are the stages. A cascade never stores its face model:
 import importlib.resources
 import json
 import os
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ __all__ = ["FORMAT", "VERSION", "FaceCascade", "load_cascade", "pretrained_path"
 FORMAT = "facerecon-cascade"
 VERSION = 1
 _KEY = "facerecon"
-_SPECS = {"fit", "crop", "features", "start"}
+_SPECS = {"fit", "crop_fit", "crop", "features", "start"}
 _KEYS = _SPECS | {"format", "version", "model_sha256", "stages", "training"}
 
 
@@ -47,11 +48,12 @@ class FaceCascade:
     crop: CropSpec
     features: JointSpec
     start: str = "landmark_fit"  # landmark_fit | mean_face
+    crop_fit: FitSpec = field(default_factory=FitSpec)  # the landmark fit that crops follow, in training and ever after
     training: dict[str, Any] = field(default_factory=dict)  # what it was trained on, for people
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "FaceCascade":
-        """The same on another device and in another dtype."""
-        model = self.model.to(device, dtype)
+        """The same on another device and in another dtype; this one stays as it is."""
+        model = deepcopy(self.model).to(device, dtype)
         cascade = Cascade(self.cascade.to(device, dtype).stages, retraction(model))
         return replace(self, model=model, cascade=cascade)
 
@@ -69,6 +71,7 @@ def save_cascade(face: FaceCascade, path: str | Path, *, half: bool = False) -> 
         "version": VERSION,
         "model_sha256": face.model.sha256,
         "fit": asdict(face.fit),
+        "crop_fit": asdict(face.crop_fit),
         "crop": asdict(face.crop),
         "features": asdict(face.features),
         "start": face.start,
@@ -80,6 +83,8 @@ def save_cascade(face: FaceCascade, path: str | Path, *, half: bool = False) -> 
     try:
         save_file(tensors, str(part), metadata={_KEY: json.dumps(document)})
         os.replace(part, path)
+    except SafetensorError as error:
+        raise OSError(f"{path} could not be written: {error}") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -104,15 +109,38 @@ def load_cascade(path: str | Path | None = None, *, model: FaceModel | str | Pat
             f"{document['model_sha256'][:16]}..., got {face_model.sha256[:16]}..."
         )
     try:
-        fit = dict(document["fit"])
-        fit["marching"] = ContourSpec(**fit["marching"])
-        features = dict(document["features"])
-        features["hog"] = HogSpec(**features["hog"])
-        specs = (FitSpec(**fit), CropSpec(**document["crop"]), JointSpec(**features))
-        cascade = Cascade.from_tensors(tensors, document["stages"], retract=retraction(face_model))
+        face = _build(document, tensors, face_model)
     except (TypeError, ValueError, KeyError) as error:
         raise ModelFileError(f"{path}: {error}") from error
-    return FaceCascade(face_model, cascade, *specs, start=document["start"], training=document["training"])
+    return face
+
+
+def _build(document: dict[str, Any], tensors: dict[str, torch.Tensor], model: FaceModel) -> FaceCascade:
+    features = dict(document["features"])
+    spec = JointSpec(**{**features, "hog": HogSpec(**features["hog"])})
+    cascade = Cascade.from_tensors(tensors, document["stages"], retract=retraction(model))
+    targets = model.n_identity + model.n_expression
+    for k, stage in enumerate(cascade.stages):
+        if stage.block_sizes != spec.block_sizes:
+            raise ValueError(f"stage {k}: expected feature blocks {spec.block_sizes}; got {stage.block_sizes}")
+        if stage.ridge.weight.shape[1] != targets:
+            raise ValueError(f"stage {k}: expected {targets} parameters; got {stage.ridge.weight.shape[1]}")
+    if document["start"] not in ("landmark_fit", "mean_face"):
+        raise ValueError(f"start: expected landmark_fit or mean_face; got {document['start']!r}")
+    return FaceCascade(
+        model,
+        cascade,
+        _fit_spec(document["fit"]),
+        CropSpec(**document["crop"]),
+        spec,
+        start=document["start"],
+        crop_fit=_fit_spec(document["crop_fit"]),
+        training=document["training"],
+    )
+
+
+def _fit_spec(content: dict[str, Any]) -> FitSpec:
+    return FitSpec(**{**content, "marching": ContourSpec(**content["marching"])})
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

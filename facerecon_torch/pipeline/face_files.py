@@ -1,7 +1,8 @@
 """The files of a reconstructed folder: names, order of writing, and how a run finds what was done before."""
 
 import json
-from collections import Counter
+import re
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -15,6 +16,7 @@ from facerecon_torch.export.glb import save_glb
 from facerecon_torch.export.obj import save_obj
 from facerecon_torch.export.parameters import FaceRecord, save_parameters_json, save_parameters_parquet
 from facerecon_torch.export.ply import save_ply
+from facerecon_torch.geometry.mesh_ops import get_backend
 from facerecon_torch.geometry.projection import project_with_depth
 from facerecon_torch.images.write import save_png
 from facerecon_torch.pipeline.artefact import FaceCascade
@@ -25,31 +27,39 @@ from facerecon_torch.structures import Camera, FaceParameters
 __all__ = ["FORMATS", "FaceFiles"]
 
 FORMATS = ("json", "obj", "ply", "glb", "overlay")
+_WAITING = 4  # images whose files are queued
 _MESHES: dict[str, Callable[..., Path]] = {"obj": save_obj, "ply": save_ply, "glb": save_glb}
 
 
 class FaceFiles:
     """Writes below one folder: NAME.json, .obj, .ply, .glb for every face, NAME_overlay.png for every image.
 
-    NAME is the image's stem (with its suffix, `photo_jpg`, where two images share a stem); further faces of the image,
-    counted from the largest, are NAME_face1, NAME_face2, ... The overlay is written last: it marks an image as done.
+    NAME is the image's stem (with its suffix, `photo_jpg`, where images would share a name); further faces of the
+    image, counted from the largest, are NAME_face1, NAME_face2, ... The first face's JSON is written last: it marks an
+    image as done.
     """
 
     def __init__(self, folder: Path, images: Sequence[Path], face: FaceCascade, formats: Sequence[str]) -> None:
         self._folder = folder
         self._face = face
         self._formats = tuple(formats)
-        shared = Counter(path.stem for path in images)
-        self._names = {p: p.stem if shared[p.stem] == 1 else p.name.replace(".", "_") for p in images}
+        self._names = _names(images)
         self._images = list(images)
         self._records: dict[Path, list[FaceRecord]] = {}
-        self._jobs: list[Future[None]] = []
+        self._jobs: deque[Future[None]] = deque()
+        if "overlay" in self._formats:
+            get_backend()  # starts here, once, rather than in every thread of the pool
 
     def is_done(self, image: Path) -> bool:
-        """Whether every file of the image's first face is there."""
-        name = self._names[image]
-        endings = ["_overlay.png" if f == "overlay" else f".{f}" for f in self._formats]
-        return "json" in self._formats and all((self._folder / (name + ending)).is_file() for ending in endings)
+        """Whether an earlier run wrote this image to the end."""
+        return (self._folder / f"{self._names[image]}.json").is_file()
+
+    def keep(self, image: Path) -> None:
+        """Take the records of an image that an earlier run wrote into this run's table."""
+        name, found = self._names[image], list[FaceRecord]()
+        while (path := self._folder / f"{name}{_suffix(len(found))}.json").is_file():
+            found.append(_read_record(json.loads(path.read_text(encoding="utf-8"))))
+        self._records[image] = found
 
     def write(
         self,
@@ -58,44 +68,56 @@ class FaceFiles:
         faces: Sequence[ReconstructedFace],
         pool: Executor,
     ) -> None:
-        """Hand the files of one image to `pool`."""
+        """Hand the files of one image to `pool`. Raises ValueError for a face whose values are not finite."""
         self._records[image] = [_record(image, k, face) for k, face in enumerate(faces)]
         self._jobs.append(pool.submit(self._write, image, picture, list(faces)))
-        # finished jobs are asked for their errors early: a full disk stops the run instead of filling the queue
-        while len(self._jobs) > 64:
-            self._jobs.pop(0).result()
+        # few pictures wait in memory, and a full disk stops the run at once
+        while len(self._jobs) > _WAITING:
+            self._jobs.popleft().result()
 
     def finish(self) -> None:
-        """Wait for the files, then write the table of all faces, those of earlier runs included."""
-        for job in self._jobs:
-            job.result()
-        self._jobs.clear()
-        records = [r for image in self._images for r in self._records.get(image) or self._earlier(image)]
+        """Wait for the files, then write the table of all faces."""
+        while self._jobs:
+            self._jobs.popleft().result()
+        records = [record for image in self._images for record in self._records.get(image, [])]
         names = self._face.model.expression_names
         save_parameters_parquet(records, self._folder / "parameters.parquet", expression_names=names)
 
-    def _stem(self, image: Path, k: int) -> str:
-        return self._names[image] + (f"_face{k}" if k else "")
-
     def _write(self, image: Path, picture: Tensor, faces: list[ReconstructedFace]) -> None:
-        for k, face in enumerate(faces):
-            stem = self._folder / self._stem(image, k)
+        name = self._names[image]
+        self._remove_earlier(name)
+        if "overlay" in self._formats:
+            save_png(_overlay(picture, faces), self._folder / f"{name}_overlay.png")
+        for k, face in reversed(list(enumerate(faces))):
+            stem = f"{name}{_suffix(k)}"
             for kind in self._formats:
                 if kind in _MESHES:
-                    _MESHES[kind](face.mesh, stem.with_name(f"{stem.name}.{kind}"))
+                    _MESHES[kind](face.mesh, self._folder / f"{stem}.{kind}")
             if "json" in self._formats:
-                save_parameters_json(self._records[image][k], stem.with_name(f"{stem.name}.json"))
-        if "overlay" in self._formats:
-            save_png(_overlay(picture, faces), self._folder / f"{self._names[image]}_overlay.png")
+                save_parameters_json(self._records[image][k], self._folder / f"{stem}.json")
 
-    def _earlier(self, image: Path) -> list[FaceRecord]:
-        """Records of an image that an earlier run wrote."""
-        if not self.is_done(image):
-            return []
-        found: list[FaceRecord] = []
-        while (path := self._folder / f"{self._stem(image, len(found))}.json").is_file():
-            found.append(_read_record(json.loads(path.read_text(encoding="utf-8"))))
-        return found
+    def _remove_earlier(self, name: str) -> None:
+        """What an earlier run said of this image, so that no face of it stays behind."""
+        k = 0
+        while (path := self._folder / f"{name}{_suffix(k)}.json").is_file():
+            for kind in ("json", *_MESHES):
+                path.with_name(f"{name}{_suffix(k)}.{kind}").unlink(missing_ok=True)
+            k += 1
+
+
+def _suffix(face: int) -> str:
+    return f"_face{face}" if face else ""
+
+
+def _names(images: Sequence[Path]) -> dict[Path, str]:
+    """A name for every image that no other image's files can take."""
+    stems = Counter(re.sub(r"_face\d+$", "", path.stem) for path in images)
+    names = {p: p.stem if stems[re.sub(r"_face\d+$", "", p.stem)] == 1 else p.name.replace(".", "_") for p in images}
+    taken = Counter(names.values())
+    doubled = [str(path) for path, name in names.items() if taken[name] > 1]
+    if doubled:
+        raise ValueError(f"the results of these images would have one name; rename them: {', '.join(doubled[:5])}")
+    return names
 
 
 def _overlay(picture: Tensor, faces: Sequence[ReconstructedFace]) -> Tensor:

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
 __all__ = ["config_folder", "quote_paths", "run_infer", "run_train"]
 
-_PATH_KEYS = ("input", "output", "cascade", "landmarks.path", "data.root", "model.path", "hydra.run.dir")
+_PATH_KEYS = (
+    "input",
+    "output",
+    "cascade.path",
+    "landmarks.path",
+    "data.root",
+    "model.path",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+)
 _log = logging.getLogger(__name__)
 
 
@@ -37,8 +46,10 @@ def quote_paths(arguments: Sequence[str]) -> list[str]:
 
 def _quoted(argument: str) -> str:
     key, equals, value = argument.partition("=")
-    if not equals or key not in _PATH_KEYS or value == "null" or value[:1] in ("'", '"'):
+    if not equals or key.lstrip("+") not in _PATH_KEYS or value == "null" or value[:1] in ("'", '"'):
         return argument
+    if not value:
+        raise ValueError(f"{key} must not be empty")
     escaped = re.sub(r"(\\*)'", lambda m: m[1] * 2 + "\\'", value).replace("${", "\\${")
     trailing = len(escaped) - len(escaped.rstrip("\\"))
     return f"{key}='{escaped}{escaped[len(escaped) - trailing :]}'"
@@ -51,9 +62,14 @@ def _launch(name: str, arguments: Sequence[str], run: "Callable[[DictConfig], in
         statuses.append(_guarded(config, run))
 
     kept = sys.argv
-    sys.argv = [name, *quote_paths(arguments)]
     try:
+        sys.argv = [name, *quote_paths(arguments)]
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)()
+    except ValueError as error:
+        sys.stderr.write(f"facerecon {name}: {error}\n")
+        return 2
+    except SystemExit as stop:  # Hydra's own refusals, a misspelt key among them
+        return 2 if stop.code else 0
     finally:
         sys.argv = kept
     return max(statuses, default=0)

@@ -1,6 +1,7 @@
 """Reconstructs every face of many files; a bad file is reported and the others go on."""
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from facerecon_torch.structures import Detection
 __all__ = ["InferOptions", "InferReport", "find_images", "infer"]
 
 _log = logging.getLogger(__name__)
+_AHEAD = 4  # photographs decoded ahead of the detector
+_BATCH_PIXELS = 40_000_000  # 0.5 GB of float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,8 @@ class InferOptions:
         unknown = [f for f in self.formats if f not in FORMATS]
         if unknown:
             raise ValueError(f"formats must be among {', '.join(FORMATS)}; got {', '.join(map(str, unknown))}")
+        if self.resume and "json" not in self.formats:
+            raise ValueError(f"resume=true needs the format json, which marks what is done; got {list(self.formats)}")
 
 
 @dataclass
@@ -91,13 +96,21 @@ def infer(
     """
     output.mkdir(parents=True, exist_ok=True)
     files, report = FaceFiles(output, images, face, options.formats), InferReport()
-    todo = [path for path in images if not (options.resume and files.is_done(path))]
-    report.skipped = len(images) - len(todo)
+    done = [path for path in images if options.resume and files.is_done(path)]
+    for path in done:
+        files.keep(path)
+    skipped = set(done)
+    todo = [path for path in images if path not in skipped]
+    report.skipped = len(done)
     bar = tqdm(total=len(todo), desc="faces", unit="image", disable=not options.progress)
     with ThreadPoolExecutor(options.workers) as pool:
         for seen in _batches(_observed(todo, detector, options, pool, report, bar), options.batch):
             for one, faces in _reconstructed(seen, face, options, report):
-                files.write(one.path, one.image, faces, pool)
+                try:
+                    files.write(one.path, one.image, faces, pool)
+                except ValueError as error:
+                    _fail(report, one.path, str(error))
+                    continue
                 report.images += 1
                 report.faces += len(faces)
         files.finish()
@@ -114,11 +127,11 @@ def _observed(
     bar: "tqdm[NoReturn]",
 ) -> Iterator[_Seen]:
     """Decoded images with faces, in order; failures go into the report. Decoding runs ahead on the pool."""
-    ahead: list[Future[Tensor]] = [pool.submit(read_image, path) for path in todo[: options.batch]]
+    ahead: deque[Future[Tensor]] = deque(pool.submit(read_image, path) for path in todo[:_AHEAD])
     for k, path in enumerate(todo):
-        if k + options.batch < len(todo):
-            ahead.append(pool.submit(read_image, todo[k + options.batch]))
-        job, ahead[k] = ahead[k], Future()
+        if k + _AHEAD < len(todo):
+            ahead.append(pool.submit(read_image, todo[k + _AHEAD]))
+        job = ahead.popleft()
         bar.update()
         try:
             image = job.result()
@@ -135,11 +148,12 @@ def _fail(report: InferReport, path: Path, reason: str) -> None:
 
 
 def _batches(seen: Iterable[_Seen], size: int) -> Iterator[list[_Seen]]:
-    """Photographs until their faces fill a batch."""
+    """Photographs until their faces fill a batch, or their pixels the memory that a batch may take."""
     held: list[_Seen] = []
     for one in seen:
         held.append(one)
-        if sum(len(s.faces) for s in held) >= size:
+        pixels = sum(s.image.shape[-1] * s.image.shape[-2] for s in held)
+        if sum(len(s.faces) for s in held) >= size or pixels >= _BATCH_PIXELS:
             yield held
             held = []
     if held:
@@ -149,16 +163,31 @@ def _batches(seen: Iterable[_Seen], size: int) -> Iterator[list[_Seen]]:
 def _reconstructed(
     seen: Sequence[_Seen], face: FaceCascade, options: InferOptions, report: InferReport
 ) -> Iterator[tuple[_Seen, list[ReconstructedFace]]]:
-    pairs = [(one, found) for one in seen for found in one.faces]
-    points = to_paper66(torch.stack([found.points for _, found in pairs]).float())
-    answer = reconstruct_landmarks([one.image for one, _ in pairs], points, face, size=options.size)
     done: dict[Path, list[ReconstructedFace]] = {one.path: [] for one in seen}
-    for (one, _), unpacked in zip(pairs, unpack(answer, [found for _, found in pairs], face)):
+    for one, unpacked in zip(*_faces_of(seen, face, options, report)):
         if unpacked is not None:
             done[one.path].append(unpacked)
+    failed = {path for path, _ in report.failures}
     for one in seen:
         if done[one.path]:
             yield one, done[one.path]
-        else:
+        elif one.path not in failed:
             reason = NoFaceError(f"{one.path}: expected landmarks that fix a pose; those found are degenerate")
             _fail(report, one.path, str(reason))
+
+
+def _faces_of(
+    seen: Sequence[_Seen], face: FaceCascade, options: InferOptions, report: InferReport
+) -> tuple[list[_Seen], list[ReconstructedFace | None]]:
+    """The faces of a batch; where the batch cannot be done as one, image by image, so that only the culprit fails."""
+    pairs = [(one, found) for one in seen for found in one.faces]
+    points = to_paper66(torch.stack([found.points for _, found in pairs]).float())
+    try:
+        answer = reconstruct_landmarks([one.image for one, _ in pairs], points, face, size=options.size)
+        return [one for one, _ in pairs], unpack(answer, [found for _, found in pairs], face)
+    except ValueError as error:
+        if len(seen) == 1:
+            _fail(report, seen[0].path, str(error))
+            return [], []
+    parts = [_faces_of([one], face, options, report) for one in seen]
+    return [one for ones, _ in parts for one in ones], [found for _, faces in parts for found in faces]

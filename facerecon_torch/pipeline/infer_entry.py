@@ -12,7 +12,7 @@ from facerecon_torch.pipeline.face_models import load_face_model
 from facerecon_torch.pipeline.infer import InferOptions, find_images, infer
 from facerecon_torch.pipeline.reconstruct import KnownSize
 from facerecon_torch.pipeline.report import write_json
-from facerecon_torch.pipeline.specs import LandmarkSourceSpec, RuntimeSpec
+from facerecon_torch.pipeline.specs import LandmarkSourceSpec
 
 __all__ = ["infer_from_config"]
 
@@ -23,7 +23,15 @@ def infer_from_config(config: DictConfig) -> int:
     """Reconstruct `config.input` into `config.output`. Returns 0, or 1 where some file gave no face."""
     source = instantiate(config.landmarks, _convert_="all")
     runtime = instantiate(config.runtime, _convert_="all")
-    images = find_images(Path(config.input))
+    for key in ("input", "output"):
+        if config[key] is None:
+            raise ValueError(f"{key} must be a path; got null")
+    source_path, output = Path(config.input), Path(config.output)
+    images = find_images(source_path)
+    if source_path.is_dir() and source_path.resolve() == output.resolve():
+        raise ValueError(
+            f"output must not be the input folder, where overlays would be taken for photographs: {output}"
+        )
     options = InferOptions(
         faces=config.faces,
         batch=config.batch,
@@ -35,9 +43,8 @@ def infer_from_config(config: DictConfig) -> int:
     )
     device = runtime.apply()
     model = load_face_model(instantiate(config.model, _convert_="all"))
-    face = load_cascade(config.cascade, model=model).to(device, runtime.torch_dtype)
-    output = Path(config.output)
-    report = infer(images, output, face, _detector(source, runtime, device.type), options)
+    face = load_cascade(config.cascade.path, model=model).to(device, runtime.torch_dtype)
+    report = infer(images, output, face, _detector(source, str(device)), options)
     _log.info("%d faces of %d images in %s", report.faces, report.images, output)
     if report.skipped:
         _log.info("%d images were done before", report.skipped)
@@ -50,7 +57,7 @@ def infer_from_config(config: DictConfig) -> int:
     return 0
 
 
-def _detector(source: LandmarkSourceSpec, runtime: RuntimeSpec, device: str) -> LandmarkDetector:
+def _detector(source: LandmarkSourceSpec, device: str) -> LandmarkDetector:
     if source.source in ("noise", "truth"):
         raise ValueError(f"landmarks.source={source.source} is for synthetic training sets; use auto, dlib or file")
     if source.source == "file":

@@ -67,7 +67,8 @@ def shape_error(
 
     def error(flat: Tensor) -> Tensor:
         parameters = FaceParameters.from_flat(flat, model.n_identity)
-        distance = torch.linalg.vector_norm(small.vertices(parameters.identity, parameters.expression) - truth, dim=-1)
+        gap = small.vertices(parameters.identity, parameters.expression) - truth
+        distance: Tensor = torch.linalg.vector_norm(gap, dim=-1)
         return distance.mean()
 
     return error

@@ -56,7 +56,9 @@ class SummaryCallback(Callback):
     def on_multirun_end(self, config: "DictConfig", **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         result = summarise(folder)
-        (folder / "summary.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        part = folder / "summary.json.part"
+        part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        part.replace(folder / "summary.json")
         _log.info("test MAE in mm vs M, mean +- sd over jobs; summary in %s", folder / "summary.json")
         for setting, methods in result["settings"].items():
             for method, by_align in methods.items():

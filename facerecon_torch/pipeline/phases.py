@@ -19,7 +19,8 @@ class Phases:
     Phases of the same name add up; on CUDA the device's own peak is kept beside it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device if device.type == "cuda" else None
         self.seconds: dict[str, float] = {}
         self.peak_memory_mb: dict[str, float] = {}
         self.peak_device_mb: dict[str, float] = {}
@@ -27,16 +28,16 @@ class Phases:
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         peak = _ResidentPeak()
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        if self._cuda is not None:
+            torch.cuda.reset_peak_memory_stats(self._cuda)
         start = time.perf_counter()
         try:
             with peak:
                 yield
         finally:
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-                used = torch.cuda.max_memory_allocated() / 2**20
+            if self._cuda is not None:
+                torch.cuda.synchronize(self._cuda)
+                used = torch.cuda.max_memory_allocated(self._cuda) / 2**20
                 self.peak_device_mb[name] = max(used, self.peak_device_mb.get(name, 0.0))
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
             self.peak_memory_mb[name] = max(peak.megabytes, self.peak_memory_mb.get(name, 0.0))

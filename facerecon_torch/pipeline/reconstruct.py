@@ -89,8 +89,10 @@ def reconstruct_landmarks(
     model = face.model
     points = landmarks.to(model.device, model.dtype)
     fitter = LandmarkFitter(model, face.fit)
-    pictures = [image.to(model.device, model.dtype) for image in images]
-    crops, inside = canonical_crops(pictures, points, fitter, FaceCropper(model, face.crop))
+    there = {id(image): image.to(model.device, model.dtype) for image in images}  # faces may share a picture
+    pictures = [there[id(image)] for image in images]
+    crop_fitter = LandmarkFitter(model, face.crop_fit)
+    crops, inside = canonical_crops(pictures, points, crop_fitter, FaceCropper(model, face.crop))
     fit = fitter.fit(inside)
     start = fit.parameters if face.start == "landmark_fit" else methods.mean_face(model, len(inside))
     bank = build_bank(crops.image, face.features.hog, keep=model.dtype)
@@ -174,14 +176,19 @@ def _as_picture(image: object) -> Float[Tensor, "3 height width"]:
     if isinstance(image, (str, Path)):
         return read_image(image)
     if isinstance(image, Tensor):
+        picture = image
         if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
             raise ValueError(
                 f"image must be a float tensor [3, H, W] in [0, 1]; got {image.dtype} {tuple(image.shape)}"
             )
-        return image
-    if not isinstance(image, np.ndarray):
+    elif isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype not in (np.uint8, np.float32, np.float64):
+            raise ValueError(f"image must be an array [H, W, 3] of uint8 or float; got {image.dtype} {image.shape}")
+        picture = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float()
+        picture = picture / 255 if image.dtype == np.uint8 else picture
+    else:
         raise TypeError(f"image must be a file, a tensor or an array; got {type(image).__name__}")
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"image must be an array [H, W, 3]; got shape {image.shape}")
-    values = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    return values.float() / 255 if image.dtype == np.uint8 else values.float()
+    low, high = picture.aminmax()
+    if not (float(low) >= 0 and float(high) <= 1):  # this form refuses NaN too
+        raise ValueError(f"image must lie in [0, 1]; its values run from {float(low):g} to {float(high):g}")
+    return picture

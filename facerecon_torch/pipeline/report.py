@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from facerecon_torch.images.write import replacing
 from facerecon_torch.pipeline.phases import Phases
 
 __all__ = ["REPORT_FORMAT", "environment", "write_json"]
@@ -39,7 +40,12 @@ def _commit() -> str | None:
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None
-    answer = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except OSError:  # no git on this machine
+        return None
     return answer.stdout.strip() or None
 
 
@@ -47,7 +53,7 @@ def environment(device: torch.device, seed: int, phases: Phases) -> dict[str, An
     """Everything about a run that is not a result."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": ["facerecon", Path(sys.argv[0]).stem, *sys.argv[1:]],
         "commit": _commit(),
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in _PACKAGES}},
         "device": {
@@ -65,6 +71,6 @@ def environment(device: torch.device, seed: int, phases: Phases) -> dict[str, An
 
 def write_json(path: Path, content: Any) -> None:
     """Write aside and rename, so that a reader never meets half a file."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1, sort_keys=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -2,7 +2,9 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import torch
@@ -13,11 +15,11 @@ from tqdm import tqdm
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.synthetic.dataset import SyntheticSet, render_set
 from facerecon_torch.data.synthetic.noise_table import sample_landmark_noise
-from facerecon_torch.data.synthetic.spec import SyntheticSpec
+from facerecon_torch.data.synthetic.spec import FAMILIES, SyntheticSpec
 from facerecon_torch.images.read import read_image
 from facerecon_torch.landmarks.detector import build_detector, choose_faces
 from facerecon_torch.landmarks.scheme import to_paper66
-from facerecon_torch.pipeline.specs import DataSpec, LandmarkSourceSpec, RuntimeSpec
+from facerecon_torch.pipeline.specs import DataSpec, LandmarkSourceSpec, RuntimeSpec, require_device
 
 __all__ = ["load_sets", "synthetic_folder"]
 
@@ -30,8 +32,11 @@ def synthetic_folder(spec: SyntheticSpec, root: str | None) -> Path:
     return Path(base) / "synthetic" / f"{spec.family}-{spec.hash}"
 
 
-def load_sets(data: DataSpec, landmarks: LandmarkSourceSpec, runtime: RuntimeSpec) -> dict[str, FaceSet]:
-    """The sets `train`, `test` and `shifted` (where it has subjects), rendered if they are not there yet."""
+def load_sets(
+    data: DataSpec, landmarks: LandmarkSourceSpec, runtime: RuntimeSpec, *, names: Sequence[str] = FAMILIES
+) -> dict[str, FaceSet]:
+    """Those of the sets `train`, `test` and `shifted` that are named and have subjects, rendered if they are not there
+    yet."""
     sizes: dict[str, tuple[int, int]] = {
         "train": (data.train_subjects, data.train_images),
         "test": (data.test_subjects, data.test_images),
@@ -39,7 +44,7 @@ def load_sets(data: DataSpec, landmarks: LandmarkSourceSpec, runtime: RuntimeSpe
     }
     sets: dict[str, FaceSet] = {}
     for family, (subjects, images) in sizes.items():
-        if not subjects or not images:
+        if family not in names or not subjects or not images:
             continue
         spec = SyntheticSpec(subjects=subjects, images_per_subject=images, seed=data.seed, family=family)
         folder = synthetic_folder(spec, data.root)
@@ -69,7 +74,9 @@ def _detected(
     rendered: SyntheticSet, source: LandmarkSourceSpec, runtime: RuntimeSpec
 ) -> tuple[Float[Tensor, "n 66 2"], Tensor]:
     """A real detector's landmarks of every image, NaN where it finds no face."""
-    options = {"source": source.path} if source.source == "file" else {}
+    options: dict[str, Any] = {"source": source.path} if source.source == "file" else {}
+    if source.source in ("auto", "face_alignment"):
+        options["device"] = str(require_device(runtime.device))
     detector = build_detector(source.source, **options)
     points = torch.full_like(rendered.landmarks, torch.nan)
     for k, path in enumerate(tqdm(rendered.images, desc="landmarks", unit="image", disable=not runtime.progress)):

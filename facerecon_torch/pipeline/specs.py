@@ -1,11 +1,12 @@
 """What a run is told: one frozen, self-checking dataclass per config group that no other package owns."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from facerecon_torch.data.splits import PROTOCOLS
+from facerecon_torch.data.splits import PAPER_GROUPS, PROTOCOLS
 from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.fitting.coefficients import FitSpec
 from facerecon_torch.fitting.crop import CropSpec
@@ -49,11 +50,10 @@ class DataSpec:
     root: str | None = None  # rendered sets are kept here; None: the user's cache folder
 
     def __post_init__(self) -> None:
-        for name in ("train_subjects", "train_images", "test_subjects", "test_images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"data.{name} must be at least 1; got {getattr(self, name)}")
-        if self.shifted_subjects < 0 or self.shifted_images < 0:
-            raise ValueError("data.shifted_subjects and data.shifted_images must not be negative")
+        for name, least in (("train_subjects", 2), ("train_images", 1), ("test_subjects", 1), ("test_images", 1)):
+            _require_count(f"data.{name}", getattr(self, name), least)
+        for name in ("shifted_subjects", "shifted_images", "seed"):
+            _require_count(f"data.{name}", getattr(self, name), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +89,12 @@ class RegressionSpec:
     block_weights: Sequence[Sequence[float]] = ((1.0, 1.0),)  # relative weights of (hog, ld) to choose from
     form: str = "auto"  # auto | primal | dual
 
+    def __post_init__(self) -> None:
+        if self.rho is not None and not self.rho > 0:
+            raise ValueError(f"regression.rho must be positive, or null to choose it; got {self.rho}")
+        if self.form not in ("auto", "primal", "dual"):
+            raise ValueError(f"regression.form must be auto, primal or dual; got {self.form!r}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class StagesSpec:
@@ -100,6 +106,7 @@ class StagesSpec:
     start: str = "landmark_fit"  # landmark_fit | mean_face
 
     def __post_init__(self) -> None:
+        _require_count("cascade.stages", self.stages, 1)
         if self.start not in ("landmark_fit", "mean_face"):
             raise ValueError(f"cascade.start must be landmark_fit or mean_face; got {self.start!r}")
 
@@ -121,25 +128,36 @@ class CvSpec:
     """Which subjects train and which test."""
 
     protocol: str = "holdout"  # holdout: the data set's own test people | group_kfold | paper_5x5
-    fold: int | str = "all"  # 0..n-1, or all
-    folds: int = 5  # of group_kfold
+    fold: int | str = "all"  # 0..n-1, or all; under holdout, a fold is left out of training and not tested on
+    folds: int = 5  # of group_kfold and holdout
     nested: int = 5  # grouped folds of the whole cascade over the training people, 0: none
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"cv.protocol must be one of {', '.join(PROTOCOLS)}; got {self.protocol!r}")
-        if isinstance(self.fold, str) and self.fold != "all":
+        if self.fold != "all" and (not isinstance(self.fold, int) or isinstance(self.fold, bool)):
             raise ValueError(f"cv.fold must be a number from 0 or all; got {self.fold!r}")
-        if self.nested == 1 or self.nested < 0:
-            raise ValueError(f"cv.nested must be 0 (none) or at least 2; got {self.nested}")
+        _require_count("cv.folds", self.folds, 2)
+        _require_count("cv.nested", self.nested, 0)
+        if self.nested == 1:
+            raise ValueError("cv.nested must be 0 (none) or at least 2; got 1")
+        if isinstance(self.fold, int) and not 0 <= self.fold < self.available:
+            raise ValueError(f"cv.fold must lie in 0..{self.available - 1} for {self.protocol}; got {self.fold}")
 
-    def chosen(self, available: int) -> list[int]:
-        """The folds to run, out of `available`."""
-        if isinstance(self.fold, str):
-            return list(range(available))
-        if not 0 <= self.fold < available:
-            raise ValueError(f"cv.fold must lie in 0..{available - 1} for {self.protocol}; got {self.fold}")
-        return [self.fold]
+    @property
+    def available(self) -> int:
+        """How many folds the protocol has."""
+        return PAPER_GROUPS if self.protocol == "paper_5x5" else self.folds
+
+    @property
+    def splits_training(self) -> bool:
+        """Whether the training people are split into folds at all."""
+        return self.protocol != "holdout" or self.fold != "all"
+
+    @property
+    def chosen(self) -> list[int]:
+        """The folds to run."""
+        return list(range(self.available)) if isinstance(self.fold, str) else [self.fold]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +175,10 @@ class RuntimeSpec:
     half: bool = False  # store cascade weights in float16
 
     def __post_init__(self) -> None:
+        for name in ("workers", "threads"):
+            if getattr(self, name) is not None:
+                _require_count(f"runtime.{name}", getattr(self, name), 1)
+        _require_count("runtime.seed", self.seed, 0)
         if self.dtype not in _DTYPES:
             raise ValueError(f"runtime.dtype must be one of {', '.join(_DTYPES)}; got {self.dtype!r}")
 
@@ -170,8 +192,15 @@ class RuntimeSpec:
             torch.set_num_threads(self.threads)
         torch.backends.cuda.matmul.allow_tf32 = self.tf32
         torch.backends.cudnn.allow_tf32 = self.tf32
+        if self.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
         torch.use_deterministic_algorithms(self.deterministic)
         return require_device(self.device)
+
+
+def _require_count(key: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{key} must be an integer of at least {least}; got {value!r}")
 
 
 def require_device(name: str) -> torch.device:
@@ -209,3 +238,12 @@ class TrainSpecs:
     cascade: StagesSpec
     cv: CvSpec
     runtime: RuntimeSpec
+
+    def __post_init__(self) -> None:
+        self.cascade.with_regression(self.regression)  # a contradiction is found now, not after an hour of rendering
+        people, folds = self.data.train_subjects, max(self.cv.nested, self.cv.folds if self.cv.splits_training else 0)
+        if folds and people - -(-people // folds) < 2:
+            raise ValueError(
+                f"data.train_subjects={people} leaves fewer than 2 people to train on in {folds} folds; "
+                "take more people, or set cv.nested=0"
+            )

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxtyping import Float
@@ -36,6 +36,7 @@ class TrainSetup:
     features: JointSpec
     cascade: CascadeSpec
     start: str = "landmark_fit"
+    crop_fit: FitSpec = field(default_factory=FitSpec)  # the fit that the crops followed
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ def train_methods(
             answers = _baseline(name, setup.model, sides)
         for which, answer in answers.items():
             errors[which][name] = method_errors(setup.model, answer, tests[which].truth)
-    face = FaceCascade(setup.model, trained, setup.fit, setup.crop, setup.features, setup.start)
+    face = FaceCascade(
+        setup.model, trained, setup.fit, setup.crop, setup.features, start=setup.start, crop_fit=setup.crop_fit
+    )
     return Outcome(face, stages, errors)
 
 
@@ -150,6 +153,7 @@ def _stage_entry(k: int, report: StageReport, test_mae: float | None) -> dict[st
         "start_mae_mm": report.start_error,
         "cross_fitted_mae_mm": report.cross_fitted_error,
         "in_sample_mae_mm": report.in_sample_error,
+        "training_vertices": methods.SELECTION_VERTICES,  # of the whole face: what the three errors above were taken on
         "test_mae_mm": test_mae,
         "kept": report.kept,
         "form": report.form,

@@ -1,6 +1,7 @@
 """`facerecon train`: config -> data -> cascade -> run folder with config.yaml, report.json and cascade.safetensors."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from facerecon_torch.fitting.penalties import select_penalties
 from facerecon_torch.images.write import replacing
 from facerecon_torch.pipeline.artefact import FaceCascade, save_cascade
 from facerecon_torch.pipeline.cross_validation import Judged, cross_validate, judge, pool
+from facerecon_torch.pipeline.evaluate import ALIGNMENTS
 from facerecon_torch.pipeline.face_models import load_face_model
 from facerecon_torch.pipeline.phases import Phases
 from facerecon_torch.pipeline.report import REPORT_FORMAT, environment, write_json
@@ -38,21 +40,23 @@ def train_from_config(config: DictConfig) -> int:
         plain = {k: v for k, v in config.items() if k != "output"}
         part.write_text(OmegaConf.to_yaml(OmegaConf.create(plain), resolve=True), encoding="utf-8")
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    face, report = train(specs)
-    save_cascade(face, folder / "cascade.safetensors", half=specs.runtime.half)
+    report = train(specs, save=lambda face: save_cascade(face, folder / "cascade.safetensors", half=specs.runtime.half))
     write_json(folder / "report.json", {**report, "overrides": overrides})
     _log.info("%s", _table(report["test"]))
     _log.info("run folder: %s", folder)
     return 0
 
 
-def train(specs: TrainSpecs) -> tuple[FaceCascade, dict[str, Any]]:
-    """Train and measure as `specs` say. Raises ValueError or FaceReconError for input that cannot be used."""
-    device, phases = specs.runtime.apply(), Phases()
+def train(specs: TrainSpecs, *, save: Callable[[FaceCascade], None]) -> dict[str, Any]:
+    """Train and measure as `specs` say, and return the report. `save` gets the cascade as soon as it is trained; of
+    several folds, that of the last. Raises ValueError or FaceReconError for input that cannot be used."""
+    device = specs.runtime.apply()
+    phases = Phases(device)
     with phases("model"):
         model = load_face_model(specs.model).to(device, specs.runtime.torch_dtype)
     with phases("data"):
-        sets = load_sets(specs.data, specs.landmarks, specs.runtime)
+        names = ("train", "test", "shifted") if specs.cv.protocol == "holdout" else ("train", "shifted")
+        sets = load_sets(specs.data, specs.landmarks, specs.runtime, names=names)
     with phases("prepare"):
         ready = {
             name: prepare_samples(
@@ -73,57 +77,80 @@ def train(specs: TrainSpecs) -> tuple[FaceCascade, dict[str, Any]]:
         specs.features,
         specs.cascade.with_regression(specs.regression),
         specs.cascade.start,
+        specs.fitting.fit,
     )
-    outcomes, judged, counts = _run_folds(specs, setup, ready, phases)
-    face, stages = outcomes[-1].cascade, outcomes[-1].stages
-    report: dict[str, Any] = {"format": REPORT_FORMAT, "counts": counts, "stages": stages}
-    report |= judged
-    if len(outcomes) > 1:
-        report["fold_stages"] = [outcome.stages for outcome in outcomes]
-    report["penalties"] = {"identity": face.fit.identity_penalty, "expression": face.fit.expression_penalty}
-    report |= environment(device, specs.runtime.seed, phases)
-    return replace(face, training=_provenance(specs, report)), report
+    generator = torch.Generator().manual_seed(specs.runtime.seed)
+    splits = _splits(specs, ready, generator)
+    report: dict[str, Any] = {"format": REPORT_FORMAT}
+    report |= _run_folds(specs, setup, splits, ready, (phases, generator), save)
+    return report | environment(device, specs.runtime.seed, phases)
+
+
+def _splits(
+    specs: TrainSpecs, ready: dict[str, Samples], generator: torch.Generator
+) -> list[tuple[int | None, Samples, Samples]]:
+    """(number of the fold, who trains, who tests)."""
+    people = ready["train"]
+    if not specs.cv.splits_training:
+        return [(None, people, ready["test"])]
+    folds = _folds(specs, people, generator)
+    held_out = ready.get("test")
+    return [(k, people.at(folds[k].train), held_out or people.at(folds[k].test)) for k in specs.cv.chosen]
 
 
 def _run_folds(
-    specs: TrainSpecs, setup: TrainSetup, ready: dict[str, Samples], phases: Phases
-) -> tuple[list[Outcome], dict[str, Any], dict[str, Any]]:
-    generator = torch.Generator().manual_seed(specs.runtime.seed)
-    people, others = ready["train"], {k: v for k, v in ready.items() if k == "shifted"}
-    splits: list[tuple[Samples, Samples]]
-    if specs.cv.protocol == "holdout":
-        splits = [(people, ready["test"])]
-    else:
-        folds = _folds(specs, people, generator)
-        splits = [(people.at(fold.train), people.at(fold.test)) for fold in folds]
-    outcomes: list[Outcome] = []
+    specs: TrainSpecs,
+    setup: TrainSetup,
+    splits: list[tuple[int | None, Samples, Samples]],
+    ready: dict[str, Samples],
+    tools: tuple[Phases, torch.Generator],
+    save: Callable[[FaceCascade], None],
+) -> dict[str, Any]:
+    """Train every fold; errors are pooled over folds, everything else is told per fold."""
+    phases, generator = tools
+    others = {k: v for k, v in ready.items() if k == "shifted"}
     judgements: list[dict[str, Judged]] = []
-    for train_side, test_side in splits:
+    told: list[dict[str, Any]] = []
+    tuned = setup
+    for number, train_side, test_side in splits:
         check_disjoint(train_side.subjects, test_side.subjects)
         tests = {"test": test_side} | others
         tuned = _with_penalties(specs, setup, train_side, phases)
         with phases("train"):
             outcome = train_methods(tuned, train_side, tests)
-        outcomes.append(outcome)
+        sides = {"train": train_side} | tests
         judgements.append({k: Judged(outcome.errors[k], side.subjects) for k, side in tests.items()})
+        told.append(_fold_entry(number, {k: _counts(v) for k, v in sides.items()}, outcome))
+        save(replace(outcome.cascade, training=_provenance(specs, told[-1])))
     with phases("judge"):
-        report = {k: judge(pool([j[k] for j in judgements]), generator) for k in judgements[0]}
-        result = {k: v["methods"] for k, v in report.items()}
-        result["comparisons"] = {k: v["comparisons"] for k, v in report.items()}
+        judged = {k: judge(pool([j[k] for j in judgements]), generator) for k in judgements[0]}
+    report = {k: told[-1][k] for k in ("counts", "stages", "penalties")}
+    report |= {"folds": told} if len(told) > 1 else {}
+    report |= {k: v["methods"] for k, v in judged.items()}
+    report["comparisons"] = {k: v["comparisons"] for k, v in judged.items()}
     if specs.cv.nested:
         with phases("nested"):
-            nested = cross_validate(tuned, splits[-1][0], specs.cv.nested, generator)
-        result["nested"] = judge(nested, generator) | {"folds": specs.cv.nested}
-    counts = {"train": _counts(splits[-1][0]), "test": _counts(splits[-1][1])}
-    return outcomes, result, counts | {k: _counts(v) for k, v in others.items()}
+            nested = cross_validate(tuned, splits[-1][1], specs.cv.nested, generator)
+        report["nested"] = judge(nested, generator) | {"folds": specs.cv.nested}
+    return report
+
+
+def _fold_entry(number: int | None, counts: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
+    fit = outcome.cascade.fit
+    mae = {align: float(outcome.errors["test"]["cascade"].mae[align, "M", "whole"].mean()) for align in ALIGNMENTS}
+    return {
+        "fold": number,
+        "counts": counts,
+        "stages": outcome.stages,
+        "penalties": {"identity": fit.identity_penalty, "expression": fit.expression_penalty},
+        "test_mae_mm": mae,
+    }
 
 
 def _folds(specs: TrainSpecs, people: Samples, generator: torch.Generator) -> list[Fold]:
     if specs.cv.protocol == "paper_5x5":
-        folds = paper_folds(people.subjects, generator)
-    else:
-        folds = group_folds(people.subjects, specs.cv.folds, generator)
-    return [folds[k] for k in specs.cv.chosen(len(folds))]
+        return paper_folds(people.subjects, generator)
+    return group_folds(people.subjects, specs.cv.folds, generator)
 
 
 def _with_penalties(specs: TrainSpecs, setup: TrainSetup, people: Samples, phases: Phases) -> TrainSetup:
@@ -140,13 +167,11 @@ def _counts(samples: Samples) -> dict[str, int]:
     return {"images": len(samples), "subjects": int(torch.unique(samples.subjects).numel())}
 
 
-def _provenance(specs: TrainSpecs, report: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "counts": report["counts"],
-        "command": report["command"],
-        "versions": report["versions"],
-        "seed": specs.runtime.seed,
-        "test_mae_mm": {a: report["test"]["cascade"]["mae_mm"][a]["M"]["whole"] for a in ("none", "similarity")},
+def _provenance(specs: TrainSpecs, told: dict[str, Any]) -> dict[str, Any]:
+    """What a cascade file says of its own training."""
+    return {**{k: told[k] for k in ("fold", "counts", "test_mae_mm")}, "seed": specs.runtime.seed} | {
+        "protocol": specs.cv.protocol,
+        "landmarks": specs.landmarks.source,
     }
 
 

@@ -86,7 +86,8 @@ def test_displacements_vanish_where_landmarks_are_met():
     observed = Observed(samples.landmarks, camera, samples.bank)
     observer = FaceObserver(fitter, setup.model.n_identity, observed, JointSpec(hog=setup.features.hog, blocks=("ld",)))
     truth = samples.truth.parameters.flat
-    assert float(observer(truth, 0).abs().mean()) < 0.1
+    exact = float(observer(truth, 0).abs().mean())
     moved = truth.clone()
-    moved[:, 0] += 3 * setup.model.identity_variance[0].sqrt()
-    assert float(observer(moved, 0).abs().mean()) > 0.2
+    moved[:, 1] += 3 * setup.model.identity_variance[1].sqrt()
+    assert exact < 0.02  # mm; the contour may choose other vertices
+    assert float(observer(moved, 0).abs().mean()) > 10 * exact

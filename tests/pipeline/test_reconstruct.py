@@ -80,6 +80,20 @@ def test_a_known_size_scales_the_shape_and_not_the_picture(photographs, tiny_out
         assert_close(told.camera.scale, torch.full_like(told.camera.scale, 0.5))
 
 
+def test_moving_a_cascade_leaves_the_original_where_it_was(tiny_outcome):
+    face = tiny_outcome.cascade
+    wide = face.to("cpu", torch.float64)
+    assert wide.model.dtype == wide.cascade.stages[0].ridge.weight.dtype == torch.float64
+    assert face.model.dtype == face.cascade.stages[0].ridge.weight.dtype == torch.float32
+
+
+def test_float64_agrees_with_float32(photographs, tiny_outcome):
+    images, landmarks = photographs
+    narrow = reconstruct_landmarks(images, landmarks, tiny_outcome.cascade)
+    wide = reconstruct_landmarks(images, landmarks, tiny_outcome.cascade.to("cpu", torch.float64))
+    assert_close(wide.landmarks_3d.float(), narrow.landmarks_3d, rtol=0.0, atol=2e-2)
+
+
 def test_both_sizes_at_once_are_refused():
     with pytest.raises(ValueError, match="must not both be given"):
         KnownSize(px_per_mm=1.0, interpupillary_mm=63.0)
@@ -105,7 +119,11 @@ def test_nobody_and_nonsense_are_said(photographs, tiny_outcome):
         reconstruct(images[0], tiny_outcome.cascade, detector=Known(torch.ones(66, 2)))
     with pytest.raises(TypeError, match="a file, a tensor or an array; got list"):
         reconstruct([1], tiny_outcome.cascade, detector=Known(landmarks[0]))
-    with pytest.raises(ValueError, match=r"an array \[H, W, 3\]; got shape \(4, 4\)"):
-        reconstruct(np.zeros((4, 4)), tiny_outcome.cascade, detector=Known(landmarks[0]))
+    for wrong in (np.zeros((4, 4)), np.zeros((4, 4, 3), np.uint16)):
+        with pytest.raises(ValueError, match=r"an array \[H, W, 3\] of uint8 or float; got"):
+            reconstruct(wrong, tiny_outcome.cascade, detector=Known(landmarks[0]))
+    for wrong in (255 * images[0], -images[0], images[0] * float("nan")):
+        with pytest.raises(ValueError, match=r"image must lie in \[0, 1\]"):
+            reconstruct(wrong, tiny_outcome.cascade, detector=Known(landmarks[0]))
     with pytest.raises(ValueError, match="one image per row"):
         reconstruct_landmarks(images, landmarks[:2], tiny_outcome.cascade)

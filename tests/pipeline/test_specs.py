@@ -1,7 +1,19 @@
 import pytest
 import torch
 
-from facerecon_torch.pipeline.specs import CvSpec, DataSpec, LandmarkSourceSpec, RuntimeSpec, require_device
+from facerecon_torch.features.joint import JointSpec
+from facerecon_torch.pipeline.specs import (
+    CvSpec,
+    DataSpec,
+    FittingSpec,
+    LandmarkSourceSpec,
+    ModelSpec,
+    RegressionSpec,
+    RuntimeSpec,
+    StagesSpec,
+    TrainSpecs,
+    require_device,
+)
 
 
 def test_devices_are_never_silently_replaced():
@@ -28,8 +40,15 @@ def test_cuda_without_cuda_is_an_error():
             "cv.protocol must be one of holdout, group_kfold, paper_5x5; got 'loo'",
         ),
         (CvSpec, {"fold": "some"}, "cv.fold must be a number from 0 or all; got 'some'"),
+        (CvSpec, {"fold": True}, "cv.fold must be a number from 0 or all; got True"),
+        (CvSpec, {"folds": 1}, "cv.folds must be an integer of at least 2; got 1"),
+        (DataSpec, {"test_images": 2.5}, "data.test_images must be an integer of at least 1; got 2.5"),
+        (RegressionSpec, {"rho": -1.0}, "regression.rho must be positive, or null to choose it; got -1"),
+        (RegressionSpec, {"form": "x"}, "regression.form must be auto, primal or dual; got 'x'"),
+        (StagesSpec, {"stages": 0}, "cascade.stages must be an integer of at least 1; got 0"),
+        (RuntimeSpec, {"threads": 0}, "runtime.threads must be an integer of at least 1; got 0"),
         (CvSpec, {"nested": 1}, "cv.nested must be 0 .none. or at least 2; got 1"),
-        (DataSpec, {"train_subjects": 0}, "data.train_subjects must be at least 1; got 0"),
+        (DataSpec, {"train_subjects": 0}, "data.train_subjects must be an integer of at least 2; got 0"),
         (LandmarkSourceSpec, {"source": "mtcnn"}, "landmarks.source must be one of .*; got 'mtcnn'"),
         (
             LandmarkSourceSpec,
@@ -45,7 +64,26 @@ def test_wrong_values_name_their_key(spec, values, message):
 
 
 def test_folds_are_chosen():
-    assert CvSpec(fold="all").chosen(3) == [0, 1, 2]
-    assert CvSpec(fold=2).chosen(3) == [2]
+    assert CvSpec(fold="all", folds=3).chosen == [0, 1, 2]
+    assert CvSpec(fold=2).chosen == [2]
+    assert CvSpec(protocol="paper_5x5", folds=3).available == 5
     with pytest.raises(ValueError, match=r"cv.fold must lie in 0..2"):
-        CvSpec(fold=3).chosen(3)
+        CvSpec(fold=3, folds=3)
+
+
+def test_holdout_leaves_a_fold_out_only_when_asked():
+    assert not CvSpec().splits_training
+    assert CvSpec(fold=0).splits_training
+    assert CvSpec(protocol="group_kfold").splits_training
+
+
+def specs(**groups):
+    names = {"model": ModelSpec, "data": DataSpec, "landmarks": LandmarkSourceSpec, "fitting": FittingSpec}
+    names |= {"features": JointSpec, "regression": RegressionSpec, "cascade": StagesSpec, "cv": CvSpec}
+    return TrainSpecs(**{k: groups.get(k, v()) for k, v in {**names, "runtime": RuntimeSpec}.items()})
+
+
+def test_too_few_people_for_the_folds_are_refused_before_anything_is_rendered():
+    with pytest.raises(ValueError, match="data.train_subjects=3 leaves fewer than 2 people to train on in 2 folds"):
+        specs(data=DataSpec(train_subjects=3), cv=CvSpec(nested=2))
+    assert specs(data=DataSpec(train_subjects=3), cv=CvSpec(nested=0)).cv.nested == 0
