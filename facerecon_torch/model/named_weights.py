@@ -6,8 +6,8 @@ With u_0 the row of the neutral face and u_k the rows of the others,
 
 where |L x|^2 = x' M x and M is the mean squared vertex displacement (mm^2) that x causes on the mean
 identity. Weights may add up to more than 1, for expressions are added to each other. The ridge makes the
-answer unique where there are more names than factors. Solved for a whole batch at once by the active-set
-method of Lawson and Hanson (1974).
+answer unique where there are more names than factors, and keeps names from cancelling each other. Solved
+for a whole batch at once by the active-set method of Lawson and Hanson (1974).
 """
 
 import torch
@@ -18,7 +18,7 @@ __all__ = ["NEUTRAL", "NamedExpressions", "nonnegative_least_squares"]
 
 NEUTRAL = "neutral"
 
-_RIDGE = 1e-6  # of the mean squared size of the expressions
+RIDGE = 0.03  # of the mean squared size of the expressions: with less, names cancel each other at weights above 2
 _STEPS_PER_NAME = 4  # an active set changes once per step; solutions need about 2 steps per non-zero weight
 _STEPS_PER_CHECK = 4  # the check for a finished batch waits for the device
 
@@ -53,7 +53,7 @@ class NamedExpressions(nn.Module):
         directions = self.directions.to(torch.float64) @ root
         target = (expression - self.origin).detach().to(torch.float64) @ root
         gram = directions @ directions.mT
-        gram = gram + _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        gram = gram + RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         n_samples = expression.shape[:-1].numel()
         flat = nonnegative_least_squares(gram, (target @ directions.mT).reshape(n_samples, len(gram)))
         weights = flat.reshape(*expression.shape[:-1], len(gram))
