@@ -30,8 +30,8 @@ class FaceRecord:
     """What is known of one face in one image, unbatched.
 
     `face` counts the faces of the image from 0; `box` is (x0, y0, x1, y1) in px; `landmarks_2d` are the
-    detected points in px, `landmarks_3d` those of the fitted face in mm in the model frame. Raises ValueError
-    for a shape that does not fit, a value that is not finite, or weights and names of different number.
+    detected points in px, `landmarks_3d` those of the fitted face in mm in the model frame, `projected_2d` where
+    its camera sees them, in px. Raises ValueError for a shape that does not fit, a value that is not finite, or weights and names of different number.
     """
 
     image: str
@@ -44,6 +44,7 @@ class FaceRecord:
     camera: Camera
     landmarks_2d: Float[Tensor, "landmarks 2"]
     landmarks_3d: Float[Tensor, "landmarks 3"]
+    projected_2d: Float[Tensor, "landmarks 2"]
 
     def __post_init__(self) -> None:
         for name, value, shape in (
@@ -55,6 +56,7 @@ class FaceRecord:
             ("camera.translation", self.camera.translation, (2,)),
             ("landmarks_2d", self.landmarks_2d, (None, 2)),
             ("landmarks_3d", self.landmarks_3d, (None, 3)),
+            ("projected_2d", self.projected_2d, (None, 2)),
         ):
             require_shape(name, value, shape)
             if value.ndim != len(shape):
@@ -80,6 +82,7 @@ class FaceRecord:
             },
             "landmarks_2d": _list(self.landmarks_2d),
             "landmarks_3d": _list(self.landmarks_3d),
+            "projected_2d": _list(self.projected_2d),
         }
 
 
@@ -148,6 +151,7 @@ def _schema(pa: Any, names: tuple[str, ...]) -> Any:
         ("camera", camera),
         ("landmarks_2d", pa.list_(pa.list_(real, 2))),
         ("landmarks_3d", pa.list_(pa.list_(real, 3))),
+        ("projected_2d", pa.list_(pa.list_(real, 2))),
     ]
     kept = [column for column in columns if names or column[0] != "expression_weights"]
     metadata = {"facerecon_format": str(FORMAT), "units": "px in the image frame, mm in the model frame"}

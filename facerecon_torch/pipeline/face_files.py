@@ -19,6 +19,7 @@ from facerecon_torch.export.ply import save_ply
 from facerecon_torch.geometry.mesh_ops import get_backend
 from facerecon_torch.geometry.projection import project_with_depth
 from facerecon_torch.images.write import save_png
+from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.pipeline.artefact import FaceCascade
 from facerecon_torch.pipeline.reconstruct import ReconstructedFace
 from facerecon_torch.report.overlay import draw_overlay
@@ -145,8 +146,9 @@ def _record(image: Path, k: int, face: ReconstructedFace) -> FaceRecord:
         expression_names=names,
         expression_weights=torch.tensor([face.expression_weights[name] for name in names]),
         camera=face.camera,
-        landmarks_2d=face.landmarks_2d,
+        landmarks_2d=to_paper66(face.detection.points[None].float().cpu())[0],
         landmarks_3d=face.landmarks_3d,
+        projected_2d=face.landmarks_2d,
     )
 
 
@@ -168,4 +170,5 @@ def _read_record(content: dict[str, Any]) -> FaceRecord:
         ),
         landmarks_2d=torch.tensor(content["landmarks_2d"]),
         landmarks_3d=torch.tensor(content["landmarks_3d"]),
+        projected_2d=torch.tensor(content["projected_2d"]),
     )

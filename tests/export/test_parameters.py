@@ -27,6 +27,7 @@ def _record(rng, image="a, b=c.jpg", face=0, names=NAMES):
         camera=camera,
         landmarks_2d=draw(66, 2),
         landmarks_3d=draw(66, 3),
+        projected_2d=draw(66, 2),
     )
 
 

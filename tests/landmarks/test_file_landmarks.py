@@ -87,6 +87,7 @@ def test_the_parameters_of_an_earlier_run(points: torch.Tensor, tmp_path: Path) 
         camera=camera,
         landmarks_2d=to_paper66(points),
         landmarks_3d=torch.zeros(66, 3),
+        projected_2d=torch.zeros(66, 2),
     )
     save_parameters_json(record, tmp_path / "a.json")
     assert_close(to_paper66(_detect(tmp_path / "a.jpg")[0]), to_paper66(points))
