@@ -33,6 +33,9 @@ def test_any_path_means_itself(path):
 def test_other_arguments_stay_as_they_are():
     same = ["-m", "cv.fold=0,1,2", "--help", "output='a b'", "model.path=null"]
     assert quote_paths(same) == same
+    assert quote_paths(["a=1", "-m", "b=2,3"]) == ["-m", "a=1", "b=2,3"]
+    with pytest.raises(ValueError, match="input must not be empty"):
+        quote_paths(["input="])
 
 
 def test_configs_are_found():
