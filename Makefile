@@ -40,4 +40,4 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) outputs multirun
+	rm -rf $(VENV)
