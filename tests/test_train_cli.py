@@ -1,15 +1,15 @@
-"""Training from the command line on a handful of rendered people: run folders, folds, multirun, published experiments."""
+"""Training from the command line on a handful of rendered people: run folders, folds, multirun, experiments."""
 
 import json
 from pathlib import Path
 
 import pytest
-from tests.test_configs import EXPERIMENTS
 
 from facerecon_torch.cli import main
 from facerecon_torch.pipeline.artefact import load_cascade
 from facerecon_torch.pipeline.evaluate import ALIGNMENTS, REGIONS, TRUTHS
 from facerecon_torch.pipeline.methods import METHODS
+from tests.test_configs import EXPERIMENTS
 
 FEW = [
     "data.train_subjects=6",

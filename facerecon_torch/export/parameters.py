@@ -29,9 +29,10 @@ FORMAT = 1
 class FaceRecord:
     """What is known of one face in one image, unbatched.
 
-    `face` counts the faces of the image from 0; `box` is (x0, y0, x1, y1) in px; `landmarks_2d` are the
-    detected points in px, `landmarks_3d` those of the fitted face in mm in the model frame, `projected_2d` where
-    its camera sees them, in px. Raises ValueError for a shape that does not fit, a value that is not finite, or weights and names of different number.
+    `face` counts the faces of the image from 0; `box` is (x0, y0, x1, y1) in px; `landmarks_2d` are the detected
+    points in px, `landmarks_3d` those of the fitted face in mm in the model frame, `projected_2d` where its camera
+    sees them, in px. Raises ValueError for a shape that does not fit, a value that is not finite, or weights and names
+    of different number.
     """
 
     image: str

@@ -39,8 +39,8 @@ def config_folder() -> Path:
 def quote_paths(arguments: Sequence[str]) -> list[str]:
     """Quote the values of path keys, so that spaces, commas, '=' and brackets in a path mean themselves.
 
-    A value that is already quoted, or null, stays as it is. `-m` comes first, wherever it stood: Hydra's parser wants it
-    there. Raises ValueError for an empty path.
+    A value that is already quoted, or null, stays as it is. `-m` comes first, wherever it stood: Hydra's parser
+    wants it there. Raises ValueError for an empty path.
     """
     multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
     return multirun + [_quoted(argument) for argument in arguments if argument not in multirun]
