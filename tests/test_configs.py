@@ -2,7 +2,7 @@
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.errors import ConfigCompositionException
+from hydra.errors import ConfigCompositionException, InstantiationException
 from hydra.utils import instantiate
 
 from facerecon_torch.pipeline.hydra_entry import config_folder
@@ -51,6 +51,5 @@ def test_the_papers_algorithm_is_a_matter_of_keys():
 
 
 def test_a_wrong_number_of_stages_is_refused():
-    specs = specs_of("cascade.stages=0")
-    with pytest.raises(ValueError, match="stages must be at least 1"):
-        specs.cascade.with_regression(specs.regression)
+    with pytest.raises(InstantiationException, match="cascade.stages must be an integer of at least 1; got 0"):
+        specs_of("cascade.stages=0")
