@@ -6,13 +6,12 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from facerecon_torch.landmarks.detector import LandmarkDetector, build_detector
+from facerecon_torch.landmarks.detector import build_detector
 from facerecon_torch.pipeline.artefact import load_cascade
 from facerecon_torch.pipeline.face_models import load_face_model
 from facerecon_torch.pipeline.infer import InferOptions, find_images, infer
 from facerecon_torch.pipeline.reconstruct import KnownSize
 from facerecon_torch.pipeline.report import write_json
-from facerecon_torch.pipeline.specs import LandmarkSourceSpec
 
 __all__ = ["infer_from_config"]
 
@@ -42,9 +41,10 @@ def infer_from_config(config: DictConfig) -> int:
         progress=runtime.progress,
     )
     device = runtime.apply()
+    detector = build_detector(source.source, **source.options(device))
     model = load_face_model(instantiate(config.model, _convert_="all"))
     face = load_cascade(config.cascade.path, model=model).to(device, runtime.torch_dtype)
-    report = infer(images, output, face, _detector(source, str(device)), options)
+    report = infer(images, output, face, detector, options)
     _log.info("%d faces of %d images in %s", report.faces, report.images, output)
     if report.skipped:
         _log.info("%d images were done before", report.skipped)
@@ -55,13 +55,3 @@ def infer_from_config(config: DictConfig) -> int:
         return 1
     (output / "failures.json").unlink(missing_ok=True)
     return 0
-
-
-def _detector(source: LandmarkSourceSpec, device: str) -> LandmarkDetector:
-    if source.source in ("noise", "truth"):
-        raise ValueError(f"landmarks.source={source.source} is for synthetic training sets; use auto, dlib or file")
-    if source.source == "file":
-        return build_detector("file", source=source.path)
-    if source.source == "dlib":
-        return build_detector("dlib")
-    return build_detector(source.source, device=device)

@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import platformdirs
 import torch
@@ -74,10 +73,7 @@ def _detected(
     rendered: SyntheticSet, source: LandmarkSourceSpec, runtime: RuntimeSpec
 ) -> tuple[Float[Tensor, "n 66 2"], Tensor]:
     """A real detector's landmarks of every image, NaN where it finds no face."""
-    options: dict[str, Any] = {"source": source.path} if source.source == "file" else {}
-    if source.source in ("auto", "face_alignment"):
-        options["device"] = str(require_device(runtime.device))
-    detector = build_detector(source.source, **options)
+    detector = build_detector(source.source, **source.options(require_device(runtime.device)))
     points = torch.full_like(rendered.landmarks, torch.nan)
     for k, path in enumerate(tqdm(rendered.images, desc="landmarks", unit="image", disable=not runtime.progress)):
         found = detector.detect(read_image(path), path=path)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -62,6 +63,7 @@ class LandmarkSourceSpec:
 
     source: str = "auto"
     path: str | None = None  # of source=file
+    min_score: float | int | None = None  # detections below it are left out; None: the detector's own bound
 
     def __post_init__(self) -> None:
         known = ("noise", "truth", "auto", "dlib", "face_alignment", "file")
@@ -69,6 +71,19 @@ class LandmarkSourceSpec:
             raise ValueError(f"landmarks.source must be one of {', '.join(known)}; got {self.source!r}")
         if self.path is not None and self.source != "file":
             raise ValueError(f"landmarks.path is for landmarks.source=file; got source {self.source!r}")
+        if self.min_score is not None and self.source not in ("dlib", "face_alignment"):
+            raise ValueError(f"landmarks.min_score is for dlib and face_alignment; got source {self.source!r}")
+
+    def options(self, device: torch.device) -> dict[str, Any]:
+        """What `build_detector` is told. Raises ValueError for a source that is no detector."""
+        if self.source in ("noise", "truth"):
+            raise ValueError(f"landmarks.source={self.source} is for synthetic training sets; use auto, dlib or file")
+        told: dict[str, Any] = {"source": self.path} if self.source == "file" else {}
+        if self.source in ("auto", "face_alignment"):
+            told["device"] = str(device)
+        if self.min_score is not None:
+            told["min_score"] = float(self.min_score)
+        return told
 
 
 @dataclass(frozen=True, kw_only=True)
