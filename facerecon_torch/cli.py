@@ -26,9 +26,12 @@ def _usage() -> str:
 
 
 def _version() -> str:
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
-    return version("facerecon-torch")
+    try:
+        return version("facerecon-torch")
+    except PackageNotFoundError:
+        return "unknown: facerecon-torch runs from a folder where it is not installed"
 
 
 _HOME = {

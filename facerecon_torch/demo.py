@@ -3,7 +3,6 @@
 python -m facerecon_torch.demo FOLDER
 """
 
-import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +15,6 @@ from facerecon_torch.landmarks.detector import build_detector
 
 __all__ = ["demo"]
 
-_log = logging.getLogger(__name__)
 _STORED = Path(__file__).resolve().parent / "assets" / "demo"
 _PRODUCTS = (
     "report.json",
