@@ -51,5 +51,5 @@ def test_the_papers_algorithm_is_a_matter_of_keys():
 
 
 def test_a_wrong_number_of_stages_is_refused():
-    with pytest.raises(InstantiationException, match="cascade.stages must be an integer of at least 1; got 0"):
+    with pytest.raises(InstantiationException, match=r"cascade\.stages must be an integer of at least 1; got 0"):
         specs_of("cascade.stages=0")
