@@ -7,8 +7,8 @@ to right: flags (1 = measured), X, Y, Z in mm. Cells without a measurement hold 
 import os
 import re
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -75,7 +75,7 @@ def write_abs(grid: RangeGrid, path: str | os.PathLike[str], *, newline: str = "
     return target
 
 
-def _read_header(stream: IO[bytes], file: Path) -> tuple[int, int]:
+def _read_header(stream: BufferedIOBase, file: Path) -> tuple[int, int]:
     values = []
     for field, expected, pattern in _HEADER:
         line = stream.readline(256)
@@ -89,7 +89,7 @@ def _read_header(stream: IO[bytes], file: Path) -> tuple[int, int]:
     return rows, columns
 
 
-def _read_numbers(stream: IO[bytes], file: Path, field: str, count: int) -> NDArray[np.float64]:
+def _read_numbers(stream: BufferedIOBase, file: Path, field: str, count: int) -> NDArray[np.float64]:
     """One line of `count` numbers, each followed by white space: a last number without it may have lost digits."""
     limit = count * _BYTES_PER_NUMBER + 64
     line = stream.readline(limit + 1)

@@ -1,18 +1,18 @@
 """Files that may be compressed, as FRGC ships them: the suffix .gz decides."""
 
 import gzip
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, cast
 
 from facerecon_torch.images.write import replacing
 
 __all__ = ["open_data", "write_data"]
 
 
-def open_data(file: Path) -> IO[bytes]:
+def open_data(file: Path) -> BufferedIOBase:
     """The bytes of a file, decompressed while they are read; damage shows as OSError, EOFError or zlib.error."""
     if file.suffix.lower() == ".gz":
-        return cast("IO[bytes]", gzip.open(file, "rb"))
+        return gzip.open(file, "rb")
     return open(file, "rb")
 
 

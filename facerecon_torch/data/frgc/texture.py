@@ -7,8 +7,8 @@ import os
 import re
 import zlib
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ _NUMBER = re.compile(rb"\d{1,5}", re.ASCII)
 class Texture:
     """`image` [3, rows, columns], RGB in [0, 1]; `comments`: the header's lines after their #, in order.
 
-    Raises TypeError and ValueError for other shapes and values, and comments that are not one line of Latin-1 each.
+    Raises TypeError and ValueError for other shapes and values, and comments that are not one line of ASCII each.
     """
 
     image: Tensor
@@ -45,7 +45,7 @@ class Texture:
             raise ValueError(f"image must be floats of shape (3, rows, columns); got {self.image.dtype} {shape}")
         require_finite("image", self.image)
         for comment in self.comments:
-            if "\n" in comment or len(comment) > _LONGEST_LINE - 8 or not comment.isascii():
+            if "\n" in comment or comment.endswith("\r") or len(comment) > _LONGEST_LINE - 8 or not comment.isascii():
                 raise ValueError(f"a comment must be one short line of ASCII; got {comment!r}")
 
 
@@ -89,7 +89,7 @@ def write_texture(texture: Texture, path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _read_header(stream: IO[bytes], file: Path) -> tuple[tuple[int, int], tuple[str, ...]]:
+def _read_header(stream: BufferedIOBase, file: Path) -> tuple[tuple[int, int], tuple[str, ...]]:
     """Columns and rows, and the comments: lines until three numbers have come."""
     magic = stream.readline(_LONGEST_LINE)
     if magic.strip() != b"P6":
