@@ -3,11 +3,14 @@
 import math
 import os
 import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from facerecon_torch.errors import DataFileError
 
-__all__ = ["damaged", "read_lines", "require_data_file", "shown", "strict_float"]
+__all__ = ["damaged", "read_lines", "reading", "require_data_file", "shown", "strict_float"]
 
 _LARGEST_TEXT = 1 << 20
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,4})?", re.ASCII)
@@ -34,13 +37,22 @@ def require_data_file(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -
     return file
 
 
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Turn what the system or a decompressor says about a file into DataFileError."""
+    try:
+        yield
+    except (EOFError, OSError, zlib.error) as error:
+        raise damaged(file, "file", "a readable file", f"{type(error).__name__}: {error}") from error
+
+
 def read_lines(file: Path) -> list[str]:
     """Lines of a small text file without the white space around them; LF and CRLF.
 
     Raises DataFileError for a file of more than 1 MiB, of bytes that are not ASCII, or without a line break at its
     end: a number in the last line may then have lost digits.
     """
-    with open(file, "rb") as stream:
+    with reading(file), open(file, "rb") as stream:
         content = stream.read(_LARGEST_TEXT + 1)
     if len(content) > _LARGEST_TEXT:
         raise damaged(file, "size", f"a text of at most {_LARGEST_TEXT} bytes", "a larger file")

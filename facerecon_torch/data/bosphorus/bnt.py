@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facerecon_torch.data.damage import damaged, require_data_file, shown
+from facerecon_torch.data.damage import damaged, reading, require_data_file, shown
 from facerecon_torch.data.range_grid import LARGEST_COORDINATE, RangeGrid
 from facerecon_torch.images.write import replacing
 
@@ -73,7 +73,7 @@ def read_bnt(path: str | os.PathLike[str]) -> BosphorusScan:
     texture coordinates that are not finite or beyond all measure (10 m; [-1, 2]).
     """
     file = require_data_file(path, (".bnt",))
-    with open(file, "rb") as stream:
+    with reading(file), open(file, "rb") as stream:
         rows, columns, background, name = _read_header(stream, file)
         x, y, z, u, v = (_read_plane(stream, file, plane, (rows, columns)) for plane in _PLANES)
     hole = (x == background) | (y == background) | (z == background)

@@ -6,7 +6,6 @@ to right: flags (1 = measured), X, Y, Z in mm. Cells without a measurement hold 
 
 import os
 import re
-import zlib
 from io import BufferedIOBase
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from facerecon_torch.data.damage import damaged, require_data_file, shown
+from facerecon_torch.data.damage import damaged, reading, require_data_file, shown
 from facerecon_torch.data.frgc.compressed import open_data, write_data
 from facerecon_torch.data.range_grid import LARGEST_COORDINATE, RangeGrid
 
@@ -39,17 +38,14 @@ def read_abs(path: str | os.PathLike[str]) -> RangeGrid:
     1, words, measured points more than 10 m away, and a grid without any.
     """
     file = require_data_file(path, ABS_SUFFIXES)
-    try:
-        with open_data(file) as stream:
-            rows, columns = _read_header(stream, file)
-            flags, x, y, z = (_read_numbers(stream, file, field, rows * columns) for field in ("flag", *"XYZ"))
-            rest = stream.read(1 << 10)
-            if rest.strip():
-                raise damaged(file, "end of file", "nothing after the line of Z", shown(rest.strip()[:40]))
-            if stream.read(1):
-                raise damaged(file, "end of file", "nothing after the line of Z", "more than 1024 blanks")
-    except (EOFError, OSError, zlib.error) as error:
-        raise damaged(file, "file", "a readable file", f"{type(error).__name__}: {error}") from error
+    with reading(file), open_data(file) as stream:
+        rows, columns = _read_header(stream, file)
+        flags, x, y, z = (_read_numbers(stream, file, field, rows * columns) for field in ("flag", *"XYZ"))
+        rest = stream.read(1 << 10)
+        if rest.strip():
+            raise damaged(file, "end of file", "nothing after the line of Z", shown(rest.strip()[:40]))
+        if stream.read(1):
+            raise damaged(file, "end of file", "nothing after the line of Z", "more than 1024 blanks")
     return _grid(file, flags, np.stack([x, y, z], axis=-1), (rows, columns))
 
 

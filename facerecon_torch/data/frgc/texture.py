@@ -5,7 +5,6 @@ The picture lies on the range grid pixel by pixel.
 
 import os
 import re
-import zlib
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from facerecon_torch.checks import require_finite
-from facerecon_torch.data.damage import damaged, require_data_file, shown
+from facerecon_torch.data.damage import damaged, reading, require_data_file, shown
 from facerecon_torch.data.frgc.compressed import open_data, write_data
 
 __all__ = ["TEXTURE_SUFFIXES", "Texture", "read_texture", "write_texture"]
@@ -56,14 +55,11 @@ def read_texture(path: str | os.PathLike[str]) -> Texture:
     after the last pixel.
     """
     file = require_data_file(path, TEXTURE_SUFFIXES)
-    try:
-        with open_data(file) as stream:
-            (columns, rows), comments = _read_header(stream, file)
-            wanted = rows * columns * 3
-            content = stream.read(wanted)
-            more = stream.read(1)
-    except (EOFError, OSError, zlib.error) as error:
-        raise damaged(file, "file", "a readable file", f"{type(error).__name__}: {error}") from error
+    with reading(file), open_data(file) as stream:
+        (columns, rows), comments = _read_header(stream, file)
+        wanted = rows * columns * 3
+        content = stream.read(wanted)
+        more = stream.read(1)
     if len(content) != wanted or more:
         got = "more" if more else f"{len(content)} bytes"
         raise damaged(file, "pixels", f"{wanted} bytes for {columns} x {rows} pixels", got)
