@@ -7,6 +7,7 @@ to right: flags (1 = measured), X, Y, Z in mm. Cells without a measurement hold 
 import os
 import re
 from io import BufferedIOBase
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -65,9 +66,9 @@ def write_abs(grid: RangeGrid, path: str | os.PathLike[str], *, newline: str = "
     points = grid.points.detach().double()
     cells = points.where(grid.valid[..., None], points.new_tensor(_MARKER)).reshape(-1, 3).cpu().numpy()
     flags = ["1" if valid else "0" for valid in grid.valid.flatten().tolist()]
-    lines = [f"{rows} rows", f"{columns} columns", "pixels (flag X Y Z):"]
-    lines += [" ".join(words) + " " for words in (flags, *(_decimals(cells[:, axis]) for axis in range(3)))]
-    write_data(target, "".join(line + newline for line in lines).encode("ascii"))
+    header = (f"{rows} rows", f"{columns} columns", "pixels (flag X Y Z):")
+    numbers = (" ".join(words) + " " for words in chain([flags], map(_decimals, cells.T)))
+    write_data(target, ((line + newline).encode("ascii") for line in chain(header, numbers)))
     return target
 
 

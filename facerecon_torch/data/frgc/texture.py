@@ -81,7 +81,7 @@ def write_texture(texture: Texture, path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"a picture must have at most {_LARGEST_PICTURE} pixels; got {columns} x {rows}")
     head = ["P6", *(f"#{comment}" for comment in texture.comments), f"{columns} {rows}", "255"]
     pixels = (texture.image.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    write_data(target, "".join(line + "\n" for line in head).encode("ascii") + pixels.tobytes())
+    write_data(target, ("".join(line + "\n" for line in head).encode("ascii"), pixels.tobytes()))
     return target
 
 

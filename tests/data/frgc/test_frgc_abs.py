@@ -158,3 +158,18 @@ def test_a_grid_of_the_real_size_is_read_back(tmp_path):
     valid = torch.rand(480, 640, generator=draw) > 0.6
     grid = RangeGrid((torch.randn(480, 640, 3, generator=draw, dtype=torch.float64) * 1e8).round() / 1e6, valid)
     assert_same(read_abs(write_abs(grid, tmp_path / "02463d452.abs")), grid)
+
+
+@pytest.mark.parametrize("suffix", [".abs", ".abs.gz"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(suffix, tmp_path, monkeypatch):
+    """A full disk shows in the middle of the numbers."""
+    path = write_abs(grid_of(), tmp_path / f"a{suffix}")
+
+    def full(values):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("facerecon_torch.data.frgc.abs_file._decimals", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_abs(grid_of(seed=1), path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert_same(read_abs(path), grid_of())
