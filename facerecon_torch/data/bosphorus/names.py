@@ -90,7 +90,8 @@ def partner(path: str | Path, suffix: str) -> Path:
 
 
 def list_scans(root: str | Path, classes: Collection[str] = tuple(CLASSES)) -> list[Path]:
-    """Every .bnt file of the folders bsSSS below `root`, by subject, class, code and number; IGN scans among them.
+    """Every .bnt file of the folders bsSSS below `root`, by subject, class, code and number; IGN scans among them,
+    hidden files not.
 
     Raises DataFileError where no such folder or no such scan is found, for a file whose name does not fit and for a
     scan in another subject's folder; ValueError for an unknown class.
@@ -102,7 +103,8 @@ def list_scans(root: str | Path, classes: Collection[str] = tuple(CLASSES)) -> l
     subjects = [p for p in folder.iterdir() if p.is_dir() and _SUBJECT.fullmatch(p.name)] if folder.is_dir() else []
     if not subjects:
         raise damaged(folder, "folder", "folders bs000, bs001, ... of subjects", _contents(folder))
-    named = [(parse_name(p), p) for subject in subjects for p in subject.iterdir() if p.suffix.lower() == ".bnt"]
+    files = [p for subject in subjects for p in subject.iterdir() if p.suffix.lower() == ".bnt"]
+    named = [(parse_name(p), p) for p in files if not p.name.startswith(".")]
     for name, file in named:
         if file.parent.name != f"bs{name.subject:03d}":
             raise damaged(file, "subject in the name", f"that of its folder, {file.parent.name}", f"{name.subject:03d}")

@@ -65,13 +65,14 @@ def find_texture(range_file: str | Path) -> Path:
 
 
 def list_recordings(root: str | Path) -> list[Path]:
-    """Every range grid below `root`, by person and number.
+    """Every range grid below `root`, by person and number; hidden files are left out.
 
     Raises DataFileError where `root` is no folder or holds none, for a name that does not fit, and for one recording
     that is there twice.
     """
     folder = Path(root)
-    found = [p for p in folder.rglob("*") if p.name.lower().endswith(ABS_SUFFIXES) and p.is_file()]
+    named = [p for p in folder.rglob("*") if p.name.lower().endswith(ABS_SUFFIXES) and p.is_file()]
+    found = [p for p in named if not p.name.startswith(".")]
     if not found:
         got = "none" if folder.is_dir() else "no folder"
         raise damaged(folder, "folder", "range grids SSSSSdNNN.abs or .abs.gz in it or below it", got)

@@ -62,6 +62,7 @@ def fill(root, *stems):
 def test_scans_are_listed_by_name_and_class(tmp_path):
     fill(tmp_path, "bs001_N_N_0", "bs000_YR_R10_0", "bs000_E_HAPPY_0")
     (tmp_path / "bs000" / "bs000_E_HAPPY_0.png").touch()
+    (tmp_path / "bs000" / "._bs000_E_HAPPY_0.bnt").touch()
     (tmp_path / "notes").mkdir()
     assert [p.stem for p in list_scans(tmp_path)] == ["bs000_E_HAPPY_0", "bs000_YR_R10_0", "bs001_N_N_0"]
     assert [p.stem for p in list_scans(tmp_path, EXPRESSION_CLASSES)] == ["bs000_E_HAPPY_0", "bs001_N_N_0"]

@@ -62,6 +62,7 @@ def test_recordings_are_listed_by_person_and_number(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "Fall2003range" / "04200d9.ppm").touch()
+    (tmp_path / "Fall2003range" / "._04200d9.abs.gz").touch()
     assert [p.name for p in list_recordings(tmp_path)] == ["02463d452.abs.gz", "04200d9.abs.gz", "04200d10.abs"]
     (tmp_path / "04200d10.abs.gz").touch()
     with pytest.raises(DataFileError, match="every recording once"):
