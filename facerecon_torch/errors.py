@@ -1,6 +1,7 @@
 """Exceptions that name a file or key, what was required and what came."""
 
 __all__ = [
+    "DataFileError",
     "DetectorError",
     "FaceReconError",
     "ImageFileError",
@@ -20,6 +21,10 @@ class ImageFileError(FaceReconError, ValueError):
 
 class LandmarkFileError(FaceReconError, ValueError):
     """A landmark file has the wrong count, a non-finite point or an unknown layout."""
+
+
+class DataFileError(FaceReconError, ValueError):
+    """A file of a data set is missing, damaged, or not in its layout."""
 
 
 class ModelFileError(FaceReconError, ValueError):

@@ -1,0 +1,121 @@
+"""bsSSS_CLASS_CODE_REP: what the name of a Bosphorus scan says."""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from facerecon_torch.data.damage import damaged, shown
+from facerecon_torch.errors import DataFileError
+
+__all__ = ["CLASSES", "EXPRESSION_CLASSES", "ScanName", "list_scans", "parse_name", "partner"]
+
+CLASSES = {
+    "N": "neutral",
+    "E": "emotion",
+    "LFAU": "lower-face action unit",
+    "UFAU": "upper-face action unit",
+    "CAU": "combined action units",
+    "YR": "yaw rotation",
+    "PR": "pitch rotation",
+    "CR": "cross rotation",
+    "O": "occlusion",
+    "IGN": "to be ignored",
+}
+EXPRESSION_CLASSES = ("N", "E", "LFAU", "UFAU", "CAU")
+"""Frontal, unoccluded scans: 2902 of the 4666."""
+SUFFIXES = (".bnt", ".lm2", ".lm3", ".png")
+
+_GRAMMAR = "bsSSS_CLASS_CODE_REP, as in bs000_LFAU_12L_0"
+_SUBJECT = re.compile(r"bs(\d{3})", re.ASCII)
+_CODE = re.compile(r"[^\s_/\\.\x00-\x1f\x7f]+")
+_REPETITION = re.compile(r"0|[1-9]\d{0,3}", re.ASCII)
+
+
+@dataclass(frozen=True, order=True)
+class ScanName:
+    """Subject (0 to 104 in the published set), class (a key of CLASSES), code of the pose, running number.
+
+    A code is any text without `_`, `.`, white space and slashes: the published set holds codes that no list names.
+    Raises ValueError for parts that make no name.
+    """
+
+    subject: int
+    kind: str
+    code: str
+    repetition: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in CLASSES:
+            raise ValueError(f"kind must be one of {', '.join(CLASSES)}; got {self.kind!r}")
+        if not (0 <= self.subject <= 999 and 0 <= self.repetition <= 9999 and _CODE.fullmatch(self.code)):
+            raise ValueError(f"a scan's name must have the form {_GRAMMAR}; got {self!r}")
+
+    @property
+    def stem(self) -> str:
+        """The name of the scan's files without their suffix."""
+        return f"bs{self.subject:03d}_{self.kind}_{self.code}_{self.repetition}"
+
+
+def parse_name(path: str | Path) -> ScanName:
+    """The name of a scan's file (or its stem). Raises DataFileError naming the part that does not fit."""
+    file = Path(path)
+    stem = file.name[: -len(file.suffix)] if file.suffix.lower() in SUFFIXES else file.name
+    fields = stem.split("_")
+    if len(fields) != 4:
+        raise damaged(file, "name", f"four parts joined by _, {_GRAMMAR}", shown(file.name))
+    subject, kind, code, repetition = fields
+    number = _SUBJECT.fullmatch(subject)
+    if number is None:
+        raise damaged(file, "subject in the name", "bs and three digits", shown(subject))
+    if kind not in CLASSES:
+        raise damaged(file, "class in the name", f"one of {', '.join(CLASSES)}", shown(kind))
+    if not _CODE.fullmatch(code):
+        raise damaged(file, "code in the name", "text without white space, dots and slashes", shown(code))
+    if not _REPETITION.fullmatch(repetition):
+        raise damaged(file, "repetition in the name", "a number without leading zeros", shown(repetition))
+    return ScanName(int(number.group(1)), kind, code, int(repetition))
+
+
+def partner(path: str | Path, suffix: str) -> Path:
+    """The file of the same scan with another suffix. Raises DataFileError where it is missing."""
+    file = Path(path)
+    wanted = file.with_suffix(suffix)
+    if not wanted.is_file():
+        beside = sorted(p.name for p in file.parent.glob(f"{file.stem}.*") if p.name != wanted.name)
+        raise damaged(
+            wanted, "file", f"the {suffix} file of the scan {file.stem}", f"only {', '.join(beside) or 'none'}"
+        )
+    return wanted
+
+
+def list_scans(root: str | Path, classes: Collection[str] = tuple(CLASSES)) -> list[Path]:
+    """Every .bnt file of the folders bsSSS below `root`, by subject, class, code and number; IGN scans among them,
+    hidden files not.
+
+    Raises DataFileError where no such folder or no such scan is found, for a file whose name does not fit and for a
+    scan in another subject's folder; ValueError for an unknown class.
+    """
+    unknown = sorted(set(classes) - set(CLASSES))
+    if unknown:
+        raise ValueError(f"classes must be among {', '.join(CLASSES)}; got {', '.join(unknown)}")
+    folder = Path(root)
+    subjects = [p for p in folder.iterdir() if p.is_dir() and _SUBJECT.fullmatch(p.name)] if folder.is_dir() else []
+    if not subjects:
+        raise damaged(folder, "folder", "folders bs000, bs001, ... of subjects", _contents(folder))
+    files = [p for subject in subjects for p in subject.iterdir() if p.suffix.lower() == ".bnt"]
+    named = [(parse_name(p), p) for p in files if not p.name.startswith(".")]
+    for name, file in named:
+        if file.parent.name != f"bs{name.subject:03d}":
+            raise damaged(file, "subject in the name", f"that of its folder, {file.parent.name}", f"{name.subject:03d}")
+    chosen = sorted((name, file) for name, file in named if name.kind in classes)
+    if not chosen:
+        raise DataFileError(f"{folder}: scans: expected .bnt files of the classes {', '.join(classes)}; got none")
+    return [file for _, file in chosen]
+
+
+def _contents(folder: Path) -> str:
+    if not folder.is_dir():
+        return "a file" if folder.is_file() else "nothing: there is no such folder"
+    names = sorted(p.name for p in folder.iterdir())
+    return shown(", ".join(names[:5])) if names else "an empty folder"

@@ -1,0 +1,1 @@
+"""FRGC v2: names of recordings, range grids, textures."""
