@@ -1,4 +1,5 @@
-"""File -> RGB tensor in [0, 1]. The only place of the package that decodes image files."""
+"""File -> RGB tensor in [0, 1]: the only place that decodes photographs. (FRGC textures, whose comments matter, have
+their own reader.)"""
 
 import logging
 import os
