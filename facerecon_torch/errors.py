@@ -1,6 +1,7 @@
 """Exceptions that name a file or key, what was required and what came."""
 
 __all__ = [
+    "DataFileError",
     "DetectorError",
     "FaceReconError",
     "ImageFileError",
@@ -24,6 +25,10 @@ class LandmarkFileError(FaceReconError, ValueError):
 
 class ModelFileError(FaceReconError, ValueError):
     """A model or cascade file has the wrong version, shape, dtype or hash."""
+
+
+class DataFileError(FaceReconError, ValueError):
+    """A file of a data set does not have the layout it should have."""
 
 
 class DetectorError(FaceReconError, RuntimeError):
