@@ -34,9 +34,7 @@ def read_ascii(file: Path, *, limit: int) -> str:
         raise damaged(file, f"byte {error.start}", "ASCII text", f"the byte {content[error.start]}") from error
 
 
-def require_range(
-    file: Path, field: str, values: NDArray[np.floating], low: float, high: float, *, unit: str
-) -> None:
+def require_range(file: Path, field: str, values: NDArray[np.floating], low: float, high: float, *, unit: str) -> None:
     """Raise DataFileError unless every value is a number in [low, high]; NaN is none."""
     inside = (values >= low) & (values <= high)
     if not bool(inside.all()):

@@ -21,6 +21,7 @@ from facerecon_torch.data.damage import damaged
 __all__ = ["Aflw2000Face", "BfmFit", "LpFace", "read_aflw2000", "read_lp", "save_aflw2000", "save_lp"]
 
 _HIDDEN = -1.0  # both coordinates of a point of pt2d that cannot be seen
+_FIRST = np.array([1.0, 1.0, 0.0])  # x and y count from 1, z does not
 _FIT = {
     "roi": ArraySpec((1, 4), "int16"),
     "Illum_Para": ArraySpec((1, 10), "float32"),
@@ -61,8 +62,8 @@ class LpFace:
 
 @dataclass(frozen=True, slots=True)
 class Aflw2000Face:
-    """AFLW2000-3D: 68 iBUG points with z in the same px (y down, z towards the viewer), and the 21 points of AFLW,
-    zero where `visible` is False."""
+    """AFLW2000-3D: 68 iBUG points in px, y down, with z on the same scale, and the 21 points of AFLW, zero
+    where `visible` is False."""
 
     points: Float[Tensor, "68 3"]
     aflw_points: Float[Tensor, "21 2"]
@@ -85,7 +86,7 @@ def read_aflw2000(path: str | os.PathLike[str]) -> Aflw2000Face:
     aflw = arrays["pt2d"].T
     visible = ~(aflw == _HIDDEN).all(axis=1)
     return Aflw2000Face(
-        points=torch.from_numpy(arrays["pt3d_68"].T - [1, 1, 0]),
+        points=torch.from_numpy(arrays["pt3d_68"].T - _FIRST),
         aflw_points=torch.from_numpy(np.where(visible[:, None], aflw - 1, 0.0)),
         visible=torch.from_numpy(visible),
         fit=_fit(file, arrays),
@@ -130,7 +131,7 @@ def save_aflw2000(face: Aflw2000Face, path: str | os.PathLike[str]) -> Path:
     aflw = np.where(visible, _array(face.aflw_points) + 1, _HIDDEN)
     if bool((visible[:, 0] & (aflw == _HIDDEN).all(axis=1)).any()):
         raise ValueError("aflw_points must not be visible at (-2, -2), which marks hidden points in the file")
-    arrays = {"pt2d": aflw.T, "pt3d_68": (_array(face.points) + [1, 1, 0]).T, **_fit_arrays(face.fit)}
+    arrays = {"pt2d": aflw.T, "pt3d_68": (_array(face.points) + _FIRST).T, **_fit_arrays(face.fit)}
     return save_arrays(arrays, path, _AFLW)
 
 

@@ -1,6 +1,6 @@
 """The folders of 300W-LP and AFLW2000-3D: each photograph with its .mat, found one after the other.
 
-    300W_LP/{AFW,HELEN,IBUG,LFPW}[_Flip]/NAME.jpg, NAME.mat; landmarks/SET/NAME_pts.mat      AFLW2000/NAME.jpg, NAME.mat
+300W_LP/{AFW,HELEN,IBUG,LFPW}[_Flip]/NAME.jpg, NAME.mat; landmarks/SET/NAME_pts.mat      AFLW2000/NAME.jpg, NAME.mat
 """
 
 import os

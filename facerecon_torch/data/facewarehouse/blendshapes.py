@@ -68,7 +68,8 @@ def iter_blendshapes(path: str | os.PathLike[str]) -> Iterator[Float[Tensor, "ve
             block = stream.read(12 * header.n_vertices)
             if len(block) != 12 * header.n_vertices:
                 raise damaged(file, f"shape {k}", f"{12 * header.n_vertices} bytes", f"{len(block)} bytes")
-            values = np.frombuffer(block, dtype="<f4").astype(np.float64).reshape(-1, 3)
+            with np.errstate(invalid="ignore"):  # a damaged NaN is refused below, without a warning
+                values = np.frombuffer(block, dtype="<f4").astype(np.float64).reshape(-1, 3)
             require_range(file, f"shape {k}", values, -REACH, REACH, unit="dm")
             yield torch.from_numpy(values * MM_PER_UNIT)
 

@@ -64,7 +64,9 @@ def save_land(points: Tensor, path: str | os.PathLike[str], *, height: int = 480
     values = points.detach().cpu().double()
     scaled = values / values.new_tensor([width, height])
     if float(scaled.min()) < -_MARGIN or float(scaled.max()) > 1 + _MARGIN:
-        raise ValueError(f"points must lie within one image side of {width} x {height}; got {points.min()}..{points.max()}")
+        raise ValueError(
+            f"points must lie within one image side of {width} x {height}; got {points.min()}..{points.max()}"
+        )
     lines = [f"{_across(x, width)} {_upward(y, height)}" for x, y in values.tolist()]
     target = Path(path)
     with replacing(target) as aside:
@@ -73,15 +75,17 @@ def save_land(points: Tensor, path: str | os.PathLike[str], *, height: int = 480
 
 
 def _across(x: float, width: int) -> str:
-    return next((t for t in _candidates(Decimal(x), width, False) if float(Decimal(t) * width) == x), f"{x / width:.32f}")
+    texts = _candidates(Decimal(x), width, flipped=False)
+    return next((text for text in texts if float(Decimal(text) * width) == x), texts[-1])
 
 
 def _upward(y: float, height: int) -> str:
-    texts = _candidates(Decimal(y), height, True)
-    return next((t for t in texts if float((1 - Decimal(t)) * height) == y), f"{1 - y / height:.32f}")
+    texts = _candidates(Decimal(y), height, flipped=True)
+    return next((text for text in texts if float((1 - Decimal(text)) * height) == y), texts[-1])
 
 
-def _candidates(value: Decimal, side: int, flipped: bool) -> list[str]:
+def _candidates(value: Decimal, side: int, *, flipped: bool) -> list[str]:
+    """The share of `value` in the image side as text, with more and more digits."""
     with localcontext() as context:
         context.prec = 60
         share = value / side

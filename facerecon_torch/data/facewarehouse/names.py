@@ -61,7 +61,7 @@ EXPRESSION_NAMES = (
 
 # Rows of a .land file; left and right are those of the picture.
 LANDMARK_GROUPS: dict[str, tuple[int, ...]] = {
-    "contour": tuple(range(0, 15)),
+    "contour": tuple(range(15)),
     "brow_image_right": tuple(range(15, 21)),
     "brow_image_left": tuple(range(21, 27)),
     "eye_image_left": (27, 28, 29, 30, 66, 67, 68, 69),

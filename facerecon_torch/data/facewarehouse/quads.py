@@ -49,9 +49,7 @@ class _Rows:
     form: tuple[object, ...] | None = None
 
 
-def read_quads(
-    path: str | os.PathLike[str], *, n_vertices: int | None = None, n_faces: int | None = None
-) -> QuadMesh:
+def read_quads(path: str | os.PathLike[str], *, n_vertices: int | None = None, n_faces: int | None = None) -> QuadMesh:
     """Vertices in float64 mm and faces as they stand in the file; the counts are checked where they are given.
 
     A text has no counts of its own: a file cut between two lines can only be told by `n_vertices` and `n_faces`.
