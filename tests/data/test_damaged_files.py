@@ -7,6 +7,7 @@ import time
 from dataclasses import fields, is_dataclass
 
 import pytest
+import scipy.io
 import torch
 
 from facerecon_torch.data.aflw.faces import Aflw2000Face, BfmFit, LpFace, read_aflw2000, read_lp, save_aflw2000, save_lp
@@ -45,6 +46,12 @@ def _frame(rng):
     return ColourDepth(colour=colour, depth=torch.randint(2000, (4, 5), generator=rng).float())
 
 
+def _save_packed(face, file):
+    save_lp(face, file)
+    arrays = {key: value for key, value in scipy.io.loadmat(file).items() if not key.startswith("__")}
+    scipy.io.savemat(file, arrays, do_compression=True)
+
+
 def _aflw(rng):
     visible = torch.arange(21) % 3 != 0
     points = _grid(rng, 21, 2) * visible[:, None]
@@ -57,6 +64,7 @@ _FORMATS = {
     "pose_0.land": (lambda rng: _grid(rng, 74, 2), save_land, read_land),
     "pose_0.poses": (_frame, save_poses, lambda file: read_poses(file, height=4, width=5)),
     "lp.mat": (lambda rng: LpFace(points=_grid(rng, 68, 2), fit=_fit(rng)), save_lp, read_lp),
+    "packed.mat": (lambda rng: LpFace(points=_grid(rng, 68, 2), fit=_fit(rng)), _save_packed, read_lp),
     "aflw.mat": (_aflw, save_aflw2000, read_aflw2000),
     "name_pts.mat": (
         lambda rng: (_grid(rng, 68, 2), _grid(rng, 68, 2)),

@@ -54,7 +54,9 @@ def test_shape_bs_of_full_size_has_the_known_length(tmp_path):
     assert file.stat().st_size == 6_491_652
 
 
-@pytest.mark.parametrize("counts", [(46, 4, 0), (3, 4, 0), (-1, 4, 0), (2, 0, 0), (2, 4, -1), (2**31 - 1, 2**31 - 1, 0)])
+@pytest.mark.parametrize(
+    "counts", [(46, 4, 0), (3, 4, 0), (-1, 4, 0), (2, 0, 0), (2, 4, -1), (2**31 - 1, 2**31 - 1, 0)]
+)
 def test_shape_bs_with_other_counts_is_refused(counts, tmp_path):
     file = tmp_path / "shape.bs"
     file.write_bytes(struct.pack("<3i", *counts) + bytes(3 * 4 * 12))
