@@ -8,9 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from facerecon_torch.errors import DataFileError
 
-__all__ = ["damaged", "read_lines", "reading", "require_data_file", "shown", "strict_float"]
+__all__ = [
+    "damaged",
+    "file_size",
+    "read_ascii",
+    "read_lines",
+    "reading",
+    "require_data_file",
+    "require_range",
+    "shown",
+    "strict_float",
+]
 
 _LARGEST_TEXT = 1 << 20
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,4})?", re.ASCII)
@@ -69,3 +82,32 @@ def strict_float(text: str) -> float:
     """A plain decimal number; NaN stands for anything else (`nan`, `inf`, `1_0`, words, numbers beyond float64)."""
     value = float(text) if _FLOAT.fullmatch(text) else math.nan
     return value if math.isfinite(value) else math.nan
+
+
+def file_size(file: Path) -> int:
+    """Bytes of an existing file. Raises DataFileError for a folder or where nothing is."""
+    if not file.is_file():
+        raise damaged(file, "file", "an existing file", "a folder" if file.is_dir() else "nothing")
+    return file.stat().st_size
+
+
+def read_ascii(file: Path, *, limit: int) -> str:
+    """Text of a file of at most `limit` bytes, its line ends turned into \\n. Raises DataFileError."""
+    size = file_size(file)
+    if not 0 < size <= limit:
+        raise damaged(file, "size", f"1 to {limit} bytes of text", f"{size} bytes")
+    content = file.read_bytes()
+    try:
+        return content.decode("ascii").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise damaged(file, f"byte {error.start}", "ASCII text", f"the byte {content[error.start]}") from error
+
+
+def require_range(file: Path, field: str, values: NDArray[np.floating], low: float, high: float, *, unit: str) -> None:
+    """Raise DataFileError unless every value is a number in [low, high]; NaN is none."""
+    inside = (values >= low) & (values <= high)
+    if not bool(inside.all()):
+        first = float(values[~inside].flat[0])
+        raise damaged(
+            file, field, f"numbers in {low:g}..{high:g} {unit}".rstrip(), f"{int((~inside).sum())} others ({first:g})"
+        )
