@@ -10,7 +10,7 @@ _PACKAGE = "facerecon_torch"
 # Parts of one row stand side by side and do not know each other.
 _LAYERS = (
     ("errors",),
-    ("checks", "version"),
+    ("checks", "files", "version"),
     ("structures",),
     ("geometry",),
     ("model",),
@@ -31,7 +31,7 @@ _LAYERS = (
 _ORDER = {name: level for level, row in enumerate(_LAYERS) for name in row}
 _ONLY = {
     "regression": {"errors", "checks"},  # knows no faces
-    "data": {"errors", "checks", "structures", "geometry", "model", "images", "landmarks", "fitting"},
+    "data": {"errors", "checks", "files", "structures", "geometry", "model", "images", "landmarks", "fitting"},
     "report": {"errors", "checks", "structures", "geometry", "model", "metrics", "export", "images"},
 }
 

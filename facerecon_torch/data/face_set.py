@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -34,12 +33,3 @@ class FaceSet:
 
     def __len__(self) -> int:
         return len(self.images)
-
-    @property
-    def n_subjects(self) -> int:
-        return int(torch.unique(self.subjects).numel())
-
-    def rows(self, index: Int[Tensor, "rows"]) -> "FaceSet":
-        """The samples of `index`, in that order."""
-        images = tuple(self.images[i] for i in index.tolist())
-        return FaceSet(self.name, images, self.subjects[index], self.landmarks[index], self.meshes[index])

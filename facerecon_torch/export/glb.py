@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facerecon_torch.export.arrays import MeshArrays, mesh_arrays, suffixed_path
-from facerecon_torch.images.write import replacing
+from facerecon_torch.files import replacing
 from facerecon_torch.structures import Mesh
 
 __all__ = ["METRES_PER_UNIT", "save_glb"]

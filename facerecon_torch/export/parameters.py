@@ -17,7 +17,7 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.export.arrays import suffixed_path
-from facerecon_torch.images.write import replacing
+from facerecon_torch.files import replacing
 from facerecon_torch.structures import Camera, FaceParameters
 
 __all__ = ["FORMAT", "FaceRecord", "save_parameters_json", "save_parameters_parquet"]

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from facerecon_torch.export.arrays import mesh_arrays, suffixed_path
-from facerecon_torch.images.write import replacing
+from facerecon_torch.files import replacing
 from facerecon_torch.structures import Mesh
 
 __all__ = ["save_ply"]

@@ -2,9 +2,6 @@
 name."""
 
 import os
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from facerecon_torch.checks import require_finite
+from facerecon_torch.files import replacing
 
-__all__ = ["replacing", "save_png"]
-
-
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a new path beside `path`; on success it takes the place of `path`, on an exception it is removed.
-
-    Makes the folders above `path`. Safe with several writers: each has a file of its own and the last rename
-    stays.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    try:
-        yield aside
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
+__all__ = ["save_png"]
 
 
 def save_png(image: Tensor, path: str | os.PathLike[str]) -> Path:

@@ -7,7 +7,6 @@ as float16 (lossy), float32 or float64; the small ones never below float32.
 """
 
 import json
-import os
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_file
 from facerecon_torch.errors import ModelFileError
+from facerecon_torch.files import replacing
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.gauge import Gauge
 from facerecon_torch.model.linear import LinearModel
@@ -97,7 +97,8 @@ def save_model(model: FaceModel, path: str | Path, *, storage: str = "float32") 
         "texture": "texture_mean" in tensors,
     }
     document["sha256"] = _digest(document, tensors)
-    _write_aside(Path(path), tensors, {_METADATA_KEY: json.dumps(document)})
+    with replacing(path) as aside:
+        save_file(tensors, str(aside), metadata={_METADATA_KEY: json.dumps(document)})
 
 
 def load_model(path: str | Path) -> FaceModel:
@@ -141,15 +142,6 @@ def _digest(document: dict[str, Any], tensors: dict[str, Tensor]) -> str:
         digest.update(f"{name}{tensors[name].dtype}{tuple(tensors[name].shape)}".encode())
         digest.update(tensors[name].numpy().tobytes())
     return digest.hexdigest()
-
-
-def _write_aside(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file(tensors, str(aside), metadata=metadata)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _mismatch(path: Path, key: str, expected: object, got: object) -> ModelFileError:

@@ -6,9 +6,9 @@ and features; the tensors are the stages. A cascade never stores its face model:
 
 import importlib.resources
 import json
-import os
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from facerecon_torch.checks import require_file
 from facerecon_torch.errors import ModelFileError
 from facerecon_torch.features.hog_spec import HogSpec
 from facerecon_torch.features.joint import JointSpec
-from facerecon_torch.fitting.coefficients import FitSpec
+from facerecon_torch.files import replacing
+from facerecon_torch.fitting.coefficients import FitSpec, LandmarkFitter
 from facerecon_torch.fitting.contour import ContourSpec
-from facerecon_torch.fitting.crop import CropSpec
+from facerecon_torch.fitting.crop import CropSpec, FaceCropper
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.model.native import load_model
 from facerecon_torch.model.protocol import FaceModel
@@ -50,6 +51,21 @@ class FaceCascade:
     start: str = "landmark_fit"  # landmark_fit | mean_face
     crop_fit: FitSpec = field(default_factory=FitSpec)  # the landmark fit that crops follow, in training and ever after
     training: dict[str, Any] = field(default_factory=dict)  # what it was trained on, for people
+
+    @cached_property
+    def fitter(self) -> LandmarkFitter:
+        """The landmark fit that the cascade starts from and solves its cameras with."""
+        return LandmarkFitter(self.model, self.fit)
+
+    @cached_property
+    def crop_fitter(self) -> LandmarkFitter:
+        """The landmark fit that crops follow."""
+        return LandmarkFitter(self.model, self.crop_fit)
+
+    @cached_property
+    def cropper(self) -> FaceCropper:
+        """What cuts canonical crops for this cascade."""
+        return FaceCropper(self.model, self.crop)
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "FaceCascade":
         """The same on another device and in another dtype; this one stays as it is."""
@@ -79,14 +95,11 @@ def save_cascade(face: FaceCascade, path: str | Path, *, half: bool = False) -> 
         "training": face.training,
     }
     tensors = {k: v.cpu() for k, v in face.cascade.to_tensors(torch.float16 if half else None).items()}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, str(part), metadata={_KEY: json.dumps(document)})
-        os.replace(part, path)
+        with replacing(path) as part:
+            save_file(tensors, str(part), metadata={_KEY: json.dumps(document)})
     except SafetensorError as error:
         raise OSError(f"{path} could not be written: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load_cascade(path: str | Path | None = None, *, model: FaceModel | str | Path | None = None) -> FaceCascade:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
+from facerecon_torch.files import replacing
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -56,9 +58,8 @@ class SummaryCallback(Callback):
     def on_multirun_end(self, config: "DictConfig", **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         result = summarise(folder)
-        part = folder / "summary.json.part"
-        part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        part.replace(folder / "summary.json")
+        with replacing(folder / "summary.json") as part:
+            part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         _log.info("test MAE in mm vs M, mean +- sd over jobs; summary in %s", folder / "summary.json")
         for setting, methods in result["settings"].items():
             for method, by_align in methods.items():

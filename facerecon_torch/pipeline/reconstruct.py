@@ -11,8 +11,7 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_shape
 from facerecon_torch.errors import NoFaceError
-from facerecon_torch.fitting.coefficients import LandmarkFitter
-from facerecon_torch.fitting.crop import FaceCropper, camera_from_crop
+from facerecon_torch.fitting.crop import camera_from_crop
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.images.read import read_image
 from facerecon_torch.landmarks.detector import LandmarkDetector, build_detector, choose_faces
@@ -88,15 +87,13 @@ def reconstruct_landmarks(
         raise ValueError(f"there must be one image per row of landmarks; got {len(images)} and {len(landmarks)}")
     model = face.model
     points = landmarks.to(model.device, model.dtype)
-    fitter = LandmarkFitter(model, face.fit)
     there = {id(image): image.to(model.device, model.dtype) for image in images}  # faces may share a picture
     pictures = [there[id(image)] for image in images]
-    crop_fitter = LandmarkFitter(model, face.crop_fit)
-    crops, inside = canonical_crops(pictures, points, crop_fitter, FaceCropper(model, face.crop))
-    fit = fitter.fit(inside)
+    crops, inside = canonical_crops(pictures, points, face.crop_fitter, face.cropper)
+    fit = face.fitter.fit(inside)
     start = fit.parameters if face.start == "landmark_fit" else methods.mean_face(model, len(inside))
     bank = build_bank(crops.image, face.features.hog, keep=model.dtype)
-    observer = FaceObserver(fitter, model.n_identity, Observed(inside, fit.camera, bank), face.features)
+    observer = FaceObserver(face.fitter, model.n_identity, Observed(inside, fit.camera, bank), face.features)
     flat = face.cascade.run(start.flat, observer)
     view = observer.view(flat)
     camera = camera_from_crop(view.camera, crops.to_crop)

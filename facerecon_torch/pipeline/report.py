@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from facerecon_torch.images.write import replacing
+from facerecon_torch.files import replacing
 from facerecon_torch.pipeline.phases import Phases
 
 __all__ = ["REPORT_FORMAT", "environment", "write_json"]

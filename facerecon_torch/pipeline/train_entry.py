@@ -12,8 +12,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from facerecon_torch.data.splits import Fold, check_disjoint, group_folds, paper_folds
+from facerecon_torch.files import replacing
 from facerecon_torch.fitting.penalties import select_penalties
-from facerecon_torch.images.write import replacing
 from facerecon_torch.pipeline.artefact import FaceCascade, save_cascade
 from facerecon_torch.pipeline.cross_validation import Judged, cross_validate, judge, pool
 from facerecon_torch.pipeline.evaluate import ALIGNMENTS
@@ -164,7 +164,7 @@ def _with_penalties(specs: TrainSpecs, setup: TrainSetup, people: Samples, phase
 
 
 def _counts(samples: Samples) -> dict[str, int]:
-    return {"images": len(samples), "subjects": int(torch.unique(samples.subjects).numel())}
+    return {"images": len(samples), "subjects": samples.n_subjects}
 
 
 def _provenance(specs: TrainSpecs, told: dict[str, Any]) -> dict[str, Any]:
@@ -179,8 +179,6 @@ def _table(test: dict[str, Any]) -> str:
     """Test MAE in mm vs M on the whole face, a line per method."""
     lines = [f"{'test MAE, mm vs M':<20}{'none':>8}{'transl.':>9}{'simil.':>8}{'size %':>8}"]
     for name, errors in test.items():
-        none, translation, similarity = (
-            errors["mae_mm"][a]["M"]["whole"] for a in ("none", "translation", "similarity")
-        )
+        none, translation, similarity = (errors["mae_mm"][a]["M"]["whole"] for a in ALIGNMENTS)
         lines.append(f"{name:<20}{none:8.3f}{translation:9.3f}{similarity:8.3f}{errors['size_error_percent']:8.2f}")
     return "\n".join(lines)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from facerecon_torch.images import read_image, replacing, save_png
+from facerecon_torch.files import replacing
+from facerecon_torch.images import read_image, save_png
 
 
 def test_png_round_trip(tmp_path: Path, rng: torch.Generator, device: torch.device, dtype: torch.dtype) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from facerecon_torch.data.aflw.mat5 import MatVariable, iter_variables
 from facerecon_torch.data.damage import damaged, require_range
-from facerecon_torch.images.write import replacing
+from facerecon_torch.files import replacing
 
 __all__ = ["ArraySpec", "read_arrays", "save_arrays"]
 

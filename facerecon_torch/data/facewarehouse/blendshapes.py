@@ -18,7 +18,7 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.data.damage import damaged, file_size, require_range
-from facerecon_torch.images.write import replacing
+from facerecon_torch.files import replacing
 
 __all__ = ["BlendshapeHeader", "iter_blendshapes", "read_blendshape_header", "read_blendshapes", "save_blendshapes"]
 

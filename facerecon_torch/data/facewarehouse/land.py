@@ -16,7 +16,7 @@ from torch import Tensor
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.data.damage import damaged, read_ascii, require_range
 from facerecon_torch.data.facewarehouse.names import N_LANDMARKS
-from facerecon_torch.images.write import replacing
+from facerecon_torch.files import replacing
 
 __all__ = ["read_land", "save_land"]
 

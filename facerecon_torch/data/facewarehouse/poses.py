@@ -17,7 +17,7 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.data.damage import damaged, file_size
-from facerecon_torch.images.write import replacing
+from facerecon_torch.files import replacing
 
 __all__ = ["ColourDepth", "read_poses", "save_poses"]
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from io import BufferedIOBase
 from pathlib import Path
 
-from facerecon_torch.images.write import replacing
+from facerecon_torch.files import replacing
 
 __all__ = ["open_data", "write_data"]
 

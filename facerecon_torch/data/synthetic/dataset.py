@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from facerecon_torch.data.synthetic.spec import SyntheticSpec
 from facerecon_torch.data.synthetic.studio import photograph_subject, warm_up
+from facerecon_torch.files import replacing
 from facerecon_torch.structures import Camera
 
 __all__ = ["SyntheticSet", "load_set", "render_set"]
@@ -192,9 +193,8 @@ def _finish(spec: SyntheticSpec, folder: Path) -> None:
 
 
 def _write_bytes(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    with replacing(path) as part:
+        part.write_bytes(content)
 
 
 def _write_json(path: Path, content: dict[str, object]) -> None:

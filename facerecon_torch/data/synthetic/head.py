@@ -49,7 +49,6 @@ class Head:
     occlusion: Float[Tensor, "v"]
     marks: Int[Tensor, "68"]
     eye_centres: Float[Tensor, "2 3"]  # left, right of the person
-    eye_rows: tuple[Int[Tensor, "a"], Int[Tensor, "b"]]
     n_source: int
     upper_teeth: Int[Tensor, "teeth"]
     lower_teeth: Int[Tensor, "teeth"]
@@ -97,7 +96,6 @@ def load_head() -> Head:
         occlusion=torch.cat([_occlusion(source, triangles, parts), 0.7 + extra]),
         marks=marks,
         eye_centres=torch.stack([_centre(reference[r]) for r in rows]),
-        eye_rows=(rows[0], rows[1]),
         n_source=n,
         upper_teeth=groups[0],
         lower_teeth=groups[1],
