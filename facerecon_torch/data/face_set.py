@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from facerecon_torch.structures import FaceParameters
 
 __all__ = ["FaceSet"]
 
@@ -15,6 +17,9 @@ class FaceSet:
 
     `landmarks` are 66 points in image px in the paper's order, as a detector would give them. `meshes` are M: the true
     surface on the model's topology in the model frame (mm), moved by the ground-truth pose and nothing else.
+
+    Sets made of scans also know g* (`parameters`), which vertices of M the scan holds (`covered`; the others are
+    carried along by the registration) and the class of each photograph (`kinds`, as in E_HAPPY).
     """
 
     name: str
@@ -22,10 +27,16 @@ class FaceSet:
     subjects: Int[Tensor, "samples"]
     landmarks: Float[Tensor, "samples 66 2"]
     meshes: Float[Tensor, "samples vertices 3"]
+    parameters: FaceParameters | None = None
+    covered: Bool[Tensor, "samples vertices"] | None = None
+    kinds: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         counts = {"images": len(self.images), "subjects": len(self.subjects)}
         counts |= {"landmarks": len(self.landmarks), "meshes": len(self.meshes)}
+        counts |= {} if self.parameters is None else {"parameters": len(self.parameters.identity)}
+        counts |= {} if self.covered is None else {"covered": len(self.covered)}
+        counts |= {} if self.kinds is None else {"kinds": len(self.kinds)}
         if len(set(counts.values())) != 1:
             raise ValueError(f"every column of the set {self.name!r} must have one row a sample; got {counts}")
         if not len(self.images):

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from facerecon_torch.data.splits import group_folds
-from facerecon_torch.pipeline.evaluate import MethodErrors, compare, summary
+from facerecon_torch.pipeline.evaluate import MethodErrors, by_kind, compare, summary
 from facerecon_torch.pipeline.samples import Samples
 from facerecon_torch.pipeline.train import TrainSetup, train_methods
 
@@ -22,6 +22,7 @@ class Judged:
 
     errors: dict[str, MethodErrors]
     subjects: Int[Tensor, "samples"]
+    kinds: tuple[str, ...] | None = None
 
 
 def cross_validate(setup: TrainSetup, people: Samples, folds: int, generator: torch.Generator) -> Judged:
@@ -33,7 +34,7 @@ def cross_validate(setup: TrainSetup, people: Samples, folds: int, generator: to
     for fold in group_folds(people.subjects, min(folds, people.n_subjects), generator):
         held_out = people.at(fold.test)
         outcome = train_methods(setup, people.at(fold.train), {"held_out": held_out})
-        judged.append(Judged(outcome.errors["held_out"], held_out.subjects))
+        judged.append(Judged(outcome.errors["held_out"], held_out.subjects, held_out.truth.kinds))
     return pool(judged)
 
 
@@ -50,12 +51,14 @@ def pool(judged: Sequence[Judged]) -> Judged:
         )
         for name, one in first.errors.items()
     }
-    return Judged(errors, torch.cat([j.subjects for j in judged]))
+    kinds = None if first.kinds is None else tuple(kind for j in judged for kind in j.kinds or ())
+    return Judged(errors, torch.cat([j.subjects for j in judged]), kinds)
 
 
 def judge(judged: Judged, generator: torch.Generator) -> dict[str, Any]:
     """Summaries of all methods, and the paired bootstrap over subjects of the cascade against each."""
-    return {
+    told = {
         "methods": {name: summary(errors) for name, errors in judged.errors.items()},
         "comparisons": compare(judged.errors, judged.subjects, generator),
     }
+    return told if judged.kinds is None else told | {"by_kind": by_kind(judged.errors, judged.kinds)}

@@ -1,11 +1,12 @@
 """Errors of every method on one test set, per image, and the tables that a report prints."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from facerecon_torch.metrics.bootstrap import paired_bootstrap, subject_interval
@@ -13,21 +14,45 @@ from facerecon_torch.metrics.vertex_error import vertex_errors
 from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.structures import FaceParameters
 
-__all__ = ["ALIGNMENTS", "REGIONS", "TRUTHS", "MethodErrors", "Truth", "compare", "method_errors", "summary"]
+__all__ = [
+    "ALIGNMENTS",
+    "REGIONS",
+    "TRUTHS",
+    "MethodErrors",
+    "Truth",
+    "by_kind",
+    "compare",
+    "method_errors",
+    "summary",
+]
 
 ALIGNMENTS = ("none", "translation", "similarity")
 TRUTHS = ("M", "S")
 REGIONS = ("whole", "centre")
+COVERED = "_covered"  # the same vertex sets, of each image those alone that its scan holds
 _CHUNK = 128  # images whose vertices stand in memory at once
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Ground truth of one set: M (true meshes, mm), S* as parameters, and whose face each image shows."""
+    """Ground truth of one set: M (true meshes, mm), S* as parameters, and whose face each image shows; of sets made of
+    scans also which vertices each scan holds, and the class of each photograph."""
 
     meshes: Float[Tensor, "samples vertices 3"]
     parameters: FaceParameters
     subjects: Int[Tensor, "samples"]
+    covered: Bool[Tensor, "samples vertices"] | None = None
+    kinds: tuple[str, ...] | None = None
+
+    def __getitem__(self, rows: Int[Tensor, "rows"]) -> "Truth":
+        covered = None if self.covered is None else self.covered[rows]
+        kinds = None if self.kinds is None else tuple(self.kinds[i] for i in rows.tolist())
+        return Truth(self.meshes[rows], self.parameters[rows], self.subjects[rows], covered, kinds)
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The vertex sets that errors are told on: `whole` and `centre`, and the covered part of each where known."""
+        return REGIONS if self.covered is None else (*REGIONS, *(f"{region}{COVERED}" for region in REGIONS))
 
 
 @dataclass(frozen=True)
@@ -50,37 +75,40 @@ def method_errors(model: FaceModel, estimate: FaceParameters, truth: Truth) -> M
         rows = slice(start, start + _CHUNK)
         shape = model.vertices(estimate.identity[rows], estimate.expression[rows])
         star = model.vertices(truth.parameters.identity[rows], truth.parameters.expression[rows])
-        pieces.append(_chunk_errors(model, shape, {"M": truth.meshes[rows].to(shape), "S": star}))
+        covered = None if truth.covered is None else truth.covered[rows].to(shape.device)
+        pieces.append(_chunk_errors(model, shape, {"M": truth.meshes[rows].to(shape), "S": star}, covered))
     joined = {key: torch.cat([piece[key] for piece in pieces]).cpu() for key in pieces[0]}
-    keys = [(a, t, r) for a in ALIGNMENTS for t in TRUTHS for r in REGIONS]
+    keys = [(a, t, r) for a in ALIGNMENTS for t in TRUTHS for r in truth.regions]
     return MethodErrors(
         {k: joined[("mae", *k)] for k in keys}, {k: joined[("rmse", *k)] for k in keys}, joined["size_error"]
     )
 
 
-def _chunk_errors(model: FaceModel, shape: Tensor, truths: dict[str, Tensor]) -> dict[Any, Tensor]:
+def _chunk_errors(
+    model: FaceModel, shape: Tensor, truths: dict[str, Tensor], covered: Tensor | None
+) -> dict[Any, Tensor]:
     topology = model.topology
     if topology is None:
         raise ValueError("errors need a whole model; this one was restricted to some vertices")
     rows = {"whole": topology.whole_vertices, "centre": topology.centre_vertices}
+    masks = {"": None} if covered is None else {"": None, COVERED: covered}
     out: dict[Any, Tensor] = {}
-    for truth_name, truth in truths.items():
-        for region in REGIONS:
-            index = rows[region].to(shape.device)
-            for align in ALIGNMENTS:
-                error = vertex_errors(shape, truth, align, rows=index)
-                out["mae", align, truth_name, region] = error.mae
-                out["rmse", align, truth_name, region] = error.rmse_z
-                if (align, truth_name, region) == ("none", "M", "whole"):
-                    out["size_error"] = error.size_error_percent
+    for truth_name, region, align, mask in product(truths, REGIONS, ALIGNMENTS, masks):
+        index = rows[region].to(shape.device)
+        error = vertex_errors(shape, truths[truth_name], align, rows=index, known=masks[mask])
+        out["mae", align, truth_name, region + mask] = error.mae
+        out["rmse", align, truth_name, region + mask] = error.rmse_z
+        if (align, truth_name, region + mask) == ("none", "M", "whole"):
+            out["size_error"] = error.size_error_percent
     return out
 
 
 def _nested(values: Mapping[tuple[str, str, str], Tensor]) -> dict[str, Any]:
-    return {
-        align: {truth: {region: float(values[align, truth, region].mean()) for region in REGIONS} for truth in TRUTHS}
-        for align in ALIGNMENTS
-    }
+    """[align][truth][region]; images without a covered vertex there do not count."""
+    out: dict[str, Any] = {align: {truth: {} for truth in TRUTHS} for align in ALIGNMENTS}
+    for (align, truth, region), errors in values.items():
+        out[align][truth][region] = float(errors.nanmean())
+    return out
 
 
 def summary(errors: MethodErrors) -> dict[str, Any]:
@@ -94,6 +122,17 @@ def summary(errors: MethodErrors) -> dict[str, Any]:
         "size_error_percent": float(errors.size_error.mean()),
         "abs_size_error_percent": float(errors.size_error.abs().mean()),
     }
+
+
+def by_kind(errors: Mapping[str, MethodErrors], kinds: Sequence[str]) -> dict[str, Any]:
+    """Mean MAE in mm vs M on the whole face, no alignment, of every method on every class of photographs: class ->
+    {images, mae_mm: method -> mm}."""
+    out: dict[str, Any] = {}
+    for kind in sorted(set(kinds)):
+        rows = torch.tensor([k == kind for k in kinds])
+        mae = {name: float(each.mae["none", "M", "whole"][rows].mean()) for name, each in errors.items()}
+        out[kind] = {"images": int(rows.sum()), "mae_mm": mae}
+    return out
 
 
 def compare(

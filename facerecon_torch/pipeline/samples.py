@@ -50,8 +50,7 @@ class Samples:
 
     def at(self, rows: Int[Tensor, "rows"]) -> "Samples":
         """The samples `rows`; the HOG bank is shared, not copied."""
-        truth = Truth(self.truth.meshes[rows], self.truth.parameters[rows], self.truth.subjects[rows])
-        return Samples(self.name, self.landmarks[rows], self.bank.at(rows), truth)
+        return Samples(self.name, self.landmarks[rows], self.bank.at(rows), self.truth[rows])
 
 
 def prepare_samples(
@@ -64,7 +63,7 @@ def prepare_samples(
     workers: int | None = None,
     progress: bool = True,
 ) -> Samples:
-    """Read, crop and describe every photograph of the set, and fit S* to its true meshes.
+    """Read, crop and describe every photograph of the set, and fit S* to its true meshes where it brings no g*.
 
     Everything but decoding runs in batches on the model's device. Raises ImageFileError for a damaged picture.
     """
@@ -83,7 +82,8 @@ def prepare_samples(
         bar.update(len(rows))
     bar.close()
     meshes = faces.meshes.to(device, dtype)
-    truth = Truth(meshes, fit_dense(model, meshes), faces.subjects)
+    star = fit_dense(model, meshes) if faces.parameters is None else faces.parameters.to(device, dtype)
+    truth = Truth(meshes, star, faces.subjects, faces.covered, faces.kinds)
     return Samples(faces.name, torch.cat(moved), join_banks(banks), truth)
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,12 +11,13 @@ from facerecon_torch.data.splits import PAPER_GROUPS, PROTOCOLS
 from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.fitting.coefficients import FitSpec
 from facerecon_torch.fitting.crop import CropSpec
+from facerecon_torch.pipeline.data_specs import DataSpec, SyntheticPhotos
+from facerecon_torch.pipeline.spec_checks import require_count
 from facerecon_torch.regression.cascade import CascadeSpec
 from facerecon_torch.regression.stage import DEFAULT_RHOS
 
 __all__ = [
     "CvSpec",
-    "DataSpec",
     "FittingSpec",
     "LandmarkSourceSpec",
     "ModelSpec",
@@ -38,35 +39,16 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSpec:
-    """The synthetic training, test and shifted sets: disjoint people, drawn from the source sliders."""
-
-    train_subjects: int = 105
-    train_images: int = 12  # per subject
-    test_subjects: int = 60
-    test_images: int = 6
-    shifted_subjects: int = 40
-    shifted_images: int = 6
-    seed: int = 0
-    root: str | None = None  # rendered sets are kept here; None: the user's cache folder
-
-    def __post_init__(self) -> None:
-        for name, least in (("train_subjects", 2), ("train_images", 1), ("test_subjects", 1), ("test_images", 1)):
-            _require_count(f"data.{name}", getattr(self, name), least)
-        for name in ("shifted_subjects", "shifted_images", "seed"):
-            _require_count(f"data.{name}", getattr(self, name), 0)
-
-
-@dataclass(frozen=True, kw_only=True)
 class LandmarkSourceSpec:
-    """Where landmarks come from. `noise` and `truth` exist for synthetic sets only."""
+    """Where landmarks come from. `noise` and `truth` exist for synthetic sets only, `set` for those that bring their
+    own: prepared sets (what prepare found), 300W-LP and AFLW2000-3D."""
 
     source: str = "auto"
     path: str | None = None  # of source=file
     min_score: float | int | None = None  # detections below it are left out; None: the detector's own bound
 
     def __post_init__(self) -> None:
-        known = ("noise", "truth", "auto", "dlib", "face_alignment", "file")
+        known = ("noise", "truth", "set", "auto", "dlib", "face_alignment", "file")
         if self.source not in known:
             raise ValueError(f"landmarks.source must be one of {', '.join(known)}; got {self.source!r}")
         if self.path is not None and self.source != "file":
@@ -76,8 +58,8 @@ class LandmarkSourceSpec:
 
     def options(self, device: torch.device) -> dict[str, Any]:
         """What `build_detector` is told. Raises ValueError for a source that is no detector."""
-        if self.source in ("noise", "truth"):
-            raise ValueError(f"landmarks.source={self.source} is for synthetic training sets; use auto, dlib or file")
+        if self.source in ("noise", "truth", "set"):
+            raise ValueError(f"landmarks.source={self.source} is for training sets; use auto, dlib or file")
         told: dict[str, Any] = {"source": self.path} if self.source == "file" else {}
         if self.source in ("auto", "face_alignment"):
             told["device"] = str(device)
@@ -121,7 +103,7 @@ class StagesSpec:
     start: str = "landmark_fit"  # landmark_fit | mean_face
 
     def __post_init__(self) -> None:
-        _require_count("cascade.stages", self.stages, 1)
+        require_count("cascade.stages", self.stages, 1)
         if self.start not in ("landmark_fit", "mean_face"):
             raise ValueError(f"cascade.start must be landmark_fit or mean_face; got {self.start!r}")
 
@@ -152,8 +134,8 @@ class CvSpec:
             raise ValueError(f"cv.protocol must be one of {', '.join(PROTOCOLS)}; got {self.protocol!r}")
         if self.fold != "all" and (not isinstance(self.fold, int) or isinstance(self.fold, bool)):
             raise ValueError(f"cv.fold must be a number from 0 or all; got {self.fold!r}")
-        _require_count("cv.folds", self.folds, 2)
-        _require_count("cv.nested", self.nested, 0)
+        require_count("cv.folds", self.folds, 2)
+        require_count("cv.nested", self.nested, 0)
         if self.nested == 1:
             raise ValueError("cv.nested must be 0 (none) or at least 2; got 1")
         if isinstance(self.fold, int) and not 0 <= self.fold < self.available:
@@ -192,8 +174,8 @@ class RuntimeSpec:
     def __post_init__(self) -> None:
         for name in ("workers", "threads"):
             if getattr(self, name) is not None:
-                _require_count(f"runtime.{name}", getattr(self, name), 1)
-        _require_count("runtime.seed", self.seed, 0)
+                require_count(f"runtime.{name}", getattr(self, name), 1)
+        require_count("runtime.seed", self.seed, 0)
         if self.dtype not in _DTYPES:
             raise ValueError(f"runtime.dtype must be one of {', '.join(_DTYPES)}; got {self.dtype!r}")
 
@@ -211,11 +193,6 @@ class RuntimeSpec:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
         torch.use_deterministic_algorithms(self.deterministic)
         return require_device(self.device)
-
-
-def _require_count(key: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{key} must be an integer of at least {least}; got {value!r}")
 
 
 def require_device(name: str) -> torch.device:
@@ -256,9 +233,31 @@ class TrainSpecs:
 
     def __post_init__(self) -> None:
         self.cascade.with_regression(self.regression)  # a contradiction is found now, not after an hour of rendering
+        self._require_people()
+
+    def _require_people(self) -> None:
+        """Too few people are found before an hour of rendering; those of recorded sets are known once they are read."""
+        if not isinstance(self.data, SyntheticPhotos):
+            return
         people, folds = self.data.train_subjects, max(self.cv.nested, self.cv.folds if self.cv.splits_training else 0)
         if folds and people - -(-people // folds) < 2:
             raise ValueError(
                 f"data.train_subjects={people} leaves fewer than 2 people to train on in {folds} folds; "
                 "take more people, or set cv.nested=0"
             )
+
+    def settled(self) -> "TrainSpecs":
+        """The same run with what follows from its data: sets of photographs other than the synthetic ones bring their
+        landmarks, and have no test people of their own, so that `holdout` means folds. Raises ValueError for `set`
+        landmarks of synthetic sets."""
+        if isinstance(self.data, SyntheticPhotos):
+            if self.landmarks.source == "set":
+                raise ValueError("landmarks.source=set is for prepared sets; synthetic ones take noise, truth or dlib")
+            return self
+        landmarks = self.landmarks
+        if landmarks.source in ("noise", "truth"):
+            landmarks = LandmarkSourceSpec(source="set")
+        cv = self.cv
+        if cv.protocol == "holdout":
+            cv = replace(cv, protocol="group_kfold", nested=0)
+        return replace(self, landmarks=landmarks, cv=cv)

@@ -50,6 +50,9 @@ def train_from_config(config: DictConfig) -> int:
 def train(specs: TrainSpecs, *, save: Callable[[FaceCascade], None]) -> dict[str, Any]:
     """Train and measure as `specs` say, and return the report. `save` gets the cascade as soon as it is trained; of
     several folds, that of the last. Raises ValueError or FaceReconError for input that cannot be used."""
+    asked, specs = specs, specs.settled()
+    if specs.cv != asked.cv:
+        _log.info("this data has no test people of its own: cv.protocol=%s", specs.cv.protocol)
     device = specs.runtime.apply()
     phases = Phases(device)
     with phases("model"):
@@ -119,7 +122,7 @@ def _run_folds(
         with phases("train"):
             outcome = train_methods(tuned, train_side, tests)
         sides = {"train": train_side} | tests
-        judgements.append({k: Judged(outcome.errors[k], side.subjects) for k, side in tests.items()})
+        judgements.append({k: Judged(outcome.errors[k], side.subjects, side.truth.kinds) for k, side in tests.items()})
         told.append(_fold_entry(number, {k: _counts(v) for k, v in sides.items()}, outcome))
         save(replace(outcome.cascade, training=_provenance(specs, told[-1])))
     with phases("judge"):
@@ -128,6 +131,8 @@ def _run_folds(
     report |= {"folds": told} if len(told) > 1 else {}
     report |= {k: v["methods"] for k, v in judged.items()}
     report["comparisons"] = {k: v["comparisons"] for k, v in judged.items()}
+    if by_kind := {k: v["by_kind"] for k, v in judged.items() if "by_kind" in v}:
+        report["by_kind"] = by_kind
     if specs.cv.nested:
         with phases("nested"):
             nested = cross_validate(tuned, splits[-1][1], specs.cv.nested, generator)

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from facerecon_torch.features.joint import JointSpec
+from facerecon_torch.pipeline.data_specs import FittedPhotos, RecordedScans, SyntheticPhotos
 from facerecon_torch.pipeline.specs import (
     CvSpec,
-    DataSpec,
     FittingSpec,
     LandmarkSourceSpec,
     ModelSpec,
@@ -47,7 +47,7 @@ def test_cuda_without_cuda_is_an_error():
         (StagesSpec, {"stages": 0}, "cascade.stages must be an integer of at least 1; got 0"),
         (RuntimeSpec, {"threads": 0}, "runtime.threads must be an integer of at least 1; got 0"),
         (CvSpec, {"nested": 1}, "cv.nested must be 0 .none. or at least 2; got 1"),
-        (DataSpec, {"train_subjects": 0}, "data.train_subjects must be an integer of at least 2; got 0"),
+        (SyntheticPhotos, {"train_subjects": 0}, "data.train_subjects must be an integer of at least 2; got 0"),
         (LandmarkSourceSpec, {"source": "mtcnn"}, "landmarks.source must be one of .*; got 'mtcnn'"),
         (
             LandmarkSourceSpec,
@@ -77,12 +77,12 @@ def test_holdout_leaves_a_fold_out_only_when_asked():
 
 
 def specs(**groups):
-    names = {"model": ModelSpec, "data": DataSpec, "landmarks": LandmarkSourceSpec, "fitting": FittingSpec}
+    names = {"model": ModelSpec, "data": SyntheticPhotos, "landmarks": LandmarkSourceSpec, "fitting": FittingSpec}
     names |= {"features": JointSpec, "regression": RegressionSpec, "cascade": StagesSpec, "cv": CvSpec}
     return TrainSpecs(**{k: groups.get(k, v()) for k, v in {**names, "runtime": RuntimeSpec}.items()})
 
 
 def test_too_few_people_for_the_folds_are_refused_before_anything_is_rendered():
     with pytest.raises(ValueError, match=r"data\.train_subjects=3 leaves fewer than 2 people to train on in 2 folds"):
-        specs(data=DataSpec(train_subjects=3), cv=CvSpec(nested=2))
-    assert specs(data=DataSpec(train_subjects=3), cv=CvSpec(nested=0)).cv.nested == 0
+        specs(data=SyntheticPhotos(train_subjects=3), cv=CvSpec(nested=2))
+    assert specs(data=SyntheticPhotos(train_subjects=3), cv=CvSpec(nested=0)).cv.nested == 0
