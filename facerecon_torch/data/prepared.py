@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ def assemble(folder: Path, numbers: Iterable[int], *, model_sha256: str, spec: d
     failures = {name: reason for part in parts for name, reason in part.failures.items()}
     order = sorted(range(len(entries)), key=lambda row: str(entries[row]["name"]))
     names = [entries[row]["name"] for row in order]
-    twice = sorted({a for a, b in zip(names, names[1:]) if a == b})
+    twice = sorted({a for a, b in pairwise(names) if a == b})
     if twice:
         raise DataFileError(f"{folder}: every recording must be there once; got {', '.join(twice[:5])} again")
     filled = [part for part in parts if part.names]
@@ -248,7 +249,7 @@ def _require_rows(path: Path, tensors: dict[str, Tensor], count: int) -> None:
         raise DataFileError(f"{path}: expected columns of {count} rows, one a sample of set.json; got {wrong}")
 
 
-def _measures(parts: Sequence[PreparedRows]) -> list[str]:
+def _measures(parts: list[PreparedRows]) -> list[str]:
     names = {tuple(sorted(part.measures)) for part in parts}
     if len(names) > 1:
         raise DataFileError(f"every part must hold the same measures; got {sorted(names)}")

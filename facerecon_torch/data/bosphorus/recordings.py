@@ -1,0 +1,89 @@
+"""Bosphorus as recordings: .bnt, .png and .lm3 of one scan.
+
+The points of the .lm2 file are not read: they are the .lm3 file's seen in the picture, and u, v of the .bnt file lead
+there too.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+
+from facerecon_torch.data.bosphorus.bnt import read_bnt
+from facerecon_torch.data.bosphorus.landmarks import read_landmarks
+from facerecon_torch.data.bosphorus.names import CLASSES, SUFFIXES, list_scans, parse_name, partner
+from facerecon_torch.data.damage import damaged
+from facerecon_torch.data.recordings import RecordedScan, Recording
+from facerecon_torch.errors import DataFileError
+from facerecon_torch.images.read import read_image
+from facerecon_torch.landmarks.scheme import to_paper66
+
+__all__ = ["DEFAULT_KINDS", "KINDS", "list_recordings", "read_recording"]
+
+KINDS = tuple(CLASSES)
+DEFAULT_KINDS = tuple(kind for kind in CLASSES if kind != "IGN")
+
+
+def list_recordings(root: str | os.PathLike[str]) -> list[Recording]:
+    """Every scan of the folders bsSSS in `root`, or in the folders of `root`, by name.
+
+    A scan is named by any of its files, so that one whose .bnt file is missing is listed too; reading it says so.
+    Raises DataFileError where no such folder or no scan is there, for a .bnt file with another name or in another
+    subject's folder, and for a subject who has two folders.
+    """
+    folder = Path(root)
+    found: dict[str, Recording] = {}
+    owners: dict[str, Path] = {}
+    for home in _homes(folder):
+        scans = {file.with_suffix(".bnt") for file in list_scans(home)}
+        for file in sorted(scans | _orphans(home)):
+            owner = owners.setdefault(file.parent.name, file.parent)
+            if owner != file.parent:
+                raise damaged(file.parent, "subject", "one folder for every subject", f"another one, {owner}")
+            found[file.stem] = _recording(file)
+    return [found[name] for name in sorted(found)]
+
+
+def read_recording(recording: Recording) -> RecordedScan:
+    """Grid, picture and landmarks. Raises DataFileError or ImageFileError, naming the file."""
+    bnt, lm3 = recording.files
+    for file in (bnt, lm3, recording.image):
+        partner(bnt, file.suffix)
+    scan = read_bnt(bnt)
+    image = read_image(recording.image)
+    points, known = read_landmarks(lm3).ibug68()
+    labelled = to_paper66(points.where(known[:, None], torch.nan))
+    height, width = image.shape[-2:]
+    return RecordedScan(scan.grid, scan.pixels(height, width), image, labelled)
+
+
+def _homes(folder: Path) -> list[Path]:
+    """The folders that hold subjects: `folder` and those in it. `folder` alone where there is none, which
+    `list_scans` then refuses."""
+    inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    homes = [home for home in (folder, *inside) if any(_is_subject(path) for path in home.iterdir())] if inside else []
+    return homes or [folder]
+
+
+def _is_subject(path: Path) -> bool:
+    name = path.name
+    return path.is_dir() and len(name) == 5 and name.startswith("bs") and name[2:].isdecimal()
+
+
+def _orphans(home: Path) -> set[Path]:
+    """Where the .bnt files should be that other files of a scan stand beside."""
+    others = (p for p in home.glob("bs*/*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    return {path.with_suffix(".bnt") for path in others if _is_scan(path)}
+
+
+def _is_scan(path: Path) -> bool:
+    try:
+        return f"bs{parse_name(path).subject:03d}" == path.parent.name
+    except DataFileError:  # another file that lies there
+        return False
+
+
+def _recording(file: Path) -> Recording:
+    name = parse_name(file)
+    files = (file, file.with_suffix(".lm3"))
+    return Recording(name.stem, f"bs{name.subject:03d}", name.kind, name.code, file.with_suffix(".png"), files)
