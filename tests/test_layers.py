@@ -11,6 +11,7 @@ _PACKAGE = "facerecon_torch"
 _LAYERS = (
     ("errors",),
     ("checks", "files", "version"),
+    ("formats",),
     ("structures",),
     ("geometry",),
     ("model",),
@@ -31,7 +32,18 @@ _LAYERS = (
 _ORDER = {name: level for level, row in enumerate(_LAYERS) for name in row}
 _ONLY = {
     "regression": {"errors", "checks"},  # knows no faces
-    "data": {"errors", "checks", "files", "structures", "geometry", "model", "images", "landmarks", "fitting"},
+    "data": {
+        "errors",
+        "checks",
+        "files",
+        "formats",
+        "structures",
+        "geometry",
+        "model",
+        "images",
+        "landmarks",
+        "fitting",
+    },
     "report": {"errors", "checks", "structures", "geometry", "model", "metrics", "export", "images"},
 }
 

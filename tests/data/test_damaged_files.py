@@ -12,11 +12,11 @@ import torch
 
 from facerecon_torch.data.aflw.faces import Aflw2000Face, BfmFit, LpFace, read_aflw2000, read_lp, save_aflw2000, save_lp
 from facerecon_torch.data.aflw.folders import read_lp_points, save_lp_points
-from facerecon_torch.data.facewarehouse.blendshapes import read_blendshapes, save_blendshapes
 from facerecon_torch.data.facewarehouse.land import read_land, save_land
 from facerecon_torch.data.facewarehouse.poses import ColourDepth, read_poses, save_poses
-from facerecon_torch.data.facewarehouse.quads import QuadMesh, read_quads, save_quads
 from facerecon_torch.errors import DataFileError
+from facerecon_torch.formats.blendshapes import read_blendshapes, save_blendshapes
+from facerecon_torch.formats.quads import QuadMesh, read_quads, save_quads
 
 _FLIPS = 1000
 

@@ -6,12 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from facerecon_torch.data.facewarehouse.blendshapes import (
-    iter_blendshapes,
-    read_blendshape_header,
-    read_blendshapes,
-    save_blendshapes,
-)
 from facerecon_torch.data.facewarehouse.folders import (
     PoseSample,
     blendshape_file,
@@ -25,8 +19,14 @@ from facerecon_torch.data.facewarehouse.folders import (
 from facerecon_torch.data.facewarehouse.land import read_land, save_land
 from facerecon_torch.data.facewarehouse.names import EXPRESSION_NAMES, LANDMARK_GROUPS, POSE_NAMES
 from facerecon_torch.data.facewarehouse.poses import ColourDepth, read_poses, save_poses
-from facerecon_torch.data.facewarehouse.quads import QuadMesh, read_quads, save_quads, split_quads
 from facerecon_torch.errors import DataFileError
+from facerecon_torch.formats.blendshapes import (
+    iter_blendshapes,
+    read_blendshape_header,
+    read_blendshapes,
+    save_blendshapes,
+)
+from facerecon_torch.formats.quads import QuadMesh, read_quads, save_quads, split_quads
 
 
 def test_names_have_the_data_sets_order():

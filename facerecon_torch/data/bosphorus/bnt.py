@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facerecon_torch.data.damage import damaged, reading, require_data_file, shown
 from facerecon_torch.data.range_grid import LARGEST_COORDINATE, RangeGrid
 from facerecon_torch.files import replacing
+from facerecon_torch.formats.damage import damaged, reading, require_data_file, shown
 
 __all__ = ["BosphorusScan", "read_bnt", "write_bnt"]
 

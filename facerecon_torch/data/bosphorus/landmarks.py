@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from facerecon_torch.data.damage import damaged, read_lines, require_data_file, shown, strict_float
 from facerecon_torch.data.range_grid import LARGEST_COORDINATE
 from facerecon_torch.files import replacing
+from facerecon_torch.formats.damage import damaged, read_lines, require_data_file, shown, strict_float
 
 __all__ = ["IBUG_OF_NAME", "NAMES", "NAMES_22", "NamedLandmarks", "read_landmarks", "write_landmarks"]
 

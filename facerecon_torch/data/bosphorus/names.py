@@ -5,8 +5,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from facerecon_torch.data.damage import damaged, shown
 from facerecon_torch.errors import DataFileError
+from facerecon_torch.formats.damage import damaged, shown
 
 __all__ = ["CLASSES", "EXPRESSION_CLASSES", "ScanName", "list_scans", "parse_name", "partner"]
 

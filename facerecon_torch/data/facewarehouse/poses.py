@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
-from facerecon_torch.data.damage import damaged, file_size
 from facerecon_torch.files import replacing
+from facerecon_torch.formats.damage import damaged, file_size
 
 __all__ = ["ColourDepth", "read_poses", "save_poses"]
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from facerecon_torch.data.damage import damaged, shown
 from facerecon_torch.data.frgc.abs_file import ABS_SUFFIXES
 from facerecon_torch.data.frgc.texture import TEXTURE_SUFFIXES
+from facerecon_torch.formats.damage import damaged, shown
 
 __all__ = ["RecordingName", "find_texture", "list_recordings", "parse_name"]
 
