@@ -151,8 +151,8 @@ def _in_shadow(y: Float[Tensor, "r c"], depth: Float[Tensor, "r c"], degrees: fl
     if degrees < 0:
         return _in_shadow(-y.flip(0), depth.flip(0), -degrees).flip(0)
     level = depth - y / math.tan(math.radians(degrees))
-    above = level.cummax(0).values
-    return above > level + 1e-3
+    dark: Tensor = level.cummax(0).values > level + 1e-3
+    return dark
 
 
 def _reflected(share: Float[Tensor, "r c"], generator: torch.Generator) -> Bool[Tensor, "r c"]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
@@ -9,7 +10,7 @@ import torch
 
 from facerecon_torch.model.default_face.asset import ASSET_FOLDER
 
-__all__ = ["RENDERER_VERSION", "SyntheticSpec"]
+__all__ = ["RENDERER_VERSION", "SyntheticSpec", "describe_hash", "seeded"]
 
 
 FAMILIES = ("train", "test", "shifted")
@@ -25,6 +26,18 @@ def _face_digest() -> str:
     for name in ("source.safetensors", "tables.safetensors"):
         digest.update((ASSET_FOLDER / name).read_bytes())
     return digest.hexdigest()
+
+
+def describe_hash(description: Mapping[str, object]) -> str:
+    """Hex digest of a description, the renderer's version and the default face's asset."""
+    text = json.dumps({**description, "renderer": RENDERER_VERSION, "face": _face_digest()}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def seeded(*key: int | str) -> torch.Generator:
+    """Random numbers that belong to a key, the same in whatever order and process they are drawn."""
+    digest = hashlib.blake2b("/".join(str(k) for k in key).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +71,12 @@ class SyntheticSpec:
     @property
     def hash(self) -> str:
         """Hex digest of the description, the renderer's version and the default face's asset."""
-        text = json.dumps({**asdict(self), "renderer": RENDERER_VERSION, "face": _face_digest()}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return describe_hash(asdict(self))
 
     def subject_id(self, subject: int) -> int:
         """Number of a subject, different in every family."""
         return FAMILIES.index(self.family) * _ID_STEP + subject
 
     def generator(self, subject: int, *purpose: int | str) -> torch.Generator:
-        """Random numbers of one subject for one purpose, the same in whatever order and process they are drawn."""
-        key = "/".join(str(k) for k in (self.family, self.seed, subject, *purpose))
-        digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+        """Random numbers of one subject for one purpose."""
+        return seeded(self.family, self.seed, subject, *purpose)

@@ -15,7 +15,16 @@ from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.model.default_face import FaceSource
 from facerecon_torch.structures import Camera
 
-__all__ = ["POSE_LIMIT_DEGREES", "Subject", "draw_camera", "draw_expression", "draw_gaze", "draw_pose", "draw_subject"]
+__all__ = [
+    "POSE_LIMIT_DEGREES",
+    "Subject",
+    "draw_camera",
+    "draw_expression",
+    "draw_gaze",
+    "draw_person",
+    "draw_pose",
+    "draw_subject",
+]
 
 POSE_LIMIT_DEGREES = (60.0, 25.0, 15.0)  # yaw, pitch, roll
 _PX_PER_MM = (1.0, 2.2)
@@ -61,13 +70,20 @@ class Subject:
 
 def draw_subject(spec: SyntheticSpec, subject: int, source: FaceSource) -> Subject:
     """A person drawn from the source's sliders, not from the model's core."""
-    shifted = spec.family == "shifted"
-    drawn = source.sample(1, spec.generator(subject, "identity"), family="shifted" if shifted else "core")
+    generators = spec.generator(subject, "identity"), spec.generator(subject, "appearance")
+    return draw_person(source, *generators, shifted=spec.family == "shifted")
+
+
+def draw_person(
+    source: FaceSource, identity: torch.Generator, appearance: torch.Generator, *, shifted: bool = False
+) -> Subject:
+    """A person whose shape and looks come from the given random numbers."""
+    drawn = source.sample(1, identity, family="shifted" if shifted else "core")
     african, asian, caucasian = (float(share) for share in drawn.ancestry[0])
     macro = Macro(
         gender=float(drawn.gender[0]), age=float(drawn.age[0]), african=african, asian=asian, caucasian=caucasian
     )
-    look = draw_appearance(macro, spec.generator(subject, "appearance"), shifted=shifted)
+    look = draw_appearance(macro, appearance, shifted=shifted)
     return Subject(drawn.sliders[0], macro, look)
 
 
