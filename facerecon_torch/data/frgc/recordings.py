@@ -1,0 +1,105 @@
+"""FRGC v2 as recordings: a range grid with the texture that lies on it. The data set labels no points."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.data.damage import damaged, shown
+from facerecon_torch.data.frgc.abs_file import ABS_SUFFIXES, read_abs
+from facerecon_torch.data.frgc.names import find_texture, parse_name
+from facerecon_torch.data.frgc.names import list_recordings as list_range_files
+from facerecon_torch.data.frgc.signature_set import read_signature_set
+from facerecon_torch.data.frgc.texture import TEXTURE_SUFFIXES, read_texture
+from facerecon_torch.data.recordings import RecordedScan, Recording
+from facerecon_torch.errors import DataFileError
+
+__all__ = ["DEFAULT_KINDS", "KINDS", "list_recordings", "read_recording"]
+
+KINDS = ("Spring2003range", "Fall2003range", "Spring2004range", "other")
+"""The sessions, which are folders; `other` stands for range files in any other folder."""
+DEFAULT_KINDS = KINDS
+_LARGEST_FACTOR = 16
+
+
+def list_recordings(
+    root: str | os.PathLike[str], *, signatures: Iterable[str | os.PathLike[str]] = ()
+) -> list[Recording]:
+    """Every range file below `root`, by name.
+
+    The texture of each is the one that a signature set names beside it; without such a set that of the same name, else
+    that of the next number. Where none is there, reading the recording says so. Raises DataFileError where `root`
+    holds no range file, for a name that does not fit, for a recording that is there twice, and for damage of a set.
+    """
+    folder = Path(root)
+    files = list_range_files(folder)
+    named = _named_textures(signatures)
+    return sorted((_recording(folder, file, named) for file in files), key=lambda recording: recording.name)
+
+
+def read_recording(recording: Recording) -> RecordedScan:
+    """Grid and texture; the texture may be an integer number of times as fine as the grid.
+
+    Raises DataFileError, naming the file, where one is missing or damaged, or where the sizes do not fit.
+    """
+    (file,) = recording.files
+    grid = read_abs(file)
+    if not recording.image.is_file():
+        find_texture(file)  # says what was looked for
+        raise damaged(recording.image, "file", f"the texture of {file.name}", "nothing")
+    image = read_texture(recording.image).image
+    labelled = torch.full((66, 3), torch.nan, dtype=grid.points.dtype)
+    return RecordedScan(grid, _pixels(recording.image, grid.shape, image).to(grid.points), image, labelled)
+
+
+def _recording(root: Path, file: Path, named: dict[str, str]) -> Recording:
+    name = parse_name(file)
+    kind = file.parent.name if file.parent.name in KINDS else "other"
+    return Recording(name.stem, name.subject, kind, name.recording, _texture(root, file, named), (file,))
+
+
+def _texture(root: Path, file: Path, named: dict[str, str]) -> Path:
+    stem = parse_name(file).stem
+    if stem in named:
+        given = named[stem]
+        places = (file.with_name(given.rpartition("/")[2]), root / given)
+        both = [place.with_name(place.name + ending) for place in places for ending in ("", ".gz")]
+        return next((place for place in both if place.is_file()), places[0])
+    try:
+        return find_texture(file)
+    except DataFileError:
+        return file.with_name(f"{stem}{TEXTURE_SUFFIXES[0]}")
+
+
+def _named_textures(signatures: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
+    """Stem of a range file -> name of its texture, from all the sets."""
+    named: dict[str, str] = {}
+    for path in signatures:
+        for one in read_signature_set(path):
+            ranges = [name for name in one.files if name.lower().endswith(ABS_SUFFIXES)]
+            textures = [name for name in one.files if name.lower().endswith(TEXTURE_SUFFIXES)]
+            if len(ranges) != 1 or len(textures) != 1:
+                continue  # not a recording of a face in 3D
+            stem = parse_name(ranges[0].rpartition("/")[2]).stem
+            if named.setdefault(stem, textures[0]) != textures[0]:
+                got = f"{shown(named[stem])} and {shown(textures[0])}"
+                raise damaged(Path(path), f"texture of {stem}", "the same one everywhere", got)
+            if ".." in textures[0].split("/") or textures[0].startswith("/"):
+                raise damaged(
+                    Path(path), f"texture of {stem}", "a name below the data set's folder", shown(textures[0])
+                )
+    return named
+
+
+def _pixels(texture: Path, shape: tuple[int, int], image: Tensor) -> Float[Tensor, "rows columns 2"]:
+    """Places of the cells in the texture, px: the middle of the pixels that lie on each."""
+    rows, columns = shape
+    height, width = image.shape[1:]
+    factor = height // rows
+    if not 1 <= factor <= _LARGEST_FACTOR or (height, width) != (rows * factor, columns * factor):
+        raise damaged(texture, "rows, columns", f"{rows} x {columns}, or a multiple", f"{height} x {width}")
+    x, y = (factor * torch.arange(n, dtype=torch.float64) + (factor - 1) / 2 for n in (columns, rows))
+    return torch.stack([x.expand(rows, columns), y[:, None].expand(rows, columns)], dim=-1)
