@@ -2,7 +2,8 @@
 
 T ~ core x2 U_id x3 U_exp (Eq. 2 of the paper; De Lathauwer et al., 2000). The columns of U_id and U_exp are
 the leading left singular vectors of the two unfoldings. They come from Gram matrices summed over chunks of
-rows in float64, so that a large tensor is never copied as a whole.
+rows in float64, so that a large tensor is never copied as a whole: it may be strided, and a view of a
+memory-mapped file that is larger than the memory.
 """
 
 from dataclasses import dataclass
@@ -21,22 +22,35 @@ _CHUNK_VALUES = 4_000_000  # float64 values held beside the tensor: 32 MB per co
 @dataclass(frozen=True)
 class Hosvd:
     """T[r, n, e] ~ sum_ij core[r, i, j] identity_rows[n, i] expression_rows[e, j]; the row matrices have
-    orthonormal columns. The singular values of both unfoldings are complete (also those beyond the ranks)."""
+    orthonormal columns. The singular values of both unfoldings are complete (also those beyond the ranks).
+
+    `residual_rms` is the root mean square over all values of T of what the truncation leaves out, `spread_rms` that
+    of T about its mean over people and expressions; both in the unit of T, per coordinate."""
 
     core: Float[Tensor, "rows identities expressions"]
     identity_rows: Float[Tensor, "n_ids identities"]
     expression_rows: Float[Tensor, "n_exps expressions"]
     identity_singular_values: Float[Tensor, "n_ids"]
     expression_singular_values: Float[Tensor, "n_exps"]
+    residual_rms: float
+    spread_rms: float
+
+    @property
+    def variance_kept(self) -> float:
+        """1 - (residual_rms / spread_rms)^2; 1 for a tensor without spread."""
+        return 1.0 - (self.residual_rms / self.spread_rms) ** 2 if self.spread_rms > 0 else 1.0
 
 
-def hosvd(tensor: Tensor, identity_rank: int, expression_rank: int) -> Hosvd:
-    """Truncated HOSVD of `tensor` [3V, ids, exps] (mm; row 3 v + axis), on its device.
+def hosvd(
+    tensor: Tensor, identity_rank: int, expression_rank: int, *, device: torch.device | str | None = None
+) -> Hosvd:
+    """Truncated HOSVD of `tensor` [3V, ids, exps] (mm; row 3 v + axis); the answer lies on its device.
 
-    Sums, eigenvectors and projection are float64; the answer has the dtype of `tensor`. Sign convention: the
-    entry of largest magnitude of every column of the row matrices is positive. Singular values below 1e-8 of
-    the largest are not resolved, for Gram matrices square them. Raises ValueError for a rank outside [1, size
-    of its mode].
+    `device` is where the chunks are worked on, one after the other (default: where `tensor` is): with a GPU, a
+    tensor in a memory-mapped file needs little memory on both sides. Sums, eigenvectors and projection are
+    float64; the answer has the dtype of `tensor`. Sign convention: the entry of largest magnitude of every
+    column of the row matrices is positive. Singular values below 1e-8 of the largest are not resolved, for Gram
+    matrices square them. Raises ValueError for a rank outside [1, size of its mode].
     """
     require_shape("tensor", tensor, (None, None, None))
     if tensor.ndim != 3 or not tensor.is_floating_point():
@@ -46,17 +60,19 @@ def hosvd(tensor: Tensor, identity_rank: int, expression_rank: int) -> Hosvd:
     ):
         if not 1 <= rank <= size:
             raise ValueError(f"{name} must lie in [1, {size}]; got {rank}")
-    identity_gram, expression_gram = _gram_matrices(tensor)
+    identity_gram, expression_gram = _gram_matrices(tensor, torch.device(device or tensor.device))
     identity_rows, identity_values = _leading_vectors(identity_gram, identity_rank)
     expression_rows, expression_values = _leading_vectors(expression_gram, expression_rank)
-    core = _contract(tensor, identity_rows, expression_rows)
-    dtype = tensor.dtype
+    core, energy = _contract(tensor, identity_rows, expression_rows)
+    residual, spread = (energy.clamp_min(0) / tensor.numel()).sqrt().tolist()
     return Hosvd(
         core,
-        identity_rows.to(dtype),
-        expression_rows.to(dtype),
-        identity_values.to(dtype),
-        expression_values.to(dtype),
+        identity_rows.to(tensor),
+        expression_rows.to(tensor),
+        identity_values.to(tensor),
+        expression_values.to(tensor),
+        residual_rms=residual,
+        spread_rms=spread,
     )
 
 
@@ -70,7 +86,7 @@ def project_core(tensor: Tensor, identity_rows: Tensor, expression_rows: Tensor)
     require_shape("tensor", tensor, (None, len(identity_rows), len(expression_rows)))
     identity_inverse = torch.linalg.pinv(identity_rows.to(tensor.device, torch.float64))
     expression_inverse = torch.linalg.pinv(expression_rows.to(tensor.device, torch.float64))
-    return _contract(tensor, identity_inverse.mT, expression_inverse.mT)
+    return _contract(tensor, identity_inverse.mT, expression_inverse.mT)[0]
 
 
 def _chunks(tensor: Float[Tensor, "rows n_ids n_exps"]) -> tuple[Float[Tensor, "chunk n_ids n_exps"], ...]:
@@ -78,13 +94,13 @@ def _chunks(tensor: Float[Tensor, "rows n_ids n_exps"]) -> tuple[Float[Tensor, "
 
 
 def _gram_matrices(
-    tensor: Float[Tensor, "rows n_ids n_exps"],
+    tensor: Float[Tensor, "rows n_ids n_exps"], device: torch.device
 ) -> tuple[Float[Tensor, "n_ids n_ids"], Float[Tensor, "n_exps n_exps"]]:
     _, n_ids, n_exps = tensor.shape
-    identity = torch.zeros(n_ids, n_ids, dtype=torch.float64, device=tensor.device)
-    expression = torch.zeros(n_exps, n_exps, dtype=torch.float64, device=tensor.device)
+    identity = torch.zeros(n_ids, n_ids, dtype=torch.float64, device=device)
+    expression = torch.zeros(n_exps, n_exps, dtype=torch.float64, device=device)
     for chunk in _chunks(tensor):
-        exact = chunk.to(torch.float64)
+        exact = chunk.to(device).to(torch.float64)
         by_identity = exact.transpose(0, 1).reshape(n_ids, -1)
         identity.addmm_(by_identity, by_identity.mT)
         by_expression = exact.reshape(-1, n_exps)
@@ -104,11 +120,18 @@ def _contract(
     tensor: Float[Tensor, "rows n_ids n_exps"],
     identity: Float[Tensor, "n_ids i"],
     expression: Float[Tensor, "n_exps e"],
-) -> Float[Tensor, "rows i e"]:
+) -> tuple[Float[Tensor, "rows i e"], Float[Tensor, "2"]]:
+    """The core, and two sums of squares over all values: of what orthonormal columns leave out, and of the tensor
+    about its mean over people and expressions. The work is done where the columns are."""
     core = tensor.new_empty(tensor.shape[0], identity.shape[1], expression.shape[1])
+    left_out, spread = identity.new_zeros(2).unbind()
     start = 0
     for chunk in _chunks(tensor):
-        exact = chunk.to(torch.float64) @ expression
-        core[start : start + len(chunk)] = identity.mT @ exact
+        exact = chunk.to(identity.device).to(torch.float64)
+        part = identity.mT @ (exact @ expression)
+        core[start : start + len(chunk)] = part
         start += len(chunk)
-    return core
+        # |T - core x2 U_id x3 U_exp|^2 = |T|^2 - |core|^2 for orthonormal columns, by Pythagoras
+        left_out += exact.square().sum() - part.square().sum()
+        spread += (exact - exact.mean(dim=(1, 2), keepdim=True)).square().sum()
+    return core, torch.stack([left_out, spread])
