@@ -1,0 +1,63 @@
+"""How a face model is fitted to scans: rounds, gates, weights, penalties."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.landmarks.scheme import GROUPS_66, N_CONTOUR, N_INNER
+
+__all__ = ["IcpSpec", "landmark_weights"]
+
+CHIN = N_INNER + 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IcpSpec:
+    """Weights and penalties of E = mean_v w_v r_v^2 + sum_l w_l |d_l|^2 / 66 + penalties (fit_scans), all in mm^2.
+
+    A landmark weight of 1 lets 66 exact landmarks count as much as the whole surface.
+    """
+
+    start_scales: tuple[float, ...] = (40.0, 20.0, 12.0, 10.0)  # mm, of the landmarks' robust weight; one round each
+    distances: tuple[float, ...] = (15.0, 12.0, 10.0, 8.0, 6.0, 5.0, 4.0, 4.0, 3.0, 3.0)  # mm, gate; one round each
+    normal_degrees: float = 50.0
+    landmark_scale: float = 4.0  # mm, of the landmarks' robust weight once the surface is used
+    start_penalty: float = 0.06  # mm^2, of both factors while only landmarks are used
+    identity_penalty: float = 2e-3  # mm^2
+    expression_penalty: float = 2e-3  # mm^2
+    labelled_weight: float = 0.05
+    lifted_weight: float = 0.02
+    eyelid_weight: float = 0.1  # of lifted points: the surface alone does not say whether eyes are closed
+    mouth_weight: float = 0.05
+    chin_weight: float = 0.1  # of a labelled chin, relative to other labels: it is not quite iBUG's
+    vertices: int = 4000  # of the face that are used, at most
+
+    def __post_init__(self) -> None:
+        for name in ("start_scales", "distances"):
+            values = getattr(self, name)
+            if not values or not all(0 < value < float("inf") for value in values):
+                raise ValueError(f"{name} must hold positive, finite mm; got {values}")
+        for name in ("landmark_scale", "start_penalty", "identity_penalty", "expression_penalty"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be positive and finite; got {getattr(self, name)}")
+        for name in ("labelled_weight", "lifted_weight", "eyelid_weight", "mouth_weight", "chin_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be finite and not negative; got {getattr(self, name)}")
+        if not 0 < self.normal_degrees <= 90:
+            raise ValueError(f"normal_degrees must lie in (0, 90]; got {self.normal_degrees}")
+        if self.vertices < 100:
+            raise ValueError(f"vertices must be at least 100; got {self.vertices}")
+
+
+def landmark_weights(spec: IcpSpec, like: Tensor) -> Float[Tensor, "132"]:
+    """Of the 66 labelled points, then of the 66 lifted ones, in the dtype and on the device of `like`. Lifted contour
+    points have none: they lie on the rim of the scan, wherever the silhouette happens to be."""
+    labelled = torch.full((N_INNER + N_CONTOUR,), spec.labelled_weight)
+    labelled[CHIN] *= spec.chin_weight
+    lifted = torch.full((N_INNER + N_CONTOUR,), spec.lifted_weight)
+    lifted[list(GROUPS_66["eyes"])] = spec.eyelid_weight
+    lifted[list(GROUPS_66["mouth"])] = spec.mouth_weight
+    lifted[N_INNER:] = 0.0
+    return torch.cat([labelled, lifted]).to(like)
