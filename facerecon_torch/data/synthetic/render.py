@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, embedding_bag, interpolate, normalize
+from torch.nn.functional import embedding_bag, interpolate, normalize
 
 from facerecon_torch.data.synthetic.appearance import Appearance
 from facerecon_torch.data.synthetic.hair import Hair, grow_hair, hang_curtain
@@ -19,7 +19,7 @@ from facerecon_torch.geometry.mesh_ops import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.structures import Camera
 
-__all__ = ["Person", "make_person", "render_head"]
+__all__ = ["Person", "full_mesh", "make_person", "render_head"]
 
 _FINER = (1.0, 1.5)  # limits of the samples per pixel side ...
 _SAMPLES_PER_MM = 2.0  # ... which are chosen for about this many samples per mm
@@ -83,14 +83,15 @@ def render_head(
     *,
     light: Light,
     gaze: Float[Tensor, "2 3"],
-    background: Float[Tensor, "3 size size"],
+    background: Float[Tensor, "3 height width"],
     generator: torch.Generator,
-) -> tuple[Float[Tensor, "3 size size"], Float[Tensor, "3"]]:
+) -> tuple[Float[Tensor, "3 height width"], Float[Tensor, "3"]]:
     """Radiance of the picture, and the mean radiance of the face's middle. `meshes`: neutral and expressed bust, mm."""
     points, triangles = full_mesh(head, person, *meshes)
     view = points @ camera.rotation.mT
-    fine = _sampled_size(background.shape[-1], camera)
-    which, weights, where = _visible(view, triangles, camera, background.shape[-1], fine)
+    shape = (background.shape[1], background.shape[2])
+    fine = _sampled_shape(shape, camera)
+    which, weights, where = _visible(view, triangles, camera, shape, fine)
     normals = vertex_normals(view, triangles)
     shadow = _shadow(view, normals, triangles, light, generator)
     lights = surroundings(normals, head.occlusion, light)
@@ -99,28 +100,29 @@ def render_head(
     up = camera.rotation[:, 1]
     wardrobe = Wardrobe(person.look, head.atlas, person.skin, person.hair, head.eye_centres, gaze, up)
     colour = shade(fragments, dress(fragments, wardrobe), light, up)
-    canvas = torch.zeros(4, fine * fine)
+    canvas = torch.zeros(4, fine[0] * fine[1])
     canvas.index_copy_(1, where, torch.cat([colour, torch.ones(1, len(where))]))
-    small = _shrink(canvas.reshape(1, 4, fine, fine), background.shape[-1])[0]
+    small = _shrink(canvas.reshape(1, 4, *fine), shape)[0]
     x, y, z = fragments.reference
     face = (x.abs() < 45) & (y.abs() < 60) & (z > 0)
     mean = colour[:, face].mean(1) if bool(face.any()) else colour.mean(1)
     return small[:3] + (1 - small[3:]) * background, mean
 
 
-def _sampled_size(size: int, camera: Camera) -> int:
-    """Side of the raster that is averaged down to `size` px."""
-    return round(size * min(_FINER[1], max(_FINER[0], _SAMPLES_PER_MM / float(camera.scale))))
+def _sampled_shape(shape: tuple[int, int], camera: Camera) -> tuple[int, int]:
+    """Rows and columns of the raster that is averaged down to `shape` px."""
+    finer = min(_FINER[1], max(_FINER[0], _SAMPLES_PER_MM / float(camera.scale)))
+    return round(shape[0] * finer), round(shape[1] * finer)
 
 
 def _visible(
-    view: Float[Tensor, "v 3"], triangles: Int[Tensor, "t 3"], camera: Camera, size: int, fine: int
+    view: Float[Tensor, "v 3"], triangles: Int[Tensor, "t 3"], camera: Camera, shape: tuple[int, int], fine: tuple[int, int]
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n 3"], Int[Tensor, "n"]]:
     """Triangle, corner weights and place in the raster of every covered sample."""
-    ratio = fine / size
+    ratio = torch.tensor([fine[1] / shape[1], fine[0] / shape[0]])
     pixels = camera.scale * view[:, :2] * torch.tensor([1.0, -1.0]) + camera.translation
     corners = torch.cat([(pixels + 0.5) * ratio - 0.5, view[:, 2:]], dim=1)
-    raster = get_backend().rasterise(corners, triangles, fine, fine)
+    raster = get_backend().rasterise(corners, triangles, *fine)
     where = (raster.triangle.flatten() >= 0).nonzero()[:, 0]
     return raster.triangle.flatten()[where], raster.barycentric.reshape(-1, 3)[where], where
 
@@ -138,11 +140,10 @@ def _fragments(
     return Fragments(parts, mixed[:3], normal, mixed[6:9], mixed[9:12], mixed[12], mixed[13])
 
 
-def _shrink(picture: Float[Tensor, "1 c fine fine"], size: int) -> Float[Tensor, "1 c size size"]:
-    ratio = picture.shape[-1] / size
-    if ratio == 2:
-        return avg_pool2d(picture, 2)
-    return interpolate(picture, (size, size), mode="bilinear", antialias=True, align_corners=False)
+def _shrink(picture: Float[Tensor, "1 c fine_h fine_w"], shape: tuple[int, int]) -> Float[Tensor, "1 c height width"]:
+    if tuple(picture.shape[2:]) == shape:
+        return picture
+    return interpolate(picture, shape, mode="bilinear", antialias=True, align_corners=False)
 
 
 def _shadow(view: Tensor, normals: Tensor, triangles: Tensor, light: Light, generator: torch.Generator) -> Tensor:

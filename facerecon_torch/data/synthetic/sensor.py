@@ -159,5 +159,5 @@ def _reflected(share: Float[Tensor, "r c"], generator: torch.Generator) -> Bool[
     """Cells that are measured: whole patches where the share is large, ragged ones where it is not."""
     rows, columns = share.shape
     patches = smooth_field(rows, columns, max(2, round(rows / _PATCH_CELLS)), max(2, columns / _PATCH_CELLS), generator)
-    level = torch.special.ndtr(patches + 0.3 * torch.randn(rows, columns, generator=generator))
+    level: Tensor = torch.special.ndtr(patches + 0.3 * torch.randn(rows, columns, generator=generator))
     return (level.to(share.device) < share) | (share >= 1)
