@@ -1,7 +1,6 @@
 """The folders of FaceWarehouse: where each person's files lie, found or made one after the other."""
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from facerecon_torch.data.facewarehouse.poses import ColourDepth, read_poses, sa
 from facerecon_torch.formats.blendshapes import read_blendshape_header
 from facerecon_torch.formats.damage import damaged
 from facerecon_torch.formats.quads import QuadMesh, read_quads, save_quads
+from facerecon_torch.formats.testers import TESTER, blendshape_file, find_testers
 from facerecon_torch.images.read import read_image
 from facerecon_torch.images.write import save_png
 
@@ -29,8 +29,6 @@ __all__ = [
     "read_pose",
     "save_pose",
 ]
-
-_TESTER = re.compile(r"Tester_(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,36 +52,9 @@ class PoseSample:
     landmarks: Float[Tensor, "74 2"]
 
 
-def find_testers(root: str | os.PathLike[str]) -> list[tuple[int, Path]]:
-    """(number, folder) of every person below `root`, or below its FaceWarehouse_Data_* folders, by number.
-
-    Raises DataFileError where there is none, and for a person found twice.
-    """
-    top = Path(root)
-    places = [top, *sorted(top.glob("FaceWarehouse_Data_*"))] if top.is_dir() else []
-    found: dict[int, Path] = {}
-    for folder in (folder for place in places for folder in place.iterdir() if folder.is_dir()):
-        match = _TESTER.fullmatch(folder.name)
-        if match is None:
-            continue
-        number = int(match.group(1))
-        if number in found:
-            raise damaged(folder, "tester", "a number of its own", f"the number of {found[number]}")
-        found[number] = folder
-    if not found:
-        inside = ", ".join(sorted(p.name for p in top.iterdir())[:5]) if top.is_dir() else "no folder"
-        raise damaged(top, "folder", "Tester_1 .. 150, or FaceWarehouse_Data_* with them", inside or "an empty folder")
-    return sorted(found.items())
-
-
-def blendshape_file(tester: Path) -> Path:
-    """shape.bs in a person's folder."""
-    return tester / "Blendshape" / "shape.bs"
-
-
 def pose_files(tester: Path, pose: int) -> PoseFiles:
     """Names of the files of one pose, present or not. Raises ValueError for a pose outside 0..19."""
-    match = _TESTER.fullmatch(tester.name)
+    match = TESTER.fullmatch(tester.name)
     if match is None or not 0 <= pose < len(POSE_NAMES):
         raise ValueError(f"a folder Tester_N and a pose in 0..{len(POSE_NAMES) - 1} are required; got {tester}, {pose}")
     stem = tester / "TrainingPose" / f"pose_{pose}"

@@ -1,5 +1,7 @@
 """Names and counts of FaceWarehouse: 150 people, 20 photographed poses, 47 expressions of a blendshape model."""
 
+from facerecon_torch.formats.testers import EXPRESSION_NAMES
+
 __all__ = ["EXPRESSION_NAMES", "LANDMARK_GROUPS", "N_LANDMARKS", "POSE_NAMES"]
 
 N_LANDMARKS = 74
@@ -25,38 +27,6 @@ POSE_NAMES = (
     "grin",
     "cheek blowing",
     "eyes closed",
-)
-
-
-def _sides(*names: str) -> tuple[str, ...]:
-    return tuple(f"{name}_{side}" for name in names for side in "LR")
-
-
-# Row k of shape.bs; L is +x, image right.
-EXPRESSION_NAMES = (
-    "Neutral",
-    *_sides("EyeBlink", "EyeSquint", "EyeDown", "EyeIn", "EyeOpen", "EyeOut", "EyeUp", "BrowsD"),
-    "BrowsU_C",
-    *_sides("BrowsU"),
-    "JawFwd",
-    "JawLeft",
-    "JawOpen",
-    "JawRight",
-    "MouthLeft",
-    "MouthRight",
-    *_sides("MouthFrown", "MouthSmile", "MouthDimple", "LipsStretch"),
-    "LipsUpperClose",
-    "LipsLowerClose",
-    "LipsUpperUp",
-    "LipsLowerDown",
-    "LipsLowerOpen",
-    "LipsFunnel",
-    "LipsPucker",
-    "ChinLowerRaise",
-    "ChinUpperRaise",
-    "Sneer",
-    "Puff",
-    *_sides("CheekSquint"),
 )
 
 # Rows of a .land file; left and right are those of the picture.
