@@ -1,0 +1,69 @@
+"""NPZ files: a zip of `NAME.npy`, each a header and the values; read without pickles and without trust in a count."""
+
+import io
+import os
+import struct
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from facerecon_torch.formats.damage import damaged, file_size
+
+__all__ = ["read_npz"]
+
+LARGEST = 1 << 33
+_SUFFIX = ".npy"
+_KINDS = "fiubU"  # no objects, which would be a pickle; no records, dates or bytes
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, KeyError, RuntimeError, ValueError)
+
+
+def read_npz(path: str | os.PathLike[str], *, limit: int = LARGEST) -> dict[str, NDArray[Any]]:
+    """The arrays by name, of numbers or text, read-only; arrays of other types are left out.
+
+    Raises DataFileError for a file that is no whole zip of npy files and for more than `limit` bytes unpacked.
+    """
+    file = Path(path)
+    if not 0 < file_size(file) <= limit:
+        raise damaged(file, "size", f"1 to {limit} bytes", f"{file_size(file)} bytes")
+    arrays: dict[str, NDArray[Any]] = {}
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > limit:
+                raise damaged(file, "size", f"at most {limit} bytes unpacked", "more")
+            contents = {member.filename: archive.read(member) for member in members}
+    except _UNREADABLE as error:
+        raise damaged(file, "file", "a whole .npz file", f"{type(error).__name__}: {error}") from error
+    for name, content in contents.items():
+        if not name.endswith(_SUFFIX):
+            raise damaged(file, "members", f"names that end in {_SUFFIX}", repr(name))
+        array = _array(file, name, content)
+        if array is not None:
+            arrays[name.removesuffix(_SUFFIX)] = array
+    return arrays
+
+
+def _array(file: Path, name: str, content: bytes) -> NDArray[Any] | None:
+    stream = io.BytesIO(content)
+    try:
+        version = npy.read_magic(stream)
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+        shape, column_major, dtype = read(stream)
+    except (ValueError, KeyError, TypeError, SyntaxError, tokenize.TokenError, EOFError, struct.error) as error:
+        raise damaged(file, name, "a header of an npy file (version 1 or 2)", type(error).__name__) from error
+    if dtype.kind not in _KINDS:
+        return None
+    count = dtype.itemsize
+    for size in shape:
+        count *= size
+    left = len(content) - stream.tell()
+    if count != left or min(shape, default=0) < 0 or dtype.itemsize == 0:
+        raise damaged(file, name, f"{count} bytes ({dtype} of shape {shape})", f"{left} bytes")
+    values = np.frombuffer(content, dtype, offset=stream.tell())
+    return values.reshape(shape, order="F" if column_major else "C")

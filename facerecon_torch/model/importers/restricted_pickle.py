@@ -1,0 +1,171 @@
+"""Pickles read without running what is in them.
+
+A pickle is a program that may call anything. Here it may only name the few things that arrays are pickled with, and
+each name gives a stand-in of ours that keeps its arguments: no code of numpy, scipy or chumpy is called, and none that
+the file brings. Arrays are made afterwards from what the stand-ins kept, with every count checked.
+"""
+
+import io
+import pickle
+import pickletools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facerecon_torch.formats.damage import file_size, shown
+from facerecon_torch.model.importers.imported import refused
+
+__all__ = ["plain_array", "read_restricted_pickle"]
+
+LARGEST = 1 << 30
+_MOST_STEPS = 20_000  # models have hundreds; bounds what lies inside what, which Python follows by recursion
+_MEMO = ("PUT", "BINPUT", "LONG_BINPUT")
+_NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
+
+
+class _Kept:
+    """Whatever an object was made and filled with."""
+
+    arguments: tuple[Any, ...] = ()  # pickles also make objects without their __init__
+    state: Any = None
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Dtype(_Kept):
+    """numpy.dtype(code, align, copy), filled with (version, byte order, ...)."""
+
+
+class _Array(_Kept):
+    """numpy.ndarray, filled with (version, shape, dtype, column-major, bytes)."""
+
+
+class _Held(_Kept):
+    """chumpy.Ch, filled with a dict whose `x` is its array; or a scipy.sparse matrix, which nothing here reads."""
+
+
+def _reconstruct(*arguments: Any) -> _Array:
+    return _Array(*arguments)
+
+
+def _from_buffer(*arguments: Any) -> _Array:
+    """numpy's way since protocol 5: bytes, dtype, shape, order."""
+    array = _Array()
+    if len(arguments) == 4:
+        content, dtype, shape, order = arguments
+        array.state = (1, shape, dtype, order == "F", content)
+    return array
+
+
+def _object_of(cls: Any, *_: Any) -> Any:
+    """copyreg's way of old pickles: an empty object of a class."""
+    return cls() if cls in (_Array, _Held) else _Kept()
+
+
+def _encode(text: Any, coding: Any = "latin1") -> bytes:
+    """How protocol 2 writes bytes."""
+    if not isinstance(text, str) or coding != "latin1":
+        raise pickle.UnpicklingError("text to encode as latin1")
+    return text.encode("latin1")
+
+
+_NUMPY = ("numpy.core", "numpy._core")
+_NAMES: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _encode,
+    ("chumpy", "Ch"): _Held,
+    ("chumpy.ch", "Ch"): _Held,
+    **{(f"{core}.multiarray", "_reconstruct"): _reconstruct for core in _NUMPY},
+    **{(f"{core}.numeric", "_frombuffer"): _from_buffer for core in _NUMPY},
+    **{(module, "_reconstructor"): _object_of for module in ("copyreg", "copy_reg")},
+    **{(module, "object"): _Kept for module in ("builtins", "__builtin__")},
+    **{(f"scipy.sparse.{module}{kind}", f"{kind}_matrix"): _Held for kind in ("csc", "csr") for module in ("", "_")},
+    **{("scipy.sparse", f"{kind}_matrix"): _Held for kind in ("csc", "csr")},
+}
+
+
+class _Refusal(Exception):
+    """A name that is not allowed."""
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _NAMES:
+            raise _Refusal(f"{module}.{name}")
+        return _NAMES[module, name]
+
+
+def read_restricted_pickle(path: str | Path) -> dict[str, Any]:
+    """The dict in a pickle file; what is in it may be read with `plain_array`.
+
+    Raises ModelFileError for a file that is no whole pickle of a dict with text keys, and for one that names anything
+    beyond arrays: it is refused, not run.
+    """
+    file = Path(path)
+    size = file_size(file)
+    if not 0 < size <= LARGEST:
+        raise refused(file, "size", f"1 to {LARGEST} bytes", f"{size} bytes")
+    content = file.read_bytes()
+    try:
+        _require_modest(content)
+        loaded = _Reader(io.BytesIO(content), encoding="latin1").load()
+    except _Refusal as error:
+        raise refused(file, "pickle", "only arrays", f"{error}: refused, not run") from None
+    except Exception as error:  # a damaged pickle can fail in any way that its steps can
+        raise refused(
+            file, "pickle", "a whole pickle of arrays", f"{type(error).__name__}: {shown(str(error))}"
+        ) from error
+    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
+        raise refused(file, "pickle", "a dict with text keys", type(loaded).__name__)
+    return loaded
+
+
+def _require_modest(content: bytes) -> None:
+    """The steps, read without taking them: Python's reader sets aside room for any place in its memory that a file
+    names, however large."""
+    for step, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        if step >= _MOST_STEPS or (opcode.name in _MEMO and int(argument or 0) > _MOST_STEPS):
+            raise ValueError(f"more than {_MOST_STEPS} steps or places")
+
+
+def plain_array(file: Path, name: str, value: object) -> NDArray[Any]:
+    """The array of numbers that a pickle held under `name`, itself or in a chumpy.Ch. Raises ModelFileError for
+    anything else, and for bytes that are not what type and shape make."""
+    if isinstance(value, _Held) and isinstance(value.state, dict):
+        value = value.state.get("x")
+    state = value.state if isinstance(value, _Array) else None
+    if not isinstance(state, tuple) or len(state) != 5:
+        raise refused(file, name, "an array", type(value).__name__.strip("_"))
+    _, shape, dtype, column_major, content = state
+    kind = _dtype(file, name, dtype)
+    if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape) or len(shape) > 8:
+        raise refused(file, name, "a shape of whole numbers", shown(shape))
+    content = content.encode("latin1", "replace") if isinstance(content, str) else content
+    count = kind.itemsize
+    for size in shape:
+        count *= size
+    if not isinstance(content, bytes | bytearray) or len(content) != count:
+        came = f"{len(content)} bytes" if isinstance(content, bytes | bytearray) else type(content).__name__
+        raise refused(file, name, f"{count} bytes ({kind} of shape {shape})", came)
+    return np.frombuffer(content, kind).reshape(shape, order="F" if column_major else "C")
+
+
+def _dtype(file: Path, name: str, held: object) -> np.dtype[Any]:
+    code = held.arguments[0] if isinstance(held, _Dtype) and held.arguments else None
+    state = held.state if isinstance(held, _Dtype) else None
+    order = state[1] if isinstance(state, tuple) and len(state) > 1 else "="
+    allowed = {
+        f"{kind}{size}" for kind, sizes in (("f", "248"), ("iu", "1248"), ("b", "1")) for kind in kind for size in sizes
+    }
+    if not isinstance(code, str) or code not in allowed or order not in ("<", ">", "=", "|"):
+        raise refused(
+            file, name, f"numbers of a type in {sorted(allowed)}", f"{shown(code)}, byte order {shown(order)}"
+        )
+    return np.dtype(code).newbyteorder(order)

@@ -1,0 +1,258 @@
+"""The Surrey Face Model and other models of the eos library: `.bin` files of cereal's binary archive, little-endian.
+
+uint32 version (1..4) | PCA shape | PCA colour | from 2: optional expressions | from 3: optional landmark names |
+vector of float64 u v (v downwards) | from 4: vector of int32 texture triangles
+PCA: matrix mean | matrix orthonormal basis | matrix variances | vector of int32 triangles
+matrix: int32 rows, int32 columns, float32 column-major | vector, text: uint64 count, then its entries
+optional: uint8, 1 for none | expressions: int32 0 and a PCA, or 1 and blendshapes | landmark names: text, int32
+blendshapes, also a file of their own: vector of text name and matrix of offsets
+"""
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from facerecon_torch.formats.damage import damaged, file_size, shown
+from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused
+from facerecon_torch.model.importers.linear_parts import (
+    BLENDSHAPE_VARIANCE,
+    Array,
+    LinearParts,
+    assemble,
+    columns,
+    require_plain,
+)
+
+__all__ = ["read_surrey"]
+
+LARGEST = 1 << 31
+VERSIONS = range(1, 5)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pca:
+    mean: Array  # [3 V]
+    basis: Array  # [3 V, n]
+    variance: Array  # [n]
+    triangles: Array  # [T, 3]
+
+
+@dataclass(frozen=True, eq=False)
+class _Model:
+    version: int
+    shape: _Pca
+    colour: _Pca
+    expression: "_Pca | dict[str, Array] | None"
+    uv: Array  # [n, 2]
+    texture_triangles: Array  # [T, 3]
+
+
+def read_surrey(
+    path: str | os.PathLike[str],
+    blendshapes: str | os.PathLike[str] | None = None,
+    *,
+    texture: bool = False,
+    n_identity: int | None = None,
+    n_expression: int | None = None,
+) -> ImportedModel:
+    """The model in the `.bin` file `path`, with the expressions it has itself or those of a file of `blendshapes`.
+
+    alpha counts standard deviations (variance 1), like an expression PCA's beta; a blendshape's beta is its weight
+    (variance 1/3). Raises ModelFileError for a damaged file, another version, a model without vertices, expressions of
+    another mesh, and expressions given twice.
+    """
+    file = Path(path)
+    with as_model_errors():
+        model = _read_model(file)
+        found = None if blendshapes is None else _read_blendshapes(Path(blendshapes))
+    if found is not None and model.expression is not None:
+        raise refused(file, "expressions", "none beside the file of blendshapes", "a model with its own expressions")
+    parts = _parts(file, model, found if found is not None else model.expression, texture)
+    return assemble(
+        file,
+        parts,
+        unit_mm=1.0,
+        topology_name=f"sfm_{len(parts.mean)}",
+        n_identity=n_identity,
+        n_expression=n_expression,
+    )
+
+
+@dataclass
+class _Archive:
+    """A place in the bytes of a file."""
+
+    file: Path
+    content: bytes
+    at: int = 0
+
+    def take(self, name: str, size: int) -> int:
+        """Where the next `size` bytes begin."""
+        start, left = self.at, len(self.content) - self.at
+        if not 0 <= size <= left:
+            raise damaged(self.file, name, f"{size} bytes at {start}", f"{left} bytes")
+        self.at += size
+        return start
+
+    def number(self, name: str, code: str) -> int:
+        (value,) = struct.unpack_from(f"<{code}", self.content, self.take(name, struct.calcsize(f"<{code}")))
+        return int(value)
+
+    def matrix(self, name: str) -> Array:
+        rows, cols = self.number(f"{name} rows", "i"), self.number(f"{name} columns", "i")
+        if min(rows, cols) < 0:
+            raise damaged(self.file, name, "no negative number of rows or columns", f"{rows} x {cols}")
+        start = self.take(name, 4 * rows * cols)
+        values = np.frombuffer(self.content, "<f4", rows * cols, start).reshape(rows, cols, order="F")
+        require_plain(self.file, name, values)
+        return values
+
+    def table(self, name: str, dtype: str, width: int) -> Array:
+        count = self.number(f"{name} count", "Q")
+        start = self.take(name, count * width * np.dtype(dtype).itemsize)
+        return np.frombuffer(self.content, dtype, count * width, start).reshape(count, width)
+
+    def text(self, name: str) -> str:
+        size = self.number(f"{name} length", "Q")
+        start = self.take(name, size)
+        try:
+            return self.content[start : start + size].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise damaged(self.file, name, "UTF-8 text", shown(self.content[start : start + 20])) from error
+
+    def is_there(self, name: str) -> bool:
+        flag = self.number(name, "B")
+        if flag not in (0, 1):
+            raise damaged(self.file, name, "0 (there) or 1 (not there)", flag)
+        return flag == 0
+
+    def end(self) -> None:
+        if self.at != len(self.content):
+            raise damaged(self.file, "end of file", f"{self.at} bytes", f"{len(self.content)} bytes")
+
+
+def _open(file: Path) -> _Archive:
+    if not 0 < file_size(file) <= LARGEST:
+        raise damaged(file, "size", f"1 to {LARGEST} bytes", f"{file_size(file)} bytes")
+    return _Archive(file, file.read_bytes())
+
+
+def _read_model(file: Path) -> _Model:
+    archive = _open(file)
+    version = archive.number("version", "I")
+    if version not in VERSIONS:
+        raise damaged(file, "version", f"{VERSIONS[0]} to {VERSIONS[-1]}", version)
+    shape, colour = _pca(archive, "shape"), _pca(archive, "colour")
+    expression: _Pca | dict[str, Array] | None = None
+    if version >= 2 and archive.is_there("expressions"):
+        kind = archive.number("kind of expressions", "i")
+        if kind not in (0, 1):
+            raise damaged(file, "kind of expressions", "0 (PCA) or 1 (blendshapes)", kind)
+        expression = _blendshapes(archive) if kind else _pca(archive, "expression")
+    if version >= 3 and archive.is_there("landmark names"):
+        for _ in range(archive.number("landmark names count", "Q")):
+            archive.text("landmark name")
+            archive.number("landmark vertex", "i")
+    uv = archive.table("texture coordinates", "<f8", 2)
+    triangles = archive.table("texture triangles", "<i4", 3) if version >= 4 else np.zeros((0, 3), dtype=np.int32)
+    archive.end()
+    return _Model(version, shape, colour, expression, uv, triangles)
+
+
+def _pca(archive: _Archive, name: str) -> _Pca:
+    mean, basis = archive.matrix(f"{name} mean"), archive.matrix(f"{name} basis")
+    variance = archive.matrix(f"{name} variances")
+    if mean.size != len(basis) or variance.size != basis.shape[1] or mean.size % 3:
+        came = f"mean {mean.shape}, basis {basis.shape}, variances {variance.shape}"
+        raise damaged(archive.file, name, "a mean of 3 V numbers, a basis 3 V x n and n variances", came)
+    return _Pca(mean.reshape(-1), basis, variance.reshape(-1), archive.table(f"{name} triangles", "<i4", 3))
+
+
+def _read_blendshapes(file: Path) -> dict[str, Array]:
+    archive = _open(file)
+    shapes = _blendshapes(archive)
+    archive.end()
+    return shapes
+
+
+def _blendshapes(archive: _Archive) -> dict[str, Array]:
+    shapes: dict[str, Array] = {}
+    for _ in range(archive.number("blendshapes count", "Q")):
+        name = archive.text("blendshape name")
+        if name in shapes:
+            raise damaged(archive.file, "blendshape name", "names that differ", shown(name))
+        shapes[name] = archive.matrix(f"blendshape {name[:40]!r}").reshape(-1)
+    return shapes
+
+
+def _parts(file: Path, model: _Model, expression: "_Pca | dict[str, Array] | None", texture: bool) -> LinearParts:
+    n_vertices = model.shape.mean.size // 3
+    mean = model.shape.mean.reshape(-1, 3)
+    basis, variance, names = np.zeros((3 * n_vertices, 0), dtype=np.float32), np.zeros(0), tuple[str, ...]()
+    if isinstance(expression, _Pca):
+        mean = mean + _of_mesh(file, "expression mean", expression.mean[:, None], n_vertices)[..., 0]
+        basis, variance = (
+            expression.basis * _deviations(file, "expression", expression),
+            np.ones_like(expression.variance),
+        )
+    elif expression:
+        sizes = {array.size for array in expression.values()}
+        if sizes != {3 * n_vertices}:
+            raise refused(file, "blendshapes", f"{3 * n_vertices} numbers each", sorted(sizes))
+        basis, names = np.stack(list(expression.values()), axis=1), tuple(expression)
+        variance = np.full(len(names), BLENDSHAPE_VARIANCE)
+    has_colour = texture and model.colour.mean.size > 0
+    if texture and not has_colour:
+        raise refused(file, "colour", "a colour model", "none: the public model has shapes only")
+    colour = model.colour
+    return LinearParts(
+        mean=mean,
+        triangles=model.shape.triangles,
+        identity=columns(model.shape.basis * _deviations(file, "shape", model.shape)),
+        expression=_of_mesh(file, "expression basis", basis, n_vertices),
+        identity_variance=np.ones_like(model.shape.variance),
+        expression_variance=variance,
+        names=names,
+        uv=_vertex_uv(file, model, n_vertices),
+        colour_mean=_of_mesh(file, "colour mean", colour.mean[:, None], n_vertices)[..., 0] if has_colour else None,
+        colour_basis=_of_mesh(file, "colour", colour.basis * _deviations(file, "colour", colour), n_vertices)
+        if has_colour
+        else None,
+        notes={"version": model.version},
+    )
+
+
+def _of_mesh(file: Path, name: str, matrix: Array, n_vertices: int) -> Array:
+    if len(matrix) != 3 * n_vertices:
+        raise refused(file, name, f"{3 * n_vertices} rows, as the shape has", len(matrix))
+    return columns(matrix)
+
+
+def _deviations(file: Path, name: str, pca: _Pca) -> Array:
+    if not bool((pca.variance >= 0).all()):
+        raise refused(file, f"{name} variances", "no negative number", float(pca.variance.min()))
+    return np.sqrt(pca.variance)
+
+
+def _vertex_uv(file: Path, model: _Model, n_vertices: int) -> Array | None:
+    """Texture coordinates of vertices, v turned upwards; those of a vertex's first triangle where the model has
+    triangles of its own for them."""
+    require_plain(file, "texture coordinates", model.uv)
+    uv = np.stack([model.uv[:, 0], 1 - model.uv[:, 1]], axis=1)
+    if len(uv) == 0:
+        return None
+    if len(model.texture_triangles) == 0:
+        if len(uv) != n_vertices:
+            raise refused(file, "texture coordinates", f"{n_vertices}, one per vertex", len(uv))
+        return uv
+    corner, texture = model.shape.triangles.reshape(-1), model.texture_triangles.reshape(-1)
+    if len(corner) != len(texture) or texture.min() < 0 or texture.max() >= len(uv):
+        raise refused(file, "texture triangles", f"{len(corner) // 3} with indices below {len(uv)}", len(texture) // 3)
+    if len(corner) == 0 or corner.min() < 0 or corner.max() >= n_vertices:
+        raise refused(file, "shape triangles", f"vertices in 0..{n_vertices - 1}", "others")
+    at_vertices = np.zeros((n_vertices, 2))
+    at_vertices[corner[::-1]] = uv[texture[::-1]]
+    return at_vertices
