@@ -9,14 +9,17 @@ __all__ = ["main"]
 _WORDS = {
     "train": "train a cascade: facerecon train [group=option] [key=value] ...",
     "infer": "reconstruct photographs: facerecon infer input=PHOTO_OR_FOLDER output=DIR",
+    "prepare": "register a data set's scans: facerecon prepare data=bosphorus data.root=DIR output=DIR",
     "synth": "render a synthetic set: facerecon synth OUT --subjects N --images M",
+    "export-parameters": "write fitted weights as .mat, .data and Parquet: facerecon export-parameters SOURCE OUT",
     "show": "draw a model's mean face, modes and expressions: facerecon show MODEL OUT.png",
     "doctor": "say what is installed, which GPU, detectors and weights work",
 }
 
 
 def _usage() -> str:
-    words = "\n".join(f"  {word:<8} {text}" for word, text in _WORDS.items())
+    width = max(len(word) for word in _WORDS)
+    words = "\n".join(f"  {word:<{width}} {text}" for word, text in _WORDS.items())
     return (
         "usage: facerecon WORD [arguments]\n\n"
         "3D faces with expression from single images, by cascaded regression over a bilinear model.\n\n"
@@ -37,7 +40,9 @@ def _version() -> str:
 _HOME = {
     "train": ("facerecon_torch.pipeline.hydra_entry", "run_train"),
     "infer": ("facerecon_torch.pipeline.hydra_entry", "run_infer"),
+    "prepare": ("facerecon_torch.pipeline.hydra_entry", "run_prepare"),
     "synth": ("facerecon_torch.pipeline.synth_entry", "run_synth"),
+    "export-parameters": ("facerecon_torch.pipeline.export_entry", "run_export"),
     "show": ("facerecon_torch.pipeline.show_entry", "run_show"),
     "doctor": ("facerecon_torch.doctor", "run_doctor"),
 }

@@ -8,9 +8,11 @@ While it is made, every finished part leaves one file in parts/, so that an inte
 set.json is written last and marks the set as complete. Rows are sorted by name: the bytes do not depend on the parts.
 """
 
+import errno
 import json
+import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +20,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors.torch import save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from facerecon_torch.errors import DataFileError
+from facerecon_torch.files import replacing
 from facerecon_torch.structures import FaceParameters
 
 __all__ = [
@@ -154,7 +158,7 @@ def part_path(folder: Path, number: int) -> Path:
     return Path(folder) / _PARTS / f"{number:06d}.safetensors"
 
 
-def assemble(folder: Path, numbers: Iterable[int], *, model_sha256: str, spec: dict[str, Any]) -> PreparedSet:
+def assemble(folder: Path, numbers: Sequence[int], *, model_sha256: str, spec: dict[str, Any]) -> PreparedSet:
     """Join the parts into a complete set, remove them, and read the set back.
 
     Raises DataFileError where the parts hold no sample or a name twice.
@@ -167,10 +171,14 @@ def assemble(folder: Path, numbers: Iterable[int], *, model_sha256: str, spec: d
     twice = sorted({a for a, b in pairwise(names) if a == b})
     if twice:
         raise DataFileError(f"{folder}: every recording must be there once; got {', '.join(twice[:5])} again")
+    if not entries:
+        first = next(iter(sorted(failures.items())), ("none", "there was nothing to prepare"))
+        raise DataFileError(
+            f"{folder}: expected at least one sample; all {len(failures)} recordings failed, {first[0]}: {first[1]}"
+        )
     filled = [part for part in parts if part.names]
     tensors = {_MEASURE + name: _joined([p.measures[name] for p in filled], order) for name in _measures(filled)}
-    if filled:
-        tensors |= {name: _joined([part.tables[name] for part in filled], order) for name in _COLUMNS}
+    tensors |= {name: _joined([part.tables[name] for part in filled], order) for name in _COLUMNS}
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -180,7 +188,8 @@ def assemble(folder: Path, numbers: Iterable[int], *, model_sha256: str, spec: d
         "failures": dict(sorted(failures.items())),
     }
     with replacing(folder / _TABLES) as aside:
-        save_file(tensors, str(aside))
+        _save_file(tensors, aside)
+        aside.chmod(part_path(folder, numbers[0]).stat().st_mode)  # safetensors lets only the owner read
     _write(folder / _SET, (json.dumps(document, indent=1) + "\n").encode())
     shutil.rmtree(folder / _PARTS)
     return load_prepared(folder)
@@ -270,6 +279,15 @@ def _read(path: Path, key: str | None) -> tuple[dict[str, Tensor], dict[str, Any
             return {name: file.get_tensor(name) for name in file.keys()}, document  # noqa: SIM118
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise DataFileError(f"{path}: expected a complete safetensors file; {error}") from error
+
+
+def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
+    """Straight to the disk: the tables of a large set should not be in memory twice. Raises OSError."""
+    try:
+        save_file(tensors, str(path))
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from error
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -12,7 +12,7 @@ import hydra
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["config_folder", "quote_paths", "run_infer", "run_train"]
+__all__ = ["config_folder", "quote_paths", "run_infer", "run_prepare", "run_train"]
 
 _PATH_KEYS = (
     "input",
@@ -115,3 +115,14 @@ def run_infer(arguments: Sequence[str]) -> int:
         return infer_from_config(config)
 
     return _launch("infer", arguments, run)
+
+
+def run_prepare(arguments: Sequence[str]) -> int:
+    """facerecon prepare."""
+
+    def run(config: "DictConfig") -> int:
+        from facerecon_torch.pipeline.prepare_entry import prepare_from_config
+
+        return prepare_from_config(config)
+
+    return _launch("prepare", arguments, run)

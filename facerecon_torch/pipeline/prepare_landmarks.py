@@ -1,0 +1,81 @@
+"""The 66 landmarks of the face that a scan shows, in its photograph."""
+
+import math
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.data.recordings import RecordedScan
+from facerecon_torch.landmarks.detector import LandmarkDetector
+from facerecon_torch.landmarks.scheme import to_paper66
+
+__all__ = ["N_LANDMARKS", "find_landmarks"]
+
+N_LANDMARKS = 66
+_MARGIN = 0.4  # of the scan's width and height, around it: detectors want to see the head
+_FARTHEST = 0.5  # of the face's radius, the mean distance beyond which a found face is another one
+
+
+def find_landmarks(
+    detector: LandmarkDetector, scan: RecordedScan, path: Path
+) -> tuple[Float[Tensor, "66 2"], tuple[str, ...]]:
+    """Points in px of the photograph and flags. Of several faces, the one nearest to the labelled points is taken, or,
+    without any, to the scan. NaN and a flag where no face is found (`no_face`) or only another one (`other_face`).
+
+    What the detector raises is passed on.
+    """
+    nothing = scan.image.new_full((N_LANDMARKS, 2), torch.nan)
+    # landmarks of a file count from the picture's corner; a detector is faster and surer where it sees one face
+    left, top, right, bottom = (0, 0, *_size(scan)) if detector.name == "file" else _window(scan)
+    found = detector.detect(scan.image[:, top:bottom, left:right], path=path)
+    if not found:
+        return nothing, ("no_face",)
+    faces = to_paper66(torch.stack([face.points for face in found])) + nothing.new_tensor([left, top])
+    distance = _distance(faces, scan)
+    best = int(distance.argmin())
+    if not float(distance[best]) <= _FARTHEST:
+        return nothing, ("other_face",)
+    return faces[best].to(nothing), ()
+
+
+def _size(scan: RecordedScan) -> tuple[int, int]:
+    return scan.image.shape[2], scan.image.shape[1]
+
+
+def _window(scan: RecordedScan) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the part of the photograph around the scan, in whole px."""
+    width, height = _size(scan)
+    pixels = _seen(scan)
+    if not len(pixels):
+        return 0, 0, width, height
+    low, high = pixels.aminmax(dim=0)
+    margin = _MARGIN * (high - low)
+    (x0, y0), (x1, y1) = (low - margin).tolist(), (high + margin).tolist()
+    left, top, right, bottom = max(math.floor(x0), 0), max(math.floor(y0), 0), math.ceil(x1) + 1, math.ceil(y1) + 1
+    inside = left < min(right, width) and top < min(bottom, height)
+    return (left, top, min(right, width), min(bottom, height)) if inside else (0, 0, width, height)
+
+
+def _seen(scan: RecordedScan) -> Float[Tensor, "n 2"]:
+    pixels = scan.point_pixels
+    return pixels[torch.isfinite(pixels).all(dim=-1)]
+
+
+def _distance(faces: Float[Tensor, "faces 66 2"], scan: RecordedScan) -> Float[Tensor, "faces"]:
+    """Mean distance of each face's points from where they are expected, in radii of what is expected."""
+    expected = scan.labelled_pixels
+    known = torch.isfinite(expected).all(dim=-1)
+    if int(known.sum()) >= 3:
+        target, candidates = expected[known], faces[:, known].to(expected)
+    else:
+        target = _seen(scan)
+        if not len(target):
+            return faces.new_zeros(len(faces))  # nothing speaks for one of them or against it
+        candidates = faces.mean(dim=1, keepdim=True).to(target)
+    centre = target.mean(dim=0)
+    radius = (target - centre).square().sum(dim=-1).mean().sqrt().clamp_min(1)
+    goal = target if candidates.shape[1] == len(target) else centre
+    distance: Tensor = (candidates - goal).norm(dim=-1).mean(dim=-1) / radius
+    return distance

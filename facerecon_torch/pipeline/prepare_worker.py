@@ -1,0 +1,101 @@
+"""What a process of `facerecon prepare` does: it holds a reader, and on the CPU a registrar, and works unit by unit."""
+
+import os
+import pickle
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import torch
+
+from facerecon_torch.landmarks.detector import LandmarkDetector
+from facerecon_torch.pipeline.face_models import load_face_model
+from facerecon_torch.pipeline.prepare_read import ReadyScan, ScanReader
+from facerecon_torch.pipeline.prepare_register import ScanRegistrar, Unit, UnitDone
+from facerecon_torch.pipeline.prepare_specs import PrepareSpec
+from facerecon_torch.pipeline.specs import ModelSpec
+from facerecon_torch.registration.register import RegistrationSpec
+
+__all__ = ["PrepareTask", "Workplace", "build_registrar", "prepare_unit", "read_unit", "start_worker", "unpack"]
+
+
+@dataclass(frozen=True)
+class PrepareTask:
+    """All that a process needs to know; small enough to send."""
+
+    folder: Path
+    data: str
+    model: ModelSpec
+    detector: LandmarkDetector
+    registration: RegistrationSpec
+    prepare: PrepareSpec
+    dtype: torch.dtype
+
+
+class Workplace:
+    """Both halves of the work on the CPU; the second is set up where it is asked for."""
+
+    def __init__(self, task: PrepareTask) -> None:
+        self._task = task
+        self._model = load_face_model(task.model).to("cpu", task.dtype)
+        self.reader = ScanReader(task.data, task.detector, self._model, task.prepare)
+
+    @cached_property
+    def registrar(self) -> ScanRegistrar:
+        return ScanRegistrar(self._model, self._task.registration, self._task.prepare, self._task.folder)
+
+    def prepare(self, unit: Unit) -> UnitDone:
+        """Both halves of a unit."""
+        ready, failures = self.reader.read_all(unit.recordings)
+        return self.registrar.finish(unit, ready, failures)
+
+
+def build_registrar(task: PrepareTask, device: torch.device) -> ScanRegistrar:
+    """The second half alone, on `device`."""
+    model = load_face_model(task.model).to(device, task.dtype)
+    return ScanRegistrar(model, task.registration, task.prepare, task.folder)
+
+
+_workplace: Workplace | None = None
+
+
+def start_worker(task: PrepareTask) -> None:
+    """Make this process a worker of its parent, and end it with its parent."""
+    global _workplace
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    torch.set_num_threads(1)  # sums of floats depend on the number of threads
+    _workplace = Workplace(task)
+
+
+def _follow_parent() -> None:
+    """A parent that is killed cannot stop its workers, who would wait for their next unit for ever."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def prepare_unit(unit: Unit) -> UnitDone:
+    """Both halves of a unit, in a worker."""
+    return _here().prepare(unit)
+
+
+def read_unit(unit: Unit) -> bytes:
+    """The first half of a unit, in a worker; packed, so that no tensor travels through shared memory, whose handles
+    are few."""
+    return pickle.dumps(_here().reader.read_all(unit.recordings))
+
+
+def unpack(answer: bytes) -> tuple[list[ReadyScan], dict[str, str]]:
+    """What `read_unit` packed."""
+    content: tuple[list[ReadyScan], dict[str, str]] = pickle.loads(answer)
+    return content
+
+
+def _here() -> Workplace:
+    if _workplace is None:
+        raise RuntimeError("start_worker must run before a unit is worked on")
+    return _workplace
