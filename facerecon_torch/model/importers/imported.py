@@ -44,12 +44,17 @@ def refused(file: Path, field: str, expected: object, got: object) -> ModelFileE
 
 
 @contextmanager
-def as_model_errors() -> Iterator[None]:
-    """Turn what a reader of data files says about a file (it names file, field, expected, got) into ModelFileError."""
+def as_model_errors(file: Path | None = None) -> Iterator[None]:
+    """Turn what a reader of data files says about a file (it names file, field, expected, got) into ModelFileError;
+    with `file` also what ImportedModel says about the arrays that were in it."""
     try:
         yield
     except DataFileError as error:
         raise ModelFileError(str(error)) from error
+    except (TypeError, ValueError) as error:
+        if file is None or isinstance(error, ModelFileError):
+            raise
+        raise refused(file, "model", "arrays that fit together and a face in mm", error) from error
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -68,6 +73,7 @@ class ImportedModel:
     expression_names: tuple[str, ...]  # one for every expression row; "neutral" is the face at rest
     topology_name: str  # key of the mesh in the lists of landmark vertices, as "facewarehouse_11510"
     summary: dict[str, object] = field(default_factory=dict)  # JSON values: counts, ranks, variance kept, errors in mm
+    tables: dict[str, Tensor] = field(default_factory=dict)  # int64, what the file itself says of a FaceTopology
 
     def __post_init__(self) -> None:
         if self.kind not in _FACTORS:
