@@ -1,0 +1,83 @@
+"""Uniform and cotangent Laplacians of a mesh, as matrices that a batch of fields on it shares.
+
+With C the uniform or cotangent Laplacian and M the areas of the vertices, B = M^(-1/2) C makes |B x|^2 the bending
+energy of a field x: the integral over the surface of its squared Laplacian.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy import sparse
+from torch import Tensor
+
+from facerecon_torch.geometry.sparse_rows import SparseRows
+
+__all__ = ["Laplacian", "cotangent_laplacian", "uniform_laplacian"]
+
+_STEEPEST = 20.0  # cotangent of the smallest angle that counts, about 3 degrees: slivers do not take over
+_SMALLEST = 1e-2  # share of the median area below which no vertex is taken to lie
+
+
+@dataclass(frozen=True)
+class Laplacian:
+    """`bending` is B = M^(-1/2) C; `areas` is M, in mm^2 (cotangent) or 1 each (uniform)."""
+
+    bending: SparseRows
+    areas: Float[Tensor, "V"]
+
+    def __call__(self, field: Float[Tensor, "*b V c"]) -> Float[Tensor, "*b V c"]:
+        """B x of every field; zero where the field is constant around a vertex."""
+        shape = field.shape
+        bent = self.bending @ field.movedim(-2, 0).flatten(1)
+        return bent.reshape(shape[-2], *shape[:-2], shape[-1]).movedim(0, -2)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> "Laplacian":
+        """The same operator elsewhere."""
+        return Laplacian(self.bending.to(device, dtype), self.areas.to(device, dtype))
+
+
+def uniform_laplacian(triangles: Int[Tensor, "T 3"], n_vertices: int) -> Laplacian:
+    """(C x)_i = sum over neighbours j of (x_j - x_i), every vertex of area 1; float64, on the device of the triangles.
+
+    A vertex of no triangle gets a zero row.
+    """
+    table = triangles.cpu().numpy()
+    weights = _symmetric(table, np.ones(table.shape), n_vertices)
+    weights.data[:] = 1
+    return _build(weights, np.ones(n_vertices), triangles.device)
+
+
+def cotangent_laplacian(vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"]) -> Laplacian:
+    """(C x)_i = sum_j (cot a_ij + cot b_ij) / 2 (x_j - x_i), a and b the angles opposite the edge; the area of a vertex
+    is a third of its triangles'. float64, on the device of the vertices.
+
+    Cotangents are held within +-20, areas above 1 % of their median, so that a triangle without area does no harm.
+    """
+    table, corners = triangles.cpu().numpy(), vertices[triangles].double().cpu().numpy()
+    halves = np.empty(table.shape)
+    for k in range(3):
+        first, second = corners[:, k - 2] - corners[:, k], corners[:, k - 1] - corners[:, k]
+        double_area = np.linalg.norm(np.cross(first, second), axis=1)
+        cotangent = (first * second).sum(1) / np.maximum(double_area, np.finfo(float).tiny)
+        halves[:, k] = np.clip(cotangent, -_STEEPEST, _STEEPEST) / 2
+    n_vertices = len(vertices)
+    areas = np.bincount(table.ravel(), np.repeat(double_area / 6, 3), n_vertices)
+    areas = np.maximum(areas, _SMALLEST * np.median(areas))
+    return _build(_symmetric(table, halves, n_vertices), areas, vertices.device)
+
+
+def _symmetric(triangles: np.ndarray, opposite: np.ndarray, n_vertices: int) -> sparse.csr_matrix:
+    """Sums per edge; `opposite[t, k]` belongs to the edge of triangle t opposite its corner k."""
+    first, second = np.roll(triangles, 1, 1).ravel(), np.roll(triangles, 2, 1).ravel()
+    kept = first != second
+    entries = (opposite.ravel()[kept], (first[kept], second[kept]))
+    half = sparse.coo_matrix(entries, shape=(n_vertices, n_vertices))
+    return sparse.csr_matrix(half + half.T)
+
+
+def _build(weights: sparse.csr_matrix, areas: np.ndarray, device: torch.device) -> Laplacian:
+    sums = np.asarray(weights.sum(1)).ravel()
+    bending = sparse.diags(areas**-0.5) @ (weights - sparse.diags(sums))
+    return Laplacian(SparseRows.from_scipy(bending), torch.from_numpy(areas)).to(device, torch.float64)

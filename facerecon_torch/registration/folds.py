@@ -1,0 +1,30 @@
+"""Triangles that a deformation has turned over."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from facerecon_torch.geometry.normals import triangle_normals
+
+__all__ = ["flipped_triangles", "vertices_of"]
+
+
+def flipped_triangles(
+    deformed: Float[Tensor, "*b V 3"], original: Float[Tensor, "*b V 3"], triangles: Int[Tensor, "T 3"]
+) -> Bool[Tensor, "*b T"]:
+    """Triangles whose normal points away from that of the same triangle of the original mesh, both in one frame. One
+    without area, in either mesh, has no normal and is not flipped."""
+    return (triangle_normals(deformed, triangles) * triangle_normals(original, triangles)).sum(-1) < 0
+
+
+def vertices_of(
+    marked: Bool[Tensor, "*b T"], triangles: Int[Tensor, "T 3"], n_vertices: int, *, rings: int
+) -> Bool[Tensor, "*b V"]:
+    """The corners of the marked triangles, and the vertices up to `rings` edges around them."""
+    for ring in range(rings + 1):
+        touched = torch.zeros(*marked.shape[:-1], n_vertices, dtype=torch.int32, device=marked.device)
+        for corner in range(3):
+            touched.index_add_(-1, triangles[:, corner], marked.to(torch.int32))
+        if ring < rings:
+            marked = (touched > 0)[..., triangles].any(-1)
+    return touched > 0
