@@ -116,7 +116,11 @@ def _sampled_shape(shape: tuple[int, int], camera: Camera) -> tuple[int, int]:
 
 
 def _visible(
-    view: Float[Tensor, "v 3"], triangles: Int[Tensor, "t 3"], camera: Camera, shape: tuple[int, int], fine: tuple[int, int]
+    view: Float[Tensor, "v 3"],
+    triangles: Int[Tensor, "t 3"],
+    camera: Camera,
+    shape: tuple[int, int],
+    fine: tuple[int, int],
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n 3"], Int[Tensor, "n"]]:
     """Triangle, corner weights and place in the raster of every covered sample."""
     ratio = torch.tensor([fine[1] / shape[1], fine[0] / shape[0]])

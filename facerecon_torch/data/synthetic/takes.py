@@ -30,8 +30,7 @@ POSE_LIMIT_DEGREES = (60.0, 25.0, 15.0)  # yaw, pitch, roll
 _PX_PER_MM = (1.0, 2.2)
 _MARGIN = 0.13  # of the side, kept free around the landmarks
 
-# Posed faces: units (both sides unless one is named) at full intensity.
-_POSED: dict[str, dict[str, float]] = {
+POSED_FACES: dict[str, dict[str, float]] = {
     "smile": {"mouthSmile": 0.75, "cheekSquint": 0.35, "mouthDimple": 0.2},
     "broad smile": {"mouthSmile": 0.9, "mouthUpperUp": 0.35, "cheekSquint": 0.5, "jawOpen": 0.12, "eyeSquint": 0.35},
     "laugh": {"mouthSmile": 0.9, "jawOpen": 0.45, "cheekSquint": 0.6, "eyeSquint": 0.5, "mouthUpperUp": 0.3},
@@ -55,6 +54,7 @@ _POSED: dict[str, dict[str, float]] = {
     "smirk": {"mouthSmileRight": 0.7, "mouthDimpleRight": 0.4, "browOuterUpRight": 0.3},
     "doubt": {"browOuterUpLeft": 0.8, "browDownRight": 0.5, "mouthLeft": 0.4, "mouthShrugUpper": 0.3},
 }
+"""Units (both sides unless one is named) at full intensity."""
 _ALONE_LIMIT = {"jawOpen": 0.8, "eyeBlink": 0.9, "mouthClose": 0.4, "mouthLeft": 0.7, "mouthRight": 0.7}
 _NEUTRAL_SHARE, _POSED_SHARE = 0.18, 0.45
 
@@ -103,7 +103,7 @@ def draw_expression(names: tuple[str, ...], generator: torch.Generator) -> Float
     kind = uniform(generator)
     if kind >= _NEUTRAL_SHARE:
         if kind < _NEUTRAL_SHARE + _POSED_SHARE:
-            recipe = list(_POSED.values())[int(torch.randint(0, len(_POSED), (), generator=generator))]
+            recipe = list(POSED_FACES.values())[int(torch.randint(0, len(POSED_FACES), (), generator=generator))]
             strength = uniform(generator, 0.45, 1.05)
             for stem, level in recipe.items():
                 _raise(weights, stem, level * strength * uniform(generator, 0.8, 1.15), generator)
@@ -115,6 +115,16 @@ def draw_expression(names: tuple[str, ...], generator: torch.Generator) -> Float
                 _raise(weights, stem if both else name, _level(stem, generator), generator)
     if uniform(generator) < 0.3:  # eyes are rarely quite at rest
         _raise(weights, "eyeSquint", uniform(generator, 0.0, 0.3), generator)
+    return torch.tensor([min(1.0, w) for w in weights.values()])
+
+
+def pose_expression(
+    names: tuple[str, ...], recipe: dict[str, float], strength: float | int, generator: torch.Generator
+) -> Float[Tensor, "exps"]:
+    """Weights of a recipe made by one person at one time: a little uneven, and never above 1."""
+    weights = dict.fromkeys(names, 0.0)
+    for stem, level in recipe.items():
+        _raise(weights, stem, level * strength * uniform(generator, 0.92, 1.08), generator)
     return torch.tensor([min(1.0, w) for w in weights.values()])
 
 
