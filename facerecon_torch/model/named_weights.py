@@ -38,7 +38,7 @@ class NamedExpressions(nn.Module):
     ) -> None:
         super().__init__()
         self.neutral = names.index(NEUTRAL) if NEUTRAL in names else None
-        origin = torch.zeros_like(metric[0]).to(rows) if self.neutral is None else rows[self.neutral]
+        origin = metric.new_zeros(len(metric)).to(rows) if self.neutral is None else rows[self.neutral]
         others = [k for k in range(len(names)) if k != self.neutral]
         values, vectors = torch.linalg.eigh(metric.to(torch.float64))
         root = vectors * values.clamp_min(0).sqrt()

@@ -161,11 +161,6 @@ def _dtype(file: Path, name: str, held: object) -> np.dtype[Any]:
     code = held.arguments[0] if isinstance(held, _Dtype) and held.arguments else None
     state = held.state if isinstance(held, _Dtype) else None
     order = state[1] if isinstance(state, tuple) and len(state) > 1 else "="
-    allowed = {
-        f"{kind}{size}" for kind, sizes in (("f", "248"), ("iu", "1248"), ("b", "1")) for kind in kind for size in sizes
-    }
-    if not isinstance(code, str) or code not in allowed or order not in ("<", ">", "=", "|"):
-        raise refused(
-            file, name, f"numbers of a type in {sorted(allowed)}", f"{shown(code)}, byte order {shown(order)}"
-        )
-    return np.dtype(code).newbyteorder(order)
+    if not isinstance(code, str) or code not in _NUMBERS or order not in ("<", ">", "=", "|"):
+        raise refused(file, name, f"numbers of a type in {_NUMBERS}", f"{shown(code)}, byte order {shown(order)}")
+    return np.dtype(f"{order}{code}")

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from facerecon_torch.formats.npz_file import read_npz
 from facerecon_torch.formats.polygon_mesh import PolygonMesh, read_polygon_mesh
 from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused
 from facerecon_torch.model.importers.linear_parts import BLENDSHAPE_VARIANCE, LinearParts, assemble
-from facerecon_torch.formats.npz_file import read_npz
 
 __all__ = ["UNITS_MM", "mesh_modes", "read_template_mesh"]
 
