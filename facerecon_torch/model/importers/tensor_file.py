@@ -8,6 +8,7 @@
 The unit of all of them is found by the size of the face, or given as `mm_per_unit`.
 """
 
+import math
 import os
 from pathlib import Path
 
@@ -84,7 +85,8 @@ def read_raw_tensor(
         array = np.memmap(file, dtype="<f4", mode="r", shape=shape)
 
         def read(k: int, part: slice = slice(None)) -> Tensor:
-            values = array[k, part].astype(np.float64)
+            with np.errstate(invalid="ignore"):  # a damaged NaN is refused below, without a warning
+                values = array[k, part].astype(np.float64)
             _require_plain(file, f"person {k}", values)
             return torch.from_numpy(values)
 
@@ -172,9 +174,7 @@ def _counted(file: Path, n_counts: int, dtype: np.dtype[np.floating]) -> tuple[l
     counts = [int(count) for count in np.fromfile(file, dtype="<i4", count=n_counts)]
     if min(counts) < 1:
         raise refused(file, "counts", "positive numbers", counts)
-    wanted = head + dtype.itemsize
-    for count in counts:
-        wanted += (count - 1) * (wanted - head)
+    wanted = head + dtype.itemsize * math.prod(counts)
     if size != wanted:
         layout = " x ".join(map(str, counts))
         raise refused(file, "size", f"{wanted} bytes for {layout} values of {dtype.name}", f"{size} bytes")
