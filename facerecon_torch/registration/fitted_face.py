@@ -26,17 +26,23 @@ class FitState(NamedTuple):
         return vertices @ rotation.mT + translation[:, None]
 
 
-class FittedFace:
-    """The face's vertices (the topology's whole set, thinned out to at most `most`), its landmarks, and what their
-    normals need. Raises ValueError for a model without topology."""
+_NEAR_ENOUGH = 500  # vertices of the face that the distance to it is measured from
 
-    def __init__(self, model: FaceModel, most: int, like: Tensor) -> None:
+
+class FittedFace:
+    """The vertices that are fitted, the landmarks, and what the vertices' normals need.
+
+    The topology's whole set and, twice as sparse, what lies within `margin` mm of it on the mean face: temples,
+    forehead and jaw tell turns of the head from expressions. Thinned out to at most `most`. Raises ValueError for a
+    model without topology.
+    """
+
+    def __init__(self, model: FaceModel, most: int, margin: float, like: Tensor) -> None:
         topology = model.topology
         if topology is None:
             raise ValueError("model must have a topology (a restricted model has none)")
-        face = topology.whole_vertices
-        if len(face) > most:
-            face = face[torch.linspace(0, len(face) - 1, most, device=face.device).round().long()]
+        whole = topology.whole_vertices
+        face = _thinned(torch.cat([whole, _margin(model, whole, margin)[::2]]), most)
         self.n_face = len(face)
         used = torch.zeros(model.n_vertices, dtype=torch.bool, device=face.device)
         used[face] = True
@@ -49,7 +55,9 @@ class FittedFace:
         self._around = model.restrict(rows).to(like)
         marks = topology.landmark_vertices
         self.model = model.restrict(torch.cat([face, marks])).to(like)
-        """The face's vertices, then the 66 landmarks."""
+        """The vertices that are fitted, then the 66 landmarks."""
+        self.marks = model.restrict(marks).to(like)
+        """The 66 landmarks alone."""
 
     def surface(self, state: FitState) -> tuple[Float[Tensor, "b face 3"], Float[Tensor, "b face 3"]]:
         """Posed vertices of the face and their unit normals, in the sensor's frame."""
@@ -63,3 +71,19 @@ class FittedFace:
         eye = torch.eye(3, dtype=torch.float64, device=model.device).expand(n, 3, 3)
         still = torch.zeros(n, 3, dtype=torch.float64, device=model.device)
         return FitState(model.identity_mean.expand(n, -1), model.expression_mean.expand(n, -1), eye, still)
+
+
+def _thinned(rows: Int[Tensor, "n"], most: int) -> Int[Tensor, "m"]:
+    if len(rows) <= most:
+        return rows
+    return rows[torch.linspace(0, len(rows) - 1, most, device=rows.device).round().long()]
+
+
+def _margin(model: FaceModel, whole: Int[Tensor, "w"], width: float) -> Int[Tensor, "n"]:
+    """Vertices outside the whole set, up to about `width` mm away from it."""
+    mean = model.vertices(model.identity_mean, model.expression_mean)
+    outside = torch.ones(len(mean), dtype=torch.bool, device=mean.device)
+    outside[whole] = False
+    rows = torch.nonzero(outside)[:, 0]
+    face = mean[_thinned(whole, _NEAR_ENOUGH)]
+    return rows[torch.cdist(mean[rows], face).amin(1) <= width]

@@ -26,7 +26,7 @@ _GAUGE_STIFFNESS = 1e9  # mm^2: beta's component along the gauge direction does 
 class Residuals(NamedTuple):
     """sum_i weight_i (direction_i . x_vertex(i) - goal_i)^2; `offset` is the bracket now, in mm."""
 
-    vertex: Int[Tensor, "m"]  # rows of the model
+    vertex: Int[Tensor, "m"] | slice  # rows of the model
     direction: Float[Tensor, "b m 3"]
     offset: Float[Tensor, "b m"]
     weight: Float[Tensor, "b m"]

@@ -56,26 +56,27 @@ def fit_scans(
     spec: IcpSpec = _DEFAULT,
     groups: Int[Tensor, "b"] | None = None,
 ) -> ScanFit:
-    """Pose and weights of every scan. `labelled` are the data set's own points, `lifted` detected ones on the scan, both
-    in mm in the sensor's frame and NaN where not known. Scans with equal numbers in `groups` share one identity.
+    """Pose and weights of every scan. `labelled` are the data set's own points, `lifted` detected ones on the scan,
+    both in mm in the sensor's frame and NaN where not known. Scans with equal numbers in `groups` share one identity.
 
     Scans are solved together, some 10 MB each; none influences another outside its group. Raises ValueError for shapes
     or devices that do not fit, or a model without topology. Not differentiable.
     """
     _require(model, scans, labelled, lifted, groups)
     like = scans.points
-    face = FittedFace(model, spec.vertices, like)
+    coarse, fine = (FittedFace(model, most, spec.margin, like) for most in (spec.coarse_vertices, spec.vertices))
     targets = LandmarkTargets.of(labelled.to(like), lifted.to(like), spec)
     # A scan without a start takes no part, so that it can't spoil its group.
     targets = LandmarkTargets(targets.points, torch.where(targets.enough[:, None], targets.weights, 0.0))
     members = make_groups(groups, len(scans), like.device)
-    state = fit_landmarks(face, targets, spec, members)
-    priors = make_priors(face.model, spec.identity_penalty, spec.expression_penalty)
-    for distance in spec.distances:
+    state = fit_landmarks(fine, targets, spec, members)
+    priors = make_priors(fine.model, spec.identity_penalty, spec.expression_penalty)
+    for k, distance in enumerate(spec.distances):
+        face = coarse if k < len(spec.distances) - spec.fine_rounds else fine
         surface = _surface_residuals(face, state, scans, _gates(spec, distance), targets.enough)
-        marks = targets.residuals(face, state, spec.landmark_scale)
+        marks = targets.residuals(face, state, spec.landmark_scale, first=face.n_face)
         state = take_step(face.model, state, [surface, marks], priors, members)
-    return _answer(face, state, scans, spec, targets.enough)
+    return _answer(fine, state, scans, spec, targets.enough)
 
 
 def _gates(spec: IcpSpec, distance: float) -> AssociationSpec:
@@ -87,8 +88,7 @@ def _surface_residuals(
 ) -> Residuals:
     partners = associate(*face.surface(state), scans, spec)
     weights = torch.where(usable[:, None], partners.weight, 0.0) / face.n_face
-    rows = torch.arange(face.n_face, device=weights.device)
-    return Residuals(rows, partners.normal, partners.distance, weights)
+    return Residuals(slice(0, face.n_face), partners.normal, partners.distance, weights)
 
 
 def _answer(face: FittedFace, state: FitState, scans: ScanBatch, spec: IcpSpec, usable: Bool[Tensor, "b"]) -> ScanFit:

@@ -25,14 +25,17 @@ class IcpSpec:
     normal_degrees: float = 50.0
     landmark_scale: float = 4.0  # mm, of the landmarks' robust weight once the surface is used
     start_penalty: float = 0.06  # mm^2, of both factors while only landmarks are used
-    identity_penalty: float = 2e-3  # mm^2
-    expression_penalty: float = 2e-3  # mm^2
+    identity_penalty: float = 3e-4  # mm^2
+    expression_penalty: float = 3e-4  # mm^2
     labelled_weight: float = 0.05
     lifted_weight: float = 0.02
     eyelid_weight: float = 0.1  # of lifted points: the surface alone does not say whether eyes are closed
     mouth_weight: float = 0.05
     chin_weight: float = 0.1  # of a labelled chin, relative to other labels: it is not quite iBUG's
-    vertices: int = 4000  # of the face that are used, at most
+    margin: float | int = 30.0  # mm around the face's whole set that take part
+    vertices: int = 4000  # that are used in the last rounds, at most
+    coarse_vertices: int = 900  # in the rounds before
+    fine_rounds: int = 4
 
     def __post_init__(self) -> None:
         for name in ("start_scales", "distances"):
@@ -47,8 +50,15 @@ class IcpSpec:
                 raise ValueError(f"{name} must be finite and not negative; got {getattr(self, name)}")
         if not 0 < self.normal_degrees <= 90:
             raise ValueError(f"normal_degrees must lie in (0, 90]; got {self.normal_degrees}")
-        if self.vertices < 100:
-            raise ValueError(f"vertices must be at least 100; got {self.vertices}")
+        if not 0 <= self.margin < float("inf"):
+            raise ValueError(f"margin must be finite and not negative; got {self.margin} mm")
+        if not 100 <= self.coarse_vertices <= self.vertices:
+            raise ValueError(
+                f"vertices must be at least coarse_vertices, and those at least 100; got {self.vertices}, "
+                f"{self.coarse_vertices}"
+            )
+        if self.fine_rounds < 0:
+            raise ValueError(f"fine_rounds must not be negative; got {self.fine_rounds}")
 
 
 def landmark_weights(spec: IcpSpec, like: Tensor) -> Float[Tensor, "132"]:

@@ -43,14 +43,13 @@ class LandmarkTargets:
         squared = offsets.square().sum(-1)
         return self.weights * (scale**2 / (scale**2 + squared)).square()
 
-    def residuals(self, face: FittedFace, state: FitState, scale: float) -> Residuals:
-        """Three rows a landmark, one for every axis."""
-        model = face.model
-        marks = torch.arange(face.n_face, face.n_face + _N, device=model.device).repeat(2)
-        vertices = model.vertices(state.identity, state.expression)[:, marks]
+    def residuals(self, face: FittedFace, state: FitState, scale: float, *, first: int) -> Residuals:
+        """Three rows a landmark, one for every axis; `first` is the model's row of the first landmark."""
+        vertices = face.marks.vertices(state.identity, state.expression).repeat(1, 2, 1)
         offsets = state.pose(vertices) - self.points
         weights = self.robust(offsets, scale) / _N
         axes = torch.eye(3, dtype=offsets.dtype, device=offsets.device).repeat(2 * _N, 1)
+        marks = torch.arange(first, first + _N, device=offsets.device).repeat(2)
         return Residuals(
             marks.repeat_interleave(3),
             axes.expand(len(offsets), -1, -1),
@@ -65,15 +64,15 @@ def fit_landmarks(face: FittedFace, targets: LandmarkTargets, spec: IcpSpec, gro
     # Weights are brought to those of 66 sure landmarks, so that the penalty means the same whatever they are.
     share = targets.weights.amax(1, keepdim=True).clamp_min(1e-12)
     targets = LandmarkTargets(targets.points, targets.weights / share)
-    priors = make_priors(face.model, spec.start_penalty, spec.start_penalty)
+    priors = make_priors(face.marks, spec.start_penalty, spec.start_penalty)
     for scale in spec.start_scales:
-        state = take_step(face.model, state, [targets.residuals(face, state, scale)], priors, groups)
+        state = take_step(face.marks, state, [targets.residuals(face, state, scale, first=0)], priors, groups)
     return state
 
 
 def _aligned(face: FittedFace, targets: LandmarkTargets, spec: IcpSpec) -> FitState:
     state = face.start(len(targets.points))
-    mean = face.model.vertices(face.model.identity_mean, face.model.expression_mean)[face.n_face :]
+    mean = face.marks.vertices(face.marks.identity_mean, face.marks.expression_mean)
     source = mean.repeat(2, 1).expand(len(targets.points), -1, -1)
     weights = targets.weights
     for _ in range(_ALIGN_ROUNDS):
