@@ -14,7 +14,7 @@ from torch import Tensor
 
 from facerecon_torch.geometry.sparse_rows import SparseRows
 
-__all__ = ["Laplacian", "cotangent_laplacian", "uniform_laplacian"]
+__all__ = ["Laplacian", "cotangent_laplacian", "laplacian_of_weights", "uniform_laplacian"]
 
 _STEEPEST = 20.0  # cotangent of the smallest angle that counts, about 3 degrees: slivers do not take over
 _SMALLEST = 1e-2  # share of the median area below which no vertex is taken to lie
@@ -46,7 +46,7 @@ def uniform_laplacian(triangles: Int[Tensor, "T 3"], n_vertices: int) -> Laplaci
     table = triangles.cpu().numpy()
     weights = _symmetric(table, np.ones(table.shape), n_vertices)
     weights.data[:] = 1
-    return _build(weights, np.ones(n_vertices), triangles.device)
+    return laplacian_of_weights(weights, np.ones(n_vertices)).to(triangles.device, torch.float64)
 
 
 def cotangent_laplacian(vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"]) -> Laplacian:
@@ -64,8 +64,16 @@ def cotangent_laplacian(vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "
         halves[:, k] = np.clip(cotangent, -_STEEPEST, _STEEPEST) / 2
     n_vertices = len(vertices)
     areas = np.bincount(table.ravel(), np.repeat(double_area / 6, 3), n_vertices)
+    return laplacian_of_weights(_symmetric(table, halves, n_vertices), areas).to(vertices.device, torch.float64)
+
+
+def laplacian_of_weights(weights: sparse.csr_matrix, areas: np.ndarray) -> Laplacian:
+    """The operator of symmetric edge weights [V, V] without a diagonal, and of the vertices' areas, which are held
+    above 1 % of their median. On the CPU, float64."""
     areas = np.maximum(areas, _SMALLEST * np.median(areas))
-    return _build(_symmetric(table, halves, n_vertices), areas, vertices.device)
+    sums = np.asarray(weights.sum(1)).ravel()
+    bending = sparse.diags(areas**-0.5) @ (weights - sparse.diags(sums))
+    return Laplacian(SparseRows.from_scipy(bending), torch.from_numpy(areas))
 
 
 def _symmetric(triangles: np.ndarray, opposite: np.ndarray, n_vertices: int) -> sparse.csr_matrix:
@@ -75,9 +83,3 @@ def _symmetric(triangles: np.ndarray, opposite: np.ndarray, n_vertices: int) -> 
     entries = (opposite.ravel()[kept], (first[kept], second[kept]))
     half = sparse.coo_matrix(entries, shape=(n_vertices, n_vertices))
     return sparse.csr_matrix(half + half.T)
-
-
-def _build(weights: sparse.csr_matrix, areas: np.ndarray, device: torch.device) -> Laplacian:
-    sums = np.asarray(weights.sum(1)).ravel()
-    bending = sparse.diags(areas**-0.5) @ (weights - sparse.diags(sums))
-    return Laplacian(SparseRows.from_scipy(bending), torch.from_numpy(areas)).to(device, torch.float64)

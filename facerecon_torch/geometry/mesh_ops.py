@@ -13,7 +13,9 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["ClosestPoint", "MeshBackend", "Raster", "RayHit", "get_backend", "register_backend"]
+from facerecon_torch.geometry.laplacian import Laplacian
+
+__all__ = ["ClosestPoint", "MeshBackend", "Raster", "RayHit", "get_backend", "register_backend", "use_backend"]
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,28 @@ class MeshBackend(Protocol):
         differentiable."""
         ...
 
+    def laplacian(self, vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"]) -> Laplacian:
+        """The cotangent Laplacian of one mesh, with areas in the squared unit of the vertices (see
+        `laplacian.cotangent_laplacian`)."""
+        ...
+
 
 def _warp() -> MeshBackend:
     backend: MeshBackend = import_module("facerecon_torch.geometry.warp_backend").WarpBackend()
     return backend
 
 
-_factories: dict[str, Callable[[], MeshBackend]] = {"warp": _warp}
+def _pytorch3d() -> MeshBackend:
+    try:
+        backend: MeshBackend = import_module("facerecon_torch.geometry.pytorch3d_backend").Pytorch3dBackend()
+    except ImportError as error:
+        raise ValueError(f"mesh backend pytorch3d needs the package pytorch3d: {error}; use warp") from error
+    return backend
+
+
+_factories: dict[str, Callable[[], MeshBackend]] = {"warp": _warp, "pytorch3d": _pytorch3d}
 _made: dict[str, MeshBackend] = {}
+_chosen = ["warp"]
 _lock = Lock()
 
 
@@ -100,8 +116,20 @@ def register_backend(name: str, factory: Callable[[], MeshBackend]) -> None:
     _made.pop(name, None)
 
 
-def get_backend(name: str = "warp") -> MeshBackend:
-    """The backend of that name, made on first use. Raises ValueError for a name nobody registered."""
+def use_backend(name: str) -> MeshBackend:
+    """Make the backend of that name the one that this process takes where none is named, and return it."""
+    backend = get_backend(name)
+    _chosen[:] = [name]
+    return backend
+
+
+def get_backend(name: str | None = None) -> MeshBackend:
+    """The backend of that name, made on first use; None: the one chosen by `use_backend`, else warp.
+
+    Raises ValueError for a name nobody registered, and for a backend whose package is missing.
+    """
+    if name is None:
+        name = _chosen[0]
     if name not in _factories:
         raise ValueError(f"mesh backend must be one of {sorted(_factories)}; got {name!r}")
     with _lock:  # starting a backend twice at once is not safe

@@ -17,8 +17,9 @@ import warp as wp
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from facerecon_torch.geometry.laplacian import Laplacian, cotangent_laplacian
+from facerecon_torch.geometry.mesh_answers import describe_closest, require_indices
 from facerecon_torch.geometry.mesh_ops import ClosestPoint, Raster, RayHit
-from facerecon_torch.geometry.triangle_point import nearest_in_triangle
 
 __all__ = ["WarpBackend", "start_warp"]
 
@@ -76,7 +77,7 @@ class WarpBackend:
     ) -> Raster:
         if height < 1 or width < 1:
             raise ValueError(f"height and width must be at least 1; got {height} and {width}")
-        _require_indices(triangles, points_image)
+        require_indices(triangles, points_image)
         batch, device, dtype = points_image.shape[:-2], points_image.device, points_image.dtype
         points = points_image.detach().double().reshape(-1, *points_image.shape[-2:]).contiguous()
         size = (len(points), height, width)
@@ -110,7 +111,7 @@ class WarpBackend:
         vertices: Float[Tensor, "*b V 3"],
         triangles: Int[Tensor, "T 3"],
     ) -> ClosestPoint:
-        _require_indices(triangles, vertices)
+        require_indices(triangles, vertices)
         centre = _centre(vertices)
         queries = _single(points - centre)
         found = torch.full(queries.shape[:2], -1, dtype=torch.int32, device=points.device)
@@ -119,7 +120,7 @@ class WarpBackend:
                 inputs = [ids, _array(queries, wp.vec3f), _array(found, wp.int32)]
                 _launch(self._kernels.find_closest, tuple(found.shape), inputs, points.device)
         triangle = found.long().reshape(points.shape[:-1])
-        return _describe(points, vertices, triangles, triangle)
+        return describe_closest(points, vertices, triangles, triangle)
 
     def first_hit(
         self,
@@ -128,7 +129,7 @@ class WarpBackend:
         vertices: Float[Tensor, "*b V 3"],
         triangles: Int[Tensor, "T 3"],
     ) -> RayHit:
-        _require_indices(triangles, vertices)
+        require_indices(triangles, vertices)
         centre = _centre(vertices)
         starts, along = _single(origins - centre), _single(directions)
         distance = torch.full(starts.shape[:2], torch.inf, dtype=torch.float32, device=origins.device)
@@ -141,28 +142,9 @@ class WarpBackend:
         shape = origins.shape[:-1]
         return RayHit(distance.to(origins.dtype).reshape(shape), found.long().reshape(shape))
 
-
-def _describe(points: Tensor, vertices: Tensor, triangles: Tensor, triangle: Tensor) -> ClosestPoint:
-    hit = triangle >= 0
-    if not len(triangles):
-        nothing = torch.zeros_like(points)
-        return ClosestPoint(nothing, torch.full_like(points[..., 0], torch.inf), triangle, nothing)
-    rows = triangles.long()[triangle.clamp_min(0)]
-    flat = rows.reshape(*rows.shape[:-2], -1)[..., None].expand(*rows.shape[:-2], rows.shape[-2] * 3, 3)
-    corners = vertices.gather(-2, flat).reshape(*rows.shape, 3)
-    weights = torch.where(hit[..., None], nearest_in_triangle(points, corners), 0.0)
-    nearest = (weights[..., None, :] @ corners).squeeze(-2)
-    distance = torch.where(hit, torch.linalg.vector_norm(nearest - points, dim=-1), torch.inf)
-    return ClosestPoint(nearest, distance, triangle, weights)
-
-
-def _require_indices(triangles: Tensor, vertices: Tensor) -> None:
-    """A kernel would read outside its memory, so this is checked although it waits for the device."""
-    if not len(triangles):
-        return
-    low, high = (int(v) for v in triangles.aminmax())
-    if low < 0 or high >= vertices.shape[-2]:
-        raise ValueError(f"triangles must index vertices 0..{vertices.shape[-2] - 1}; got {low}..{high}")
+    def laplacian(self, vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"]) -> Laplacian:
+        require_indices(triangles, vertices)
+        return cotangent_laplacian(vertices, triangles)  # torch's own sums: no search is needed
 
 
 def _depth_levels(points: Tensor) -> Tensor:

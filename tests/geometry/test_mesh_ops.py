@@ -1,18 +1,28 @@
 """Z-buffer, closest point and rays against brute force, for whichever backends are installed."""
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
 import trimesh
 from torch.testing import assert_close
 
-from facerecon_torch.geometry.mesh_ops import get_backend, register_backend
+from facerecon_torch.geometry.laplacian import cotangent_laplacian
+from facerecon_torch.geometry.mesh_ops import get_backend, register_backend, use_backend
 from facerecon_torch.geometry.triangle_point import nearest_in_triangle
+from tests.geometry import fake_pytorch3d
 from tests.reference import mesh_loops
 
 
-@pytest.fixture(params=["warp"])
-def backend(request):
+@pytest.fixture(params=["warp", "pytorch3d", "pytorch3d as documented"])
+def backend(request, monkeypatch):
+    """Every backend; of pytorch3d the package itself, where it is installed, and a stand-in with its documented API."""
+    if request.param == "pytorch3d":
+        pytest.importorskip("pytorch3d")
+    if request.param == "pytorch3d as documented":
+        fake_pytorch3d.install(monkeypatch)
+        return importlib.import_module(fake_pytorch3d.BACKEND).Pytorch3dBackend()
     return get_backend(request.param)
 
 
@@ -188,7 +198,7 @@ def test_backends_are_made_once_on_first_use():
     made = []
 
     class Other:
-        rasterise = closest_point = first_hit = print
+        rasterise = closest_point = first_hit = laplacian = print
 
     register_backend("other", lambda: made.append(1) or Other())
     assert not made
@@ -196,3 +206,32 @@ def test_backends_are_made_once_on_first_use():
     assert made == [1]
     with pytest.raises(ValueError, match="'none'"):
         get_backend("none")
+
+
+def test_the_chosen_backend_is_taken_where_none_is_named():
+    chosen = type("Chosen", (), dict.fromkeys(("rasterise", "closest_point", "first_hit", "laplacian"), print))()
+    register_backend("chosen", lambda: chosen)
+    before = get_backend()
+    try:
+        assert use_backend("chosen") is chosen
+        assert get_backend() is chosen
+    finally:
+        use_backend("warp")
+    assert get_backend() is before
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pytorch3d") is not None, reason="pytorch3d is installed")
+def test_a_backend_whose_package_is_missing_says_so():
+    with pytest.raises(ValueError, match=r"pytorch3d needs the package pytorch3d: .*; use warp"):
+        use_backend("pytorch3d")
+    assert get_backend() is get_backend("warp")
+
+
+def test_laplacian_of_a_mesh(backend, rng):
+    ball = trimesh.creation.icosphere(subdivisions=2, radius=50)
+    vertices, triangles = torch.as_tensor(ball.vertices.copy()), torch.as_tensor(ball.faces.copy())
+    vertices = vertices + torch.randn(vertices.shape, generator=rng, dtype=torch.float64)
+    field = torch.randn(len(vertices), 2, generator=rng, dtype=torch.float64)
+    laplacian = backend.laplacian(vertices, triangles)
+    assert_close(laplacian.areas.sum(), torch.tensor(trimesh.Trimesh(vertices, triangles).area))
+    assert_close(laplacian(field), cotangent_laplacian(vertices, triangles)(field))
