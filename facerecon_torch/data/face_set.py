@@ -15,7 +15,7 @@ __all__ = ["FaceSet"]
 class FaceSet:
     """Photographs with landmarks and true meshes.
 
-    `landmarks` are 66 points in image px in the paper's order, as a detector would give them. `meshes` are M: the true
+    `landmarks` are 66 points in image px in the paper's order, as a detector would give them, or NaN. `meshes` are M: the true
     surface on the model's topology in the model frame (mm), moved by the ground-truth pose and nothing else.
 
     Sets made of scans also know g* (`parameters`), which vertices of M the scan holds (`covered`; the others are
@@ -44,3 +44,16 @@ class FaceSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def at(self, rows: Int[Tensor, "rows"]) -> "FaceSet":
+        """The samples `rows`."""
+        return FaceSet(
+            self.name,
+            tuple(self.images[k] for k in rows.tolist()),
+            self.subjects[rows],
+            self.landmarks[rows],
+            self.meshes[rows],
+            None if self.parameters is None else self.parameters[rows],
+            None if self.covered is None else self.covered[rows],
+            None if self.kinds is None else tuple(self.kinds[k] for k in rows.tolist()),
+        )

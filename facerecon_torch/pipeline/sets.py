@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import platformdirs
@@ -18,7 +19,11 @@ from facerecon_torch.data.synthetic.spec import FAMILIES, SyntheticSpec
 from facerecon_torch.images.read import read_image
 from facerecon_torch.landmarks.detector import build_detector, choose_faces
 from facerecon_torch.landmarks.scheme import to_paper66
-from facerecon_torch.pipeline.specs import DataSpec, LandmarkSourceSpec, RuntimeSpec, require_device
+from facerecon_torch.model.protocol import FaceModel
+from facerecon_torch.pipeline.data_specs import DataSpec, RecordedScans, SyntheticPhotos
+from facerecon_torch.pipeline.fitted_faces import load_fitted_faces
+from facerecon_torch.pipeline.prepared_faces import load_prepared_faces
+from facerecon_torch.pipeline.specs import LandmarkSourceSpec, RuntimeSpec, require_device
 
 __all__ = ["load_sets", "synthetic_folder"]
 
@@ -32,10 +37,30 @@ def synthetic_folder(spec: SyntheticSpec, root: str | None) -> Path:
 
 
 def load_sets(
-    data: DataSpec, landmarks: LandmarkSourceSpec, runtime: RuntimeSpec, *, names: Sequence[str] = FAMILIES
+    data: DataSpec,
+    landmarks: LandmarkSourceSpec,
+    runtime: RuntimeSpec,
+    model: FaceModel,
+    *,
+    names: Sequence[str] = FAMILIES,
 ) -> dict[str, FaceSet]:
-    """Those of the sets `train`, `test` and `shifted` that are named and have subjects, rendered if they are not there
-    yet."""
+    """Those of the sets `train`, `test` and `shifted` that are named and that the data has.
+
+    Recorded and fitted sets have people to train on alone, and bring landmarks; where a detector is asked for, it is
+    run on their photographs. Raises what reading them raises.
+    """
+    if isinstance(data, SyntheticPhotos):
+        return _synthetic_sets(data, landmarks, runtime, names)
+    faces = load_prepared_faces(data, model) if isinstance(data, RecordedScans) else load_fitted_faces(data, model)
+    if landmarks.source != "set":
+        faces = replace(faces, landmarks=_detect(faces.images, landmarks, runtime))
+    return {"train": _seen(faces)}
+
+
+def _synthetic_sets(
+    data: SyntheticPhotos, landmarks: LandmarkSourceSpec, runtime: RuntimeSpec, names: Sequence[str]
+) -> dict[str, FaceSet]:
+    """Sets that have subjects; rendered if they are not there yet."""
     sizes: dict[str, tuple[int, int]] = {
         "train": (data.train_subjects, data.train_images),
         "test": (data.test_subjects, data.test_images),
@@ -53,7 +78,6 @@ def load_sets(
 
 
 def _face_set(name: str, rendered: SyntheticSet, source: LandmarkSourceSpec, runtime: RuntimeSpec) -> FaceSet:
-    keep = torch.arange(len(rendered))
     if source.source == "truth":
         points = rendered.landmarks
     elif source.source == "noise":
@@ -62,21 +86,26 @@ def _face_set(name: str, rendered: SyntheticSet, source: LandmarkSourceSpec, run
         yaw, _, roll = rendered.angles.unbind(-1)
         points = rendered.landmarks + sample_landmark_noise(yaw, roll, rendered.camera.scale, generator)
     else:
-        points, found = _detected(rendered, source, runtime)
-        keep = torch.nonzero(found).flatten()
-        _log.info("%s: landmarks found in %d of %d images; the others are left out", name, len(keep), len(rendered))
-    images = tuple(rendered.images[i] for i in keep.tolist())
-    return FaceSet(name, images, rendered.subjects[keep], points[keep], rendered.vertices[keep])
+        points = _detect(rendered.images, source, runtime)
+    return _seen(FaceSet(name, rendered.images, rendered.subjects, points, rendered.vertices))
 
 
-def _detected(
-    rendered: SyntheticSet, source: LandmarkSourceSpec, runtime: RuntimeSpec
-) -> tuple[Float[Tensor, "n 66 2"], Tensor]:
+def _seen(faces: FaceSet) -> FaceSet:
+    """The samples that have landmarks. Raises ValueError where none has."""
+    rows = torch.nonzero(torch.isfinite(faces.landmarks).flatten(1).all(1)).flatten()
+    if not len(rows):
+        raise ValueError(f"{faces.name}: no landmarks in any of {len(faces)} images; is landmarks.source right?")
+    if len(rows) < len(faces):
+        _log.info("%s: landmarks in %d of %d images; the others are left out", faces.name, len(rows), len(faces))
+    return faces.at(rows)
+
+
+def _detect(images: Sequence[Path], source: LandmarkSourceSpec, runtime: RuntimeSpec) -> Float[Tensor, "n 66 2"]:
     """A real detector's landmarks of every image, NaN where it finds no face."""
     detector = build_detector(source.source, **source.options(require_device(runtime.device)))
-    points = torch.full_like(rendered.landmarks, torch.nan)
-    for k, path in enumerate(tqdm(rendered.images, desc="landmarks", unit="image", disable=not runtime.progress)):
+    points = torch.full((len(images), 66, 2), torch.nan)
+    for k, path in enumerate(tqdm(images, desc="landmarks", unit="image", disable=not runtime.progress)):
         found = detector.detect(read_image(path), path=path)
         if found:
             points[k] = to_paper66(choose_faces(found, "largest")[0].points[None])[0]
-    return points, torch.isfinite(points).all(-1).all(-1)
+    return points

@@ -59,7 +59,7 @@ def train(specs: TrainSpecs, *, save: Callable[[FaceCascade], None]) -> dict[str
         model = load_face_model(specs.model).to(device, specs.runtime.torch_dtype)
     with phases("data"):
         names = ("train", "test", "shifted") if specs.cv.protocol == "holdout" else ("train", "shifted")
-        sets = load_sets(specs.data, specs.landmarks, specs.runtime, names=names)
+        sets = load_sets(specs.data, specs.landmarks, specs.runtime, model, names=names)
     with phases("prepare"):
         ready = {
             name: prepare_samples(
