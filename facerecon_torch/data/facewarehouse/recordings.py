@@ -16,16 +16,16 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from facerecon_torch.data.damage import damaged
-from facerecon_torch.data.facewarehouse.blendshapes import read_blendshape_header, read_blendshapes
 from facerecon_torch.data.facewarehouse.folders import blendshape_file, find_testers, pose_files
 from facerecon_torch.data.facewarehouse.land import read_land
 from facerecon_torch.data.facewarehouse.names import POSE_NAMES
 from facerecon_torch.data.facewarehouse.photo_pose import solve_pinhole
 from facerecon_torch.data.facewarehouse.points74 import to_ibug68
-from facerecon_torch.data.facewarehouse.quads import read_quads, split_quads
 from facerecon_torch.data.range_grid import LARGEST_COORDINATE
 from facerecon_torch.data.recordings import RecordedScan, Recording
+from facerecon_torch.formats.blendshapes import read_blendshape_header, read_blendshapes
+from facerecon_torch.formats.damage import damaged
+from facerecon_torch.formats.quads import read_quads, split_quads
 from facerecon_torch.images.read import read_image
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, N_INNER, to_paper66
 from facerecon_torch.model.default_face import load_topology

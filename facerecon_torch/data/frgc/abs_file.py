@@ -63,11 +63,11 @@ def write_abs(grid: RangeGrid, path: str | os.PathLike[str], *, newline: str = "
         raise ValueError(f"newline must be LF or CRLF; got {newline!r}")
     if rows * columns > _LARGEST_GRID or max(rows, columns) > 99999:
         raise ValueError(f"a grid must have at most {_LARGEST_GRID} cells; got {rows} x {columns}")
-    points = grid.points.detach().double()
-    cells = points.where(grid.valid[..., None], points.new_tensor(_MARKER)).reshape(-1, 3).cpu().numpy()
-    flags = ["1" if valid else "0" for valid in grid.valid.flatten().tolist()]
+    cells = grid.points.detach().double().reshape(-1, 3).cpu().numpy()
+    valid = grid.valid.flatten().cpu().numpy()
+    flags = np.where(valid, "1", "0").tolist()
     header = (f"{rows} rows", f"{columns} columns", "pixels (flag X Y Z):")
-    numbers = (" ".join(words) + " " for words in chain([flags], map(_decimals, cells.T)))
+    numbers = (" ".join(words) + " " for words in chain([flags], (_words(axis, valid) for axis in cells.T)))
     write_data(target, ((line + newline).encode("ascii") for line in chain(header, numbers)))
     return target
 
@@ -119,6 +119,14 @@ def _grid(file: Path, flags: NDArray[np.float64], points: NDArray[np.float64], s
         raise damaged(file, "XYZ"[axis], f"measured points within {LARGEST_COORDINATE:g} mm", got)
     points[~valid] = 0
     return RangeGrid(torch.from_numpy(points.reshape(*shape, 3)), torch.from_numpy(valid.reshape(shape)))
+
+
+def _words(values: NDArray[np.float64], valid: NDArray[np.bool_]) -> list[str]:
+    """The numbers as text, the marker where nothing was measured."""
+    words = [f"{_MARKER:.6f}"] * len(values)
+    for place, word in zip(np.flatnonzero(valid).tolist(), _decimals(values[valid])):
+        words[place] = word
+    return words
 
 
 def _decimals(values: NDArray[np.float64]) -> list[str]:

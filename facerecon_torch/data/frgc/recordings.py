@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.data.damage import damaged, shown
 from facerecon_torch.data.frgc.abs_file import ABS_SUFFIXES, read_abs
 from facerecon_torch.data.frgc.names import find_texture, parse_name
 from facerecon_torch.data.frgc.names import list_recordings as list_range_files
@@ -16,6 +15,7 @@ from facerecon_torch.data.frgc.signature_set import read_signature_set
 from facerecon_torch.data.frgc.texture import TEXTURE_SUFFIXES, read_texture
 from facerecon_torch.data.recordings import RecordedScan, Recording
 from facerecon_torch.errors import DataFileError
+from facerecon_torch.formats.damage import damaged, shown
 
 __all__ = ["DEFAULT_KINDS", "KINDS", "list_recordings", "read_recording"]
 
