@@ -12,11 +12,12 @@ import hydra
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["config_folder", "quote_paths", "run_infer", "run_prepare", "run_train"]
+__all__ = ["config_folder", "quote_paths", "run_infer", "run_prepare", "run_synth", "run_train"]
 
 _PATH_KEYS = (
     "input",
     "output",
+    "out",
     "cascade.path",
     "landmarks.path",
     "data.root",
@@ -126,3 +127,14 @@ def run_prepare(arguments: Sequence[str]) -> int:
         return prepare_from_config(config)
 
     return _launch("prepare", arguments, run)
+
+
+def run_synth(arguments: Sequence[str]) -> int:
+    """facerecon synth."""
+
+    def run(config: "DictConfig") -> int:
+        from facerecon_torch.pipeline.synth_entry import synth_from_config
+
+        return synth_from_config(config)
+
+    return _launch("synth", arguments, run)

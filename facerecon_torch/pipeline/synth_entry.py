@@ -1,42 +1,63 @@
-"""`facerecon synth`: renders a synthetic set into a folder."""
+"""`facerecon synth`: config -> a synthetic set on disk."""
 
-import argparse
 import logging
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
 from facerecon_torch.data.synthetic.dataset import render_set
-from facerecon_torch.data.synthetic.spec import FAMILIES, SyntheticSpec
+from facerecon_torch.data.synthetic.layouts import LAYOUTS, LayoutSpec, find_layout, write_set
+from facerecon_torch.data.synthetic.spec import SyntheticSpec
+from facerecon_torch.pipeline.specs import RuntimeSpec
 
-__all__ = ["run_synth"]
+__all__ = ["synth_from_config"]
+
+_PHOTOS = "photos"
+_OF_PHOTOS = {"images": 12, "family": "train", "size": 448}  # keys that belong to photographs, with their defaults
+_log = logging.getLogger(__name__)
 
 
-def run_synth(arguments: Sequence[str]) -> int:
-    """Render a set; 0 done, 2 where the call was wrong."""
-    parser = argparse.ArgumentParser(prog="facerecon synth", description="Render a synthetic set of photographs with "
-                                     "true meshes. An interrupted run goes on where it stopped.")  # fmt: skip
-    parser.add_argument("out", type=Path, help="folder: images/*.jpg, truth.safetensors, set.json")
-    parser.add_argument("--subjects", type=int, default=10, help="people (default: %(default)s)")
-    parser.add_argument("--images", type=int, default=12, help="photographs of each (default: %(default)s)")
-    parser.add_argument("--family", choices=FAMILIES, default="train", help="which people (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=int, default=448, help="px, square (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=None, help="processes (default: one per core)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        spec = SyntheticSpec(
-            subjects=given.subjects,
-            images_per_subject=given.images,
-            seed=given.seed,
-            size=given.size,
-            family=given.family,
-        )
-        rendered = render_set(spec, given.out, workers=given.workers, progress=not given.quiet)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"facerecon synth: {error}\n")
-        return 2
-    sys.stdout.write(f"{len(rendered)} images of {spec.subjects} people in {given.out}\n")
+def synth_from_config(config: DictConfig) -> int:
+    """Write the set that `config` describes into `config.out`; returns 0."""
+    runtime = instantiate(config.runtime, _convert_="all")
+    if config.layout not in (_PHOTOS, *LAYOUTS):
+        raise ValueError(f"layout must be one of {', '.join((_PHOTOS, *LAYOUTS))}; got {config.layout!r}")
+    for key in ("subjects", "samples", "images", "size"):
+        if config[key] is not None and not (isinstance(config[key], int) and config[key] >= 1):
+            raise ValueError(f"{key} must be a whole number of at least 1; got {config[key]!r}")
+    strange = ["samples"] if config.layout == _PHOTOS else list(_OF_PHOTOS)
+    given = [key for key in strange if config[key] is not None]
+    if given:
+        raise ValueError(f"layout={config.layout} has no {', '.join(given)}; leave it out")
+    if config.out is None:
+        raise ValueError("out must be a path; got null")
+    out = Path(config.out)
+    write = _photos if config.layout == _PHOTOS else _set
+    _log.info("%s in %s", write(config, runtime, out), out)
     return 0
+
+
+def _photos(config: DictConfig, runtime: RuntimeSpec, out: Path) -> str:
+    chosen = {key: default if config[key] is None else config[key] for key, default in _OF_PHOTOS.items()}
+    spec = SyntheticSpec(
+        subjects=10 if config.subjects is None else config.subjects,
+        images_per_subject=chosen["images"],
+        family=chosen["family"],
+        size=chosen["size"],
+        seed=runtime.seed,
+    )
+    rendered = render_set(spec, out, workers=runtime.workers, progress=runtime.progress)
+    return f"{len(rendered)} images of {spec.subjects} people"
+
+
+def _set(config: DictConfig, runtime: RuntimeSpec, out: Path) -> str:
+    full = find_layout(config.layout).full_subjects
+    spec = LayoutSpec(
+        layout=config.layout,
+        subjects=full if config.subjects is None else config.subjects,
+        samples=config.samples,
+        seed=runtime.seed,
+    )
+    truth = write_set(spec, out, workers=runtime.workers, progress=runtime.progress)
+    return f"{len(truth.names)} samples of {spec.subjects} people"

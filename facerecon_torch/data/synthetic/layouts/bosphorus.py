@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from PIL import Image
 from torch import Tensor
 
 from facerecon_torch.data.bosphorus.bnt import BosphorusScan, write_bnt
@@ -22,12 +21,13 @@ from facerecon_torch.data.synthetic.layouts.bosphorus_points import click, point
 from facerecon_torch.data.synthetic.layouts.sitter import Sitter, invite, take_picture
 from facerecon_torch.data.synthetic.layouts.spec import LayoutSpec
 from facerecon_torch.data.synthetic.occluders import Occluder, make_glasses, make_hand, make_locks
+from facerecon_torch.data.synthetic.parts import write_bytes
 from facerecon_torch.data.synthetic.procedural import between, smooth_step, uniform
+from facerecon_torch.data.synthetic.quick_png import encode_png
 from facerecon_torch.data.synthetic.render import full_mesh
 from facerecon_torch.data.synthetic.sensor import GridWindow, scan_mesh
 from facerecon_torch.data.synthetic.takes import POSED_FACES, pose_expression
 from facerecon_torch.data.synthetic.truth import true_landmarks
-from facerecon_torch.files import replacing
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.structures import Camera
@@ -43,7 +43,6 @@ _FACES = {
     **{name: name.lower() for name in ("ANGER", "DISGUST", "FEAR", "SADNESS", "SURPRISE")},
 }
 _HAIR_MEASURED = 0.2  # share of the cells on hair
-_BROW, _EYES, _MOUTH, _EARS = 19, (36, 39, 42, 45), 62, "ears"
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,7 @@ def _capture(spec: LayoutSpec, sitter: Sitter, name: ScanName, folder: Path) -> 
     if abs(ANGLES.get(name.code, (0.0, 0.0))[0]) < 20:
         seen[-2:] = False  # lobes are marked on turned heads only
     flat, solid = click(points, seen, grid, window, draw)
-    with replacing(folder / f"{name.stem}.png") as aside:
-        Image.fromarray(picture).save(aside, "PNG", compress_level=1)
+    write_bytes(folder / f"{name.stem}.png", encode_png(picture))
     write_bnt(BosphorusScan(grid, _texture(window), f"{name.stem}.png"), folder / f"{name.stem}.bnt")
     write_landmarks(flat, folder / f"{name.stem}.lm2")
     write_landmarks(solid, folder / f"{name.stem}.lm3")
@@ -174,11 +172,11 @@ def _window(sitter: Sitter, scene: Float[Tensor, "s 3"], name: ScanName, draw: t
     """The cells of a crop about the face, ears included where the head is turned; every scan's has its own size."""
     mean = sitter.head.source.mean[: sitter.n_face]
     turned = abs(ANGLES.get(name.code, (0.0, 0.0))[0]) >= 20
-    part = scene[: sitter.n_face][(mean[:, 1] < 82) & ((mean[:, 2] > -50) | turned)]
+    part = scene[: sitter.n_face][(mean[:, 1] < 72) & ((mean[:, 2] > -50) | turned)]
     low, high = part.amin(0), part.amax(0)
     left, top = float(low[0]) - uniform(draw, 2.0, 8.0), float(high[1]) + uniform(draw, 0.0, 6.0)
     width = float(high[0]) + uniform(draw, 2.0, 8.0) - left
-    height = top - float(low[1]) + uniform(draw, 3.0, 12.0)
+    height = top - float(low[1]) + uniform(draw, 1.0, 9.0)
     return GridWindow(
         left=left, top=top, rows=math.ceil(height / _SPACING), columns=math.ceil(width / _SPACING), spacing=_SPACING
     )

@@ -10,7 +10,6 @@ from facerecon_torch.data.bosphorus.landmarks import IBUG_OF_NAME, NAMES, NamedL
 from facerecon_torch.data.range_grid import RangeGrid
 from facerecon_torch.data.synthetic.sensor import GridWindow
 from facerecon_torch.geometry.mesh_ops import get_backend
-from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER
 from facerecon_torch.model.default_face import load_source, load_topology
 

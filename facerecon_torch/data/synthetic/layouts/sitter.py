@@ -54,7 +54,8 @@ class Sitter:
 
     def express(self, weights: Float[Tensor, "exps"]) -> Float[Tensor, "s 3"]:
         """The head with an expression."""
-        return self.neutral + torch.tensordot(weights, self.basis, 1)
+        moved: Tensor = self.neutral + torch.tensordot(weights, self.basis, 1)
+        return moved
 
 
 def invite(spec: LayoutSpec, number: int) -> Sitter:
