@@ -5,13 +5,14 @@ import math
 import re
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.data.aflw.faces import BfmFit, read_aflw2000, read_lp
 from facerecon_torch.data.aflw.folders import PhotoFiles, iter_aflw2000, iter_lp
-from facerecon_torch.data.aflw.projection import RAW_PER_MM
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.landmarks.scheme import to_paper66
+from facerecon_torch.model.importers.bfm2009 import coefficients_from_300wlp
 from facerecon_torch.model.linear import LinearModel
 from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.pipeline.data_specs import FittedPhotos
@@ -21,6 +22,7 @@ __all__ = ["load_fitted_faces"]
 
 _log = logging.getLogger(__name__)
 _IDENTITIES, _EXPRESSIONS = 199, 29
+_PIECE = 64
 
 
 def load_fitted_faces(data: FittedPhotos, model: FaceModel) -> FaceSet:
@@ -38,15 +40,22 @@ def load_fitted_faces(data: FittedPhotos, model: FaceModel) -> FaceSet:
     yaw = torch.stack([fit.pose[1] for fit in fits]).abs()
     rows = torch.nonzero(yaw <= math.radians(data.max_yaw)).flatten()
     _log.info("%s: %d of %d photographs turned by at most %g degrees", data.name, len(rows), len(files), data.max_yaw)
-    parameters = model_weights(torch.stack([f.shape for f in fits]), torch.stack([f.expression for f in fits]))[rows]
+    raw = (torch.stack([fit.shape for fit in fits])[rows], torch.stack([fit.expression for fit in fits])[rows])
+    parameters = FaceParameters(*coefficients_from_300wlp(*raw)).to(model.dtype)
     return FaceSet(
         name=data.name,
         images=tuple(files[k].image for k in rows.tolist()),
         subjects=_photographs([files[k] for k in rows.tolist()]),
         landmarks=to_paper66(torch.stack(points))[rows].float(),
-        meshes=model.vertices(*(w.to(model.identity_mean) for w in (parameters.identity, parameters.expression))),
+        meshes=_vertices(model, parameters),
         parameters=parameters,
     )
+
+
+def _vertices(model: FaceModel, parameters: FaceParameters) -> Float[Tensor, "n vertices 3"]:
+    """Made on the model's device in pieces, kept on the CPU: they are large."""
+    pieces = [parameters[k : k + _PIECE].to(model.device) for k in range(0, len(parameters.identity), _PIECE)]
+    return torch.cat([model.vertices(piece.identity, piece.expression).cpu() for piece in pieces])
 
 
 def _require_bfm(model: FaceModel) -> None:
@@ -84,8 +93,3 @@ def _photographs(files: list[PhotoFiles]) -> Tensor:
     ]
     place = {source: k for k, source in enumerate(sorted(set(sources)))}
     return torch.tensor([place[source] for source in sources])
-
-
-def model_weights(shape: Tensor, expression: Tensor) -> FaceParameters:
-    """Shape_Para and Exp_Para [n, ...] as the imported model counts them."""
-    return FaceParameters(shape / RAW_PER_MM, expression)
