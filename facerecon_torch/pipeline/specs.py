@@ -11,6 +11,7 @@ from facerecon_torch.data.splits import PAPER_GROUPS, PROTOCOLS
 from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.fitting.coefficients import FitSpec
 from facerecon_torch.fitting.crop import CropSpec
+from facerecon_torch.geometry.mesh_ops import use_backend
 from facerecon_torch.pipeline.data_specs import DataSpec, SyntheticPhotos
 from facerecon_torch.pipeline.spec_checks import require_count
 from facerecon_torch.regression.cascade import CascadeSpec
@@ -170,12 +171,15 @@ class RuntimeSpec:
     deterministic: bool = False
     progress: bool = True
     half: bool = False  # store cascade weights in float16
+    mesh_backend: str = "warp"  # warp | pytorch3d, where that package is installed
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads"):
             if getattr(self, name) is not None:
                 require_count(f"runtime.{name}", getattr(self, name), 1)
         require_count("runtime.seed", self.seed, 0)
+        if self.mesh_backend not in ("warp", "pytorch3d"):
+            raise ValueError(f"runtime.mesh_backend must be warp or pytorch3d; got {self.mesh_backend!r}")
         if self.dtype not in _DTYPES:
             raise ValueError(f"runtime.dtype must be one of {', '.join(_DTYPES)}; got {self.dtype!r}")
 
@@ -184,7 +188,7 @@ class RuntimeSpec:
         return _DTYPES[self.dtype]
 
     def apply(self) -> torch.device:
-        """Set threads, TF32 and determinism for this process and return the device."""
+        """Set threads, TF32, determinism and the mesh backend for this process and return the device."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         torch.backends.cuda.matmul.allow_tf32 = self.tf32
@@ -192,6 +196,8 @@ class RuntimeSpec:
         if self.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
         torch.use_deterministic_algorithms(self.deterministic)
+        if self.mesh_backend != "warp":  # the default starts on its first use: not every run needs it
+            use_backend(self.mesh_backend)
         return require_device(self.device)
 
 

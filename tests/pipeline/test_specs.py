@@ -54,6 +54,7 @@ def test_cuda_without_cuda_is_an_error():
             {"source": "dlib", "path": "a.pts"},
             "landmarks.path is for landmarks.source=file",
         ),
+        (RuntimeSpec, {"mesh_backend": "x"}, "runtime.mesh_backend must be warp or pytorch3d; got 'x'"),
         (RuntimeSpec, {"dtype": "float16"}, "runtime.dtype must be one of float32, float64; got 'float16'"),
     ],
 )
@@ -86,3 +87,30 @@ def test_too_few_people_for_the_folds_are_refused_before_anything_is_rendered():
     with pytest.raises(ValueError, match=r"data\.train_subjects=3 leaves fewer than 2 people to train on in 2 folds"):
         specs(data=SyntheticPhotos(train_subjects=3), cv=CvSpec(nested=2))
     assert specs(data=SyntheticPhotos(train_subjects=3), cv=CvSpec(nested=0)).cv.nested == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (lambda: RecordedScans(name="bu3dfe"), "data.name must be one of bosphorus, facewarehouse, frgc; got 'bu3dfe'"),
+        (lambda: RecordedScans(name="frgc", classes="N"), r"data.classes must be a list of words, .*; got 'N'"),
+        (lambda: FittedPhotos(name="frgc"), "data.name must be one of w300lp, aflw2000; got 'frgc'"),
+        (lambda: FittedPhotos(name="w300lp", images=0), "data.images must be an integer of at least 4; got 0"),
+        (lambda: FittedPhotos(name="w300lp", max_yaw=0), r"data.max_yaw must lie in .0, 180. degrees; got 0"),
+    ],
+)
+def test_wrong_data_names_its_key(data, message):
+    with pytest.raises(ValueError, match=message):
+        data()
+
+
+def test_sets_of_scans_bring_landmarks_and_are_tested_in_folds():
+    run = specs(data=RecordedScans(name="frgc"), landmarks=LandmarkSourceSpec(source="noise")).settled()
+    assert (run.landmarks.source, run.cv.protocol, run.cv.nested) == ("set", "group_kfold", 0)
+    asked = specs(data=RecordedScans(name="frgc"), landmarks=LandmarkSourceSpec(source="dlib"), cv=CvSpec(fold=1))
+    assert asked.settled().landmarks.source == "dlib"
+    assert asked.settled().cv.chosen == [1]
+    untouched = specs(cv=CvSpec(nested=2))
+    assert untouched.settled() == untouched
+    with pytest.raises(ValueError, match=r"landmarks\.source=set is for prepared sets"):
+        specs(landmarks=LandmarkSourceSpec(source="set")).settled()
