@@ -9,6 +9,7 @@ The core holds whole faces (not offsets from the neutral one). Read without pick
 
 import os
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -149,9 +150,7 @@ def _indices(file: Path, arrays: dict[str, _Array], name: str, count: int) -> _I
     return indices
 
 
-def _vertex_uv(
-    file: Path, arrays: dict[str, _Array], faces: Int64[_Array, "n k"], name: str, count: int
-) -> Tensor | None:
+def _vertex_uv(file: Path, arrays: dict[str, _Array], faces: _Indices, name: str, count: int) -> Tensor | None:
     """The texture coordinates of each vertex at its first corner; None where the file has none."""
     if "texcoords" not in arrays or name not in arrays:
         return None
@@ -178,7 +177,7 @@ def _npy(file: Path, name: str, ndim: int) -> _Array:
         )
     try:
         values = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError, TokenError) as error:
         raise refused(file, "file", "a whole .npy file of numbers", f"{type(error).__name__}: {error}") from error
     expected = values.nbytes + int(getattr(values, "offset", 0))
     if size != expected:

@@ -73,8 +73,8 @@ def _variables(file: Path) -> dict[str, MatVariable]:
             raise refused(file, variable.name, "one variable of this name", "two")
         found[variable.name] = variable
     if "Bilinear" not in found:
-        inside = [v for v in found.values() if "Bilinear" in v.fields]
-        found = {name: members[0] for v in inside[:1] for name, members in v.fields.items() if members}
+        around = next((v for v in found.values() if "Bilinear" in v.fields), None)
+        found |= {} if around is None else {name: members[0] for name, members in around.fields.items() if members}
     for name, variable in list(found.items()):
         found |= {f"{name}.{field}": members[0] for field, members in variable.fields.items() if len(members) == 1}
     return found
