@@ -12,7 +12,7 @@ import errno
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -112,7 +112,12 @@ class PreparedRows:
         missing = sorted(set(_COLUMNS) - set(self.tables)) if self.names else []
         if missing:
             raise ValueError(f"tables must hold {', '.join(_COLUMNS)}; {', '.join(missing)} are missing")
-        columns = {"subjects": self.subjects, "kinds": self.kinds, "codes": self.codes, "images": self.images}
+        columns: dict[str, Sized] = {
+            "subjects": self.subjects,
+            "kinds": self.kinds,
+            "codes": self.codes,
+            "images": self.images,
+        }
         columns |= {"flags": self.flags, **self.tables, **self.measures}
         wrong = {name: len(values) for name, values in columns.items() if len(values) != len(self.names)}
         if wrong:

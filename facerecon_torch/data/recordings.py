@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -104,6 +104,7 @@ class RecordedScan:
         return places
 
 
+@runtime_checkable
 class RecordingSource(Protocol):
     """The module of a data set that can be prepared."""
 

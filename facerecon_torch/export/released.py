@@ -76,7 +76,7 @@ def save_weights_mat(sample: ReleasedSample, path: str | os.PathLike[str]) -> Pa
     if sample.scale is not None:
         arrays["s"] = np.array([[sample.scale]])
     stream = io.BytesIO()
-    savemat(stream, arrays, oned_as="row")
+    savemat(stream, arrays, oned_as="row")  # type: ignore[arg-type]  # its stubs know paths only
     text = b"MATLAB 5.0 MAT-file, facerecon_torch: mm, px".ljust(_MAT_HEADER)
     with replacing(target) as aside:
         aside.write_bytes(text + stream.getvalue()[_MAT_HEADER:])

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from facerecon_torch.data.prepared import CROPS, PreparedSet, assemble, is_complete, load_prepared, part_path
 from facerecon_torch.data.recordings import Recording
 from facerecon_torch.errors import FaceReconError
+from facerecon_torch.pipeline.prepare_read import is_disk_full
 from facerecon_torch.pipeline.prepare_register import Unit, UnitDone
 from facerecon_torch.pipeline.prepare_worker import (
     PrepareTask,
@@ -70,7 +71,7 @@ def prepare_set(
     if is_complete(folder):
         return load_prepared(folder)
     units = plan_units(recordings, task.prepare.batch, whole_subjects=task.registration.identity == "per_subject")
-    with _only_one(folder):
+    with _only_one(folder), _room_told(folder):
         write_json(folder / "parts" / "spec.json", fingerprint)
         todo = [unit for unit in units if not part_path(folder, unit.number).is_file()]
         missing = sum(len(unit.recordings) for unit in todo)
@@ -78,9 +79,8 @@ def prepare_set(
         with tqdm(total=len(recordings), initial=len(recordings) - missing, unit="scan", disable=not progress) as bar:
             for done in _worked(task, todo, device, workers or os.cpu_count() or 1):
                 bar.update(done.samples + len(done.failures))
-        return assemble(
-            folder, [unit.number for unit in units], model_sha256=fingerprint["model_sha256"], spec=fingerprint
-        )
+        numbers = [unit.number for unit in units]
+        return assemble(folder, numbers, model_sha256=fingerprint["model_sha256"], spec=fingerprint)
 
 
 def _require_same(folder: Path, fingerprint: dict[str, Any]) -> None:
@@ -113,6 +113,18 @@ def _only_one(folder: Path) -> Iterator[None]:
     finally:
         lock.release()
         (folder / ".lock").unlink(missing_ok=True)
+
+
+@contextmanager
+def _room_told(folder: Path) -> Iterator[None]:
+    """Says what to do where the disk is full; the other errors of the system speak for themselves."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        told = "no room is left on the disk; what is finished stays: make room and run again to go on"
+        raise OSError(error.errno, told, str(folder)) from error
 
 
 @contextmanager

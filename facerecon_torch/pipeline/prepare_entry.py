@@ -39,17 +39,17 @@ def prepare_from_config(config: DictConfig) -> int:
 def choose_recordings(specs: PrepareSpecs) -> list[Recording]:
     """Those that the data spec asks for. Raises DataFileError for a folder that is none of the data set, ValueError
     for classes and subjects that are not there."""
-    source = open_data_set(specs.data.name)
-    found = source.list_recordings(specs.data.require_root())
-    chosen = choose_kinds(found, source, specs.data.classes)
-    if specs.data.subjects is None:
+    source = open_data_set(specs.recorded.name)
+    found = source.list_recordings(specs.recorded.require_root())
+    chosen = choose_kinds(found, source, specs.recorded.classes)
+    if specs.recorded.subjects is None:
         return chosen
     there = {recording.subject for recording in chosen}
-    unknown = sorted(set(specs.data.subjects) - there)
-    if unknown or not specs.data.subjects:
+    unknown = sorted(set(specs.recorded.subjects) - there)
+    if unknown or not specs.recorded.subjects:
         known = ", ".join(sorted(there)[:5])
         raise ValueError(f"data.subjects must be among {known}, ...; got {', '.join(unknown) or 'none'}")
-    return [recording for recording in chosen if recording.subject in set(specs.data.subjects)]
+    return [recording for recording in chosen if recording.subject in set(specs.recorded.subjects)]
 
 
 def prepare(specs: PrepareSpecs, recordings: list[Recording], folder: Path) -> int:
@@ -60,7 +60,7 @@ def prepare(specs: PrepareSpecs, recordings: list[Recording], folder: Path) -> i
     model = load_face_model(specs.model)
     task = PrepareTask(
         folder,
-        specs.data.name,
+        specs.recorded.name,
         specs.model,
         detector,
         specs.registration,

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from facerecon_torch.data.recordings import Recording
-from facerecon_torch.pipeline.data_specs import RecordedScans
+from facerecon_torch.pipeline.data_specs import DataSpec, RecordedScans
 from facerecon_torch.pipeline.spec_checks import require_count
 from facerecon_torch.pipeline.specs import LandmarkSourceSpec, ModelSpec, RuntimeSpec
 from facerecon_torch.registration.register import RegistrationSpec
@@ -61,25 +61,31 @@ class PrepareSpecs:
     """A whole run."""
 
     model: ModelSpec
-    data: RecordedScans
+    data: DataSpec
     landmarks: LandmarkSourceSpec
     registration: RegistrationSpec
     prepare: PrepareSpec
     runtime: RuntimeSpec
 
     def __post_init__(self) -> None:
-        if not isinstance(self.data, RecordedScans):
-            raise ValueError("data must be a set of recorded scans: data=bosphorus, data=facewarehouse or data=frgc")
+        _ = self.recorded
         if self.landmarks.source in ("noise", "truth", "set"):
             raise ValueError(
                 f"landmarks must be auto, dlib, face_alignment or file for recordings; got {self.landmarks.source}"
             )
 
+    @property
+    def recorded(self) -> RecordedScans:
+        """The data set. Raises ValueError where it is none of recorded scans."""
+        if not isinstance(self.data, RecordedScans):
+            raise ValueError("data must be a set of recorded scans: data=bosphorus, data=facewarehouse or data=frgc")
+        return self.data
+
     def fingerprint(self, model_sha256: str, detector: str, recordings: list[Recording]) -> dict[str, Any]:
         """Everything that the bytes of the set depend on, the files themselves apart."""
         names = hashlib.sha256("\n".join(recording.name for recording in recordings).encode()).hexdigest()
         return {
-            "data": self.data.name,
+            "data": self.recorded.name,
             "recordings": {"count": len(recordings), "sha256": names},
             "model_sha256": model_sha256,
             "landmarks": {"detector": detector, "min_score": self.landmarks.min_score},
