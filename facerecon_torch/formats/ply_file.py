@@ -114,11 +114,11 @@ def _positions(
     return table[:, [names.index(axis) for axis in "xyz"]], uv
 
 
-def _rows(body: "_Text | _Bytes", element: _Element) -> list[list[float]]:
+def _rows(body: "_Text | _Bytes", element: _Element) -> list[list[float | int]]:
     """The corners of every row; all its other properties are read and dropped."""
     rows = []
     for _ in range(element.count):
-        corners: list[float] = []
+        corners: list[float | int] = []
         for prop in element.properties:
             length = int(body.take(element.name, prop.length_code, 1)[0]) if prop.length_code else 1
             values = body.take(element.name, prop.code, length)
@@ -142,7 +142,7 @@ class _Text:
     words: list[str]
     at: int = 0
 
-    def take(self, name: str, code: str, count: int) -> list[float]:
+    def take(self, name: str, code: str, count: int) -> list[float | int]:
         """The next numbers; whole ones for a code of integers."""
         if not 0 <= count <= len(self.words) - self.at:
             raise damaged(self.file, f"element {name}", f"{count} numbers", f"{len(self.words) - self.at}")
@@ -179,7 +179,7 @@ class _Bytes:
         self.at += size
         return start
 
-    def take(self, name: str, code: str, count: int) -> list[float]:
+    def take(self, name: str, code: str, count: int) -> list[float | int]:
         """The next numbers."""
         start = self._advance(name, count * struct.calcsize(self.order + code))
         return list(struct.unpack_from(f"{self.order}{count}{code}", self.content, start))

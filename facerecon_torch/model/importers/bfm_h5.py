@@ -38,9 +38,11 @@ def read_bfm_h5(
     """
     file = Path(path)
     groups = _read(file, texture)
-    shape, expression, colour = (groups.get(name) for name in ("shape", "expression", "color"))
-    if shape is None:
-        raise refused(file, "shape/model", "the arrays of a Basel Face Model", "none")
+    shape, expression, colour = groups["shape"], groups.get("expression"), groups.get("color")
+    for name, group in groups.items():
+        if len(group["mean"]) != len(shape["mean"]):
+            expected = f"{len(shape['mean'])} numbers, as the shape has"
+            raise refused(file, f"{name}/model", expected, len(group["mean"]))
     mean, basis, cells = shape["mean"], shape["basis"], shape["cells"]
     none = np.zeros((len(mean), 0), dtype=np.float32)
     if expression is not None:
@@ -80,8 +82,9 @@ def _read(file: Path, texture: bool) -> dict[str, dict[str, Array]]:
     try:
         with h5py.File(file, "r") as opened:
             groups = {name: _group(file, opened, name) for name in wanted if f"{name}/model" in opened}
-            if "shape" in groups:
-                groups["shape"]["cells"] = _cells(file, opened)
+            if "shape" not in groups:
+                raise refused(file, "shape/model", "the arrays of a Basel Face Model", "none")
+            groups["shape"]["cells"] = _cells(file, opened)
     except ModelFileError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:

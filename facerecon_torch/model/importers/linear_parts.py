@@ -84,7 +84,7 @@ def assemble(
             require_plain(file, part.name, array)
     factors: dict[str, Tensor] = {}
     notes: dict[str, object] = {}
-    names: Sequence[str] = ()
+    kept: Array = np.zeros(0, dtype=np.int64)
     for name, count in (("identity", n_identity), ("expression", n_expression)):
         basis, variance = getattr(parts, name), getattr(parts, f"{name}_variance").astype(np.float64)
         kept = _kept_columns(file, name, variance, count)
@@ -95,12 +95,11 @@ def assemble(
         notes[f"{name}_components_in_file"] = len(variance)
         notes[f"{name}_variance_kept"] = float(energy[kept].sum() / max(energy.sum(), np.finfo(np.float64).tiny))
         notes[f"{name}_rms_mm"] = float(unit_mm * np.sqrt(energy[kept].sum() / len(parts.mean)))
-        names = [parts.names[k] for k in kept] if parts.names else ()  # of the second, the expressions
-    if names:
-        identity = torch.eye(len(names))
-        factors["expression_rows"] = torch.cat([torch.zeros(1, len(names)), identity])
-        names = (NEUTRAL, *names)
-    return _imported(file, parts, factors, notes, tuple(names), unit_mm, topology_name, centre)
+    names: tuple[str, ...] = ()
+    if parts.names:  # one for every expression column, which is its row
+        names = (NEUTRAL, *(parts.names[column] for column in kept))
+        factors["expression_rows"] = torch.cat([torch.zeros(1, len(kept)), torch.eye(len(kept))])
+    return _imported(file, parts, factors, notes, names, unit_mm, topology_name, centre)
 
 
 def _imported(
