@@ -58,6 +58,9 @@ class FittedFace:
         """The vertices that are fitted, then the 66 landmarks."""
         self.marks = model.restrict(marks).to(like)
         """The 66 landmarks alone."""
+        mean = model.vertices(model.identity_mean, model.expression_mean)
+        self.mark_normals: Float[Tensor, "66 3"] = vertex_normals(mean, topology.triangles)[marks].to(like)
+        """Of the mean face, in its own frame."""
 
     def surface(self, state: FitState) -> tuple[Float[Tensor, "b face 3"], Float[Tensor, "b face 3"]]:
         """Posed vertices of the face and their unit normals, in the sensor's frame."""

@@ -26,7 +26,7 @@ from facerecon_torch.structures import FaceParameters
 __all__ = ["ScanFit", "fit_scans"]
 
 _INLIER_MM = 2.0
-_FEWEST_INLIERS = 0.1
+_FEWEST_INLIERS = 0.3
 _DEFAULT = IcpSpec()
 
 
@@ -66,10 +66,8 @@ def fit_scans(
     like = scans.points
     coarse, fine = (FittedFace(model, most, spec.margin, like) for most in (spec.coarse_vertices, spec.vertices))
     targets = LandmarkTargets.of(labelled.to(like), lifted.to(like), spec)
-    # A scan without a start takes no part, so that it can't spoil its group.
-    targets = LandmarkTargets(targets.points, torch.where(targets.enough[:, None], targets.weights, 0.0))
     members = make_groups(groups, len(scans), like.device)
-    state = fit_landmarks(fine, targets, spec, members)
+    state = fit_landmarks(fine, labelled.to(like), lifted.to(like), spec, members)
     priors = make_priors(fine.model, spec.identity_penalty, spec.expression_penalty)
     for k, distance in enumerate(spec.distances):
         face = coarse if k < len(spec.distances) - spec.fine_rounds else fine

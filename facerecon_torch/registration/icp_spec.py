@@ -20,7 +20,9 @@ class IcpSpec:
     A landmark weight of 1 lets 66 exact landmarks count as much as the whole surface.
     """
 
-    start_scales: tuple[float, ...] = (40.0, 20.0, 12.0, 10.0)  # mm, of the landmarks' robust weight; one round each
+    align_scales: tuple[float, ...] = (20.0, 14.0, 10.0, 8.0, 8.0)  # mm, of the landmarks' robust weight while the
+    # mean face is moved onto them; one round each
+    start_scales: tuple[float, ...] = (12.0, 10.0, 8.0, 8.0)  # mm, the same while both factors are fitted to them
     distances: tuple[float, ...] = (15.0, 12.0, 10.0, 8.0, 6.0, 5.0, 4.0, 4.0, 3.0, 3.0)  # mm, gate; one round each
     normal_degrees: float = 50.0
     landmark_scale: float = 4.0  # mm, of the landmarks' robust weight once the surface is used
@@ -38,7 +40,7 @@ class IcpSpec:
     fine_rounds: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("start_scales", "distances"):
+        for name in ("align_scales", "start_scales", "distances"):
             values = getattr(self, name)
             if not values or not all(0 < value < float("inf") for value in values):
                 raise ValueError(f"{name} must hold positive, finite mm; got {values}")
@@ -61,13 +63,15 @@ class IcpSpec:
             raise ValueError(f"fine_rounds must not be negative; got {self.fine_rounds}")
 
 
-def landmark_weights(spec: IcpSpec, like: Tensor) -> Float[Tensor, "132"]:
+def landmark_weights(spec: IcpSpec, like: Tensor, *, at_start: bool = False) -> Float[Tensor, "132"]:
     """Of the 66 labelled points, then of the 66 lifted ones, in the dtype and on the device of `like`. Lifted contour
-    points have none: they lie on the rim of the scan, wherever the silhouette happens to be."""
+    points have none: they lie on the rim of the scan, wherever the silhouette happens to be. At the start no lifted
+    points stand out: a hand before the eyes would carry the face away."""
     labelled = torch.full((N_INNER + N_CONTOUR,), spec.labelled_weight)
     labelled[CHIN] *= spec.chin_weight
     lifted = torch.full((N_INNER + N_CONTOUR,), spec.lifted_weight)
-    lifted[list(GROUPS_66["eyes"])] = spec.eyelid_weight
-    lifted[list(GROUPS_66["mouth"])] = spec.mouth_weight
+    if not at_start:
+        lifted[list(GROUPS_66["eyes"])] = spec.eyelid_weight
+        lifted[list(GROUPS_66["mouth"])] = spec.mouth_weight
     lifted[N_INNER:] = 0.0
     return torch.cat([labelled, lifted]).to(like)

@@ -1,4 +1,4 @@
-"""Where the fit to scans starts: the mean face moved onto 3D landmarks, then both factors fitted to them."""
+"""Where the fit to scans starts: the mean face moved onto 3D landmarks, and both factors fitted to them."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from facerecon_torch.geometry.align import align_rigid
+from facerecon_torch.geometry.rotation import euler_to_matrix
+from facerecon_torch.landmarks.scheme import GROUPS_66
 from facerecon_torch.registration.fitted_face import FitState, FittedFace
 from facerecon_torch.registration.gauss_newton import Groups, Residuals, make_priors, take_step
 from facerecon_torch.registration.icp_spec import IcpSpec, landmark_weights
@@ -14,7 +16,8 @@ from facerecon_torch.registration.icp_spec import IcpSpec, landmark_weights
 __all__ = ["FEWEST_LANDMARKS", "LandmarkTargets", "fit_landmarks"]
 
 FEWEST_LANDMARKS = 4
-_ALIGN_ROUNDS = 5
+_YAW_GUESSES = (0.0, -40.0, 40.0, -80.0, 80.0)  # degrees
+_COVERED_GUESSES = (("eyes", "brows"), ("mouth", "contour"))  # a hand before the face
 _N = 66
 
 
@@ -26,19 +29,27 @@ class LandmarkTargets:
     weights: Float[Tensor, "b 132"]
 
     @classmethod
-    def of(cls, labelled: Float[Tensor, "b 66 3"], lifted: Float[Tensor, "b 66 3"], spec: IcpSpec) -> "LandmarkTargets":
+    def of(
+        cls,
+        labelled: Float[Tensor, "b 66 3"],
+        lifted: Float[Tensor, "b 66 3"],
+        spec: IcpSpec,
+        *,
+        at_start: bool = False,
+    ) -> "LandmarkTargets":
         points = torch.cat([labelled, lifted], 1)
         known = torch.isfinite(points).all(-1)
-        weights = torch.where(known, landmark_weights(spec, points), 0.0)
+        weights = torch.where(known, landmark_weights(spec, points, at_start=at_start), 0.0)
+        # A scan without a start takes no part, so that it can't spoil its group.
+        weights = torch.where(_enough(weights)[:, None], weights, 0.0)
         return cls(torch.where(known[..., None], points, 0.0), weights)
 
     @property
     def enough(self) -> Bool[Tensor, "b"]:
         """Scans with at least four different landmarks that count."""
-        used = self.weights > 0
-        return (used[:, :_N] | used[:, _N:]).sum(1) >= FEWEST_LANDMARKS
+        return _enough(self.weights)
 
-    def robust(self, offsets: Float[Tensor, "b 132 3"], scale: float) -> Float[Tensor, "b 132"]:
+    def robust(self, offsets: Float[Tensor, "*g b 132 3"], scale: float) -> Float[Tensor, "*g b 132"]:
         """Weights times that of Geman and McClure: a quarter at `scale` mm, and falling with the fourth power."""
         squared = offsets.square().sum(-1)
         return self.weights * (scale**2 / (scale**2 + squared)).square()
@@ -58,8 +69,20 @@ class LandmarkTargets:
         )
 
 
-def fit_landmarks(face: FittedFace, targets: LandmarkTargets, spec: IcpSpec, groups: Groups) -> FitState:
-    """Robust rigid alignment of the mean face's landmarks, then steps on all unknowns with a strong prior."""
+def _enough(weights: Float[Tensor, "b 132"]) -> Bool[Tensor, "b"]:
+    used = weights > 0
+    return (used[:, :_N] | used[:, _N:]).sum(1) >= FEWEST_LANDMARKS
+
+
+def fit_landmarks(
+    face: FittedFace,
+    labelled: Float[Tensor, "b 66 3"],
+    lifted: Float[Tensor, "b 66 3"],
+    spec: IcpSpec,
+    groups: Groups,
+) -> FitState:
+    """The mean face moved onto the landmarks, then steps on all unknowns with a strong prior."""
+    targets = LandmarkTargets.of(labelled, lifted, spec, at_start=True)
     state = _aligned(face, targets, spec)
     # Weights are brought to those of 66 sure landmarks, so that the penalty means the same whatever they are.
     share = targets.weights.amax(1, keepdim=True).clamp_min(1e-12)
@@ -71,15 +94,32 @@ def fit_landmarks(face: FittedFace, targets: LandmarkTargets, spec: IcpSpec, gro
 
 
 def _aligned(face: FittedFace, targets: LandmarkTargets, spec: IcpSpec) -> FitState:
-    state = face.start(len(targets.points))
-    mean = face.marks.vertices(face.marks.identity_mean, face.marks.expression_mean)
-    source = mean.repeat(2, 1).expand(len(targets.points), -1, -1)
-    weights = targets.weights
-    for _ in range(_ALIGN_ROUNDS):
-        motion = align_rigid(source.double(), targets.points.double(), weights.double())
-        weights = targets.robust(motion.apply(source.double()) - targets.points, spec.start_scales[0] / 2)
-    enough = targets.enough
-    rotation = torch.where(enough[:, None, None], motion.rotation, state.rotation)
-    return state._replace(
-        rotation=rotation, translation=torch.where(enough[:, None], motion.translation, state.translation)
+    """Robust alignment from several guesses of the yaw and of what is covered, each starting with the landmarks that
+    can be seen under it: detectors guess where hidden ones are, and those guesses, lifted onto what hides them, may
+    outnumber the rest. The guess that most landmarks agree with wins."""
+    seen = _seen(face)
+    n, guesses = len(targets.points), len(seen)
+    mean = face.marks.vertices(face.marks.identity_mean, face.marks.expression_mean).double()
+    source = mean.repeat(2, 1).expand(guesses, n, -1, -1)
+    goal = targets.points.double().expand(guesses, -1, -1, -1)
+    weights = targets.weights.double() * seen[:, None].repeat(1, 1, 2)
+    for scale in spec.align_scales:
+        motion = align_rigid(source, goal, weights)
+        weights = targets.robust(motion.apply(source) - goal, scale)
+    best = weights.sum(2).argmax(0)
+    each = torch.arange(n, device=best.device)
+    start, enough = face.start(n), targets.enough
+    return start._replace(
+        rotation=torch.where(enough[:, None, None], motion.rotation[best, each], start.rotation),
+        translation=torch.where(enough[:, None], motion.translation[best, each], start.translation),
     )
+
+
+def _seen(face: FittedFace) -> Float[Tensor, "guesses 66"]:
+    """1 for the landmarks that can be seen under each guess, else 0."""
+    yaw = torch.deg2rad(face.mark_normals.new_tensor(_YAW_GUESSES))
+    turned = face.mark_normals @ euler_to_matrix(yaw, torch.zeros_like(yaw), torch.zeros_like(yaw)).mT
+    uncovered = torch.ones(len(_COVERED_GUESSES), _N, dtype=torch.float64, device=yaw.device)
+    for row, names in zip(uncovered, _COVERED_GUESSES):
+        row[[mark for name in names for mark in GROUPS_66[name]]] = 0.0
+    return torch.cat([(turned[..., 2] > 0).double(), uncovered])
