@@ -13,6 +13,7 @@ import torch
 from facerecon_torch.data.aflw.faces import Aflw2000Face, BfmFit, LpFace, read_aflw2000, read_lp, save_aflw2000, save_lp
 from facerecon_torch.data.aflw.folders import read_lp_points, save_lp_points
 from facerecon_torch.data.facewarehouse.land import read_land, save_land
+from facerecon_torch.data.facewarehouse.land73 import read_land73, save_land73
 from facerecon_torch.data.facewarehouse.poses import ColourDepth, read_poses, save_poses
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.formats.blendshapes import read_blendshapes, save_blendshapes
@@ -62,6 +63,11 @@ _FORMATS = {
     "shape.bs": (_shapes, save_blendshapes, read_blendshapes),
     "pose_0.obj": (_quads, save_quads, lambda file: read_quads(file, n_vertices=6, n_faces=2)),
     "pose_0.land": (lambda rng: _grid(rng, 74, 2), save_land, read_land),
+    "face.land73": (
+        lambda rng: _grid(rng, 73, 2),
+        lambda points, file: save_land73(points, file, height=480, width=640),
+        lambda file: read_land73(file, height=480, width=640),
+    ),
     "pose_0.poses": (_frame, save_poses, lambda file: read_poses(file, height=4, width=5)),
     "lp.mat": (lambda rng: LpFace(points=_grid(rng, 68, 2), fit=_fit(rng)), save_lp, read_lp),
     "packed.mat": (lambda rng: LpFace(points=_grid(rng, 68, 2), fit=_fit(rng)), _save_packed, read_lp),
@@ -161,7 +167,7 @@ def test_flipped_bytes_give_an_error_or_finite_numbers(written):
 
 def test_bytes_behind_the_end_are_refused_where_the_size_is_known(written):
     _, file, _, read = written
-    if file.suffix in (".bs", ".poses", ".land"):
+    if file.suffix in (".bs", ".poses", ".land", ".land73"):
         file.write_bytes(file.read_bytes() + b"1 1\r\n")
         with pytest.raises(DataFileError, match=re.escape(str(file))):
             read(file)
