@@ -14,7 +14,7 @@ from facerecon_torch.pipeline.specs import RuntimeSpec
 __all__ = ["synth_from_config"]
 
 _PHOTOS = "photos"
-_OF_PHOTOS = {"images": 12, "family": "train", "size": 448}  # keys that belong to photographs, with their defaults
+_OF_PHOTOS = {"images": "images_per_subject", "family": "family", "size": "size"}  # key -> field of SyntheticSpec
 _log = logging.getLogger(__name__)
 
 
@@ -39,14 +39,9 @@ def synth_from_config(config: DictConfig) -> int:
 
 
 def _photos(config: DictConfig, runtime: RuntimeSpec, out: Path) -> str:
-    chosen = {key: default if config[key] is None else config[key] for key, default in _OF_PHOTOS.items()}
-    spec = SyntheticSpec(
-        subjects=10 if config.subjects is None else config.subjects,
-        images_per_subject=chosen["images"],
-        family=chosen["family"],
-        size=chosen["size"],
-        seed=runtime.seed,
-    )
+    given = {field: config[key] for key, field in _OF_PHOTOS.items() if config[key] is not None}
+    subjects = 10 if config.subjects is None else config.subjects
+    spec = SyntheticSpec(**{"subjects": subjects, "images_per_subject": 12, "seed": runtime.seed, **given})
     rendered = render_set(spec, out, workers=runtime.workers, progress=runtime.progress)
     return f"{len(rendered)} images of {spec.subjects} people"
 

@@ -28,7 +28,6 @@ from facerecon_torch.data.synthetic.render import full_mesh
 from facerecon_torch.data.synthetic.sensor import GridWindow, scan_mesh
 from facerecon_torch.data.synthetic.takes import POSED_FACES, pose_expression
 from facerecon_torch.data.synthetic.truth import true_landmarks
-from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.structures import Camera
 
@@ -96,12 +95,10 @@ def _capture(spec: LayoutSpec, sitter: Sitter, name: ScanName, folder: Path) -> 
     camera = _camera(rotation, shift, window)
     shape = (_CELL_PX * window.rows, _CELL_PX * window.columns)
     picture = take_picture(sitter, vertices, camera, shape, generator=draw, occluders=occluders, finer=_FINER)
-    rows = point_vertices()
-    points, normals = scene[rows], vertex_normals(scene, triangles)[rows]
-    seen = seen_points(points, normals, (scene, triangles))
+    seen = seen_points(scene, triangles)
     if abs(ANGLES.get(name.code, (0.0, 0.0))[0]) < 20:
         seen[-2:] = False  # lobes are marked on turned heads only
-    flat, solid = click(points, seen, grid, window, draw)
+    flat, solid = click(scene[point_vertices()], seen, grid, window, draw)
     write_bytes(folder / f"{name.stem}.png", encode_png(picture))
     write_bnt(BosphorusScan(grid, _texture(window), f"{name.stem}.png"), folder / f"{name.stem}.bnt")
     write_landmarks(flat, folder / f"{name.stem}.lm2")

@@ -5,19 +5,24 @@ from functools import lru_cache
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from facerecon_torch.data.bosphorus.landmarks import IBUG_OF_NAME, NAMES, NamedLandmarks
 from facerecon_torch.data.range_grid import RangeGrid
 from facerecon_torch.data.synthetic.sensor import GridWindow
 from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER
 from facerecon_torch.model.default_face import load_source, load_topology
 
 __all__ = ["click", "point_vertices", "seen_points"]
 
 _CLICK_SD = 0.5  # mm, of whoever marked the points
-_ABOVE = 2.5  # mm; what hides a point stands out further
-_REACH = 2  # cells around a click in which a measured one is taken
+_ABOVE = 5.0  # mm; what hides a point stands out further
+_PATCH = 7.0  # mm around a point, over which its normal is averaged: corners of eyes and lips lie in creases
+_AVERTED = -0.2  # cosine to the view down to which a point on the outline still counts as seen
+_REACH = 3  # cells around a click in which a measured one is taken ...
+_DEPTH = 8.0  # mm ... that is no further from it in depth: no spike, nothing behind
 
 
 @lru_cache(maxsize=1)
@@ -44,17 +49,27 @@ def point_vertices() -> Int[Tensor, "24"]:
     return torch.tensor([found[name] for name in NAMES])
 
 
-def seen_points(
-    points: Float[Tensor, "24 3"],
-    normals: Float[Tensor, "24 3"],
-    scene: tuple[Float[Tensor, "v 3"], Int[Tensor, "t 3"]],
-) -> Bool[Tensor, "24"]:
-    """Which of NAMES face the sensor with nothing of the scene in front of them; scan frame, mm."""
+@lru_cache(maxsize=1)
+def _patches() -> Float[Tensor, "24 v"]:
+    """Vertices of the face and the ears near each point."""
+    source = load_source()
+    on_skin = torch.zeros(len(source.mean))
+    on_skin[source.triangles[source.triangle_parts == source.part_names.index("skin")].flatten()] = 1.0
+    return (torch.cdist(source.mean[point_vertices()], source.mean) < _PATCH) * on_skin
+
+
+def seen_points(scene: Float[Tensor, "v 3"], triangles: Int[Tensor, "t 3"]) -> Bool[Tensor, "24"]:
+    """Which of NAMES face the sensor, or lie on the outline, with nothing in front of them.
+
+    `scene` (mm, scan frame) begins with the vertices of the default face's source.
+    """
+    patches, points = _patches(), scene[point_vertices()]
+    normals = normalize(patches @ vertex_normals(scene, triangles)[: patches.shape[1]], dim=1)
     start = points + points.new_tensor([0.0, 0.0, _ABOVE])
     towards = torch.zeros_like(points)
     towards[:, 2] = 1.0
-    free = get_backend().first_hit(start, towards, *scene).triangle < 0
-    return free & (normals[:, 2] > 0.1)
+    free = get_backend().first_hit(start, towards, scene, triangles).triangle < 0
+    return free & (normals[:, 2] > _AVERTED)
 
 
 def click(
@@ -88,7 +103,7 @@ def _measured_near(grid: RangeGrid, row: int, column: int, depth: float) -> Tens
     """The measured point nearest to a cell, spikes left out."""
     top, left = max(0, row - _REACH), max(0, column - _REACH)
     area = (slice(top, row + _REACH + 1), slice(left, column + _REACH + 1))
-    good = grid.valid[area] & ((grid.points[area][..., 2] - depth).abs() < 3.0)
+    good = grid.valid[area] & ((grid.points[area][..., 2] - depth).abs() < _DEPTH)
     places = good.nonzero()
     if not len(places):
         return None
