@@ -131,7 +131,8 @@ def _contract(
         part = identity.mT @ (exact @ expression)
         core[start : start + len(chunk)] = part
         start += len(chunk)
-        # |T - core x2 U_id x3 U_exp|^2 = |T|^2 - |core|^2 for orthonormal columns, by Pythagoras
-        left_out += exact.square().sum() - part.square().sum()
-        spread += (exact - exact.mean(dim=(1, 2), keepdim=True)).square().sum()
+        # |T - core x2 U_id x3 U_exp|^2 = |T|^2 - |core|^2 for orthonormal columns, by Pythagoras; likewise the mean
+        whole, mean = exact.norm().square(), exact.mean(dim=(1, 2))
+        left_out += whole - part.norm().square()
+        spread += whole - exact[0].numel() * mean.norm().square()
     return core, torch.stack([left_out, spread])

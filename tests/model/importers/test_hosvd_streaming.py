@@ -75,7 +75,7 @@ identity = torch.randn(people, 50, generator=draw)
 expression = torch.randn(expressions, 25, generator=draw)
 identity[:, 0], expression[:, 0] = 1, 1
 def read(k):
-    return (expression @ torch.einsum("i,ier->er", identity[k], core)).reshape(expressions, -1, 3)
+    return (expression @ (identity[k] @ core.flatten(1)).reshape(25, rows)).reshape(expressions, -1, 3)
 source = People(n_people=people, n_expressions=expressions, n_vertices=rows // 3, read=read,
                 read_neutral=lambda k: read(k)[0])
 start = time.perf_counter()
