@@ -69,7 +69,7 @@ def test_headers_that_lie_are_refused(tmp_path, content, message):
 
 
 def test_other_members_and_too_large_ones_are_refused(tmp_path):
-    with pytest.raises(DataFileError, match="members: expected names that end in .npy; got 'a.txt'"):
+    with pytest.raises(DataFileError, match=r"members: expected names that end in .npy; got 'a.txt'"):
         read_npz(_npz(tmp_path, b"text", "a.txt"))
     np.savez_compressed(tmp_path / "a.npz", a=np.zeros(100_000))
     with pytest.raises(DataFileError, match="size: expected at most 50000 bytes unpacked; got more"):

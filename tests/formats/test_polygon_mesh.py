@@ -83,7 +83,8 @@ def test_wrong_lines_of_an_obj_are_named(tmp_path, text, message):
 
 def test_ply_reads_either_byte_order_mixed_elements_and_texture_coordinates(tmp_path):
     header = (
-        "ply\nformat binary_big_endian 1.0\ncomment made by hand\nelement vertex 3\nproperty float s\nproperty float t\n"
+        "ply\nformat binary_big_endian 1.0\ncomment made by hand\nelement vertex 3\n"
+        "property float s\nproperty float t\n"
         "property double x\nproperty double y\nproperty double z\nelement face 1\nproperty uchar red\n"
         "property list uchar ushort vertex_index\nproperty list uchar float texcoord\nelement edge 1\n"
         "property int vertex1\nend_header\n"

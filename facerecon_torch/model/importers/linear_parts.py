@@ -99,7 +99,7 @@ def assemble(
     if parts.names:  # one for every expression column, which is its row
         names = (NEUTRAL, *(parts.names[column] for column in kept))
         factors["expression_rows"] = torch.cat([torch.zeros(1, len(kept)), torch.eye(len(kept))])
-    return _imported(file, parts, factors, notes, names, unit_mm, topology_name, centre)
+    return _imported(file, parts, factors, notes, names, unit_mm=unit_mm, topology_name=topology_name, centre=centre)
 
 
 def _imported(
@@ -108,6 +108,7 @@ def _imported(
     factors: dict[str, Tensor],
     notes: dict[str, object],
     names: tuple[str, ...],
+    *,
     unit_mm: float,
     topology_name: str,
     centre: bool,

@@ -189,40 +189,42 @@ def _blendshapes(archive: _Archive) -> dict[str, Array]:
 
 
 def _parts(file: Path, model: _Model, expression: "_Pca | dict[str, Array] | None", texture: bool) -> LinearParts:
-    n_vertices = model.shape.mean.size // 3
-    mean = model.shape.mean.reshape(-1, 3)
-    basis, variance, names = np.zeros((3 * n_vertices, 0), dtype=np.float32), np.zeros(0), tuple[str, ...]()
-    if isinstance(expression, _Pca):
-        mean = mean + _of_mesh(file, "expression mean", expression.mean[:, None], n_vertices)[..., 0]
-        basis, variance = (
-            expression.basis * _deviations(file, "expression", expression),
-            np.ones_like(expression.variance),
-        )
-    elif expression:
-        sizes = {array.size for array in expression.values()}
-        if sizes != {3 * n_vertices}:
-            raise refused(file, "blendshapes", f"{3 * n_vertices} numbers each", sorted(sizes))
-        basis, names = np.stack(list(expression.values()), axis=1), tuple(expression)
-        variance = np.full(len(names), BLENDSHAPE_VARIANCE)
-    has_colour = texture and model.colour.mean.size > 0
-    if texture and not has_colour:
+    shape, colour, n_vertices = model.shape, model.colour, model.shape.mean.size // 3
+    if texture and colour.mean.size == 0:
         raise refused(file, "colour", "a colour model", "none: the public model has shapes only")
-    colour = model.colour
+    offset, basis, variance = _expression(file, expression, n_vertices)
     return LinearParts(
-        mean=mean,
-        triangles=model.shape.triangles,
-        identity=columns(model.shape.basis * _deviations(file, "shape", model.shape)),
+        mean=(shape.mean + offset).reshape(-1, 3),
+        triangles=shape.triangles,
+        identity=columns(shape.basis * _deviations(file, "shape", shape)),
         expression=_of_mesh(file, "expression basis", basis, n_vertices),
-        identity_variance=np.ones_like(model.shape.variance),
+        identity_variance=np.ones_like(shape.variance),
         expression_variance=variance,
-        names=names,
+        names=tuple(expression) if isinstance(expression, dict) else (),
         uv=_vertex_uv(file, model, n_vertices),
-        colour_mean=_of_mesh(file, "colour mean", colour.mean[:, None], n_vertices)[..., 0] if has_colour else None,
-        colour_basis=_of_mesh(file, "colour", colour.basis * _deviations(file, "colour", colour), n_vertices)
-        if has_colour
+        colour_mean=_of_mesh(file, "colour mean", colour.mean[:, None], n_vertices)[..., 0] if texture else None,
+        colour_basis=_of_mesh(file, "colour basis", colour.basis * _deviations(file, "colour", colour), n_vertices)
+        if texture
         else None,
         notes={"version": model.version},
     )
+
+
+def _expression(
+    file: Path, expression: "_Pca | dict[str, Array] | None", n_vertices: int
+) -> tuple[Array, Array, Array]:
+    """The offset of the face at rest [3 V], the basis [3 V, n] and the variances of its weights."""
+    offset = np.zeros(3 * n_vertices, dtype=np.float32)
+    if isinstance(expression, _Pca):
+        if len(expression.mean) != len(offset):
+            raise refused(file, "expression mean", f"{len(offset)} numbers, as the shape has", len(expression.mean))
+        basis = expression.basis * _deviations(file, "expression", expression)
+        return expression.mean, basis, np.ones_like(expression.variance)
+    shapes = list(expression.values()) if expression else []
+    if any(len(shape) != len(offset) for shape in shapes):
+        raise refused(file, "blendshapes", f"{len(offset)} numbers each", sorted({len(shape) for shape in shapes}))
+    basis = np.stack(shapes, axis=1) if shapes else np.zeros((len(offset), 0), dtype=np.float32)
+    return offset, basis, np.full(len(shapes), BLENDSHAPE_VARIANCE)
 
 
 def _of_mesh(file: Path, name: str, matrix: Array, n_vertices: int) -> Array:

@@ -162,5 +162,5 @@ def test_deviations_must_be_as_many_as_components(folder, face):
 def test_border_arguments_are_checked(folder):
     with pytest.raises(ValueError, match="region must be one of all, front; got 'ears'"):
         read_bfm2009(folder, region="ears")
-    with pytest.raises(ModelFileError, match="01_MorphableModel.mat: file: expected an existing file"):
+    with pytest.raises(ModelFileError, match=r"01_MorphableModel.mat: file: expected an existing file"):
         read_bfm2009(folder / "elsewhere" / "01_MorphableModel.mat")

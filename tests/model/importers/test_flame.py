@@ -65,5 +65,5 @@ def test_an_unknown_number_of_columns_needs_a_split(tmp_path, face):
         ModelFileError, match=r"shapedirs: expected \[150, 400\] columns, or split in 1..5; got split None"
     ):
         read_flame(tmp_path / "flame.npz")
-    with pytest.raises(ModelFileError, match="name: expected a name that ends in .pkl or .npz"):
+    with pytest.raises(ModelFileError, match=r"name: expected a name that ends in .pkl or .npz"):
         read_flame(tmp_path / "flame.obj")
