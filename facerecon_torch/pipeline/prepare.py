@@ -34,7 +34,6 @@ from facerecon_torch.pipeline.report import write_json
 
 __all__ = ["plan_units", "prepare_set"]
 
-_CROP_BYTES = 250_000
 _ROW_BYTES = 3_000  # without mesh and mask
 _AHEAD = 2  # units that wait, read, for the device
 
@@ -75,7 +74,7 @@ def prepare_set(
         write_json(folder / "parts" / "spec.json", fingerprint)
         todo = [unit for unit in units if not part_path(folder, unit.number).is_file()]
         missing = sum(len(unit.recordings) for unit in todo)
-        _require_room(folder, len(recordings), missing, n_vertices)
+        _require_room(task, len(recordings), missing, n_vertices)
         with tqdm(total=len(recordings), initial=len(recordings) - missing, unit="scan", disable=not progress) as bar:
             for done in _worked(task, todo, device, workers or os.cpu_count() or 1):
                 bar.update(done.samples + len(done.failures))
@@ -145,15 +144,15 @@ def _sweep(folder: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def _require_room(folder: Path, samples: int, missing: int, n_vertices: int) -> None:
+def _require_room(task: PrepareTask, samples: int, missing: int, n_vertices: int) -> None:
     """Raise FaceReconError before the work begins where its results cannot fit. At the end, all parts and the tables
     are there at once."""
     row = _ROW_BYTES + n_vertices * 13  # mesh and mask
-    needed = missing * (row + _CROP_BYTES) + samples * row
-    free = shutil.disk_usage(folder).free
+    needed = missing * (row + task.prepare.crop.bytes_expected) + samples * row
+    free = shutil.disk_usage(task.folder).free
     if needed > free:
         raise FaceReconError(
-            f"{folder}: expected room for {samples} samples, about {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB are free"
+            f"{task.folder}: expected room for {samples} samples, about {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB are free"
         )
 
 

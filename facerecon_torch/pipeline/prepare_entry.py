@@ -65,7 +65,7 @@ def prepare(specs: PrepareSpecs, recordings: list[Recording], folder: Path) -> i
         detector,
         specs.registration,
         specs.prepare,
-        specs.runtime.torch_dtype,
+        specs.runtime,
     )
     with phases("prepare"):
         prepared = prepare_set(

@@ -19,13 +19,18 @@ class CropFileSpec:
 
     It spans `span` mm, the canonical crop of training with room for its shifts, at `px_per_mm` at the most: twice the
     density that training works at. A photograph with fewer pixels is copied as it is, not enlarged. JPEG of quality
-    95 without chroma subsampling takes a seventh of the room of PNG, and its errors are averaged away on the way down
-    to the working density.
+    95 without chroma subsampling takes 0.26 to 0.33 of the room of PNG and changes the HOG of canonical crops by 2 to
+    3 % (mean absolute difference over three portraits).
     """
 
     span: float | int = 260  # mm
     px_per_mm: float | int = 128 / 45
     format: str = "jpg"  # jpg (quality 95, 4:4:4) | png (exact)
+
+    @property
+    def bytes_expected(self) -> int:
+        """What a file takes at the most, as portraits go."""
+        return 250_000 if self.format == "jpg" else 1_000_000
 
     def __post_init__(self) -> None:
         for name in ("span", "px_per_mm"):
@@ -95,4 +100,5 @@ class PrepareSpecs:
             "min_inliers": self.prepare.min_inliers,
             "crop": asdict(self.prepare.crop),
             "dtype": self.runtime.dtype,
+            "mesh_backend": self.runtime.mesh_backend,
         }

@@ -3,7 +3,7 @@
 import os
 import pickle
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
@@ -16,7 +16,7 @@ from facerecon_torch.pipeline.face_models import load_face_model
 from facerecon_torch.pipeline.prepare_read import ReadyScan, ScanReader
 from facerecon_torch.pipeline.prepare_register import ScanRegistrar, Unit, UnitDone
 from facerecon_torch.pipeline.prepare_specs import PrepareSpec
-from facerecon_torch.pipeline.specs import ModelSpec
+from facerecon_torch.pipeline.specs import ModelSpec, RuntimeSpec
 from facerecon_torch.registration.register import RegistrationSpec
 
 __all__ = ["PrepareTask", "Workplace", "build_registrar", "prepare_unit", "read_unit", "start_worker", "unpack"]
@@ -32,7 +32,7 @@ class PrepareTask:
     detector: LandmarkDetector
     registration: RegistrationSpec
     prepare: PrepareSpec
-    dtype: torch.dtype
+    runtime: RuntimeSpec
 
 
 class Workplace:
@@ -40,7 +40,7 @@ class Workplace:
 
     def __init__(self, task: PrepareTask) -> None:
         self._task = task
-        self._model = load_face_model(task.model).to("cpu", task.dtype)
+        self._model = load_face_model(task.model).to("cpu", task.runtime.torch_dtype)
         self.reader = ScanReader(task.data, task.detector, self._model, task.prepare)
 
     @cached_property
@@ -55,7 +55,7 @@ class Workplace:
 
 def build_registrar(task: PrepareTask, device: torch.device) -> ScanRegistrar:
     """The second half alone, on `device`."""
-    model = load_face_model(task.model).to(device, task.dtype)
+    model = load_face_model(task.model).to(device, task.runtime.torch_dtype)
     return ScanRegistrar(model, task.registration, task.prepare, task.folder)
 
 
@@ -66,7 +66,7 @@ def start_worker(task: PrepareTask) -> None:
     """Make this process a worker of its parent, and end it with its parent."""
     global _workplace
     threading.Thread(target=_follow_parent, daemon=True).start()
-    torch.set_num_threads(1)  # sums of floats depend on the number of threads
+    replace(task.runtime, device="cpu", threads=1).apply()  # sums of floats depend on the number of threads
     _workplace = Workplace(task)
 
 
