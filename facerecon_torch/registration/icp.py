@@ -72,7 +72,7 @@ def fit_scans(
     for k, distance in enumerate(spec.distances):
         face = coarse if k < len(spec.distances) - spec.fine_rounds else fine
         surface = _surface_residuals(face, state, scans, _gates(spec, distance), targets.enough)
-        marks = targets.residuals(face, state, spec.landmark_scale, first=face.n_face)
+        marks = targets.residuals(face, state, spec.landmark_scale, first=face.n_face, depth=spec.landmark_depth)
         state = take_step(face.model, state, [surface, marks], priors, members)
     return _answer(fine, state, scans, spec, targets.enough)
 

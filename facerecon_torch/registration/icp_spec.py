@@ -28,11 +28,12 @@ class IcpSpec:
     landmark_scale: float = 4.0  # mm, of the landmarks' robust weight once the surface is used
     start_penalty: float = 0.06  # mm^2, of both factors while only landmarks are used
     identity_penalty: float = 3e-4  # mm^2
-    expression_penalty: float = 3e-4  # mm^2
-    labelled_weight: float = 0.05
+    expression_penalty: float = 1e-4  # mm^2
+    labelled_weight: float = 0.1
     lifted_weight: float = 0.02
     eyelid_weight: float = 0.1  # of lifted points: the surface alone does not say whether eyes are closed
     mouth_weight: float = 0.05
+    landmark_depth: float = 0.1  # by which their offsets in depth are multiplied once the surface is used
     chin_weight: float = 0.1  # of a labelled chin, relative to other labels: it is not quite iBUG's
     margin: float | int = 30.0  # mm around the face's whole set that take part
     vertices: int = 4000  # that are used in the last rounds, at most
@@ -47,7 +48,14 @@ class IcpSpec:
         for name in ("landmark_scale", "start_penalty", "identity_penalty", "expression_penalty"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive and finite; got {getattr(self, name)}")
-        for name in ("labelled_weight", "lifted_weight", "eyelid_weight", "mouth_weight", "chin_weight"):
+        for name in (
+            "labelled_weight",
+            "lifted_weight",
+            "eyelid_weight",
+            "mouth_weight",
+            "chin_weight",
+            "landmark_depth",
+        ):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be finite and not negative; got {getattr(self, name)}")
         if not 0 < self.normal_degrees <= 90:

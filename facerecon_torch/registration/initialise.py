@@ -49,23 +49,30 @@ class LandmarkTargets:
         """Scans with at least four different landmarks that count."""
         return _enough(self.weights)
 
-    def robust(self, offsets: Float[Tensor, "*g b 132 3"], scale: float) -> Float[Tensor, "*g b 132"]:
-        """Weights times that of Geman and McClure: a quarter at `scale` mm, and falling with the fourth power."""
-        squared = offsets.square().sum(-1)
+    def robust(
+        self, offsets: Float[Tensor, "*g b 132 3"], scale: float, depth: float = 1.0
+    ) -> Float[Tensor, "*g b 132"]:
+        """Weights times that of Geman and McClure: a quarter at `scale` mm, falling with the fourth power. An offset
+        in depth counts `depth` times."""
+        squared = offsets[..., :2].square().sum(-1) + (depth * offsets[..., 2]).square()
         return self.weights * (scale**2 / (scale**2 + squared)).square()
 
-    def residuals(self, face: FittedFace, state: FitState, scale: float, *, first: int) -> Residuals:
-        """Three rows a landmark, one for every axis; `first` is the model's row of the first landmark."""
+    def residuals(
+        self, face: FittedFace, state: FitState, scale: float, *, first: int, depth: float = 1.0
+    ) -> Residuals:
+        """Three rows a landmark, one for every axis; `first` is the model's row of the first landmark. The depth of a
+        landmark is that of whatever the sensor met there, a lash or an eyeball: its rows are multiplied by `depth`."""
         vertices = face.marks.vertices(state.identity, state.expression).repeat(1, 2, 1)
         offsets = state.pose(vertices) - self.points
-        weights = self.robust(offsets, scale) / _N
+        weights = self.robust(offsets, scale, depth) / _N
+        trust = offsets.new_tensor([1.0, 1.0, depth**2])
         axes = torch.eye(3, dtype=offsets.dtype, device=offsets.device).repeat(2 * _N, 1)
         marks = torch.arange(first, first + _N, device=offsets.device).repeat(2)
         return Residuals(
             marks.repeat_interleave(3),
             axes.expand(len(offsets), -1, -1),
             offsets.flatten(1),
-            weights.repeat_interleave(3, dim=1),
+            (weights[..., None] * trust).flatten(1),
         )
 
 
