@@ -22,7 +22,7 @@ _COUNTS = {
 def test_every_list_counts_different_vertices_of_its_mesh_and_names_its_source():
     for found in landmark_lists():
         assert len(set(found.vertices.values())) == len(found.vertices) > 10
-        assert 0 <= min(found.vertices.values()) and max(found.vertices.values()) < found.n_vertices
+        assert set(found.vertices.values()) <= set(range(found.n_vertices))
         assert set(found.vertices) <= set(range(68))
         assert min(len(found.source), len(found.licence), len(found.verified)) > 2
 
