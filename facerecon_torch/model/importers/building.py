@@ -61,9 +61,12 @@ class Built:
     summary: dict[str, object]
 
 
-def build_bilinear(people: People, spec: BuildSpec, face_vertices: Int[Tensor, "n"] | None = None) -> Built:
+def build_bilinear(people: People, spec: BuildSpec, face_vertices: Tensor | None = None) -> Built:
     """Align, centre and reduce. `face_vertices` are those that the alignment looks at (default: `front_half` of the
-    mean neutral face). Raises OSError where the temporary file finds no room."""
+    mean neutral face). Raises OSError where the temporary file finds no room, ValueError for face vertices that are
+    fewer than 3 or not in the mesh."""
+    if face_vertices is not None:
+        _require_vertices(face_vertices, people.n_vertices)
     neutral = torch.stack([people.read_neutral(k) for k in range(people.n_people)]).to(torch.float64)
     face = front_half(neutral.mean(dim=0)) if face_vertices is None else face_vertices
     moves = align_people(neutral, face)
@@ -82,6 +85,13 @@ def build_bilinear(people: People, spec: BuildSpec, face_vertices: Int[Tensor, "
     aligned = moves.apply(neutral)
     spread = (aligned - aligned.mean(dim=0))[:, face].square().sum(dim=-1).mean().sqrt()
     return Built(factors=factors, summary=_summary(answer, people, origin, len(face), float(spread)))
+
+
+def _require_vertices(vertices: Tensor, n_vertices: int) -> None:
+    if vertices.dtype != torch.int64 or vertices.ndim != 1 or len(vertices) < 3:
+        raise ValueError(f"face_vertices must be int64 [n], n >= 3; got {vertices.dtype} {tuple(vertices.shape)}")
+    if int(vertices.min()) < 0 or int(vertices.max()) >= n_vertices:
+        raise ValueError(f"face_vertices must lie in [0, {n_vertices}); got {vertices.min()} to {vertices.max()}")
 
 
 def front_half(neutral: Float[Tensor, "vertices 3"]) -> Int[Tensor, "n"]:

@@ -4,9 +4,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from facerecon_torch.data.facewarehouse.folders import blendshape_file
+from facerecon_torch.data.synthetic.layouts.facewarehouse import LAYOUT
+from facerecon_torch.data.synthetic.layouts.spec import LayoutSpec
 from facerecon_torch.errors import ModelFileError
-from facerecon_torch.formats.blendshapes import save_blendshapes
+from facerecon_torch.formats.blendshapes import read_blendshapes, save_blendshapes
 from facerecon_torch.geometry.align import align_rigid
+from facerecon_torch.model.default_face import load_topology
 from facerecon_torch.model.importers.building import BuildSpec, align_people, front_half
 from facerecon_torch.model.importers.facewarehouse import read_facewarehouse
 from tests.model.importers import small_faces
@@ -130,6 +134,14 @@ def test_another_unit_is_told_by_the_size_of_the_face(tmp_path, shapes):
         read_facewarehouse(folder)
 
 
+def test_alignment_on_chosen_vertices(folder, shapes):
+    model = read_facewarehouse(folder, face_vertices=torch.arange(12))
+    assert model.summary["alignment_vertices"] == 12
+    for vertices in (torch.arange(2), torch.tensor([0, 1, 42]), torch.tensor([0.0, 1.0, 2.0])):
+        with pytest.raises(ValueError, match="face_vertices must"):
+            read_facewarehouse(folder, face_vertices=vertices)
+
+
 def test_no_people_and_ranks_of_zero(tmp_path):
     with pytest.raises(ModelFileError, match=r"folder: expected Tester_1"):
         read_facewarehouse(tmp_path)
@@ -145,3 +157,19 @@ def test_alignment_undoes_rigid_motions_only():
     aligned = moves.apply(turned)
     assert_close(aligned[0], aligned[2], rtol=0, atol=1e-3)
     assert_close(aligned[1], 1.1 * aligned[0] - 0.1 * aligned[0].mean(dim=0), rtol=0, atol=1e-3)
+
+
+def test_synthetic_set_in_the_layout_gives_a_model_on_its_mesh(tmp_path):
+    spec = LayoutSpec(layout="facewarehouse", subjects=2, samples=1)
+    for unit in LAYOUT.units(spec):
+        LAYOUT.write(spec, unit, tmp_path)
+    imported = read_facewarehouse(tmp_path, spec=BuildSpec(expression_rank=47))
+    topology = load_topology()
+    model = imported.make_model(topology)  # the mesh of the default face, triangle by triangle
+    assert_close(imported.uv, topology.uv, rtol=0, atol=1e-5)
+    assert imported.expression_names[:2] == ("neutral", "EyeBlink_L")
+    for k, unit in enumerate(LAYOUT.units(spec)):
+        truth = read_blendshapes(blendshape_file(tmp_path / "FaceWarehouse_Data_0" / unit))[[0, 22, 46]]
+        faces = model.vertices(model.identity_rows[k], model.expression_rows[[0, 22, 46]]).double()
+        moved = align_rigid(faces.flatten(0, 1), truth.flatten(0, 1)).apply(faces.flatten(0, 1))
+        assert_close(moved, truth.flatten(0, 1), rtol=0, atol=5e-3)
