@@ -15,7 +15,7 @@ from torch import Tensor
 from facerecon_torch.data.bosphorus.bnt import BosphorusScan, write_bnt
 from facerecon_torch.data.bosphorus.landmarks import write_landmarks
 from facerecon_torch.data.bosphorus.names import ScanName
-from facerecon_torch.data.synthetic.layouts.action_units import unit_recipe
+from facerecon_torch.data.synthetic.layouts.bosphorus_acts import draw_angles, draw_weights
 from facerecon_torch.data.synthetic.layouts.bosphorus_plan import ANGLES, PEOPLE, plan_subject
 from facerecon_torch.data.synthetic.layouts.bosphorus_points import click, point_vertices, seen_points
 from facerecon_torch.data.synthetic.layouts.sitter import Sitter, invite, take_picture
@@ -26,7 +26,6 @@ from facerecon_torch.data.synthetic.procedural import between, smooth_step, unif
 from facerecon_torch.data.synthetic.quick_png import encode_png
 from facerecon_torch.data.synthetic.render import full_mesh
 from facerecon_torch.data.synthetic.sensor import GridWindow, scan_mesh
-from facerecon_torch.data.synthetic.takes import POSED_FACES, pose_expression
 from facerecon_torch.data.synthetic.truth import true_landmarks
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.structures import Camera
@@ -37,10 +36,6 @@ _SPACING = 0.765  # mm
 _CELL_PX = 6  # of the picture, per cell
 _FINER = 2  # the picture is rendered at half its resolution
 _SCAN_BYTES = 5_000_000  # of a scan's four files and its share of the truth
-_FACES = {
-    "HAPPY": "broad smile",
-    **{name: name.lower() for name in ("ANGER", "DISGUST", "FEAR", "SADNESS", "SURPRISE")},
-}
 _HAIR_MEASURED = 0.2  # share of the cells on hair
 
 
@@ -78,14 +73,15 @@ LAYOUT = BosphorusLayout()
 def _capture(spec: LayoutSpec, sitter: Sitter, name: ScanName, folder: Path) -> dict[str, Tensor]:
     """Write the four files of one scan; returns its row of the truth."""
     draw = spec.generator(name.subject, name.kind, name.code, name.repetition)
-    weights = _expression(sitter.expression_names, name, draw)
+    weights = draw_weights(sitter.expression_names, name, draw)
     vertices = sitter.express(weights)
-    rotation = euler_to_matrix(*_angles(name, draw).unbind())
+    rotation = euler_to_matrix(*draw_angles(name, draw).unbind())
     shift = torch.tensor([between(draw, 0.0, 25.0, -60.0, 60.0) for _ in range(3)])
     occluders, lenses = _occluders(sitter, vertices, name, draw)
     window = _window(sitter, vertices @ rotation.mT + shift, name, draw)
     head, triangles = full_mesh(sitter.head, sitter.person, sitter.neutral, vertices)
     share = _reflectance(sitter, triangles, lenses)
+    n_head = len(head)
     for each in occluders:
         triangles = torch.cat([triangles, each.triangles + len(head)])
         head = torch.cat([head, each.vertices])
@@ -95,7 +91,7 @@ def _capture(spec: LayoutSpec, sitter: Sitter, name: ScanName, folder: Path) -> 
     camera = _camera(rotation, shift, window)
     shape = (_CELL_PX * window.rows, _CELL_PX * window.columns)
     picture = take_picture(sitter, vertices, camera, shape, generator=draw, occluders=occluders, finer=_FINER)
-    seen = seen_points(scene, triangles)
+    seen = seen_points(scene, triangles, n_head)
     if abs(ANGLES.get(name.code, (0.0, 0.0))[0]) < 20:
         seen[-2:] = False  # lobes are marked on turned heads only
     flat, solid = click(scene[point_vertices()], seen, grid, window, draw)
@@ -112,32 +108,6 @@ def _capture(spec: LayoutSpec, sitter: Sitter, name: ScanName, folder: Path) -> 
         "expression_weights": weights,
         "sliders": sitter.subject.sliders,
     }
-
-
-def _expression(names: tuple[str, ...], name: ScanName, draw: torch.Generator) -> Float[Tensor, "exps"]:
-    """Weights of what a scan's class and code ask for; nobody's face is quite at rest."""
-    if name.kind == "E":
-        recipe = POSED_FACES[_FACES[name.code]]
-    elif name.kind in ("LFAU", "UFAU", "CAU"):
-        recipe = unit_recipe(name.code)
-    elif name.kind == "IGN":
-        recipe = POSED_FACES["talk"]
-    else:
-        recipe = {}
-    made = pose_expression(names, recipe, uniform(draw, 0.85, 1.1), draw)
-    if {"43", "44"} & {name.code}:  # eyes that are told to close are closed
-        made[[names.index("eyeBlinkLeft"), names.index("eyeBlinkRight")]] = 1.0
-    rest = {"eyeSquint": 0.12, "jawOpen": 0.02, "mouthPress": 0.06, "browInnerUp": 0.08}
-    return torch.maximum(made, pose_expression(names, rest, uniform(draw), draw))
-
-
-def _angles(name: ScanName, draw: torch.Generator) -> Float[Tensor, "3"]:
-    """Yaw, pitch and roll in rad: what was asked for, and how well it was done."""
-    yaw, pitch = ANGLES.get(name.code, (0.0, 0.0)) if name.kind in ("YR", "PR", "CR") else (0.0, 0.0)
-    loose = 2.5 if (yaw, pitch) == (0.0, 0.0) else 3.5
-    yaw += between(draw, 0.0, loose, -8.0, 8.0) if abs(yaw) < 80 else between(draw, 0.0, 2.0, -5.0, 5.0)
-    pitch += between(draw, 0.0, loose, -8.0, 8.0)
-    return torch.tensor([yaw, pitch, between(draw, 0.0, 1.5, -5.0, 5.0)]) * (math.pi / 180)
 
 
 def _occluders(

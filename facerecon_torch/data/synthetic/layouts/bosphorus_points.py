@@ -18,7 +18,8 @@ from facerecon_torch.model.default_face import load_source, load_topology
 __all__ = ["click", "point_vertices", "seen_points"]
 
 _CLICK_SD = 0.5  # mm, of whoever marked the points
-_ABOVE = 5.0  # mm; what hides a point stands out further
+_FOLD = 8.0  # mm; parts of the head that hide a point stand out further: in closed lids the corners lie that deep
+_ABOVE = 1.0  # mm; the same for other things
 _PATCH = 7.0  # mm around a point, over which its normal is averaged: corners of eyes and lips lie in creases
 _AVERTED = -0.2  # cosine to the view down to which a point on the outline still counts as seen
 _REACH = 3  # cells around a click in which a measured one is taken ...
@@ -54,22 +55,33 @@ def _patches() -> Float[Tensor, "24 v"]:
     """Vertices of the face and the ears near each point."""
     source = load_source()
     on_skin = torch.zeros(len(source.mean))
-    on_skin[source.triangles[source.triangle_parts == source.part_names.index("skin")].flatten()] = 1.0
+    parts = torch.tensor([source.part_names.index(part) for part in ("skin", "lips")])
+    on_skin[source.triangles[torch.isin(source.triangle_parts, parts)].flatten()] = 1.0
     return (torch.cdist(source.mean[point_vertices()], source.mean) < _PATCH) * on_skin
 
 
-def seen_points(scene: Float[Tensor, "v 3"], triangles: Int[Tensor, "t 3"]) -> Bool[Tensor, "24"]:
+def seen_points(scene: Float[Tensor, "v 3"], triangles: Int[Tensor, "t 3"], n_head: int) -> Bool[Tensor, "24"]:
     """Which of NAMES face the sensor, or lie on the outline, with nothing in front of them.
 
-    `scene` (mm, scan frame) begins with the vertices of the default face's source.
+    `scene` (mm, scan frame) begins with the `n_head` vertices of the head, of which the first are those of the default
+    face's source; occluders follow.
     """
     patches, points = _patches(), scene[point_vertices()]
     normals = normalize(patches @ vertex_normals(scene, triangles)[: patches.shape[1]], dim=1)
-    start = points + points.new_tensor([0.0, 0.0, _ABOVE])
+    own = (triangles < n_head).all(1)
+    hidden = _covered(points, _FOLD, scene, triangles[own])
+    if not bool(own.all()):
+        hidden |= _covered(points, _ABOVE, scene, triangles[~own])
+    return ~hidden & (normals[:, 2] > _AVERTED)
+
+
+def _covered(
+    points: Float[Tensor, "n 3"], above: float, scene: Float[Tensor, "v 3"], triangles: Int[Tensor, "t 3"]
+) -> Bool[Tensor, "n"]:
+    """Whether a triangle lies further than `above` in front of each point."""
     towards = torch.zeros_like(points)
     towards[:, 2] = 1.0
-    free = get_backend().first_hit(start, towards, scene, triangles).triangle < 0
-    return free & (normals[:, 2] > _AVERTED)
+    return get_backend().first_hit(points + above * towards, towards, scene, triangles).triangle >= 0
 
 
 def click(
