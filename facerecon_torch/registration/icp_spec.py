@@ -20,16 +20,16 @@ class IcpSpec:
     A landmark weight of 1 lets 66 exact landmarks count as much as the whole surface.
     """
 
-    align_scales: tuple[float, ...] = (20.0, 14.0, 10.0, 8.0, 8.0)  # mm, of the landmarks' robust weight while the
+    align_scales: tuple[float, ...] = (14.0, 10.0, 8.0, 6.0, 6.0, 6.0)  # mm, of the landmarks' robust weight while the
     # mean face is moved onto them; one round each
-    start_scales: tuple[float, ...] = (12.0, 10.0, 8.0, 8.0)  # mm, the same while both factors are fitted to them
+    start_scales: tuple[float, ...] = (8.0, 7.0, 6.0, 6.0)  # mm, the same while both factors are fitted to them
     distances: tuple[float, ...] = (15.0, 12.0, 10.0, 8.0, 6.0, 5.0, 4.0, 4.0, 3.0, 3.0)  # mm, gate; one round each
     normal_degrees: float = 50.0
     landmark_scale: float = 4.0  # mm, of the landmarks' robust weight once the surface is used
     start_penalty: float = 0.06  # mm^2, of both factors while only landmarks are used
     identity_penalty: float = 3e-4  # mm^2
     expression_penalty: float = 1e-4  # mm^2
-    labelled_weight: float = 0.1
+    labelled_weight: float = 0.05
     lifted_weight: float = 0.02
     eyelid_weight: float = 0.1  # of lifted points: the surface alone does not say whether eyes are closed
     mouth_weight: float = 0.05

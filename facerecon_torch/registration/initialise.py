@@ -17,7 +17,13 @@ __all__ = ["FEWEST_LANDMARKS", "LandmarkTargets", "fit_landmarks"]
 
 FEWEST_LANDMARKS = 4
 _YAW_GUESSES = (0.0, -40.0, 40.0, -80.0, 80.0)  # degrees
-_COVERED_GUESSES = (("eyes", "brows"), ("mouth", "contour"))  # a hand before the face
+_EYES, _BROWS = GROUPS_66["eyes"], GROUPS_66["brows"]
+_COVERED_GUESSES = (  # landmarks behind a hand: both eyes, either of them, the mouth
+    _EYES + _BROWS,
+    _EYES[:6] + _BROWS[:5],
+    _EYES[6:] + _BROWS[5:],
+    GROUPS_66["mouth"] + GROUPS_66["contour"],
+)
 _N = 66
 
 
@@ -127,6 +133,6 @@ def _seen(face: FittedFace) -> Float[Tensor, "guesses 66"]:
     yaw = torch.deg2rad(face.mark_normals.new_tensor(_YAW_GUESSES))
     turned = face.mark_normals @ euler_to_matrix(yaw, torch.zeros_like(yaw), torch.zeros_like(yaw)).mT
     uncovered = torch.ones(len(_COVERED_GUESSES), _N, dtype=torch.float64, device=yaw.device)
-    for row, names in zip(uncovered, _COVERED_GUESSES):
-        row[[mark for name in names for mark in GROUPS_66[name]]] = 0.0
+    for row, covered in zip(uncovered, _COVERED_GUESSES):
+        row[list(covered)] = 0.0
     return torch.cat([(turned[..., 2] > 0).double(), uncovered])
