@@ -12,6 +12,7 @@ _WORDS = {
     "prepare": "register a data set's scans: facerecon prepare data=bosphorus data.root=DIR output=DIR",
     "synth": "make a synthetic set: facerecon synth layout=photos|bosphorus|facewarehouse|frgc out=DIR subjects=N",
     "export-parameters": "write fitted weights as .mat, .data and Parquet: facerecon export-parameters SOURCE OUT",
+    "import-model": "read a foreign face model: facerecon import-model KIND PATH OUT.safetensors",
     "show": "draw a model's mean face, modes and expressions: facerecon show MODEL OUT.png",
     "doctor": "say what is installed, which GPU, detectors and weights work",
 }
@@ -43,6 +44,7 @@ _HOME = {
     "prepare": ("facerecon_torch.pipeline.hydra_entry", "run_prepare"),
     "synth": ("facerecon_torch.pipeline.hydra_entry", "run_synth"),
     "export-parameters": ("facerecon_torch.pipeline.export_entry", "run_export"),
+    "import-model": ("facerecon_torch.pipeline.import_entry", "run_import"),
     "show": ("facerecon_torch.pipeline.show_entry", "run_show"),
     "doctor": ("facerecon_torch.doctor", "run_doctor"),
 }

@@ -40,7 +40,7 @@ class TopologyMarks:
 
 
 def draw_topology(
-    vertices: Tensor, topology: FaceTopology, marks: TopologyMarks, names: tuple[int, ...], *, tile: int = 900
+    vertices: Tensor, topology: FaceTopology, marks: TopologyMarks, names: tuple[int, ...], *, tile: int = 700
 ) -> Tensor:
     """Four views [3, 2 tile, 2 tile] of a mesh [V, 3] (mm, model frame) with its tables drawn on it.
 

@@ -98,7 +98,8 @@ def test_what_a_mesh_has_lost_is_uncertain_with_a_reason(foreign, default):
     cheek = (foreign.vertices - jaw[3]).norm(dim=-1) < 25
     kept = foreign.triangles[~cheek[foreign.triangles].any(-1)]
     known = foreign.known([30, 36, 39, 42, 45, 48, 54, 57])
-    found = derive_topology(foreign.vertices, kept, None, known, default=default)
+    spec = TopologySpec(fit=TopologyFitSpec(rounds=12))
+    found = derive_topology(foreign.vertices, kept, None, known, spec=spec, default=default)
     doubts = {(item.kind, item.index): item.reason for item in found.uncertain}
     assert "the mesh is" in doubts["landmark", 49 + 3]
     assert "of it" in doubts["line", 3]
