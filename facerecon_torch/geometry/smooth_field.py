@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import sparse
 from torch import Tensor
 
@@ -32,8 +32,8 @@ class SmoothSolver:
 
     Conjugate gradients need hundreds of steps on a bending energy, because what is smooth is settled slowly. The
     preconditioner is therefore the sum of one diagonal solve per resolution, P D^-1 P' with P the vertices' own unit
-    functions beside ever wider and fewer bumps, and D the diagonal of P' A P (Bramble, Pasciak and Xu 1990). B and P are
-    shared, D is computed for every face. Set up on the CPU in about 0.1 s for 4,000 vertices; used in `dtype`.
+    functions beside ever wider and fewer bumps, and D the diagonal of P' A P (Bramble, Pasciak and Xu 1990). B and P
+    are shared, D is computed for every face. Set up on the CPU in about 0.1 s for 4,000 vertices; used in `dtype`.
     """
 
     def __init__(self, laplacian: Laplacian, *, device: torch.device | str, dtype: torch.dtype) -> None:

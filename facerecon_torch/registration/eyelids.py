@@ -26,24 +26,25 @@ _RING = (0, 1, 2, 3, 4, 5)
 class EyelidSpec:
     """How landmarks move the edges of the lids."""
 
-    trust: float | int = 0.25  # share of the way from the fitted mesh to the landmarks, which are noisy
-    scale: float | int = 6.0  # mm: landmarks further off do not count (Tukey's weight reaches 0)
-    weight: float | int = 4.0  # of the edges' goals; a full pair of vertex and scan has 1
+    noise: float | int = 2.0  # mm: the fit has weighed the landmarks already; a lid nearer to them stays where it is
+    scale: float | int = 12.0  # mm: landmarks further off do not count (Tukey's weight reaches 0)
+    weight: float | int = 10.0  # of the edges' goals; a full pair of vertex and scan has 1
+    meet: float | int = 0.8  # of what is left between lids of a closed eye, the part that the upper one makes good
     closed: float | int = 0.2  # an eye whose landmarks' opening is below this share of its width is closed
 
     def __post_init__(self) -> None:
-        if not 0 <= self.trust <= 1:
-            raise ValueError(f"trust must lie in [0, 1]; got {self.trust}")
+        if not (0 <= self.noise < float("inf") and 0 <= self.meet <= 1):
+            raise ValueError(f"noise must not be negative, meet lie in [0, 1]; got {self.noise} and {self.meet}")
         if not (0 < self.scale < float("inf") and 0 <= self.weight < float("inf") and 0 <= self.closed < 1):
             raise ValueError(f"scale must be positive, weight not negative and closed in [0, 1); got {self}")
 
 
 class EyelidGoals(NamedTuple):
-    """Displacements [b, n, 3] (mm, sensor's frame) wanted of `rows` of the mesh, and how much each counts; their z is
-    not a goal. `closed` [b, 2]: eyes whose landmarks say so (smaller x of the frontal face first)."""
+    """Displacements along +y (mm, sensor's frame) wanted of `rows` of the mesh, and how much each counts; x and z are
+    not theirs to say. `closed`: eyes whose landmarks say so (smaller x of the frontal face first)."""
 
     rows: Int[Tensor, "n"]
-    shift: Float[Tensor, "b n 2"]
+    shift: Float[Tensor, "b n"]
     weight: Float[Tensor, "b n"]
     closed: Bool[Tensor, "b 2"]
 
@@ -60,19 +61,27 @@ class Eyelids:
         self._shares = shares.to(landmarks.device)
 
     def goals(self, posed: Float[Tensor, "b V 3"], lifted: Float[Tensor, "b 66 3"], spec: EyelidSpec) -> EyelidGoals:
-        """Displacements of the posed fitted mesh, in the image plane, towards its lifted landmarks; where the landmarks
-        of an eye are closed, upper and lower lid are brought together on top of that."""
-        points = lifted[:, list(EYES), :2]
+        """Displacements up or down of the posed fitted mesh's lids, for eyes that the landmarks show closed: towards
+        these as far as they are off by more than their noise, then together where upper and lower lid are still apart.
+        Open eyes have no goals: the scan shows the edges of their lids better than a detector."""
+        points, now = lifted[:, list(EYES), :2], posed[:, self.marks, :2]
         known = torch.isfinite(points).all(-1)
-        now = posed[:, self.marks, :2]
-        gap = torch.where(known[..., None], points - now, 0.0)
-        weight = (1 - gap.square().sum(-1) / spec.scale**2).clamp_min(0).square() * known
-        shift = spec.trust * gap * (weight > 0)[..., None]
-        closed = _closed(points, known, spec.closed)
-        meeting = _meeting(now + shift, closed)
-        weight = torch.maximum(weight, (meeting != 0).any(-1).to(weight.dtype))
+        closed = _closed(points, known, now, spec.closed)
+        gap = torch.where(known, points[..., 1] - now[..., 1], 0.0)
+        trust = known * (1 - (gap / spec.scale).square()).clamp_min(0).square()
+        _, above, below = _by_eye(gap)
+        _, sure_above, sure_below = _by_eye(trust)
+        up, down = (_excess(way, sure, spec.noise) for way, sure in ((above, sure_above), (below, sure_below)))
+        _, upper, lower = _by_eye(now[..., 1])
+        apart = (upper + up - lower - down).clamp_min(0)
+        move = torch.zeros_like(gap).unflatten(1, (2, 6))
+        move[..., list(_UPPER)] = up - spec.meet * apart
+        move[..., list(_LOWER)] = down + (1 - spec.meet) * apart
         shares = self._shares.to(posed)
-        return EyelidGoals(self.rows, shares @ (shift + meeting), spec.weight * (weight @ shares.mT), closed)
+        pinned = torch.zeros_like(move)
+        pinned[..., list(_UPPER + _LOWER)] = spec.weight  # falls to nothing at the corners, which the scan shows well
+        pinned, move = ((part * closed[..., None]).flatten(1, 2) for part in (pinned, move))
+        return EyelidGoals(self.rows, move @ shares.mT, pinned @ shares.mT, closed)
 
 
 def _by_eye(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,24 +90,24 @@ def _by_eye(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return eyes[:, :, list(_CORNERS)], eyes[:, :, list(_UPPER)], eyes[:, :, list(_LOWER)]
 
 
-def _closed(points: Float[Tensor, "b 12 2"], known: Bool[Tensor, "b 12"], share: float) -> Bool[Tensor, "b 2"]:
-    """Whether the mean opening of each eye is below `share` of its width; never where a point is not known."""
-    corners, upper, lower = _by_eye(points)
+def _closed(
+    points: Float[Tensor, "b 12 2"], known: Bool[Tensor, "b 12"], now: Float[Tensor, "b 12 2"], share: float
+) -> Bool[Tensor, "b 2"]:
+    """Whether the mean opening of each eye, over the pairs that are known, is below `share` of its width on the mesh;
+    False without a pair."""
+    corners, _, _ = _by_eye(now)
     width = torch.linalg.vector_norm(corners[:, :, 0] - corners[:, :, 1], dim=-1)
-    opening = (upper - lower).mean(2)[..., 1]
-    return (opening < share * width) & known.unflatten(1, (2, 6)).all(-1)
+    _, upper, lower = _by_eye(points[..., 1])
+    _, above, below = _by_eye(known)
+    pair = above & below
+    opening = torch.where(pair, upper - lower, 0.0).sum(-1) / pair.sum(-1).clamp_min(1)
+    return (opening < share * width) & pair.any(-1)
 
 
-def _meeting(now: Float[Tensor, "b 12 2"], closed: Bool[Tensor, "b 2"]) -> Float[Tensor, "b 12 2"]:
-    """Half the way from every upper to its lower point and back, where they are apart and the eye is closed."""
-    _, upper, lower = _by_eye(now)
-    apart = (upper[..., 1] > lower[..., 1]) & closed[..., None]
-    half = torch.where(apart[..., None], (lower - upper) / 2, 0.0)
-    half = half * half.new_tensor([0.0, 1.0])  # lids move up and down
-    move = torch.zeros_like(now).unflatten(1, (2, 6))
-    move[:, :, list(_UPPER)] = half
-    move[:, :, list(_LOWER)] = -half
-    return move.flatten(1, 2)
+def _excess(way: Float[Tensor, "b 2 2"], trust: Float[Tensor, "b 2 2"], noise: float) -> Float[Tensor, "b 2 1"]:
+    """What the mean way of both points of a lid exceeds `noise` by."""
+    mean = (trust * way).sum(-1, keepdim=True) / trust.sum(-1, keepdim=True).clamp_min(1e-6)
+    return mean - mean.clamp(-noise, noise)
 
 
 def _lid_edges(

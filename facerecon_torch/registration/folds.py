@@ -6,7 +6,7 @@ from torch import Tensor
 
 from facerecon_torch.geometry.normals import triangle_normals
 
-__all__ = ["flipped_triangles", "vertices_of"]
+__all__ = ["flipped_triangles", "moved_as_one", "vertices_of"]
 
 
 def flipped_triangles(
@@ -28,3 +28,16 @@ def vertices_of(
         if ring < rings:
             marked = (touched > 0)[..., triangles].any(-1)
     return touched > 0
+
+
+def moved_as_one(
+    shift: Float[Tensor, "*b V 3"], marked: Bool[Tensor, "*b T"], triangles: Int[Tensor, "T 3"]
+) -> Float[Tensor, "*b V 3"]:
+    """Displacements in which the corners of each marked triangle share their mean, so that it keeps its normal; a
+    corner of several takes the mean of theirs."""
+    means = shift[..., triangles, :].mean(-2) * marked[..., None]
+    total, count = torch.zeros_like(shift), torch.zeros_like(shift[..., :1])
+    for corner in range(3):
+        total.index_add_(-2, triangles[:, corner], means)
+        count.index_add_(-2, triangles[:, corner], marked[..., None].to(shift.dtype))
+    return torch.where(count > 0, total / count.clamp_min(1), shift)

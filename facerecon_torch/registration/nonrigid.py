@@ -7,7 +7,8 @@ gates falling. Rims and holes give no pull: what lies over them follows its surr
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,14 +21,15 @@ from facerecon_torch.geometry.smooth_field import SmoothSolver
 from facerecon_torch.geometry.visibility import visible_vertices
 from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.registration.association import Association, AssociationSpec, associate
-from facerecon_torch.registration.eyelids import EyelidSpec, Eyelids
-from facerecon_torch.registration.folds import flipped_triangles, vertices_of
+from facerecon_torch.registration.eyelids import Eyelids, EyelidSpec
+from facerecon_torch.registration.folds import flipped_triangles, moved_as_one, vertices_of
 from facerecon_torch.registration.icp import ScanFit
 from facerecon_torch.registration.surface import ScanBatch
 from facerecon_torch.registration.surface_parts import mesh_parts, outer_skin
 
 __all__ = ["DeformSpec", "Deformed", "deform"]
 
+_PIECE_ROUNDS, _PIECE_STEPS = 8, 8
 _PRECISION = torch.float32  # of the smooth fields: displacements of millimetres, good to micrometres
 
 
@@ -42,9 +44,10 @@ class DeformSpec:
     covered_mm: float | int = 1.5  # a covered vertex is at most this far from the scan in the end
     covered_weight: float = 0.25  # and its pair at least this trusted
     covered_degrees: float | int = 75.0  # and its normal at most this far from the sensor's axis
-    fold_rounds: int = 4  # further solutions where triangles have turned over
+    fold_rounds: int = 3  # further solutions where triangles have turned over
     fold_factor: float = 2.5  # by which l grows around them, each time
-    eyelids: EyelidSpec = EyelidSpec()
+    fold_relief: float = 5.0  # by which all weights fall there, each time
+    eyelids: EyelidSpec = field(default_factory=EyelidSpec)
 
     def __post_init__(self) -> None:
         if not self.lengths or len(self.lengths) != len(self.distances):
@@ -60,8 +63,8 @@ class DeformSpec:
         for name in ("normal_degrees", "covered_degrees"):
             if not 0 < getattr(self, name) <= 90:
                 raise ValueError(f"{name} must lie in (0, 90]; got {getattr(self, name)}")
-        if self.fold_rounds < 0 or not self.fold_factor > 1:
-            raise ValueError(f"fold_rounds must not be negative, fold_factor exceed 1; got {self}")
+        if self.fold_rounds < 0 or min(self.fold_factor, self.fold_relief) < 1:
+            raise ValueError(f"fold_rounds must not be negative, fold_factor and fold_relief at least 1; got {self}")
 
 
 _DEFAULT = DeformSpec()
@@ -96,12 +99,24 @@ def deform(
     n = len(scans)
     require_shape("lifted", lifted, (n, 66, 3))
     require_shape("fit.rotation", fit.rotation, (n, 3, 3))
-    face = DeformableFace(model, scans.points)
+    face = deformable_face(model, scans.points)
     fitted = model.vertices(fit.parameters.identity.to(model.dtype), fit.parameters.expression.to(model.dtype))
     posed = fitted.to(scans.points) @ fit.rotation.mT + fit.translation[:, None]
     moved, covered, distance, folded = _Bending(face, posed, scans, lifted.to(posed), spec).run()
     mesh = (moved - fit.translation[:, None]) @ fit.rotation
     return Deformed(mesh, covered, distance, folded)
+
+
+_faces: WeakKeyDictionary[FaceModel, dict[tuple[torch.device, torch.dtype], "DeformableFace"]] = WeakKeyDictionary()
+
+
+def deformable_face(model: FaceModel, like: Tensor) -> "DeformableFace":
+    """Made once per model, device and dtype: it takes as long as several scans. Models do not change."""
+    made = _faces.setdefault(model, {})
+    key = (like.device, like.dtype)
+    if key not in made:
+        made[key] = DeformableFace(model, like)
+    return made[key]
 
 
 class DeformableFace:
@@ -154,22 +169,39 @@ class _Bending:
 
     def run(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Moved vertices, covered, distance, triangles left over turned."""
-        spec, face = self._spec, self._face
-        length = torch.ones_like(self._posed[..., 0])
+        spec = self._spec
+        ones = torch.ones_like(self._posed[..., 0])
         for reach, gate in zip(spec.lengths, spec.distances):
             weight, goal = self._goals(self._pairs(gate))
-            self._solve(reach * length, weight, goal)
-        for _ in range(spec.fold_rounds):
-            flipped = flipped_triangles(self._moved(), self._posed, face.triangles)
-            if not bool(flipped.any()):
-                break
-            around = vertices_of(flipped, face.triangles, face.n_vertices, rings=2)
-            length = torch.where(around, spec.fold_factor * length, length)
-            self._solve(spec.lengths[-1] * length, weight, goal)
+            self._solve(reach * ones, weight, goal)
+        self._unfold(spec.lengths[-1] * ones, weight, goal)
         moved = self._moved()
         covered, distance = self._covered(self._pairs(spec.distances[-1]), moved)
-        folded = flipped_triangles(moved, self._posed, face.triangles).sum(-1)
-        return moved, covered, distance, folded
+        return moved, covered, distance, self._flipped().sum(-1)
+
+    def _unfold(self, length: Float[Tensor, "b V"], weight: Float[Tensor, "b V"], goal: Float[Tensor, "b V 3"]) -> None:
+        """Stiffer and less pulled around triangles that have turned over; where that does not help, slivers mostly,
+        they are moved as one piece, to which their neighbours are added where they turn over then."""
+        spec, face = self._spec, self._face
+        for ring in range(spec.fold_rounds):
+            flipped = self._flipped()
+            if not bool(flipped.any()):
+                return
+            around = vertices_of(flipped, face.triangles, face.n_vertices, rings=2 + 2 * ring)
+            length = torch.where(around, spec.fold_factor * length, length)
+            weight = torch.where(around, weight / spec.fold_relief, weight)
+            self._solve(length, weight, goal)
+        piece = torch.zeros_like(self._flipped())
+        for _ in range(_PIECE_ROUNDS):
+            flipped = self._flipped()
+            if not bool(flipped.any()):
+                return
+            piece |= flipped
+            for _ in range(_PIECE_STEPS):
+                self._shift = moved_as_one(self._shift, piece, face.triangles)
+
+    def _flipped(self) -> Bool[Tensor, "b T"]:
+        return flipped_triangles(self._moved(), self._posed, self._face.triangles)
 
     def _moved(self) -> Float[Tensor, "b V 3"]:
         return self._posed + self._shift
@@ -186,13 +218,20 @@ class _Bending:
         weight = pairs.weight.clone()
         pull = weight[..., None] * (self._shift + towards)
         lids = self._lids
-        shift = torch.cat([lids.shift, self._shift[:, lids.rows, 2:]], -1)  # the depth is the scan's to say
+        now = self._shift[:, lids.rows]
+        shift = torch.stack([now[..., 0], lids.shift, now[..., 2]], -1)
         weight[:, lids.rows] += lids.weight
         pull[:, lids.rows] += lids.weight[..., None] * shift
         weight = weight + self._spec.anchor
         return weight, pull / weight[..., None]
 
-    def _solve(self, length: Float[Tensor, "b V"], weight: Float[Tensor, "b V"], goal: Float[Tensor, "b V 3"]) -> None:
+    def _solve(
+        self,
+        length: Float[Tensor, "b V"],
+        weight: Float[Tensor, "b V"],
+        goal: Float[Tensor, "b V 3"],
+        tolerance: float = 1e-3,
+    ) -> None:
         face = self._face
         answer = face.solver.solve(
             (length.to(_PRECISION) ** 4 * face.scale).contiguous(),
