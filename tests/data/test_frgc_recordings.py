@@ -196,3 +196,24 @@ def test_every_truncation_and_flipped_bytes_give_an_error_or_presentations(tmp_p
         assert message is None or (message.startswith(f"{file}: ") and "expected" in message)
         assert found is None or all(one.files for one in found)
     assert refused > 200
+
+
+def test_flipped_bytes_of_a_recording_give_an_error_or_a_finite_scan(root):
+    recording = frgc.list_recordings(root)[0]
+    draw, refused = random.Random(5), 0
+    for file in (recording.image, *recording.files):
+        content = file.read_bytes()
+        for _ in range(150):
+            changed = bytearray(content)
+            changed[draw.randrange(len(content))] ^= draw.randrange(1, 256)
+            file.write_bytes(changed)
+            try:
+                scan = frgc.read_recording(recording)
+            except DataFileError as error:
+                refused += 1
+                assert str(file) in str(error)  # noqa: PT017 - either answer is right
+            else:
+                assert bool(torch.isfinite(scan.points).all() & torch.isfinite(scan.image).all())
+                assert scan.pixels.shape[:2] == scan.surface.shape
+        file.write_bytes(content)
+    assert refused > 150

@@ -51,6 +51,7 @@ FOCAL_SHARE = 525 / 640
 """Focal length of the camera in widths of its picture."""
 _TOPOLOGY, _N_VERTICES = "facewarehouse_11510", 11510
 _MOST_NAMED = 8
+_FARTHEST_SHARE = 15 / 640  # of the picture's width; real points lie about 3 px of 640 from the mesh's
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,10 @@ def _places(land: Path, vertices: Tensor, rows: Tensor, marks: Tensor, size: tup
         pose = solve_pinhole(solid, known[use], focal=FOCAL_SHARE * width, height=height, width=width)
     except ValueError as error:
         raise damaged(land, "points", "the places of the mesh's landmarks in one photograph", error) from error
+    apart = float((pose.project(solid) - known[use]).norm(dim=1).median())
+    if not apart <= _FARTHEST_SHARE * width:
+        expected = f"places within {_FARTHEST_SHARE * width:g} px of the mesh's landmarks"
+        raise damaged(land, "points", expected, f"a median of {apart:.3g} px")
     depth = -(vertices @ pose.rotation.mT + pose.translation)[:, 2]
     if not bool((depth > 1.0).all()):
         raise damaged(land, "points", "places that put the mesh before the camera", f"a depth of {depth.min():g} mm")
