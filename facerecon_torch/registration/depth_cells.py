@@ -4,6 +4,7 @@ Grids are orthographic and regular: depth [b, r, c] in mm towards the sensor, on
 top (y falls with the row).
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,7 +15,9 @@ from torch.nn.functional import pad
 
 __all__ = ["CellPlanes", "bridged", "fit_planes", "without_spikes"]
 
-_JUMP_MM, _JUMP_SLOPE = 1.0, 3.7  # noise, and the slope of 75 degrees: neighbours further apart are two surfaces
+_JUMP_MM = 1.0  # noise of a difference in depth
+_JUMP_SLOPE = 3.7  # of 75 degrees: next neighbours that differ by more are two surfaces
+_PLANE_SLOPE = 2.0  # the same for the wider neighbourhood of a plane, which would reach across a jump otherwise
 _SPIKE_MM, _SPIKE_RADIUS, _FEWEST = 3.0, 2, 6
 _NORMAL_SD_MM, _DEPTH_SD_MM, _RADIUS_SD = 1.1, 0.6, 2.0
 
@@ -29,9 +32,11 @@ class CellPlanes(NamedTuple):
     valid: Bool[Tensor, "b r c"]
 
 
-def bridged(step: Float[Tensor, "*n"], distance: Float[Tensor, "*n"] | float) -> Bool[Tensor, "*n"]:
+def bridged(
+    step: Float[Tensor, "*n"], distance: Float[Tensor, "*n"] | float, slope: float = _JUMP_SLOPE
+) -> Bool[Tensor, "*n"]:
     """Whether two points with a difference in depth of `step`, `distance` mm apart sideways, may be one surface."""
-    return step.abs() <= _JUMP_MM + _JUMP_SLOPE * distance
+    return step.abs() <= _JUMP_MM + slope * distance
 
 
 def without_spikes(depth: Float[Tensor, "b r c"], valid: Bool[Tensor, "b r c"]) -> Bool[Tensor, "b r c"]:
@@ -60,12 +65,11 @@ def fit_planes(depth: Float[Tensor, "b r c"], valid: Bool[Tensor, "b r c"], spac
     sums = torch.zeros(shape, dtype=depth.dtype, device=depth.device)
     full = 0.0
     radius = max(1, round(_RADIUS_SD * _NORMAL_SD_MM / spacing))
-    for x, y, near, there in _neighbours(depth, valid, radius, itself=True):
-        x, y = x * spacing, y * spacing
-        squared = x * x + y * y
+    for column, row, near, there in _neighbours(depth, valid, radius, itself=True):
+        x, y, squared = _offset(column, row, spacing)
         step = near - depth
-        used = (there & bridged(step, squared**0.5)).to(depth.dtype)
-        weight = 2.718281828459045 ** (-squared / (2 * _NORMAL_SD_MM**2))
+        used = (there & bridged(step, squared**0.5, _PLANE_SLOPE)).to(depth.dtype)
+        weight = math.exp(-squared / (2 * _NORMAL_SD_MM**2))
         full += weight
         step = step * used
         moments = (1.0, x, y, x * x, x * y, y * y)
@@ -102,15 +106,19 @@ def _inner_depth(
 ) -> Float[Tensor, "b r c"]:
     """What has to be added to the depth of every cell."""
     total, change = torch.zeros_like(depth), torch.zeros_like(depth)
-    for x, y, near, there in _neighbours(depth, valid, 1, itself=True):
-        x, y = x * spacing, y * spacing
-        squared = x * x + y * y
+    for column, row, near, there in _neighbours(depth, valid, 1, itself=True):
+        x, y, squared = _offset(column, row, spacing)
         step = near - depth
-        weight = 2.718281828459045 ** (-squared / (2 * _DEPTH_SD_MM**2))
+        weight = math.exp(-squared / (2 * _DEPTH_SD_MM**2))
         used = (there & bridged(step, squared**0.5)) * weight
         total += used
         change += used * (step - x * across - y * up)
     return change / total.clamp_min(1e-6)
+
+
+def _offset(column: int, row: int, spacing: float) -> tuple[float, float, float]:
+    x, y = column * spacing, row * spacing
+    return x, y, x * x + y * y
 
 
 def _neighbours(

@@ -44,8 +44,8 @@ class Priors(NamedTuple):
 class Groups(NamedTuple):
     """The group of every scan, from 0; scans of one group share their identity."""
 
-    index: Int[Tensor, "b"]
-    count: int
+    of_scan: Int[Tensor, "b"]
+    number: int
 
 
 def make_groups(labels: Int[Tensor, "b"] | None, n: int, device: torch.device) -> Groups:
@@ -81,7 +81,9 @@ def take_step(model: FaceModel, state: FitState, terms: list[Residuals], priors:
     vertices = offset + (identity_matrix @ state.identity[:, None, :, None])[..., 0]
     posed = state.pose(vertices)
     centre = posed.mean(1, keepdim=True)
-    normal, right = 0.0, 0.0
+    size = _POSE + model.n_expression + model.n_identity
+    normal = torch.zeros(len(posed), size, size, dtype=torch.float64, device=posed.device)
+    right = normal.new_zeros(len(posed), size)
     for term in terms:
         arm = (posed - centre)[:, term.vertex]
         turned = (term.direction @ state.rotation.to(posed))[..., None]
@@ -120,12 +122,12 @@ def _solve(
     factor = torch.linalg.cholesky_ex(normal[:, :own, :own] + ridge)[0]
     freed = torch.cholesky_solve(torch.cat([shared, (right[:, :own] + pull)[..., None]], -1), factor)
     reduced = torch.cat([normal[:, own:, own:], right[:, own:, None]], -1) - shared.mT @ freed
-    summed = reduced.new_zeros(groups.count, *reduced.shape[1:]).index_add(0, groups.index, reduced)
+    summed = reduced.new_zeros(groups.number, *reduced.shape[1:]).index_add(0, groups.of_scan, reduced)
     identity = state.identity.double()
-    present = identity.new_zeros(groups.count, identity.shape[1]).index_copy(0, groups.index, identity)
+    present = identity.new_zeros(groups.number, identity.shape[1]).index_copy(0, groups.of_scan, identity)
     pull = (priors.identity_mean - present) @ priors.identity
     factor = torch.linalg.cholesky_ex(summed[..., :-1] + priors.identity)[0]
-    step = torch.cholesky_solve(summed[..., -1:] + pull[..., None], factor)[..., 0][groups.index]
+    step = torch.cholesky_solve(summed[..., -1:] + pull[..., None], factor)[..., 0][groups.of_scan]
     rest = freed[..., -1] - (freed[..., :-1] @ step[..., None])[..., 0]
     return _Change(rest[:, :3], rest[:, 3:_POSE], rest[:, _POSE:], step)
 

@@ -10,7 +10,7 @@ up again in every round with gates that shrink.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from facerecon_torch.checks import require_shape
@@ -51,13 +51,14 @@ class ScanFit:
 def fit_scans(
     model: FaceModel,
     scans: ScanBatch,
-    labelled: Float[Tensor, "b 66 3"],
-    lifted: Float[Tensor, "b 66 3"],
+    labelled: Tensor,
+    lifted: Tensor,
     spec: IcpSpec = _DEFAULT,
-    groups: Int[Tensor, "b"] | None = None,
+    groups: Tensor | None = None,
 ) -> ScanFit:
-    """Pose and weights of every scan. `labelled` are the data set's own points, `lifted` detected ones on the scan,
-    both in mm in the sensor's frame and NaN where not known. Scans with equal numbers in `groups` share one identity.
+    """Pose and weights of every scan. `labelled` [b, 66, 3] are the data set's own points, `lifted` [b, 66, 3] detected
+    ones on the scan, both in mm in the sensor's frame and NaN where not known. Scans with equal numbers in `groups` [b]
+    share one identity.
 
     Scans are solved together, some 10 MB each; none influences another outside its group. Raises ValueError for shapes
     or devices that do not fit, or a model without topology. Not differentiable.

@@ -38,7 +38,7 @@ def _lift(
     asked = torch.isfinite(landmarks).all(-1)
     targets = torch.where(asked[:, None], landmarks, 0.0)
     squared, near = (targets[:, None] - pixels).square().sum(-1).topk(_NEIGHBOURS, largest=False)
-    step = _spacing(pixels, near[asked])
+    step = _spacing(pixels)
     seen = points[near]
     front = seen[..., 2].amax(1, keepdim=True) - seen[..., 2] <= _DEEP_MM
     within = squared <= (_REACH * step) ** 2
@@ -48,14 +48,12 @@ def _lift(
     return torch.where(hit[:, None], lifted, torch.nan)
 
 
-def _spacing(pixels: Float[Tensor, "m 2"], near: Tensor) -> Float[Tensor, ""]:
-    """Distance in px between neighbouring scan points: the median over the landmarks of that from the nearest point to
-    its own nearest among the others."""
-    if not len(near):
-        return pixels.new_ones(())
-    group = pixels[near]
-    apart = (group[:, 1:] - group[:, :1]).square().sum(-1).amin(1)
-    return apart.sqrt().median().clamp_min(1e-6)
+def _spacing(pixels: Float[Tensor, "m 2"]) -> Float[Tensor, ""]:
+    """Distance in px between neighbouring scan points, from their number and the box that holds nearly all of them."""
+    ends = (max(1, len(pixels) // 50), max(1, len(pixels) - len(pixels) // 50))
+    low, high = (torch.stack([column.kthvalue(k).values for column in pixels.unbind(1)]) for k in ends)
+    step: Tensor = ((high - low).prod() / len(pixels)).sqrt().clamp_min(1e-6)
+    return step
 
 
 def _reached(squared: Float[Tensor, "n k"], weight: Float[Tensor, "n k"], step: Float[Tensor, ""]) -> Bool[Tensor, "n"]:

@@ -53,7 +53,8 @@ class ScanBatch:
     def rows(self, index: Int[Tensor, "n"] | slice) -> "ScanBatch":
         """Some of the scans."""
         fields = (self.points, self.normals, self.valid, self.weights, self.origin)
-        return ScanBatch(*(field[index] for field in fields), self.spacing)
+        points, normals, valid, weights, origin = (field[index] for field in fields)
+        return ScanBatch(points, normals, valid, weights, origin, self.spacing)
 
 
 @torch.no_grad()
@@ -136,8 +137,9 @@ def _batch_of(
     weights = ((planes.share - start) / (end - start)).clamp(0, 1)
     weights = weights * ((planes.normals[..., 2] - _STEEP) / (_FLAT - _STEEP)).clamp(0, 1)
     valid = planes.valid
-    cells = (torch.where(valid[..., None], field, 0.0) for field in (points, planes.normals))
-    return ScanBatch(*cells, valid, torch.where(valid, weights, 0.0), origin[None].to(depth.dtype), spacing)
+    points, normals = (torch.where(valid[..., None], field, 0.0) for field in (points, planes.normals))
+    weights = torch.where(valid, weights, 0.0)
+    return ScanBatch(points, normals, valid, weights, origin[None].to(depth.dtype), spacing)
 
 
 def _grid_triangles(points: Float[Tensor, "r c 3"], valid: Bool[Tensor, "r c"]) -> Int[Tensor, "t 3"]:
