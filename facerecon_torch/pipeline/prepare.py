@@ -152,7 +152,8 @@ def _require_room(task: PrepareTask, samples: int, missing: int, n_vertices: int
     free = shutil.disk_usage(task.folder).free
     if needed > free:
         raise FaceReconError(
-            f"{task.folder}: expected room for {samples} samples, about {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB are free"
+            f"{task.folder}: expected room for {samples} samples, about {needed / 1e9:.1f} GB; "
+            f"{free / 1e9:.1f} GB are free"
         )
 
 

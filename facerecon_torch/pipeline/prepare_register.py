@@ -13,7 +13,7 @@ from facerecon_torch.files import replacing
 from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.pipeline.prepare_read import ReadyScan, attempt
 from facerecon_torch.pipeline.prepare_specs import PrepareSpec
-from facerecon_torch.registration.register import RegistrationSpec, register
+from facerecon_torch.registration.register import FLAGS, RegistrationSpec, register
 from facerecon_torch.registration.surface import stack_scans
 
 __all__ = ["ScanRegistrar", "Unit", "UnitDone"]
@@ -85,7 +85,7 @@ class ScanRegistrar:
         }
         stored = {name: _stored(values) for name, values in tables.items()}
         measures = {name: _stored(values) for name, values in registered.measures.items()}
-        reasons = [self._refusal(k, stored, measures) for k in range(len(ready))]
+        reasons = [self._refusal(k, stored, measures, registered.flags[k]) for k in range(len(ready))]
         kept = [k for k, reason in enumerate(reasons) if reason is None]
         index = torch.tensor(kept, dtype=torch.int64)
         recordings = [ready[k].recording for k in kept]
@@ -101,8 +101,12 @@ class ScanRegistrar:
             {ready[k].recording.name: reason for k, reason in enumerate(reasons) if reason is not None},
         )
 
-    def _refusal(self, row: int, tables: dict[str, Tensor], measures: dict[str, Tensor]) -> str | None:
+    def _refusal(
+        self, row: int, tables: dict[str, Tensor], measures: dict[str, Tensor], flags: tuple[str, ...]
+    ) -> str | None:
         """Why a registered scan is no sample; None where it is one."""
+        if "failed" in flags:
+            return f"registration: {FLAGS['failed']}"
         for name in ("identity", "expression", "rotation", "translation", "meshes"):
             if not bool(torch.isfinite(tables[name][row]).all()):
                 return f"registration: expected finite {name}; got NaN"

@@ -28,6 +28,7 @@ from facerecon_torch.pipeline.hydra_entry import config_folder
 from facerecon_torch.pipeline.prepare import plan_units
 from facerecon_torch.pipeline.prepare_landmarks import find_landmarks
 from facerecon_torch.pipeline.prepare_specs import CropFileSpec, PrepareSpec, PrepareSpecs
+from facerecon_torch.registration.register import RegistrationSpec
 from facerecon_torch.structures import Detection
 from tests.pipeline.bosphorus_folder import write_folder
 
@@ -265,7 +266,7 @@ def test_the_configs_build_and_repeat_the_defaults(data):
     specs = specs_of(f"data={data}")
     assert specs.data.name == data
     assert specs.prepare == PrepareSpec()
-    assert specs.registration == type(specs.registration)()
+    assert specs.registration == RegistrationSpec()
     assert specs_of("gt.identity=per_subject").registration.identity == "per_subject"
 
 
