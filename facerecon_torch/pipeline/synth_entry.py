@@ -24,7 +24,7 @@ def synth_from_config(config: DictConfig) -> int:
     if config.layout not in (_PHOTOS, *LAYOUTS):
         raise ValueError(f"layout must be one of {', '.join((_PHOTOS, *LAYOUTS))}; got {config.layout!r}")
     for key in ("subjects", "samples", "images", "size"):
-        if config[key] is not None and not (isinstance(config[key], int) and config[key] >= 1):
+        if config[key] is not None and (type(config[key]) is not int or config[key] < 1):
             raise ValueError(f"{key} must be a whole number of at least 1; got {config[key]!r}")
     strange = ["samples"] if config.layout == _PHOTOS else list(_OF_PHOTOS)
     given = [key for key in strange if config[key] is not None]
