@@ -56,14 +56,15 @@ class RecordedScan:
     `surface` is a range grid (rows of a picture) or a mesh, in mm in the scan's own frame: +x image right, +y up, +z
     to the sensor. `pixels` gives the place of each cell [rows, columns, 2] or vertex [V, 2] in `image` ([3, H, W], RGB
     in [0, 1]), in px, (0, 0) at the centre of the first pixel; NaN where it is not known. `labelled` [66, 3] are the
-    data set's own landmarks in the scan's frame and the paper's order, NaN where there is none. Raises TypeError and
-    ValueError.
+    data set's own landmarks in the scan's frame and the paper's order, NaN where there is none; `marks` [m, 3] are all
+    that it labels, in its own order, for pictures. Raises TypeError and ValueError.
     """
 
     surface: RangeGrid | Mesh
     pixels: Tensor
     image: Tensor
     labelled: Tensor
+    marks: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name in ("pixels", "image", "labelled"):
@@ -77,6 +78,8 @@ class RecordedScan:
             raise ValueError(f"image must have the shape (3, H, W); got {tuple(self.image.shape)}")
         if self.labelled.shape != (_N_LANDMARKS, 3):
             raise ValueError(f"labelled must have the shape ({_N_LANDMARKS}, 3); got {tuple(self.labelled.shape)}")
+        if self.marks is not None and (self.marks.ndim != 2 or self.marks.shape[1] != 3):
+            raise ValueError(f"marks must have the shape (m, 3); got {tuple(self.marks.shape)}")
         if isinstance(self.surface, Mesh) and not bool((self.surface.vertices.abs() <= LARGEST_COORDINATE).all()):
             raise ValueError(f"vertices must be finite and within {LARGEST_COORDINATE:g} mm of the origin")
 
@@ -94,12 +97,22 @@ class RecordedScan:
     def labelled_pixels(self) -> Tensor:
         """Where the labelled landmarks lie in the image, [66, 2] in px: the places of the nearest scan points. NaN for
         landmarks that are not labelled."""
+        return self._places(self.labelled)
+
+    @property
+    def mark_pixels(self) -> Tensor:
+        """Where all marks lie in the image, [m, 2] in px, likewise; without any, the labelled landmarks that are
+        known."""
         known = torch.isfinite(self.labelled).all(dim=-1)
-        places = self.pixels.new_full((_N_LANDMARKS, 2), torch.nan)
+        return self._places(self.labelled[known] if self.marks is None else self.marks)
+
+    def _places(self, wanted: Tensor) -> Tensor:
+        known = torch.isfinite(wanted).all(dim=-1)
+        places = self.pixels.new_full((len(wanted), 2), torch.nan)
         seen = torch.isfinite(self.point_pixels).all(dim=-1)
         if bool(known.any()) and bool(seen.any()):
             points, pixels = self.points[seen], self.point_pixels[seen]
-            nearest = torch.cdist(self.labelled[known].to(points), points).argmin(dim=1)
+            nearest = torch.cdist(wanted[known].to(points), points).argmin(dim=1)
             places[known] = pixels[nearest]
         return places
 

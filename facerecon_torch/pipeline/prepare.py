@@ -19,6 +19,7 @@ from tqdm import tqdm
 from facerecon_torch.data.prepared import CROPS, PreparedSet, assemble, is_complete, load_prepared, part_path
 from facerecon_torch.data.recordings import Recording
 from facerecon_torch.errors import FaceReconError
+from facerecon_torch.pipeline.prepare_pictures import PICTURES
 from facerecon_torch.pipeline.prepare_read import is_disk_full
 from facerecon_torch.pipeline.prepare_register import Unit, UnitDone
 from facerecon_torch.pipeline.prepare_worker import (
@@ -139,7 +140,7 @@ def _one_thread() -> Iterator[None]:
 
 def _sweep(folder: Path) -> None:
     """Remove what a killed run was writing."""
-    for place in (folder, folder / "parts", folder / CROPS):
+    for place in (folder, folder / "parts", folder / CROPS, folder / PICTURES):
         for left in place.glob(".*.part"):
             left.unlink(missing_ok=True)
 

@@ -13,6 +13,7 @@ from facerecon_torch.landmarks.detector import build_detector
 from facerecon_torch.pipeline.face_models import load_face_model
 from facerecon_torch.pipeline.phases import Phases
 from facerecon_torch.pipeline.prepare import prepare_set
+from facerecon_torch.pipeline.prepare_pictures import choose_pictured
 from facerecon_torch.pipeline.prepare_report import prepare_table, summarise
 from facerecon_torch.pipeline.prepare_specs import PrepareSpecs
 from facerecon_torch.pipeline.prepare_worker import PrepareTask
@@ -66,6 +67,7 @@ def prepare(specs: PrepareSpecs, recordings: list[Recording], folder: Path) -> i
         specs.registration,
         specs.prepare,
         specs.runtime,
+        choose_pictured(recordings, specs.prepare.pictures),
     )
     with phases("prepare"):
         prepared = prepare_set(

@@ -32,13 +32,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReadyScan:
-    """One recording, read. `landmarks` in px of the picture, whose file is `crop`; NaN where none were found."""
+    """One recording, read. `landmarks` and `marks`, all points that the data set labels, are in px of the picture whose
+    file is `crop`; NaN where they are not known."""
 
     recording: Recording
     scan: ScanBatch
     labelled: Float[Tensor, "66 3"]
     lifted: Float[Tensor, "66 3"]
     landmarks: Float[Tensor, "66 2"]
+    marks: Float[Tensor, "m 2"]
     crop: bytes
     flags: tuple[str, ...]
 
@@ -87,6 +89,7 @@ class ScanReader:
             scan.labelled.float(),
             lifted.float(),
             apply_affine(found.double(), to_crop.double()).float(),
+            apply_affine(scan.mark_pixels.double(), to_crop.double()).float(),
             self._crops.encode(crop),
             flags,
         )

@@ -11,6 +11,7 @@ from facerecon_torch.data.prepared import CROPS, PreparedRows, write_part
 from facerecon_torch.data.recordings import Recording
 from facerecon_torch.files import replacing
 from facerecon_torch.model.protocol import FaceModel
+from facerecon_torch.pipeline.prepare_pictures import draw_sample
 from facerecon_torch.pipeline.prepare_read import ReadyScan, attempt
 from facerecon_torch.pipeline.prepare_specs import PrepareSpec
 from facerecon_torch.registration.register import FLAGS, RegistrationSpec, register
@@ -39,11 +40,19 @@ class UnitDone:
 class ScanRegistrar:
     """Registers units on the device of `model` and writes their parts and crops into `folder`."""
 
-    def __init__(self, model: FaceModel, registration: RegistrationSpec, prepare: PrepareSpec, folder: Path) -> None:
+    def __init__(
+        self,
+        model: FaceModel,
+        registration: RegistrationSpec,
+        prepare: PrepareSpec,
+        folder: Path,
+        pictured: frozenset[str],
+    ) -> None:
         self._model = model
         self._spec = registration
         self._prepare = prepare
         self._folder = folder
+        self._pictured = pictured
 
     def finish(self, unit: Unit, ready: Sequence[ReadyScan], failures: dict[str, str]) -> UnitDone:
         """Register what could be read and write the part, crops first. Raises OSError where the disk is full."""
@@ -64,8 +73,16 @@ class ScanRegistrar:
         for name, image in zip(joined.names, joined.images):
             with replacing(self._folder / CROPS / image) as aside:
                 aside.write_bytes(crops[name])
+        self._draw(ready, joined)
         write_part(self._folder, unit.number, joined)
         return UnitDone(unit.number, len(joined.names), joined.failures)
+
+    def _draw(self, ready: Sequence[ReadyScan], rows: PreparedRows) -> None:
+        """Pictures of those samples that are to be looked at."""
+        scans = {scan.recording.name: scan for scan in ready}
+        for row, name in enumerate(rows.names):
+            if name in self._pictured:
+                draw_sample(self._folder, scans[name], rows, row, self._model)
 
     @torch.no_grad()
     def _register(self, ready: Sequence[ReadyScan]) -> PreparedRows:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from facerecon_torch.landmarks.detector import LandmarkDetector
+from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.pipeline.face_models import load_face_model
 from facerecon_torch.pipeline.prepare_read import ReadyScan, ScanReader
 from facerecon_torch.pipeline.prepare_register import ScanRegistrar, Unit, UnitDone
@@ -33,6 +34,7 @@ class PrepareTask:
     registration: RegistrationSpec
     prepare: PrepareSpec
     runtime: RuntimeSpec
+    pictured: frozenset[str]
 
 
 class Workplace:
@@ -45,7 +47,7 @@ class Workplace:
 
     @cached_property
     def registrar(self) -> ScanRegistrar:
-        return ScanRegistrar(self._model, self._task.registration, self._task.prepare, self._task.folder)
+        return _registrar(self._task, self._model)
 
     def prepare(self, unit: Unit) -> UnitDone:
         """Both halves of a unit."""
@@ -56,7 +58,11 @@ class Workplace:
 def build_registrar(task: PrepareTask, device: torch.device) -> ScanRegistrar:
     """The second half alone, on `device`."""
     model = load_face_model(task.model).to(device, task.runtime.torch_dtype)
-    return ScanRegistrar(model, task.registration, task.prepare, task.folder)
+    return _registrar(task, model)
+
+
+def _registrar(task: PrepareTask, model: FaceModel) -> ScanRegistrar:
+    return ScanRegistrar(model, task.registration, task.prepare, task.folder, task.pictured)
 
 
 _workplace: Workplace | None = None

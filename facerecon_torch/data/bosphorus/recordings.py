@@ -51,10 +51,11 @@ def read_recording(recording: Recording) -> RecordedScan:
         partner(bnt, file.suffix)
     scan = read_bnt(bnt)
     image = read_image(recording.image)
-    points, known = read_landmarks(lm3).ibug68()
+    marks = read_landmarks(lm3)
+    points, known = marks.ibug68()
     labelled = to_paper66(points.where(known[:, None], torch.nan))
     height, width = image.shape[-2:]
-    return RecordedScan(scan.grid, scan.pixels(height, width), image, labelled)
+    return RecordedScan(scan.grid, scan.pixels(height, width), image, labelled, marks.points)
 
 
 def _homes(folder: Path) -> list[Path]:
