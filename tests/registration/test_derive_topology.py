@@ -175,3 +175,20 @@ def test_a_mesh_cut_open_along_a_seam_is_one_part_with_a_rim_outside_only():
     weights = make_surface(vertices, triangles).nearest(points, normals, gate=5.0).weights
     assert weights[0] > 0.9  # on the seam
     assert weights[1] == 0  # on the rim
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [4, 5, 6])
+def test_other_people_are_met_as_well(seed, default):
+    foreign = make_foreign_face(seed=seed)
+    made = derive_topology(foreign.vertices, foreign.triangles, None, foreign.known(KNOWN), default=default)
+    truth = foreign.truth[foreign.topology.landmark_vertices]
+    error = (foreign.vertices[made.topology.landmark_vertices] - truth).norm(dim=-1)
+    best = torch.cdist(truth, foreign.vertices).amin(1)
+    missing = torch.tensor([point not in KNOWN for point in IBUG_OF_PAPER])
+    assert (error - best)[missing].max() < 3.0
+    assert error[missing].mean() < 2.0
+    for row, true_row in zip(made.topology.contour_lines, foreign.topology.contour_lines):
+        line, true_line = foreign.vertices[row[row >= 0]], foreign.truth[true_row[true_row >= 0]]
+        assert _line_distance(line, true_line).max() < 5.5
+    assert made.uncertain == ()
