@@ -24,8 +24,9 @@ from facerecon_torch.registration.association import Association, AssociationSpe
 from facerecon_torch.registration.eyelids import Eyelids, EyelidSpec
 from facerecon_torch.registration.folds import flipped_triangles, moved_as_one, vertices_of
 from facerecon_torch.registration.icp import ScanFit
+from facerecon_torch.registration.passengers import Passengers
 from facerecon_torch.registration.surface import ScanBatch
-from facerecon_torch.registration.surface_parts import mesh_parts, outer_skin
+from facerecon_torch.registration.surface_parts import outer_skin
 
 __all__ = ["DeformSpec", "Deformed", "deform"]
 
@@ -102,7 +103,8 @@ def deform(
     face = deformable_face(model, scans.points)
     fitted = model.vertices(fit.parameters.identity.to(model.dtype), fit.parameters.expression.to(model.dtype))
     posed = fitted.to(scans.points) @ fit.rotation.mT + fit.translation[:, None]
-    moved, covered, distance, folded = _Bending(face, posed, scans, lifted.to(posed), spec).run()
+    bending = _Bending(face, posed, fit.rotation[:, :, 2], scans, lifted.to(posed), spec)
+    moved, covered, distance, folded = bending.run()
     mesh = (moved - fit.translation[:, None]) @ fit.rotation
     return Deformed(mesh, covered, distance, folded)
 
@@ -137,31 +139,23 @@ class DeformableFace:
         skin = torch.zeros(len(mean), dtype=torch.bool)
         skin[outer_skin(mean, triangles)] = True
         self.skin = skin.to(like.device)
-        self.free, self.leader = (part.to(like.device) for part in _followers(mean, triangles))
+        self.passengers = Passengers(mean, triangles, skin).to(like.device)
         self.eyelids = Eyelids(mean, triangles, topology.landmark_vertices.to(like.device))
 
 
-def _followers(mean: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"]) -> tuple[Tensor, Tensor]:
-    """(vertices outside the main part [f], their leaders [f, V'] as weights over the main part): eyeballs and the like
-    are carried along by the skin next to them, each part as a whole."""
-    parts = mesh_parts(mean, triangles)
-    main = parts[triangles.flatten()].mode().values
-    free = torch.nonzero(parts != main).flatten()
-    skin = torch.nonzero(parts == main).flatten()
-    nearest = skin[torch.cdist(mean[free], mean[skin]).argmin(1)] if len(free) else free
-    same = (parts[free][:, None] == parts[free][None]).double()
-    leaders = torch.zeros(len(free), len(mean), dtype=torch.float64)
-    leaders.index_add_(1, nearest, same / same.sum(1, keepdim=True))
-    return free, leaders.to(_PRECISION)
-
-
 class _Bending:
-    """The rounds of one batch, in the sensor's frame; `posed` is the fitted mesh there."""
+    """The rounds of one batch, in the sensor's frame; `posed` is the fitted mesh there, `front` where it faces."""
 
     def __init__(
-        self, face: DeformableFace, posed: Float[Tensor, "b V 3"], scans: ScanBatch, lifted: Tensor, spec: DeformSpec
+        self,
+        face: DeformableFace,
+        posed: Float[Tensor, "b V 3"],
+        front: Float[Tensor, "b 3"],
+        scans: ScanBatch,
+        lifted: Float[Tensor, "b 66 3"],
+        spec: DeformSpec,
     ) -> None:
-        self._face, self._posed, self._scans, self._spec = face, posed, scans, spec
+        self._face, self._posed, self._front, self._scans, self._spec = face, posed, front, scans, spec
         self._lids = face.eyelids.goals(posed, lifted, spec.eyelids)
         # What the sensor can't see of the fitted mesh (the hidden side, the inside of the mouth) has no partner.
         self._seen = visible_vertices(posed, face.triangles) & face.skin
@@ -239,9 +233,7 @@ class _Bending:
             goal.to(_PRECISION),
             start=self._shift.to(_PRECISION),
         )
-        self._shift = answer.field.to(self._posed)
-        if len(face.free):
-            self._shift[:, face.free] = face.leader.to(self._posed) @ self._shift
+        self._shift = face.passengers.carry(self._posed, answer.field.to(self._posed), self._front)
 
     def _covered(self, pairs: Association, moved: Tensor) -> tuple[Bool[Tensor, "b V"], Float[Tensor, "b V"]]:
         spec = self._spec

@@ -11,7 +11,7 @@ from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.geometry.mesh_ops import MeshBackend, get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 
-__all__ = ["OverlaySpec", "draw_overlay"]
+__all__ = ["OverlaySpec", "draw_dots", "draw_overlay"]
 
 _SUPERSAMPLED_PX = 2_000_000  # largest mesh area, in px of the photograph, that is drawn finer than the photograph
 
@@ -74,9 +74,21 @@ def draw_overlay(
         if dots is not None:
             require_shape(name, dots, (None, 2))
             require_finite(name, dots)
-            centres = dots.to(drawn)
-            _blend(drawn, _discs(centres, 1.5 * size, drawn), (0.0, 0.0, 0.0), 0.5)
-            _blend(drawn, _discs(centres, size, drawn), colour, 1.0)
+            drawn = draw_dots(drawn, dots.to(drawn), colour, radius=size)
+    return drawn
+
+
+def draw_dots(
+    image: Float[Tensor, "3 H W"],
+    centres: Float[Tensor, "n 2"],
+    colour: tuple[float, float, float],
+    *,
+    radius: float,
+) -> Float[Tensor, "3 H W"]:
+    """A copy of the picture with dots of `radius` px in dark rims; those outside the picture draw nothing."""
+    drawn = image.clone()
+    _blend(drawn, _discs(centres, 1.5 * radius, drawn), (0.0, 0.0, 0.0), 0.5)
+    _blend(drawn, _discs(centres, radius, drawn), colour, 1.0)
     return drawn
 
 
