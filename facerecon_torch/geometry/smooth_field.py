@@ -138,7 +138,7 @@ def _bumps(bending: sparse.csr_matrix) -> sparse.csr_matrix:
         merged = _merge(graph)
         if merged.shape[1] == graph.shape[0]:
             break
-        groups, graph, width = groups @ merged, merged.T @ graph @ merged, 3 * width + 1
+        groups, graph, width = groups @ merged, sparse.csr_matrix(merged.T @ graph @ merged), 3 * width + 1
         bump = groups
         for _ in range(width):
             bump = average @ bump
@@ -149,7 +149,6 @@ def _bumps(bending: sparse.csr_matrix) -> sparse.csr_matrix:
 def _merge(graph: sparse.csr_matrix) -> sparse.csr_matrix:
     """Membership [n, groups]: in order, each vertex that has no group yet takes its free neighbours into a new one;
     one left with nobody joins a neighbour's."""
-    graph = sparse.csr_matrix(graph)
     n, starts, others = graph.shape[0], graph.indptr, graph.indices
     group = np.full(n, -1)
     count = 0
