@@ -184,11 +184,9 @@ def _kept(summary: Mapping[str, Any]) -> list[str]:
     lines = []
     for name in ("", "identity_", "expression_"):
         kept = summary.get(f"{name}variance_kept")
-        if kept is None:
+        if not kept:  # 0 where the model has no such basis
             continue
-        rmse = summary.get(f"{name}rmse_mm")
-        if rmse is None and kept > 0:
-            rmse = summary.get(f"{name}rms_mm", 0.0) * max(1 / kept - 1, 0.0) ** 0.5
-        error = "" if rmse is None else f", RMSE {rmse:.3f} mm"
-        lines.append(f"{name.replace('_', ' ')}variance kept {kept:.2%}{error}")
+        lost = summary.get(f"{name}rms_mm", 0.0) * max(1 / kept - 1, 0.0) ** 0.5
+        rmse = summary.get(f"{name}rmse_mm", lost)
+        lines.append(f"{name.replace('_', ' ')}variance kept {kept:.2%}, RMSE {rmse:.3f} mm")
     return lines

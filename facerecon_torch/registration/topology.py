@@ -85,7 +85,7 @@ def derive_topology(
     fit together; ModelFileError where no registration is possible: fewer than four known inner landmarks, all on one
     line, clockwise triangles, another orientation or another unit than the model's.
     """
-    given = {} if given is None else {name: table.cpu() for name, table in given.items()}
+    given = {} if given is None else {name: table.cpu().clone() for name, table in given.items()}
     inner = given.get("inner_landmarks", torch.empty(0, dtype=torch.int64)).tolist()
     known = {**known, **dict(zip(IBUG_OF_PAPER, inner))}
     _require_mesh(mean, triangles, known)
