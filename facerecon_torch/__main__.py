@@ -1,0 +1,8 @@
+"""`python -m facerecon_torch` is the command `facerecon`."""
+
+import sys
+
+from facerecon_torch.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
