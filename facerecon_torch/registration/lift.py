@@ -74,5 +74,6 @@ def _plane(
     b = (points - centre[:, None]).double()
     weighted = share[..., None].double() * a
     ridge = 0.02 * step.double() ** 2 * torch.eye(2, dtype=torch.float64, device=points.device)
-    slopes = torch.linalg.solve(weighted.mT @ a + ridge, weighted.mT @ b)
-    return (centre.double() - (middle.double()[:, None] @ slopes)[:, 0]).to(points.dtype)
+    slopes: Tensor = torch.linalg.solve(weighted.mT @ a + ridge, weighted.mT @ b)
+    at_landmark = centre.double() - (middle.double()[:, None] @ slopes)[:, 0]
+    return at_landmark.to(points.dtype)

@@ -78,15 +78,17 @@ def test_people_outside_the_model_are_met(face, scanned, fit):
     assert not fit.failed.any()
 
 
-def test_a_batch_gives_what_each_scan_gives_alone(face, scanned, fit):
+def test_a_batch_gives_what_each_scan_gives_alone(face, scanned):
+    """In float64: in float32 rounding moves a foot over the edge of its cell now and then, which is 0.01 mm later."""
     _, scans, labelled, lifted, _, _ = scanned
+    scans = scans.to(torch.float64)
+    together = fit_scans(face, scans, labelled, lifted)
     for k in (1, 4):
         part = slice(k, k + 1)
         alone = fit_scans(face, scans.rows(part), labelled[part], lifted[part])
         for name in ("rotation", "translation", "residual", "inlier_share"):
-            torch.testing.assert_close(getattr(fit, name)[part], getattr(alone, name), atol=2e-3, rtol=1e-4)
-        shapes = [face.vertices(p.identity, p.expression) for p in (fit.parameters[part], alone.parameters)]
-        torch.testing.assert_close(*shapes, atol=5e-3, rtol=0)
+            torch.testing.assert_close(getattr(together, name)[part], getattr(alone, name), atol=1e-7, rtol=0)
+        torch.testing.assert_close(together.parameters[part].flat, alone.parameters.flat, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("few", ["lifted only", "five labelled", "inner lifted"])
