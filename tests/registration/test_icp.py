@@ -81,9 +81,10 @@ def test_people_outside_the_model_are_met(face, scanned, fit):
 def test_a_batch_gives_what_each_scan_gives_alone(face, scanned):
     """In float64: in float32 rounding moves a foot over the edge of its cell now and then, which is 0.01 mm later."""
     _, scans, labelled, lifted, _, _ = scanned
-    scans = scans.to(torch.float64)
+    scans = scans.rows(slice(2, 5)).to(torch.float64)
+    labelled, lifted = labelled[2:5], lifted[2:5]
     together = fit_scans(face, scans, labelled, lifted)
-    for k in (1, 4):
+    for k in (0, 2):
         part = slice(k, k + 1)
         alone = fit_scans(face, scans.rows(part), labelled[part], lifted[part])
         for name in ("rotation", "translation", "residual", "inlier_share"):
@@ -223,7 +224,7 @@ def test_a_step_is_that_of_the_twin(make):
         model.identity_mean + 0.3 * model.identity_variance.sqrt() * noise(n_alpha), model.expression_mean.clone()
     )
     state = FitState(alpha[None], beta[None], rotation[None], translation[None])
-    chosen = torch.arange(0, model.n_vertices, 7)
+    chosen = torch.arange(0, model.n_vertices, 20)
     direction = torch.nn.functional.normalize(noise(1, len(chosen), 3), dim=-1)
     offset, weight = noise(1, len(chosen)), torch.rand(1, len(chosen), generator=draw, dtype=torch.float64)
     priors = make_priors(model, 0.02, 0.03)
