@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
@@ -72,13 +73,14 @@ def run_here(given: list[str]) -> None:
 
 
 def test_three_kills_leave_no_trace(tmp_path):
+    # a server that imports everything while the set is written: its children then start at once
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["facerecon_torch.pipeline.prepare_entry", "facerecon_torch.cli", __name__])
+    forkserver.ensure_running()
     root = write_folder(tmp_path / "BosphorusDB", subjects=12, scans=5)
     (root / "bs003" / "bs003_N_N_0.lm3").unlink()  # failures are remembered too
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main(words(root, whole, "prepare.batch=4", "runtime.workers=1")) == 0
-    # a server that has imported everything: its children start at once
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["facerecon_torch.pipeline.prepare_entry", "facerecon_torch.cli", __name__])
     for count in (2, 6):
         child = context.Process(target=run_here, args=(words(root, killed, "prepare.batch=4", "runtime.workers=1"),))
         child.start()
