@@ -81,9 +81,9 @@ def derive_topology(
 
     `given` are tables that the model came with: `inner_landmarks` [49], `contour_lines` [17, L], `centre_vertices`,
     `whole_vertices`; they are kept. Without `uv` [V, 2] the mesh is mapped flat, as seen from the front. `default` is
-    the face to register, in float64 (the free default face if not given). Raises ValueError for tables that do not
-    fit together; ModelFileError where no registration is possible: fewer than four known inner landmarks, all on one
-    line, clockwise triangles, another orientation or another unit than the model's.
+    the face to register, in float64 on the CPU, where all of this runs (the free default face if not given). Raises
+    ValueError for tables that do not fit together; ModelFileError where no registration is possible: fewer than four
+    known inner landmarks, all on one line, clockwise triangles, another orientation or another unit than the model's.
     """
     given = {} if given is None else {name: table.cpu().clone() for name, table in given.items()}
     inner = given.get("inner_landmarks", torch.empty(0, dtype=torch.int64)).tolist()

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,9 +23,12 @@ from facerecon_torch.model.native import load_model
 from facerecon_torch.pipeline import import_entry, import_model
 from facerecon_torch.pipeline.face_models import load_face_model
 from facerecon_torch.pipeline.specs import ModelSpec
+from facerecon_torch.registration.topology import TopologySpec
+from facerecon_torch.registration.topology_fit import TopologyFitSpec
 from facerecon_torch.structures import Camera, FaceParameters, Mesh
 from tests.registration.foreign_face import make_foreign_face
 
+QUICK = TopologySpec(fit=TopologyFitSpec(rounds=8, stiffness=(10.0, 1.0)))
 KNOWN = [30, 36, 39, 42, 45, 48, 51, 54, 57]
 
 
@@ -65,8 +69,8 @@ def imported(folder):
     """The command's status, its files' stem, and what `derive_topology` gave."""
     kept = []
     with pytest.MonkeyPatch.context() as patch:
-        derive = import_model.derive_topology
-        patch.setattr(import_model, "derive_topology", lambda *a, **k: kept.append(derive(*a, **k)) or kept[-1])
+        derive = partial(import_model.derive_topology, spec=QUICK)
+        patch.setattr(import_model, "derive_topology", lambda *a, spec, **k: kept.append(derive(*a, **k)) or kept[-1])
         status = main([*_words(folder, folder / "out.safetensors"), "--landmarks", str(folder / "known.json")])
     assert status == 0
     return folder / "out.safetensors", kept[0]
@@ -123,6 +127,7 @@ def test_uncertain_tables_are_refused_with_their_reasons_unless_allowed(
     items = [replace(item, reason="the mesh is 9.9 mm away" if item.index == 50 else "") for item in derived.items]
     doubtful = replace(derived, items=tuple(items))
     monkeypatch.setattr(import_model, "derive_topology", lambda *a, **k: doubtful)
+    monkeypatch.setattr(import_model, "draw_topology", partial(import_model.draw_topology, tile=60))
     out = tmp_path / "doubtful.safetensors"
     assert main(_words(folder, out)) == 2
     said = capsys.readouterr().err

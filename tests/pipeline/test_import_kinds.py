@@ -66,12 +66,9 @@ def _write_mat(file, face):
     core = np.stack([np.stack([face.mean.ravel(), 0 * face.mean.ravel()], -1), flat(face.expression)], 1) * 0.01
     core[:, 1] *= 100
     boundary = np.arange(1, 52).reshape(17, 3).astype(np.float64)
+    rows = np.array([[1.0, 0.1], [1.0, -0.1]])
     content = {
-        "Bilinear": {
-            "Cr": core,
-            "Wids": np.array([[1.0, 0.1], [1.0, -0.1], [1.0, 0.2]]),
-            "Weps": np.array([[1.0, 0.1], [1.0, -0.1]]),
-        },
+        "Bilinear": {"Cr": core, "Wids": rows[[0, 1, 0]], "Weps": rows},
         "faces": face.triangles.astype(np.float64) + 1,
         "Landmarks": {"inner": np.arange(1.0, 50.0)[None], "boundary": boundary},
         "Segmentation": {"segCenter": np.arange(5.0, 80.0)[None]},

@@ -12,7 +12,7 @@ from facerecon_torch.registration.topology_checks import TopologyLimits, misplac
 from facerecon_torch.registration.topology_fit import TopologyFitSpec
 from tests.registration.foreign_face import make_foreign_face
 
-QUICK = TopologySpec(fit=TopologyFitSpec(rounds=3))
+QUICK = TopologySpec(fit=TopologyFitSpec(rounds=3, stiffness=(10.0, 1.0)))
 KNOWN = [8, 30, 36, 39, 42, 45, *range(48, 60), 61, 62, 63, 65, 66, 67]  # what the BFM 2017 lists hold
 
 
@@ -98,7 +98,7 @@ def test_what_a_mesh_has_lost_is_uncertain_with_a_reason(foreign, default):
     cheek = (foreign.vertices - jaw[3]).norm(dim=-1) < 25
     kept = foreign.triangles[~cheek[foreign.triangles].any(-1)]
     known = foreign.known([30, 36, 39, 42, 45, 48, 54, 57])
-    spec = TopologySpec(fit=TopologyFitSpec(rounds=12))
+    spec = TopologySpec(fit=TopologyFitSpec(rounds=12, stiffness=(10.0, 1.0)))
     found = derive_topology(foreign.vertices, kept, None, known, spec=spec, default=default)
     doubts = {(item.kind, item.index): item.reason for item in found.uncertain}
     assert "the mesh is" in doubts["landmark", 49 + 3]
