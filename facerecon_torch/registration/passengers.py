@@ -10,7 +10,7 @@ from facerecon_torch.registration.surface_parts import mesh_parts
 
 __all__ = ["Passengers"]
 
-_CLEARANCE = 0.15  # mm between an eyeball and the lids
+_CLEARANCE = 1.02  # radii: skin that is further off than this on the mean face may come as near as this
 _DEEPEST = 5.0  # mm that an eyeball gives way at most
 _AROUND = 1.5  # radii of a part, measured on the mean face, within which skin must not sink into it
 
@@ -19,6 +19,7 @@ class _Part(NamedTuple):
     rows: Int[Tensor, "r"]
     leaders: Int[Tensor, "r"]  # the skin vertex nearest to each row
     guards: Int[Tensor, "g"]  # outer skin around
+    apart: Float[Tensor, "g"]  # radii between each of them and the middle that must be kept
 
 
 class Passengers:
@@ -32,9 +33,10 @@ class Passengers:
         for number in parts[~main].unique().tolist():  # type: ignore[no-untyped-call]
             rows = torch.nonzero(parts == number).flatten()
             centre, radius = _ball(mean[rows])
-            near = torch.linalg.vector_norm(mean[outer] - centre, dim=-1) < _AROUND * radius
+            apart = torch.linalg.vector_norm(mean[outer] - centre, dim=-1) / radius
+            near = apart < _AROUND
             leaders = carriers[torch.cdist(mean[rows], mean[carriers]).argmin(1)]
-            self._parts.append(_Part(rows, leaders, outer[near]))
+            self._parts.append(_Part(rows, leaders, outer[near], apart[near].clamp_max(_CLEARANCE)))
 
     def to(self, device: torch.device) -> "Passengers":
         """The same parts elsewhere."""
@@ -53,7 +55,7 @@ class Passengers:
             along = shift[:, part.leaders].mean(1)
             centre, radius = _ball(posed[:, part.rows])
             arm = (posed + shift)[:, part.guards] - (centre + along)[:, None]
-            back = _needed(arm, front, radius + _CLEARANCE)
+            back = _needed(arm, front, radius[:, None] * part.apart.to(radius))
             shift[:, part.rows] = (along - back[:, None] * front)[:, None]
         return shift
 
@@ -63,10 +65,10 @@ def _ball(points: Float[Tensor, "*b n 3"]) -> tuple[Float[Tensor, "*b 3"], Float
     return centre, torch.linalg.vector_norm(points - centre[..., None, :], dim=-1).mean(-1)
 
 
-def _needed(arm: Float[Tensor, "b g 3"], front: Float[Tensor, "b 3"], radius: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
-    """The least t >= 0 with |arm + t front| >= radius for every guard in front of the ball's middle."""
+def _needed(arm: Float[Tensor, "b g 3"], front: Float[Tensor, "b 3"], keep: Float[Tensor, "b g"]) -> Float[Tensor, "b"]:
+    """The least t >= 0 with |arm + t front| >= keep for every guard in front of the ball's middle."""
     ahead = (arm * front[:, None]).sum(-1)
-    inside = radius.square()[:, None] - arm.square().sum(-1)
+    inside = keep.square() - arm.square().sum(-1)
     step = (ahead.square() + inside).clamp_min(0).sqrt() - ahead
     step = torch.where((inside > 0) & (ahead > 0), step, 0.0)
-    return step.amax(1).clamp_max(_DEEPEST) if arm.shape[1] else torch.zeros_like(radius)
+    return step.amax(1).clamp_max(_DEEPEST) if arm.shape[1] else torch.zeros_like(front[:, 0])

@@ -1,7 +1,6 @@
 """Registration of scans: the fitted model S*, the mesh M bent onto the scan, and how well both met it."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,9 +15,9 @@ from facerecon_torch.registration.nonrigid import Deformed, DeformSpec, deform
 from facerecon_torch.registration.surface import ScanBatch
 from facerecon_torch.structures import FaceParameters
 
-__all__ = ["FLAGS", "Registered", "RegistrationSpec", "register"]
+__all__ = ["FLAGS", "IDENTITY_MODES", "Registered", "RegistrationSpec", "register"]
 
-IdentityMode = Literal["per_scan", "per_subject"]
+IDENTITY_MODES = ("per_scan", "per_subject")
 FLAGS: dict[str, str] = {
     "failed": "too few landmarks or inliers to fit: the numbers mean nothing",
     "few_landmarks": "fewer labelled and lifted inner landmarks than fewest_landmarks",
@@ -36,7 +35,7 @@ class RegistrationSpec:
 
     icp: IcpSpec = field(default_factory=IcpSpec)
     deform: DeformSpec = field(default_factory=DeformSpec)
-    identity: IdentityMode = "per_scan"  # per_subject: one alpha for all scans of a group
+    identity: str = "per_scan"  # or per_subject: one alpha for all scans of a group
     chunk: int = 32  # scans deformed together: bounds memory, changes no result
     measured_points: int = 4000  # scan points per scan whose distance is measured
     reach: float | int = 10.0  # mm: scan points further from the fitted mesh are not of the face
@@ -46,8 +45,8 @@ class RegistrationSpec:
     farthest_mesh: float | int = 0.6  # mm, median
 
     def __post_init__(self) -> None:
-        if self.identity not in get_args(IdentityMode):
-            raise ValueError(f"identity must be one of {get_args(IdentityMode)}; got {self.identity!r}")
+        if self.identity not in IDENTITY_MODES:
+            raise ValueError(f"identity must be one of {IDENTITY_MODES}; got {self.identity!r}")
         if min(self.chunk, self.measured_points) < 1:
             raise ValueError(
                 f"chunk and measured_points must be at least 1; got {self.chunk} and {self.measured_points}"

@@ -1,0 +1,235 @@
+"""M on scans of known meshes: it follows what was measured, and only that."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from facerecon_torch.geometry.normals import vertex_normals
+from facerecon_torch.landmarks.scheme import GROUPS_66
+from facerecon_torch.model.default_face import load_default_face
+from facerecon_torch.registration.eyelids import EyelidSpec
+from facerecon_torch.registration.folds import flipped_triangles, moved_as_one, vertices_of
+from facerecon_torch.registration.icp import ScanFit
+from facerecon_torch.registration.nonrigid import DeformSpec, deform
+from facerecon_torch.registration.surface import ScanBatch, resample_grid, resample_mesh, stack_scans
+from facerecon_torch.structures import FaceParameters
+from tests.registration.scanning import pose, scan_grid
+
+EYES = list(GROUPS_66["eyes"])
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_default_face()
+
+
+@pytest.fixture(scope="module")
+def mean(model):
+    return model.vertices(model.identity_mean, model.expression_mean)
+
+
+def _fit(model, n=1, yaw=0.0):
+    """The mean face, posed as it truly is."""
+    rotation, translation = pose(yaw)
+    parameters = FaceParameters(model.identity_mean.expand(n, -1), model.expression_mean.expand(n, -1))
+    zeros = torch.zeros(n)
+    failed = torch.zeros(n, dtype=torch.bool)
+    return ScanFit(parameters, rotation.expand(n, 3, 3), translation.expand(n, 3), zeros + 1, zeros, failed)
+
+
+def _posed(vertices, yaw=0.0):
+    rotation, translation = pose(yaw)
+    return vertices @ rotation.mT + translation
+
+
+def _bump(mean, model, at, height=3.0, width=14.0):
+    """The mean face with a smooth bump outwards around a vertex."""
+    normals = vertex_normals(mean, model.topology.triangles)
+    near = torch.exp(-(mean - mean[at]).square().sum(-1) / (2 * width**2))
+    return mean + height * near[:, None] * normals
+
+
+def _cheek(mean):
+    return int((mean - torch.tensor([38.0, -15.0, 25.0])).norm(dim=-1).argmin())
+
+
+def _nothing(n=1):
+    return torch.full((n, 66, 3), torch.nan)
+
+
+def _off(mesh, truth, model):
+    """Distance along the true normal."""
+    return ((mesh - truth) * vertex_normals(truth, model.topology.triangles)).sum(-1).abs()
+
+
+def test_a_scan_of_the_model_changes_nothing(model, mean):
+    scans = resample_mesh(_posed(mean, 20.0), model.topology.triangles)
+    answer = deform(model, _fit(model, yaw=20.0), scans, _nothing())
+    on = answer.covered[0]
+    assert int(on.sum()) > 1200
+    assert float((answer.mesh[0] - mean).norm(dim=-1)[on].median()) < 0.08
+    assert float((answer.mesh[0] - mean).norm(dim=-1).quantile(0.99)) < 0.5
+    assert answer.folded.tolist() == [0]
+    assert float(answer.distance[0][~on].abs().max()) == 0
+
+
+def test_a_bump_is_followed_without_sliding(model, mean, rng):
+    cheek = _cheek(mean)
+    truth = _bump(mean, model, cheek)
+    scans = resample_grid(*scan_grid(_posed(truth), model.topology.triangles, rng))
+    answer = deform(model, _fit(model), scans, _nothing())
+    near = (mean - mean[cheek]).norm(dim=-1) < 20
+    on = answer.covered[0]
+    assert float((near & on).sum() / near.sum()) > 0.75
+    assert float(_off(answer.mesh[0], truth, model)[near & on].median()) < 0.15
+    assert float(_off(answer.mesh[0], truth, model)[on].quantile(0.95)) < 0.4
+    assert float((answer.mesh[0] - truth).norm(dim=-1)[near & on].median()) < 0.4
+    assert float(_off(mean, truth, model)[near & on].median()) > 1  # what was to be made good
+
+
+def test_holes_drag_nothing(model, mean, rng):
+    """A hole in the middle of a bump, with a stray surface deep behind it: bridged, not followed, not covered."""
+    cheek = _cheek(mean)
+    truth = _bump(mean, model, cheek)
+    posed = _posed(truth)
+    points, valid = scan_grid(posed, model.topology.triangles, rng)
+    away = (points[..., :2] - posed[cheek, :2]).norm(dim=-1)
+    points[..., 2] -= torch.where((away < 8) & valid, 20.0, 0.0)
+    answer = deform(model, _fit(model), resample_grid(points, valid & ((away < 6.0) | (away > 10.0))), _nothing())
+    inside = (_posed(mean)[:, :2] - posed[cheek, :2]).norm(dim=-1) < 8
+    inside &= vertex_normals(mean, model.topology.triangles)[:, 2] > 0.3
+    assert int(inside.sum()) >= 5
+    assert not bool(answer.covered[0][inside].any())
+    shift = ((answer.mesh[0] - mean) * vertex_normals(mean, model.topology.triangles)).sum(-1)[inside]
+    assert float(shift.min()) > 1.0  # carried outwards by the rim of the hole, although nothing was seen there
+    assert float(shift.max()) < 4.0
+
+
+def test_the_unseen_half_follows_smoothly_and_is_not_covered(model, mean, rng):
+    truth = mean + torch.tensor([0.0, 0.0, 2.0])  # all of it in front of where the fit has it
+    posed = _posed(truth)
+    points, valid = scan_grid(posed, model.topology.triangles, rng)
+    seam = float(posed[model.topology.landmark_vertices[10], 0])  # bridge of the nose
+    answer = deform(model, _fit(model), resample_grid(points, valid & (points[..., 0] > seam)), _nothing())
+    hidden = _posed(mean)[:, 0] < seam - 2
+    assert not bool(answer.covered[0][hidden].any())
+    shift = answer.mesh[0] - mean
+    edges = model.topology.triangles[:, :2]
+    step = (shift[edges[:, 0]] - shift[edges[:, 1]]).norm(dim=-1)
+    length = (mean[edges[:, 0]] - mean[edges[:, 1]]).norm(dim=-1)
+    across = hidden[edges].any(1)
+    assert float((step / length.clamp_min(1))[across].quantile(0.99)) < 0.3  # no tear at the seam
+    assert float(shift[hidden].norm(dim=-1).max()) < 4.0  # nothing swings out
+    assert float(_off(answer.mesh[0], truth, model)[answer.covered[0]].median()) < 0.15
+
+
+def test_a_batch_is_its_scans_one_by_one(model, mean, rng):
+    meshes = [mean, _bump(mean, model, _cheek(mean)), 1.01 * mean]
+    scans = [resample_grid(*scan_grid(_posed(m), model.topology.triangles, rng)) for m in meshes]
+    together = deform(model, _fit(model, 3), stack_scans(scans), _nothing(3))
+    for k, scan in enumerate(scans):
+        alone = deform(model, _fit(model), scan, _nothing())
+        assert float((together.mesh[k] - alone.mesh[0]).abs().max()) < 1e-2
+        assert float((together.covered[k] != alone.covered[0]).float().mean()) < 1e-3
+
+
+def test_without_a_scan_the_fitted_mesh_stays(model, mean):
+    scans = resample_mesh(_posed(mean), model.topology.triangles)
+    empty = ScanBatch(
+        scans.points, scans.normals, torch.zeros_like(scans.valid), scans.weights, scans.origin, scans.spacing
+    )
+    answer = deform(model, _fit(model), empty, _nothing())
+    assert not bool(answer.covered.any())
+    skin = answer.mesh[0, : model.n_vertices - 144]  # eyeballs may give way to the lids
+    assert_close(skin, mean[: len(skin)], atol=1e-4, rtol=0)
+
+
+def _closing(model, mean, opening):
+    """Lifted eyelid points in the sensor's frame whose upper and lower lids stand `opening` mm apart."""
+    lifted = _nothing()
+    points = _posed(mean)[model.topology.landmark_vertices[EYES]].unflatten(0, (2, 6))
+    middle = (points[:, [1, 2], 1] + points[:, [5, 4], 1]) / 2
+    points[:, [1, 2], 1], points[:, [5, 4], 1] = middle + opening / 2, middle - opening / 2
+    lifted[0, EYES] = points.flatten(0, 1)
+    return lifted
+
+
+def test_lids_meet_where_the_landmarks_are_closed(model, mean):
+    scans = resample_mesh(_posed(mean), model.topology.triangles)
+    gaps = {}
+    for opening in (0.0, 9.0):
+        answer = deform(model, _fit(model), scans, _closing(model, mean, opening))
+        lids = answer.mesh[0, model.topology.landmark_vertices[EYES]].unflatten(0, (2, 6))
+        gaps[opening] = float((lids[:, [1, 2], 1] - lids[:, [5, 4], 1]).mean())
+        assert answer.folded.tolist() == [0]
+    assert gaps[9.0] > 7.5
+    assert gaps[0.0] < 0.45 * gaps[9.0]  # against an open scan, which is not what closed eyes look like
+    still = deform(
+        model, _fit(model), scans, _closing(model, mean, 0.0), DeformSpec(eyelids=EyelidSpec(closed=0.0, weight=0))
+    )
+    lids = still.mesh[0, model.topology.landmark_vertices[EYES]].unflatten(0, (2, 6))
+    assert float((lids[:, [1, 2], 1] - lids[:, [5, 4], 1]).mean()) > 7.5
+
+
+def test_eyeballs_move_rigidly_and_stay_behind_the_lids(model, mean):
+    truth = mean + torch.tensor([0.5, 0.0, -2.0])
+    scans = resample_mesh(_posed(truth), model.topology.triangles)
+    mesh = deform(model, _fit(model), scans, _nothing()).mesh[0]
+    for ball in (slice(-144, -72), slice(-72, None)):
+        shift = mesh[ball] - mean[ball]
+        assert float((shift - shift.mean(0)).abs().max()) < 1e-3
+        assert float(shift[:, 2].mean()) < -1.5
+        rows = model.topology.landmark_vertices[EYES]
+        before, after = ((face[rows] - face[ball].mean(0)).norm(dim=-1) for face in (mean, mesh))
+        assert float((after - before)[before < 30].min()) > -0.1
+
+
+def test_the_detector_sees_folds_and_pieces_undo_them(model, mean):
+    triangles = model.topology.triangles
+    triangle = int(torch.nonzero((triangles == _cheek(mean)).any(1))[0, 0])
+    folded = mean.clone()
+    a, b, c = triangles[triangle].tolist()
+    folded[a] = mean[b] + mean[c] - mean[a]  # mirrored through the middle of the opposite edge
+    flipped = flipped_triangles(folded[None], mean[None], triangles)
+    assert bool(flipped[0, triangle])
+    assert int(flipped.sum()) < 12
+    assert not bool(flipped_triangles(mean @ pose(0)[0], mean, triangles).any())
+    around = vertices_of(flipped, triangles, len(mean), rings=1)[0]
+    assert bool(around[[a, b, c]].all())
+    assert int(around.sum()) < 60
+    shift = moved_as_one((folded - mean)[None], flipped, triangles)
+    assert not bool(flipped_triangles(mean + shift, mean[None], triangles)[0, triangle])
+
+
+def test_a_torn_scan_leaves_no_fold(model, mean, rng):
+    """Steps of several mm across the face, as between badly stitched views."""
+    points, valid = scan_grid(_posed(mean), model.topology.triangles, rng)
+    points[..., 2] += 5 * ((points[..., 0] / 12).floor() % 2) * valid
+    answer = deform(model, _fit(model), resample_grid(points, valid), _nothing())
+    moved = answer.mesh[0]
+    assert answer.folded.tolist() == [0]
+    assert not bool(flipped_triangles(moved, mean, model.topology.triangles).any())
+    assert float((moved - mean).norm(dim=-1).max()) > 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"lengths": (3.0,)}, "one entry a round"),
+        ({"lengths": (3.0, 0.0), "distances": (3.0, 3.0)}, "lengths"),
+        ({"anchor": float("nan")}, "anchor"),
+        ({"normal_degrees": 95}, "normal_degrees"),
+        ({"fold_factor": 0.5}, "fold_factor"),
+    ],
+)
+def test_specs_say_what_they_want(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        DeformSpec(**wrong)
+
+
+def test_wrong_input_is_refused(model, mean):
+    scans = resample_mesh(_posed(mean), model.topology.triangles, spacing=4.0)
+    with pytest.raises(ValueError, match="lifted"):
+        deform(model, _fit(model), scans, _nothing(2))
+    with pytest.raises(ValueError, match="topology"):
+        deform(model.restrict(torch.arange(50)), _fit(model), scans, _nothing())
