@@ -157,7 +157,7 @@ def _merge(graph: sparse.csr_matrix) -> sparse.csr_matrix:
         if group[vertex] < 0 and (group[near] < 0).all():
             group[near] = group[vertex] = count
             count += 1
-    for vertex in np.flatnonzero(group < 0):
+    for vertex in np.flatnonzero(group < 0).tolist():
         near = group[others[starts[vertex] : starts[vertex + 1]]]
         group[vertex] = near.max(initial=-1)
         if group[vertex] < 0:

@@ -74,7 +74,7 @@ class Eyelids:
         up, down = (_excess(way, sure, spec.noise) for way, sure in ((above, sure_above), (below, sure_below)))
         _, upper, lower = _by_eye(now[..., 1])
         apart = (upper + up - lower - down).clamp_min(0)
-        move = torch.zeros_like(gap).unflatten(1, (2, 6))
+        move = torch.zeros_like(gap).view(-1, 2, 6)
         move[..., list(_UPPER)] = up - spec.meet * apart
         move[..., list(_LOWER)] = down + (1 - spec.meet) * apart
         shares = self._shares.to(posed)
@@ -86,7 +86,7 @@ class Eyelids:
 
 def _by_eye(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Corners, upper and lower points [b, 2 eyes, 2, ...] of the 12 points."""
-    eyes = values.unflatten(1, (2, 6))
+    eyes = values.reshape(-1, 2, 6, *values.shape[2:])
     return eyes[:, :, list(_CORNERS)], eyes[:, :, list(_UPPER)], eyes[:, :, list(_LOWER)]
 
 
@@ -101,7 +101,8 @@ def _closed(
     _, above, below = _by_eye(known)
     pair = above & below
     opening = torch.where(pair, upper - lower, 0.0).sum(-1) / pair.sum(-1).clamp_min(1)
-    return (opening < share * width) & pair.any(-1)
+    closed: Tensor = (opening < share * width) & pair.any(-1)
+    return closed
 
 
 def _excess(way: Float[Tensor, "b 2 2"], trust: Float[Tensor, "b 2 2"], noise: float) -> Float[Tensor, "b 2 1"]:
@@ -114,7 +115,7 @@ def _lid_edges(
     mean: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"], marks: Int[Tensor, "12"]
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n 12"]]:
     """Vertices along both rings of landmarks, and the landmarks' shares in each: linear in the length of the path."""
-    edges = mesh_edges(triangles).unique(dim=0)
+    edges = torch.unique(mesh_edges(triangles), dim=0)
     lengths = (mean[edges[:, 0]] - mean[edges[:, 1]]).norm(dim=-1).numpy()
     graph = coo_matrix((lengths, edges.T.numpy()), shape=(len(mean), len(mean))).tocsr()
     distance, before = dijkstra(graph, directed=False, indices=marks.numpy(), return_predecessors=True)

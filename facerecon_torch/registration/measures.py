@@ -68,4 +68,5 @@ def eyelid_residual(
     any."""
     rows = list(GROUPS_66["eyes"])
     apart = vertices[:, landmark_vertices[rows], :2] - lifted[:, rows, :2]
-    return torch.linalg.vector_norm(apart, dim=-1).nanmedian(1).values
+    median: Tensor = torch.linalg.vector_norm(apart, dim=-1).nanmedian(1).values
+    return median
