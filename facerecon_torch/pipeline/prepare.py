@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
@@ -185,13 +185,13 @@ def _worked(task: PrepareTask, todo: list[Unit], device: torch.device, workers: 
             raise
 
 
-def _in_workers(pool: ProcessPoolExecutor, todo: list[Unit]) -> Iterator[UnitDone]:
+def _in_workers(pool: Executor, todo: list[Unit]) -> Iterator[UnitDone]:
     for job in as_completed([pool.submit(prepare_unit, unit) for unit in todo]):
         yield job.result()
 
 
 def _on_device(
-    pool: ProcessPoolExecutor, task: PrepareTask, todo: list[Unit], device: torch.device, workers: int
+    pool: Executor, task: PrepareTask, todo: list[Unit], device: torch.device, workers: int
 ) -> Iterator[UnitDone]:
     """The workers read, this process registers; only a few units are read ahead."""
     registrar = build_registrar(task, device)

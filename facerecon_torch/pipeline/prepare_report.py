@@ -50,11 +50,12 @@ def _spread(values: Tensor) -> dict[str, float] | None:
 def prepare_table(summary: dict[str, Any]) -> str:
     """A line a class: samples, failures and median / 95th percentile of what tells most."""
     there = [name for name in _SHOWN if name in summary[ALL]["measures"]]
-    head = f"{'class':<8}{'samples':>8}{'failed':>8}" + "".join(f"{name.replace('_', ' '):>20}" for name in there)
-    lines = [head, f"{'':<24}" + "".join(f"{'median / p95':>20}" for _ in there)]
+    wide = max(8, *(len(kind) + 1 for kind in summary))
+    head = f"{'class':<{wide}}{'samples':>8}{'failed':>8}" + "".join(f"{name.replace('_', ' '):>20}" for name in there)
+    lines = [head, f"{'':<{wide + 16}}" + "".join(f"{'median / p95':>20}" for _ in there)]
     for kind, told in summary.items():
         cells = "".join(f"{_cell(told['measures'][name]):>20}" for name in there)
-        lines.append(f"{kind:<8}{told['samples']:>8}{told['failures']:>8}{cells}")
+        lines.append(f"{kind:<{wide}}{told['samples']:>8}{told['failures']:>8}{cells}")
     flags = ", ".join(f"{count} {flag}" for flag, count in summary[ALL]["flags"].items())
     return "\n".join([*lines, f"flags: {flags or 'none'}"])
 

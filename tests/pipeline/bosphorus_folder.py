@@ -61,3 +61,18 @@ def _write_recording(stem: Path, vertices: Tensor, topology, generator: torch.Ge
     write_landmarks(NamedLandmarks(names, named), stem.with_suffix(".lm3"))
     write_landmarks(NamedLandmarks(names, seen(named)), stem.with_suffix(".lm2"))
     np.save(stem.with_suffix(".npy"), seen(ibug).numpy())
+
+
+def words(root: Path, output: Path, *more: str) -> list[str]:
+    """The call that prepares such a folder."""
+    told = ["data=bosphorus", f"data.root={root}", f"output={output}", f"model.path={root / 'tiny.safetensors'}"]
+    told += ["landmarks=file", "prepare.batch=4", f"prepare.spacing={SPACING}", "prepare.pictures=0"]
+    told += ["runtime.device=cpu", "runtime.workers=1", "runtime.progress=false"]
+    changed = {word.partition("=")[0] for word in more}
+    return ["prepare", *(word for word in told if word.partition("=")[0] not in changed), *more]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file whose bytes the recordings alone decide: the report tells the time, the config the workers."""
+    files = (p for p in folder.rglob("*") if p.is_file() and p.name not in ("report.json", "config.yaml"))
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}

@@ -4,35 +4,25 @@ import errno
 import json
 import shutil
 import struct
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.errors import ConfigCompositionException, InstantiationException
-from hydra.utils import instantiate
 from torch.testing import assert_close
 
 from facerecon_torch.cli import main
 from facerecon_torch.data import prepared as prepared_module
 from facerecon_torch.data.bosphorus.bnt import read_bnt
 from facerecon_torch.data.prepared import load_prepared
-from facerecon_torch.data.recordings import Recording, open_data_set
 from facerecon_torch.geometry.mesh_ops import get_backend
 from facerecon_torch.images.read import read_image
-from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.model.tiny import tiny_topology
-from facerecon_torch.pipeline.hydra_entry import config_folder
-from facerecon_torch.pipeline.prepare import plan_units
-from facerecon_torch.pipeline.prepare_landmarks import find_landmarks
-from facerecon_torch.pipeline.prepare_specs import CropFileSpec, PrepareSpec, PrepareSpecs
-from facerecon_torch.registration.register import RegistrationSpec
-from facerecon_torch.structures import Detection
-from tests.pipeline.bosphorus_folder import write_folder
-
-GROUPS = ("model", "data", "landmarks", "registration", "prepare", "runtime")
+from facerecon_torch.pipeline import prepare as prepare_module
+from tests.pipeline.bosphorus_folder import content, words, write_folder
 
 
 @pytest.fixture(scope="module")
@@ -45,23 +35,11 @@ def folder(written, tmp_path):
     return shutil.copytree(written, tmp_path / "BosphorusDB")
 
 
-def words(root: Path, output: Path, *more: str) -> list[str]:
-    told = ["data=bosphorus", f"data.root={root}", f"output={output}", f"model.path={root / 'tiny.safetensors'}"]
-    told += ["landmarks=file", "prepare.batch=4", "prepare.spacing=2.5", "prepare.pictures=0", "runtime.device=cpu"]
-    return ["prepare", *told, "runtime.workers=1", "runtime.progress=false", *more]
-
-
 @pytest.fixture(scope="module")
 def whole(written, tmp_path_factory):
     output = tmp_path_factory.mktemp("prepared") / "set"
     assert main(words(written, output)) == 0
     return load_prepared(output)
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Every file whose bytes the recordings alone decide."""
-    files = (p for p in folder.rglob("*") if p.is_file() and p.name not in ("report.json", "config.yaml"))
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
 def test_every_recording_becomes_a_sample(whole, written):
@@ -115,6 +93,61 @@ def test_other_threads_give_the_same_bytes(whole, written, tmp_path):
     finally:
         torch.set_num_threads(before)
     assert content(tmp_path / "out") == content(whole.folder)
+
+
+class Threads(ThreadPoolExecutor):
+    """Stands in for the pool of processes: the worker's functions run here."""
+
+    def __init__(self, workers, *, mp_context, initializer, initargs):
+        super().__init__(1, initializer=initializer, initargs=initargs)
+
+
+def test_reading_in_workers_and_registering_here_gives_the_same_set(whole, written, tmp_path, monkeypatch):
+    """As it is done on a GPU, with the CPU in its place."""
+    tasks = []
+    real = prepare_module._worked
+
+    def noted(task, *told):
+        tasks.append(task)
+        return real(task, *told)
+
+    def apart(pool, todo):
+        return prepare_module._on_device(pool, tasks[0], todo, torch.device("cpu"), 2)
+
+    monkeypatch.setattr(prepare_module, "_worked", noted)
+    monkeypatch.setattr(prepare_module, "_in_workers", apart)
+    monkeypatch.setattr(prepare_module, "ProcessPoolExecutor", Threads)
+    before = torch.get_num_threads()
+    try:
+        assert main(words(written, tmp_path / "out", "runtime.workers=2", "runtime.threads=1")) == 0
+    finally:
+        torch.set_num_threads(before)
+    assert content(tmp_path / "out") == content(whole.folder)
+
+
+def test_a_worker_that_dies_is_told(written, tmp_path, monkeypatch, capfd):
+    def dies(pool, todo):
+        raise BrokenProcessPool("a child process terminated abruptly")
+
+    monkeypatch.setattr(prepare_module, "_in_workers", dies)
+    monkeypatch.setattr(prepare_module, "ProcessPoolExecutor", Threads)
+    assert main(words(written, tmp_path / "out", "runtime.workers=2")) == 2
+    assert "a process ended without an answer" in capfd.readouterr().out
+
+
+def test_some_samples_are_drawn(written, tmp_path):
+    output = tmp_path / "out"
+    assert main(words(written, output, "prepare.pictures=2", "data.classes=[N,YR]")) == 0
+    drawn = sorted(p.name for p in (output / "pictures").iterdir())
+    names = [f"bs000_N_N_0_{kind}.png" for kind in ("landmarks", "scan_fit_mesh")]
+    names += [f"bs001_YR_R10_0_{kind}.png" for kind in ("landmarks", "scan_fit_mesh")]
+    assert drawn == names
+    pair = read_image(output / "pictures" / names[0])
+    crop = read_image(output / "crops" / "bs000_N_N_0.jpg")
+    assert pair.shape == (3, crop.shape[1], 2 * crop.shape[2])
+    left, right = ((half - crop).abs().amax(0) > 0.3 for half in pair.chunk(2, dim=2))
+    assert int(left.sum()) < int(right.sum())  # 20 points and 66
+    assert int(left.sum()) > 20
 
 
 def _with_numbers(file: Path, change) -> None:
@@ -230,108 +263,12 @@ def test_crops_as_png_are_exact(written, tmp_path):
     assert_close(crop[:, dy + 40 : dy + 200, dx + 40 : dx + 180], image[:, 40:200, 40:180], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["data.root=/nowhere"], "folders bs000, bs001, ... of subjects; got nothing"),
-        (["data.classes=[SMILE]"], "classes must be among N, E"),
-        (["data.subjects=[bs777]"], "data.subjects must be among bs000, bs001, ...; got bs777"),
-        (["data=synthetic"], "data must be a set of recorded scans"),
-        (["landmarks=noise"], "landmarks must be auto, dlib, face_alignment or file"),
-        (["prepare.batch=0"], "prepare.batch must be an integer of at least 1"),
-        (["prepare.max_failures=2"], "prepare.max_failures must be a share in [0, 1]; got 2"),
-        (["gt.identity=per_person"], "identity"),
-    ],
-)
-def test_wrong_calls_name_the_key(written, tmp_path, capfd, more, message):
-    given = [
-        word for word in words(written, tmp_path / "out") if word.split("=")[0] not in {m.split("=")[0] for m in more}
-    ]
-    if more == ["data=synthetic"]:
-        given = [word for word in given if not word.startswith("data.root")]
-    assert main([*given, *more]) == 2
-    told = capfd.readouterr()
-    assert message in told.out + told.err
-    assert not (tmp_path / "out").exists()
-
-
-def specs_of(*overrides: str) -> PrepareSpecs:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose("prepare", overrides=["output=out", *overrides])
-    return PrepareSpecs(**{name: instantiate(config[name], _convert_="all") for name in GROUPS})
-
-
-@pytest.mark.parametrize("data", ["bosphorus", "facewarehouse", "frgc"])
-def test_the_configs_build_and_repeat_the_defaults(data):
-    specs = specs_of(f"data={data}")
-    assert specs.data.name == data
-    assert specs.prepare == PrepareSpec()
-    assert specs.registration == RegistrationSpec()
-    assert specs_of("gt.identity=per_subject").registration.identity == "per_subject"
-
-
-def test_a_misspelt_key_fails():
-    with pytest.raises(ConfigCompositionException, match="bacth"):
-        specs_of("prepare.bacth=3")
-    with pytest.raises(InstantiationException, match="unexpected keyword"):
-        specs_of("+prepare.crop.quality=3")
-
-
-def test_units_are_batches_or_whole_subjects(tmp_path):
-    recordings = [Recording(f"{s}{k}", s, "N", "N", tmp_path, ()) for s in "ab" for k in range(3)]
-    batches = [[r.name for r in unit.recordings] for unit in plan_units(recordings, 4, whole_subjects=False)]
-    assert batches == [["a0", "a1", "a2", "b0"], ["b1", "b2"]]
-    subjects = [[r.name for r in unit.recordings] for unit in plan_units(recordings, 2, whole_subjects=True)]
-    assert subjects == [["a0", "a1", "a2"], ["b0", "b1", "b2"]]
-
-
 def test_one_identity_per_subject_is_one(written, tmp_path):
     assert main(words(written, tmp_path / "out", "gt.identity=per_subject")) == 0
     made = load_prepared(tmp_path / "out")
     for subject in ("bs000", "bs001"):
         rows = made.parameters.identity[[s == subject for s in made.subjects]]
         assert_close(rows, rows[:1].expand_as(rows), rtol=0, atol=0)
-
-
-class Several:
-    """A detector that sees the face of the scan, moved, and others."""
-
-    name = "several"
-    licence = "none"
-
-    def __init__(self, points, shifts):
-        self._points, self._shifts = points, shifts
-        self.seen = []
-
-    def detect(self, image, *, path=None):
-        self.seen.append(tuple(image.shape))
-        return [Detection((0.0, 0.0, 9.0, 9.0), 1.0, self._points + torch.tensor(shift)) for shift in self._shifts]
-
-
-@pytest.mark.parametrize("labelled", [True, False], ids=["labelled", "unlabelled"])
-def test_of_several_faces_that_of_the_scan_is_taken(written, labelled):
-    source = open_data_set("bosphorus")
-    recording = source.list_recordings(written)[0]
-    scan = source.read_recording(recording)
-    if not labelled:
-        scan = type(scan)(scan.surface, scan.pixels, scan.image, torch.full((66, 3), torch.nan))
-    points = FileLandmarks().detect(scan.image, path=recording.image)[0].points
-    near, far, farther = (3.0, 2.0), (140.0, 0.0), (-150.0, 90.0)
-    found, flags = find_landmarks(Several(points, [far, near, farther]), scan, recording.image)
-    corner = (found - to_paper66(points + torch.tensor(near))).mean(dim=0)  # of the part of the picture that was shown
-    assert_close(found - to_paper66(points + torch.tensor(near)), corner.expand(66, 2), atol=1e-3, rtol=0)
-    assert float(corner.norm()) < 40
-    assert flags == ()
-    assert find_landmarks(Several(points, []), scan, recording.image)[1] == ("no_face",)
-    none, flags = find_landmarks(Several(points, [(200.0, 0.0), farther]), scan, recording.image)
-    assert flags == ("other_face",)
-    assert bool(torch.isnan(none).all())
-
-
-@pytest.mark.parametrize("wrong", [{"span": 0}, {"px_per_mm": float("nan")}, {"format": "gif"}])
-def test_a_crop_that_makes_no_sense_is_refused(wrong):
-    with pytest.raises(ValueError, match=rf"crop\.{next(iter(wrong))} must be"):
-        CropFileSpec(**wrong)
 
 
 def test_two_runs_do_not_share_a_folder(written, tmp_path, capfd):

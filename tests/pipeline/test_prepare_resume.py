@@ -15,22 +15,10 @@ import pytest
 
 from facerecon_torch.cli import main
 from facerecon_torch.data.prepared import load_prepared
-from tests.pipeline.bosphorus_folder import write_folder
+from tests.pipeline.bosphorus_folder import content, words, write_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE = 120.0  # s
-
-
-def words(root: Path, output: Path, *more: str) -> list[str]:
-    told = ["data=bosphorus", f"data.root={root}", f"output={output}", f"model.path={root / 'tiny.safetensors'}"]
-    told += ["landmarks=file", "prepare.spacing=2.5", "prepare.pictures=2", "runtime.device=cpu"]
-    return ["prepare", *told, "runtime.progress=false", *more]
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Every file whose bytes the recordings alone decide: the report tells the time, the config the workers."""
-    files = (p for p in folder.rglob("*") if p.is_file() and p.name not in ("report.json", "config.yaml"))
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
 def parts(output: Path) -> int:
@@ -80,19 +68,19 @@ def test_three_kills_leave_no_trace(tmp_path):
     root = write_folder(tmp_path / "BosphorusDB", subjects=12, scans=5)
     (root / "bs003" / "bs003_N_N_0.lm3").unlink()  # failures are remembered too
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert main(words(root, whole, "prepare.batch=4", "runtime.workers=1")) == 0
+    assert main(words(root, whole, "prepare.pictures=2")) == 0
     for count in (2, 6):
-        child = context.Process(target=run_here, args=(words(root, killed, "prepare.batch=4", "runtime.workers=1"),))
+        child = context.Process(target=run_here, args=(words(root, killed, "prepare.pictures=2"),))
         child.start()
         wait_until(lambda count=count, child=child: parts(killed) >= count or not child.is_alive(), "no parts")
         child.kill()
         child.join(30)
         assert child.exitcode == -signal.SIGKILL
         assert count <= parts(killed) < 15
-    kill_after(run_cli(root, killed, "prepare.batch=4", "runtime.workers=2"), killed, 9)
+    kill_after(run_cli(root, killed, "prepare.pictures=2", "runtime.workers=2"), killed, 9)
     assert parts(killed) < 15
     assert not (killed / "set.json").exists()
-    assert main(words(root, killed, "prepare.batch=4", "runtime.workers=1")) == 0
+    assert main(words(root, killed, "prepare.pictures=2")) == 0
     assert content(killed) == content(whole)
     made = load_prepared(killed)
     assert len(made) == 59
@@ -103,9 +91,14 @@ def test_three_kills_leave_no_trace(tmp_path):
 def test_five_kills_of_five_hundred_samples(tmp_path):
     root = write_folder(tmp_path / "BosphorusDB", subjects=50, scans=10)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert run_cli(root, whole, "runtime.workers=1").wait(1800) == 0
+    told = ["prepare.pictures=2", "prepare.batch=12"]
+    assert run_cli(root, whole, *told).wait(1800) == 0
     for number, count in enumerate((3, 10, 18, 27, 36)):
-        kill_after(run_cli(root, killed, f"runtime.workers={1 + number % 3}"), killed, count)
-    assert run_cli(root, killed, "runtime.workers=2").wait(1800) == 0
+        kill_after(
+            run_cli(root, killed, *told, f"runtime.workers={1 + number % 3}"),
+            killed,
+            count,
+        )
+    assert run_cli(root, killed, *told, "runtime.workers=2").wait(1800) == 0
     assert content(killed) == content(whole)
     assert len(load_prepared(killed)) == 500
