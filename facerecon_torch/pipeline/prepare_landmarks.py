@@ -15,7 +15,9 @@ __all__ = ["N_LANDMARKS", "find_landmarks"]
 
 N_LANDMARKS = 66
 _MARGIN = 0.4  # of the scan's width and height, around it: detectors want to see the head
-_FARTHEST = 0.5  # of the face's radius, the mean distance beyond which a found face is another one
+# Mean distances, in radii of what is expected, beyond which a found face is another one: of points from labelled ones,
+# and of the face's middle from the scan's, which may reach down to the shoulders.
+_FARTHEST_POINTS, _FARTHEST_MIDDLE = 0.5, 1.5
 
 
 def find_landmarks(
@@ -35,7 +37,7 @@ def find_landmarks(
     faces = to_paper66(torch.stack([face.points for face in found])) + nothing.new_tensor([left, top])
     distance = _distance(faces, scan)
     best = int(distance.argmin())
-    if not float(distance[best]) <= _FARTHEST:
+    if not float(distance[best]) <= 1:
         return nothing, ("other_face",)
     return faces[best].to(nothing), ()
 
@@ -64,18 +66,18 @@ def _seen(scan: RecordedScan) -> Float[Tensor, "n 2"]:
 
 
 def _distance(faces: Float[Tensor, "faces 66 2"], scan: RecordedScan) -> Float[Tensor, "faces"]:
-    """Mean distance of each face's points from where they are expected, in radii of what is expected."""
+    """Mean distance of each face's points from where they are expected; beyond 1, it is another face."""
     expected = scan.labelled_pixels
     known = torch.isfinite(expected).all(dim=-1)
     if int(known.sum()) >= 3:
-        target, candidates = expected[known], faces[:, known].to(expected)
+        target, candidates, farthest = expected[known], faces[:, known].to(expected), _FARTHEST_POINTS
     else:
         target = _seen(scan)
         if not len(target):
             return faces.new_zeros(len(faces))  # nothing speaks for one of them or against it
-        candidates = faces.mean(dim=1, keepdim=True).to(target)
+        candidates, farthest = faces.mean(dim=1, keepdim=True).to(target), _FARTHEST_MIDDLE
     centre = target.mean(dim=0)
     radius = (target - centre).square().sum(dim=-1).mean().sqrt().clamp_min(1)
-    goal = target if candidates.shape[1] == len(target) else centre
-    distance: Tensor = (candidates - goal).norm(dim=-1).mean(dim=-1) / radius
+    goal = target if farthest == _FARTHEST_POINTS else centre
+    distance: Tensor = (candidates - goal).norm(dim=-1).mean(dim=-1) / (farthest * radius)
     return distance
