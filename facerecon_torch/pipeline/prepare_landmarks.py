@@ -8,12 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.data.recordings import RecordedScan
-from facerecon_torch.landmarks.detector import LandmarkDetector
+from facerecon_torch.landmarks.detector import LandmarkDetector, resize
 from facerecon_torch.landmarks.scheme import to_paper66
 
 __all__ = ["N_LANDMARKS", "find_landmarks"]
 
 N_LANDMARKS = 66
+_LONGEST = 640  # px of the side of what a detector sees: the face fills it, and detectors work at 200 px or less
 _MARGIN = 0.4  # of the scan's width and height, around it: detectors want to see the head
 # Mean distances, in radii of what is expected, beyond which a found face is another one: of points from labelled ones,
 # and of the face's middle from the scan's, which may reach down to the shoulders.
@@ -30,11 +31,16 @@ def find_landmarks(
     """
     nothing = scan.image.new_full((N_LANDMARKS, 2), torch.nan)
     # landmarks of a file count from the picture's corner; a detector is faster and surer where it sees one face
-    left, top, right, bottom = (0, 0, *_size(scan)) if detector.name == "file" else _window(scan)
-    found = detector.detect(scan.image[:, top:bottom, left:right], path=path)
+    from_file = detector.name == "file"
+    left, top, right, bottom = (0, 0, *_size(scan)) if from_file else _window(scan)
+    window = scan.image[:, top:bottom, left:right]
+    shown = window if from_file else resize(window, min(1.0, _LONGEST / max(window.shape[1:])))
+    found = detector.detect(shown, path=path)
     if not found:
         return nothing, ("no_face",)
-    faces = to_paper66(torch.stack([face.points for face in found])) + nothing.new_tensor([left, top])
+    finer = nothing.new_tensor([window.shape[2] / shown.shape[2], window.shape[1] / shown.shape[1]])
+    points = to_paper66(torch.stack([face.points for face in found]))
+    faces = (points + 0.5) * finer - 0.5 + nothing.new_tensor([left, top])
     distance = _distance(faces, scan)
     best = int(distance.argmin())
     if not float(distance[best]) <= 1:

@@ -1,4 +1,4 @@
-"""Where the lids' edges go: the scan's surface does not say it, landmarks of the image do."""
+"""Where the lids' edges go when eyes are closed: the surface brings them near each other, and then they meet."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,11 +26,11 @@ _RING = (0, 1, 2, 3, 4, 5)
 class EyelidSpec:
     """How landmarks move the edges of the lids."""
 
-    noise: float | int = 2.0  # mm: the fit has weighed the landmarks already; a lid nearer to them stays where it is
+    noise: float | int = 4.0  # mm: as far as a detector may be off on closed eyes; a lid nearer to it stays where it is
     scale: float | int = 12.0  # mm: landmarks further off do not count (Tukey's weight reaches 0)
     weight: float | int = 10.0  # of the edges' goals; a full pair of vertex and scan has 1
     meet: float | int = 0.8  # of what is left between lids of a closed eye, the part that the upper one makes good
-    closed: float | int = 0.2  # an eye whose landmarks' opening is below this share of its width is closed
+    closed: float | int = 0.15  # an eye of the fitted mesh that is open by less than this share of its width is closed
 
     def __post_init__(self) -> None:
         if not (0 <= self.noise < float("inf") and 0 <= self.meet <= 1):
@@ -41,7 +41,7 @@ class EyelidSpec:
 
 class EyelidGoals(NamedTuple):
     """Displacements along +y (mm, sensor's frame) wanted of `rows` of the mesh, and how much each counts; x and z are
-    not theirs to say. `closed`: eyes whose landmarks say so (smaller x of the frontal face first)."""
+    not theirs to say. `closed`: which eyes are (smaller x of the frontal face first)."""
 
     rows: Int[Tensor, "n"]
     shift: Float[Tensor, "b n"]
@@ -61,12 +61,12 @@ class Eyelids:
         self._shares = shares.to(landmarks.device)
 
     def goals(self, posed: Float[Tensor, "b V 3"], lifted: Float[Tensor, "b 66 3"], spec: EyelidSpec) -> EyelidGoals:
-        """Displacements up or down of the posed fitted mesh's lids, for eyes that the landmarks show closed: towards
-        these as far as they are off by more than their noise, then together where upper and lower lid are still apart.
-        Open eyes have no goals: the scan shows the edges of their lids better than a detector."""
+        """Displacements up or down of the posed mesh's lids, for eyes that the fit has nearly closed: towards the
+        landmarks as far as these are off by more than their noise, then together where the lids are still apart. Open
+        eyes have no goals: the scan shows the edges of their lids better than a detector."""
         points, now = lifted[:, list(EYES), :2], posed[:, self.marks, :2]
         known = torch.isfinite(points).all(-1)
-        closed = _closed(points, known, now, spec.closed)
+        closed = _closed(now, spec.closed)
         gap = torch.where(known, points[..., 1] - now[..., 1], 0.0)
         trust = known * (1 - (gap / spec.scale).square()).clamp_min(0).square()
         _, above, below = _by_eye(gap)
@@ -90,19 +90,13 @@ def _by_eye(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return eyes[:, :, list(_CORNERS)], eyes[:, :, list(_UPPER)], eyes[:, :, list(_LOWER)]
 
 
-def _closed(
-    points: Float[Tensor, "b 12 2"], known: Bool[Tensor, "b 12"], now: Float[Tensor, "b 12 2"], share: float
-) -> Bool[Tensor, "b 2"]:
-    """Whether the mean opening of each eye, over the pairs that are known, is below `share` of its width on the mesh;
-    False without a pair."""
-    corners, _, _ = _by_eye(now)
+def _closed(now: Float[Tensor, "b 12 2"], share: float) -> Bool[Tensor, "b 2"]:
+    """Whether the mean opening of each eye of the fitted mesh is below `share` of its width."""
+    corners, upper, lower = _by_eye(now)
     width = torch.linalg.vector_norm(corners[:, :, 0] - corners[:, :, 1], dim=-1)
-    _, upper, lower = _by_eye(points[..., 1])
-    _, above, below = _by_eye(known)
-    pair = above & below
-    opening = torch.where(pair, upper - lower, 0.0).sum(-1) / pair.sum(-1).clamp_min(1)
-    closed: Tensor = (opening < share * width) & pair.any(-1)
-    return closed
+    opening = (upper[..., 1] - lower[..., 1]).mean(-1)
+    shut: Tensor = opening < share * width
+    return shut
 
 
 def _excess(way: Float[Tensor, "b 2 2"], trust: Float[Tensor, "b 2 2"], noise: float) -> Float[Tensor, "b 2 1"]:

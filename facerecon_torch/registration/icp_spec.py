@@ -31,7 +31,7 @@ class IcpSpec:
     expression_penalty: float | int = 1e-4  # mm^2
     labelled_weight: float | int = 0.05
     lifted_weight: float | int = 0.02
-    eyelid_weight: float | int = 0.1  # of lifted points: the surface alone does not say whether eyes are closed
+    eyelid_weight: float | int = 0.005  # of lifted points: detectors open closed eyes, the surface knows better
     mouth_weight: float | int = 0.03
     landmark_depth: float | int = 0.1  # by which their offsets in depth are multiplied once the surface is used
     chin_weight: float | int = 0.1  # of a labelled chin, relative to other labels: it is not quite iBUG's

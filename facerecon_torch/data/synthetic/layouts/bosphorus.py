@@ -73,7 +73,7 @@ LAYOUT = BosphorusLayout()
 def _capture(spec: LayoutSpec, sitter: Sitter, name: ScanName, folder: Path) -> dict[str, Tensor]:
     """Write the four files of one scan; returns its row of the truth."""
     draw = spec.generator(name.subject, name.kind, name.code, name.repetition)
-    weights = draw_weights(sitter.expression_names, name, draw)
+    weights = sitter.meet_lids(draw_weights(sitter.expression_names, name, draw))
     vertices = sitter.express(weights)
     rotation = euler_to_matrix(*draw_angles(name, draw).unbind())
     shift = torch.tensor([between(draw, 0.0, 25.0, -60.0, 60.0) for _ in range(3)])

@@ -203,7 +203,8 @@ def _write_pose(
     """Files of one pose, and its row of the truth."""
     generator = spec.generator(_number(folder.name) - 1, "pose", pose)
     strength = uniform(generator, 0.85, 1.05)
-    weights = pose_expression(sitter.expression_names, POSES[POSE_NAMES[pose]], strength, generator)
+    drawn = pose_expression(sitter.expression_names, POSES[POSE_NAMES[pose]], strength, generator)
+    weights = sitter.meet_lids(drawn)
     bust = sitter.express(weights)
     face = bust[: sitter.n_face].contiguous()
     rotation, translation = frame

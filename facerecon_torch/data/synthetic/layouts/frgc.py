@@ -86,7 +86,7 @@ def _name(unit: str, take: int) -> RecordingName:
 def _write_take(spec: LayoutSpec, sitter: Sitter, unit: str, take: int, out: Path) -> dict[str, Tensor]:
     """Range grid and texture of one recording, and its row of the truth."""
     generator = spec.generator(int(unit) - _FIRST_SUBJECT, "take", take)
-    weights = _draw_expression(sitter.expression_names, generator)
+    weights = sitter.meet_lids(_draw_expression(sitter.expression_names, generator))
     bust = sitter.express(weights)
     face = bust[: sitter.n_face].contiguous()
     pinhole = _draw_scanner(generator)
