@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-
 BACKEND = "facerecon_torch.geometry.pytorch3d_backend"
 
 

@@ -162,24 +162,38 @@ def test_a_group_shares_its_identity(face, scanned, fit):
     torch.testing.assert_close(shared.rotation[2], fit.rotation[1], atol=2e-3, rtol=0)  # a group of its own
 
 
-def test_closed_eyes_follow_the_lifted_eyelids(face):
-    """The surface alone knows little of the lids: with landmarks that say closed, they close."""
-    rows = torch.stack(
-        [face.expression_rows[face.expression_names.index(f"eyeBlink{side}")] for side in ("Left", "Right")]
-    )
+@pytest.fixture
+def blink(face):
+    """(mesh with shut eyes, its scan, its 66 landmarks)."""
+    named = [face.expression_rows[face.expression_names.index(f"eyeBlink{side}")] for side in ("Left", "Right")]
     neutral = face.expression_rows[face.expression_names.index("neutral")]
-    beta = rows.sum(0) - neutral
-    alpha, beta = face.fix_gauge(face.identity_mean, beta)
-    truth = face.vertices(alpha, beta)
-    scan = resample_mesh(truth, face.topology.triangles)
-    marks = truth[face.topology.landmark_vertices][None]
-    fit = fit_scans(face, scan, torch.full_like(marks, torch.nan), marks)
-    lids = face.topology.landmark_vertices[list(GROUPS_66["eyes"])]
+    shut = neutral + 0.8 * (sum(named) - 2 * neutral)
+    truth = face.vertices(*face.fix_gauge(face.identity_mean, shut))
+    return truth, resample_mesh(truth, face.topology.triangles), truth[face.topology.landmark_vertices][None]
+
+
+def _lid_error(face, truth, scan, marks, spec):
+    fit = fit_scans(face, scan, torch.full_like(marks, torch.nan), marks, spec)
     shape = face.vertices(fit.parameters.identity, fit.parameters.expression)[0]
-    posed = shape @ fit.rotation[0].mT + fit.translation[0]
-    assert (posed - truth)[lids].norm(dim=-1).mean() < 0.6
-    start = face.vertices(alpha, face.expression_mean)
+    lids = face.topology.landmark_vertices[list(GROUPS_66["eyes"])]
+    return float((shape @ fit.rotation[0].mT + fit.translation[0] - truth)[lids].norm(dim=-1).mean())
+
+
+def test_closed_eyes_follow_eyelid_points_that_are_trusted(face, blink):
+    truth, scan, marks = blink
+    assert _lid_error(face, truth, scan, marks, IcpSpec(eyelid_weight=0.1)) < 0.6
+    lids = face.topology.landmark_vertices[list(GROUPS_66["eyes"])]
+    start = face.vertices(face.identity_mean, face.expression_mean)
     assert (start - truth)[lids].norm(dim=-1).mean() > 2.0
+
+
+def test_a_detector_that_sees_closed_eyes_open_does_not_open_them(face, blink):
+    truth, scan, marks = blink
+    opened = marks.clone()
+    opened[:, [20, 21, 26, 27], 1] += 2.5
+    opened[:, [23, 24, 29, 30], 1] -= 2.5
+    fooled = _lid_error(face, truth, scan, opened, IcpSpec(eyelid_weight=0.1))
+    assert _lid_error(face, truth, scan, opened, IcpSpec()) < 0.75 * fooled
 
 
 @pytest.mark.parametrize("make", [tiny_bilinear, tiny_linear])

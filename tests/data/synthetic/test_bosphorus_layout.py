@@ -215,11 +215,11 @@ def test_poses_and_expressions_are_those_of_the_code(written):
     assert float(yaw[row(truth, "N")]) == pytest.approx(0, abs=9)
     names = list(truth.expression_names)
     lids = truth.expression_weights[:, [names.index("eyeBlinkLeft"), names.index("eyeBlinkRight")]]
-    assert lids[row(truth, "43")].tolist() == [1.0, 1.0]
+    assert 0.6 < float(lids[row(truth, "43")].amin()) <= float(lids[row(truth, "43")].amax()) < 1  # lids meet at less
     assert float(lids[row(truth, "N")].amax()) == 0.0
     eye = [IBUG_OF_PAPER.index(i) for i in (37, 41)]
     height = truth.landmarks[:, eye[1], 1] - truth.landmarks[:, eye[0], 1]
-    assert float(height[row(truth, "43")]) < 0.35 * float(height[row(truth, "N")])
+    assert abs(float(height[row(truth, "43")])) < 0.15 * float(height[row(truth, "N")])  # and do not cross
     assert bool((truth.extra["sliders"] == truth.extra["sliders"][0]).all())  # one person
 
 
