@@ -15,8 +15,8 @@ __all__ = ["FaceSet"]
 class FaceSet:
     """Photographs with landmarks and true meshes.
 
-    `landmarks` are 66 points in image px in the paper's order, as a detector would give them, or NaN. `meshes` are M: the true
-    surface on the model's topology in the model frame (mm), moved by the ground-truth pose and nothing else.
+    `landmarks` are 66 points in image px in the paper's order, as a detector would give them, or NaN. `meshes` are M:
+    the true surface on the model's topology in the model frame (mm), moved by the ground-truth pose and nothing else.
 
     Sets made of scans also know g* (`parameters`), which vertices of M the scan holds (`covered`; the others are
     carried along by the registration) and the class of each photograph (`kinds`, as in E_HAPPY).
