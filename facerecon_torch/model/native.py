@@ -127,12 +127,12 @@ def load_model(path: str | Path) -> FaceModel:
 def _stored(name: str, array: Tensor, storage: str) -> Tensor:
     array = array.detach().cpu()
     if not array.is_floating_point():
-        return array.contiguous()
+        return array.clone(memory_format=torch.contiguous_format)
     wanted = storage if name in _LARGE else ("float64" if storage == "float64" else "float32")
     stored = array.to(_STORAGE[wanted])
     if not bool(torch.isfinite(stored).all()):
         raise ValueError(f"{name} must fit into {wanted}; its largest magnitude is {float(array.abs().max()):g}")
-    return stored.contiguous()
+    return stored.clone(memory_format=torch.contiguous_format)  # a file may not hold two names of one memory
 
 
 def _digest(document: dict[str, Any], tensors: dict[str, Tensor]) -> str:

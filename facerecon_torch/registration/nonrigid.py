@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from facerecon_torch.checks import require_shape
-from facerecon_torch.geometry.laplacian import cotangent_laplacian
+from facerecon_torch.geometry.mesh_ops import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.geometry.smooth_field import SmoothSolver
 from facerecon_torch.geometry.visibility import visible_vertices
@@ -130,7 +130,7 @@ class DeformableFace:
             raise ValueError("model must have a topology (a restricted model has none)")
         mean = model.vertices(model.identity_mean, model.expression_mean).double().cpu()
         triangles = topology.triangles.cpu()
-        laplacian = cotangent_laplacian(mean, triangles)
+        laplacian = get_backend().laplacian(mean, triangles)
         self.triangles = topology.triangles.to(like.device)
         self.n_vertices = len(mean)
         self.areas = (laplacian.areas / laplacian.areas.median()).to(like.device, _PRECISION)

@@ -48,3 +48,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_half()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_writer_makes_private_gets_the_users_usual_permissions(tmp_path):
+    (tmp_path / "usual").touch()
+    with replacing(tmp_path / "model.safetensors") as aside:
+        aside.touch(mode=0o600)
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "usual").stat().st_mode

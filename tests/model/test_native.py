@@ -219,3 +219,11 @@ def test_wrong_tensors_are_refused(path, tensors, message):
     rewrite(path, tensors=tensors)
     with pytest.raises(ModelFileError, match=r"tiny.safetensors: .*" + message):
         load_model(path)
+
+
+def test_arrays_that_share_memory_are_stored_apart(tmp_path):
+    tiny = tiny_linear()
+    shared = torch.zeros(tiny.n_vertices, 3, 4)
+    model = LinearModel(tiny.mean, shared[..., :2], shared[..., 2:], tiny.topology)
+    save_model(model, tmp_path / "m.safetensors")
+    assert_close(load_model(tmp_path / "m.safetensors").expression_basis, torch.zeros(tiny.n_vertices, 3, 2))
