@@ -56,8 +56,10 @@ def _slid(vertices: Tensor, triangles: Tensor, draw: torch.Generator) -> Tensor:
     """Every vertex a fifth of the way, on average, towards one of its neighbours."""
     edges = mesh_edges(triangles)
     edges = torch.cat([edges, edges.flip(1)])[torch.randperm(2 * len(edges), generator=draw)]
-    other = torch.arange(len(vertices))
-    other[edges[:, 0]] = edges[:, 1]
+    # the last of a vertex's neighbours, told outright: which of several writes to one place stays depends on threads
+    last = torch.zeros(len(vertices), dtype=torch.int64)
+    last.scatter_reduce_(0, edges[:, 0], torch.arange(len(edges)), "amax")
+    other = edges[last, 1].where(torch.isin(torch.arange(len(vertices)), edges[:, 0]), torch.arange(len(vertices)))
     share = 0.4 * torch.rand(len(vertices), 1, generator=draw, dtype=torch.float64)
     return torch.lerp(vertices, vertices[other], share)
 
