@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -126,7 +126,7 @@ class RecordingSource(Protocol):
     DEFAULT_KINDS: Sequence[str]
     """Those that are taken where nobody names any."""
 
-    def list_recordings(self, root: str | os.PathLike[str]) -> list[Recording]:
+    def list_recordings(self, root: str | os.PathLike[str], **options: Any) -> list[Recording]:
         """Every recording below `root`, sorted by name; no file is read. Raises DataFileError, saying what was looked
         for and what was found, where `root` does not look like the data set, and where a subject is there twice."""
 

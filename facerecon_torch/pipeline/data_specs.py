@@ -41,13 +41,16 @@ class RecordedScans:
     root: str | None = None
     classes: Sequence[str] | None = None  # Bosphorus: N E LFAU UFAU CAU YR PR CR O IGN; None: all of the data set's own
     subjects: Sequence[str] | None = None  # None: everybody
+    signatures: Sequence[str] = ()  # frgc: signature sets (.xml) that pair range files with textures
     without_flags: Sequence[str] = ()  # train: samples with one of these flags of the registration are left out
 
     def __post_init__(self) -> None:
         if self.name not in RECORDED:
             raise ValueError(f"data.name must be one of {', '.join(RECORDED)}; got {self.name!r}")
-        for key in ("classes", "subjects", "without_flags"):
+        for key in ("classes", "subjects", "signatures", "without_flags"):
             _require_words(f"data.{key}", getattr(self, key))
+        if self.signatures and self.name != "frgc":
+            raise ValueError(f"data.signatures is for data=frgc; got {list(self.signatures)} with {self.name}")
 
     def require_root(self) -> str:
         """The folder. Raises ValueError where none was given."""

@@ -41,7 +41,8 @@ def choose_recordings(specs: PrepareSpecs) -> list[Recording]:
     """Those that the data spec asks for. Raises DataFileError for a folder that is none of the data set, ValueError
     for classes and subjects that are not there."""
     source = open_data_set(specs.recorded.name)
-    found = source.list_recordings(specs.recorded.require_root())
+    options = {"signatures": specs.recorded.signatures} if specs.recorded.signatures else {}
+    found = source.list_recordings(specs.recorded.require_root(), **options)
     chosen = choose_kinds(found, source, specs.recorded.classes)
     if specs.recorded.subjects is None:
         return chosen

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from facerecon_torch.data.recordings import Recording
@@ -91,6 +92,7 @@ class PrepareSpecs:
         names = hashlib.sha256("\n".join(recording.name for recording in recordings).encode()).hexdigest()
         return {
             "data": self.recorded.name,
+            "signatures": [Path(path).name for path in self.recorded.signatures],
             "recordings": {"count": len(recordings), "sha256": names},
             "model_sha256": model_sha256,
             "landmarks": {"detector": detector, "min_score": self.landmarks.min_score},

@@ -219,13 +219,7 @@ class _Bending:
         weight = weight + self._spec.anchor
         return weight, pull / weight[..., None]
 
-    def _solve(
-        self,
-        length: Float[Tensor, "b V"],
-        weight: Float[Tensor, "b V"],
-        goal: Float[Tensor, "b V 3"],
-        tolerance: float = 1e-3,
-    ) -> None:
+    def _solve(self, length: Float[Tensor, "b V"], weight: Float[Tensor, "b V"], goal: Float[Tensor, "b V 3"]) -> None:
         face = self._face
         answer = face.solver.solve(
             (length.to(_PRECISION) ** 4 * face.scale).contiguous(),

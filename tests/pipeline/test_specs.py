@@ -94,6 +94,7 @@ def test_too_few_people_for_the_folds_are_refused_before_anything_is_rendered():
     [
         (lambda: RecordedScans(name="bu3dfe"), "data.name must be one of bosphorus, facewarehouse, frgc; got 'bu3dfe'"),
         (lambda: RecordedScans(name="frgc", classes="N"), r"data.classes must be a list of words, .*; got 'N'"),
+        (lambda: RecordedScans(name="bosphorus", signatures=["a.xml"]), "data.signatures is for data=frgc; got"),
         (lambda: FittedPhotos(name="frgc"), "data.name must be one of w300lp, aflw2000; got 'frgc'"),
         (lambda: FittedPhotos(name="w300lp", images=0), "data.images must be an integer of at least 4; got 0"),
         (lambda: FittedPhotos(name="w300lp", max_yaw=0), r"data.max_yaw must lie in .0, 180. degrees; got 0"),
