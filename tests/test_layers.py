@@ -10,7 +10,7 @@ _PACKAGE = "facerecon_torch"
 # Parts of one row stand side by side and do not know each other.
 _LAYERS = (
     ("errors",),
-    ("checks", "files", "version"),
+    ("checks", "files", "processes", "version"),
     ("formats",),
     ("structures",),
     ("geometry",),
@@ -36,6 +36,7 @@ _ONLY = {
         "errors",
         "checks",
         "files",
+        "processes",
         "formats",
         "structures",
         "geometry",

@@ -32,6 +32,7 @@ from facerecon_torch.pipeline.prepare_worker import (
     unpack,
 )
 from facerecon_torch.pipeline.report import write_json
+from facerecon_torch.processes import one_thread
 
 __all__ = ["plan_units", "prepare_set"]
 
@@ -127,17 +128,6 @@ def _room_told(folder: Path) -> Iterator[None]:
         raise OSError(error.errno, told, str(folder)) from error
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """As in a worker: sums of floats depend on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _sweep(folder: Path) -> None:
     """Remove what a killed run was writing."""
     for place in (folder, folder / "parts", folder / CROPS, folder / PICTURES):
@@ -164,7 +154,7 @@ def _worked(task: PrepareTask, todo: list[Unit], device: torch.device, workers: 
     if not todo:
         return
     if workers == 1 and device.type == "cpu":
-        with _one_thread():
+        with one_thread():
             workplace = Workplace(task)
             yield from (workplace.prepare(unit) for unit in todo)
         return

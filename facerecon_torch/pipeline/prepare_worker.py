@@ -1,12 +1,8 @@
 """What a process of `facerecon prepare` does: it holds a reader, and on the CPU a registrar, and works unit by unit."""
 
-import os
 import pickle
-import threading
 from dataclasses import dataclass, replace
 from functools import cached_property
-from multiprocessing import parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
@@ -18,6 +14,7 @@ from facerecon_torch.pipeline.prepare_read import ReadyScan, ScanReader
 from facerecon_torch.pipeline.prepare_register import ScanRegistrar, Unit, UnitDone
 from facerecon_torch.pipeline.prepare_specs import PrepareSpec
 from facerecon_torch.pipeline.specs import ModelSpec, RuntimeSpec
+from facerecon_torch.processes import end_with_parent
 from facerecon_torch.registration.register import RegistrationSpec
 
 __all__ = ["PrepareTask", "Workplace", "build_registrar", "prepare_unit", "read_unit", "start_worker", "unpack"]
@@ -71,17 +68,9 @@ _workplace: Workplace | None = None
 def start_worker(task: PrepareTask) -> None:
     """Make this process a worker of its parent, and end it with its parent."""
     global _workplace
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    end_with_parent()
     replace(task.runtime, device="cpu", threads=1).apply()  # sums of floats depend on the number of threads
     _workplace = Workplace(task)
-
-
-def _follow_parent() -> None:
-    """A parent that is killed cannot stop its workers, who would wait for their next unit for ever."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 def prepare_unit(unit: Unit) -> UnitDone:

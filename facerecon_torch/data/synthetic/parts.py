@@ -9,7 +9,6 @@ import logging
 import multiprocessing
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from facerecon_torch.files import replacing
+from facerecon_torch.processes import end_with_parent, one_thread
 
 __all__ = [
     "claimed",
@@ -106,7 +106,7 @@ def make_parts(
     todo = missing_units(folder, units)
     count = min(workers if workers is not None else os.cpu_count() or 1, len(todo))
     if count < 2:
-        with _one_thread():
+        with one_thread():
             for unit in todo:
                 yield _make_one(folder, unit, make)
         return
@@ -155,23 +155,5 @@ def _make_one(folder: Path, unit: str, make: Make) -> str:
 
 
 def _start_worker() -> None:
-    """One thread of torch; and no worker outlives a parent that was killed."""
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    end_with_parent()
