@@ -10,7 +10,7 @@ _PACKAGE = "facerecon_torch"
 # Parts of one row stand side by side and do not know each other.
 _LAYERS = (
     ("errors",),
-    ("checks", "files", "processes", "version"),
+    ("checks", "files", "memory", "processes", "ranks", "version"),
     ("formats",),
     ("structures",),
     ("geometry",),
@@ -31,7 +31,7 @@ _LAYERS = (
 )
 _ORDER = {name: level for level, row in enumerate(_LAYERS) for name in row}
 _ONLY = {
-    "regression": {"errors", "checks"},  # knows no faces
+    "regression": {"errors", "checks", "memory", "ranks"},  # knows no faces
     "data": {
         "errors",
         "checks",
