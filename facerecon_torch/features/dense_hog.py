@@ -17,7 +17,7 @@ from torch import Tensor
 from facerecon_torch.features.gradients import channel_gradients, dominant_gradient
 from facerecon_torch.features.hog_spec import HogSpec
 from facerecon_torch.features.normalisation import normalise
-from facerecon_torch.features.orientation import fold_bins, orientation_votes
+from facerecon_torch.features.orientation import orientation_votes
 from facerecon_torch.features.pooling import first_node, pool_dense
 from facerecon_torch.features.tiles import numbers_per_pixel, split_by_bytes
 
@@ -55,8 +55,8 @@ def hog_maps(crops: Float[Tensor, "*b c h w"], spec: HogSpec) -> HogMaps:
 
 
 def _maps(crops: Float[Tensor, "b c h w"], spec: HogSpec) -> Float[Tensor, "b rows columns bins"]:
-    gradient = dominant_gradient(channel_gradients(crops, spec.colour))
-    return fold_bins(pool_dense(orientation_votes(gradient, spec), spec), spec)
+    gradient = dominant_gradient(*channel_gradients(crops, spec.colour))
+    return pool_dense(*orientation_votes(*gradient, spec), spec)
 
 
 def gather_hog(maps: HogMaps, points: Float[Tensor, "*b n 2"], spec: HogSpec) -> Float[Tensor, "*b n length"]:

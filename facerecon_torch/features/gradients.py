@@ -1,16 +1,18 @@
 """Image -> one gradient per pixel."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from kornia.color import rgb_to_grayscale
-from kornia.filters import spatial_gradient
 from torch import Tensor
 
 __all__ = ["channel_gradients", "dominant_gradient"]
 
 
-def channel_gradients(images: Float[Tensor, "b c h w"], colour: bool) -> Float[Tensor, "b c2 2 h w"]:
-    """Centred differences I(x + 1) - I(x - 1) as (d/dx, d/dy) of every channel, not halved; the border repeats.
+def channel_gradients(
+    images: Float[Tensor, "b c h w"], colour: bool
+) -> tuple[Float[Tensor, "b c2 h w"], Float[Tensor, "b c2 h w"]]:
+    """Centred differences I(x + 1) - I(x - 1) of every channel, along x and along y, not halved; the border repeats.
 
     `colour=False` turns three channels into one grey channel first. Raises ValueError unless there are 1 or 3 channels.
     """
@@ -18,24 +20,25 @@ def channel_gradients(images: Float[Tensor, "b c h w"], colour: bool) -> Float[T
         raise ValueError(f"HOG needs images of 1 or 3 channels; got {tuple(images.shape)}")
     if not colour and images.shape[1] == 3:
         images = rgb_to_grayscale(images)
-    gradients: Tensor = spatial_gradient(images, mode="diff", order=1, normalized=False)
-    return gradients
+    wide = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    middle_rows, middle_columns = wide[..., 1:-1, :], wide[..., 1:-1]
+    return middle_rows[..., 2:] - middle_rows[..., :-2], middle_columns[..., 2:, :] - middle_columns[..., :-2, :]
 
 
-def dominant_gradient(gradients: Float[Tensor, "b c 2 h w"]) -> Float[Tensor, "b 2 h w"]:
+def dominant_gradient(
+    across: Float[Tensor, "b c h w"], down: Float[Tensor, "b c h w"]
+) -> tuple[Float[Tensor, "b h w"], Float[Tensor, "b h w"]]:
     """Per pixel the gradient of the channel where it is largest, the first of equals."""
-    best = gradients[:, 0]
-    if gradients.shape[1] == 1:
-        return best
-    largest = _squared(best)
-    for channel in gradients.unbind(1)[1:]:
-        squared = _squared(channel)
-        # lerp with a weight of exactly 0 or 1 selects; on CPUs it is three times as fast as torch.where.
-        best = torch.lerp(best, channel, (squared > largest).to(best.dtype)[:, None])
-        largest = torch.maximum(largest, squared)
-    return best
-
-
-def _squared(gradient: Float[Tensor, "b 2 h w"]) -> Float[Tensor, "b h w"]:
-    gx, gy = gradient.unbind(1)
-    return gx * gx + gy * gy
+    best_x, best_y = across[:, 0], down[:, 0]
+    if across.shape[1] == 1:
+        return best_x, best_y
+    with torch.no_grad():  # what is chosen has no slope
+        squared = torch.addcmul(across * across, down, down).unbind(1)
+    largest = squared[0]
+    for gx, gy, length in zip(across.unbind(1)[1:], down.unbind(1)[1:], squared[1:]):
+        # lerp with a weight of exactly 0 or 1 selects. On CPUs comparisons and torch.where, which pass through
+        # booleans, take four times as long.
+        longer = (length - largest).sign().clamp_min(0)
+        best_x, best_y = torch.lerp(best_x, gx, longer), torch.lerp(best_y, gy, longer)
+        largest = torch.maximum(largest, length)
+    return best_x, best_y

@@ -7,7 +7,7 @@ from torch import Tensor
 from facerecon_torch.features.gradients import channel_gradients, dominant_gradient
 from facerecon_torch.features.hog_spec import HogSpec
 from facerecon_torch.features.normalisation import normalise
-from facerecon_torch.features.orientation import fold_bins, orientation_votes
+from facerecon_torch.features.orientation import deal_votes, fold_bins, orientation_votes
 from facerecon_torch.features.patches import cut_patches, inside_weights
 from facerecon_torch.features.pooling import cell_weights, pool_cells
 from facerecon_torch.features.tiles import numbers_per_pixel, split_by_bytes
@@ -48,14 +48,14 @@ def describe_patches(patches: Float[Tensor, "m c size size"], spec: HogSpec) -> 
     Border pixels have no centred difference. As in the reference implementations, they cast no votes at all
     (`uoctti`: VLFeat), or only for the direction along the border (`dalal`: scikit-image).
     """
-    gradients = channel_gradients(patches, spec.colour)
+    across, down = channel_gradients(patches, spec.colour)
     rim = torch.ones(spec.patch_px, device=patches.device, dtype=patches.dtype)
     rim[0] = rim[-1] = 0
     if spec.variant == "uoctti":
-        gradients = gradients * (rim[:, None] * rim)
+        across, down = (gradient * (rim[:, None] * rim) for gradient in (across, down))
     else:
-        gradients = gradients * torch.stack([rim.expand(len(rim), -1), rim[:, None].expand(-1, len(rim))])
-    votes = orientation_votes(dominant_gradient(gradients), spec)
+        across, down = across * rim, down * rim[:, None]
+    votes = deal_votes(*orientation_votes(*dominant_gradient(across, down), spec), spec)
     weights = _patch_weights(spec, like=patches, halo=0, margin=0)
     return normalise(fold_bins(pool_cells(votes, weights, weights), spec), spec, 0)
 
@@ -71,8 +71,8 @@ def _describe_with_halo(
     before = spec.patch_px // 2 + margin
     inside_x = inside_weights(points[:, 0], crop_shape[-1], before=before, size=size)
     inside_y = inside_weights(points[:, 1], crop_shape[-2], before=before, size=size)
-    gradient = dominant_gradient(channel_gradients(patches, spec.colour))
-    votes = orientation_votes(gradient, spec, inside_y[:, :, None] * inside_x[:, None, :])
+    gradient = dominant_gradient(*channel_gradients(patches, spec.colour))
+    votes = deal_votes(*orientation_votes(*gradient, spec, inside_y[:, :, None] * inside_x[:, None, :]), spec)
     weights = _patch_weights(spec, like=patches, halo=spec.halo, margin=margin)
     return normalise(fold_bins(pool_cells(votes, weights, weights), spec), spec, spec.halo)
 
