@@ -1,7 +1,5 @@
 """Eq. 6: the scaled orthographic camera that carries 3D landmarks onto 2D landmarks, in closed form."""
 
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -14,18 +12,6 @@ _SINGULAR_RATIO = 1e-4  # below it a point set counts as flat (3D) or as a line 
 _MINIMUM_POINTS = 4
 
 
-class _Moments(NamedTuple):
-    """Weighted first and second moments; the second ones are those of points with unit RMS radius."""
-
-    mean3d: Float[Tensor, "*b 3"]
-    mean2d: Float[Tensor, "*b 2"]
-    radius3d: Float[Tensor, "*b"]
-    radius2d: Float[Tensor, "*b"]
-    gram3d: Float[Tensor, "*b 3 3"]
-    gram2d: Float[Tensor, "*b 2 2"]
-    cross: Float[Tensor, "*b 2 3"]
-
-
 def solve_camera(
     points3d: Float[Tensor, "*#b n 3"],
     points2d: Float[Tensor, "*#b n 2"],
@@ -36,7 +22,7 @@ def solve_camera(
     """Weighted least-squares camera of p = s F (R v)_xy + t, F = diag(1, -1) (Eq. 4, 6).
 
     `points3d` in mm (model frame), `points2d` in px (image frame), `weights` non-negative. A 2x3 affine
-    matrix is fitted to the normalised points, R is the rotation nearest to it, and s and t are solved again
+    matrix is fitted to the centred points, R is the rotation nearest to it, and s and t are solved again
     given R. With `scale` (px/mm) the size of the face is known and only R and t are solved. A point of
     weight zero is ignored, whatever its coordinates hold.
 
@@ -46,131 +32,113 @@ def solve_camera(
     gradients. Solved in float64, returned in the dtype of `points2d`; differentiable in every input, also
     where the affine matrix is already a scaled rotation.
     """
-    solid, flat, share, broken = _prepared(points3d, points2d, weights)
-    moments = _moments(solid, flat, share)
-    degenerate = broken | _degenerate(moments)
-    affine = _affine(moments, degenerate)
-    degenerate = degenerate | ~_has_rank_two(affine.detach())
-    rotation = _nearest_rotation(_or_identity(affine, degenerate))
-    given = None if scale is None else scale.double().expand(degenerate.shape)
-    size, shift = _scale_and_shift(moments, rotation, degenerate, given)
-    dtype = points2d.dtype
-    return Camera(rotation.to(dtype), size.to(dtype), shift.to(dtype), degenerate)
+    table, share, broken = _prepared(points3d, points2d, weights)
+    mean = table @ share[..., None]
+    centred = table - mean
+    # One product holds every second moment: 3D x 3D, 2D x 3D and 2D x 2D.
+    moments = (centred * share[..., None, :]) @ centred.mT
+    gram3d, cross, gram2d = moments[..., :3, :3], moments[..., 3:, :3], moments[..., 3:, 3:]
+    degenerate = broken | _lacks_rank(gram3d, gram2d)
+    safe = torch.where(degenerate[..., None, None], torch.eye(3, dtype=cross.dtype, device=cross.device), gram3d)
+    affine: Tensor = torch.linalg.solve_ex(safe, cross, left=False)[0]
+    rows, third, thin = _nearest_rotation(affine)
+    degenerate = degenerate | thin
+    size = _scale(rows, gram3d, cross, degenerate) if scale is None else scale.double().expand(degenerate.shape)
+    shift = mean[..., 3:, 0] - size[..., None] * (rows @ mean[..., :3, :])[..., 0]
+    return _camera(rows, third, size, shift, degenerate, points2d.dtype)
 
 
 def _prepared(
     points3d: Float[Tensor, "*#b n 3"],
     points2d: Float[Tensor, "*#b n 2"],
     weights: Float[Tensor, "*#b n"] | None,
-) -> tuple[Float[Tensor, "*b n 3"], Float[Tensor, "*b n 2"], Float[Tensor, "*b n"], Bool[Tensor, "*b"]]:
-    """Float64 points with +y up on both sides, weights of sum one, and the rows that cannot be used."""
+) -> tuple[Float[Tensor, "*b 5 n"], Float[Tensor, "*b n"], Bool[Tensor, "*b"]]:
+    """Float64 coordinates (3D, then 2D as they are, +y down; zero where ignored), weights of sum one, and the
+    rows that cannot be used."""
     n = points3d.shape[-2]
-    raw = points2d.new_ones(n) if weights is None else weights
-    shapes = (points3d.shape[:-2], points2d.shape[:-2], raw.shape[:-1])
+    weights = points2d.new_ones(n) if weights is None else weights
+    shapes = (points3d.shape[:-2], points2d.shape[:-2], weights.shape[:-1])
     batch = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
-    raw = raw.double().expand(*batch, n)
-    solid = points3d.double().expand(*batch, n, 3)
-    flat = points2d.double().expand(*batch, n, 2)
-    used = torch.isfinite(raw) & (raw > 0)
-    finite = torch.isfinite(solid).all(-1) & torch.isfinite(flat).all(-1)
-    bad_weight = ~torch.isfinite(raw) | (raw < 0)
-    broken = (bad_weight | (used & ~finite)).any(-1) | (used.sum(-1) < _MINIMUM_POINTS)
-    keep = used & finite
-    solid = torch.where(keep[..., None], solid, 0.0)
-    flat = torch.where(keep[..., None], flat, 0.0) * flat.new_tensor([1.0, -1.0])
-    share = torch.where(keep, raw, 0.0)
-    total = share.sum(-1, keepdim=True)
-    return solid, flat, share / torch.where(total > 0, total, 1.0), broken
-
-
-def _moments(solid: Float[Tensor, "*b n 3"], flat: Float[Tensor, "*b n 2"], share: Float[Tensor, "*b n"]) -> _Moments:
-    mean3d = (share[..., None] * solid).sum(-2)
-    mean2d = (share[..., None] * flat).sum(-2)
-    solid = solid - mean3d[..., None, :]
-    flat = flat - mean2d[..., None, :]
-    radius3d = _safe_root((share * solid.square().sum(-1)).sum(-1))
-    radius2d = _safe_root((share * flat.square().sum(-1)).sum(-1))
-    solid = solid / radius3d[..., None, None]
-    flat = flat / radius2d[..., None, None]
-    weighted = share[..., None] * solid
-    return _Moments(
-        mean3d,
-        mean2d,
-        radius3d,
-        radius2d,
-        gram3d=solid.mT @ weighted,
-        gram2d=flat.mT @ (share[..., None] * flat),
-        cross=flat.mT @ weighted,
-    )
-
-
-def _safe_root(square: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """Square root whose gradient stays finite for coincident points, where it returns 1."""
-    return torch.where(square > 0, square, 1.0).sqrt()
+    parts = (points3d.mT, points2d.mT, weights[..., None, :])
+    full = torch.cat([part.double().expand(*batch, -1, n) for part in parts], dim=-2)
+    given = full[..., 5, :]
+    # The largest magnitude of a column is finite where all its numbers are; NaN compares false.
+    keep = (full.detach().abs().amax(dim=-2) < torch.inf) & (given > 0)
+    broken = (~keep & (given != 0)).any(-1) | (keep.sum(-1) < _MINIMUM_POINTS)
+    full = full.masked_fill(~keep[..., None, :], 0.0)
+    total = full[..., 5, :].sum(-1, keepdim=True)
+    share = full[..., 5, :] / total.masked_fill(total <= 0, 1.0)
+    return full[..., :5, :], share, broken
 
 
 @torch.no_grad()
-def _degenerate(moments: _Moments) -> Bool[Tensor, "*b"]:
-    spread3d = torch.linalg.eigvalsh(moments.gram3d)
-    spread2d = torch.linalg.eigvalsh(moments.gram2d)
-    limit = _SINGULAR_RATIO**2  # eigenvalues of a Gram matrix are squared singular values
-    too_flat = spread3d[..., 0] < limit * spread3d[..., -1]
-    too_thin = spread2d[..., 0] < limit * spread2d[..., -1]
-    # Coincident points have all-zero Gram matrices, for which the two ratios say nothing.
-    degenerate: Tensor = too_flat | too_thin | (spread3d[..., -1] <= 0) | (spread2d[..., -1] <= 0)
-    return degenerate
+def _lacks_rank(gram3d: Float[Tensor, "*b 3 3"], gram2d: Float[Tensor, "*b 2 2"]) -> Bool[Tensor, "*b"]:
+    """Whether the smallest eigenvalue of either Gram matrix is below `limit` of the largest; eigenvalues are
+    squared singular values.
+
+    No eigenvalue is iterated for. The smallest one of G is above b where G - b I has a Cholesky factor. What
+    bounds it, `limit` times the largest one, needs to be right only where the decision is close, and there
+    the smallest one is nothing beside the others: then the largest one is (T + sqrt(2 F - T^2)) / 2 with T
+    the trace and F the squared Frobenius norm, and for a 2x2 matrix its square is F and the product of both
+    is the determinant.
+    """
+    limit = _SINGULAR_RATIO**2
+    trace = gram3d.diagonal(dim1=-2, dim2=-1).sum(-1)
+    square = gram3d.square().sum((-2, -1))
+    largest = (trace + (2 * square - trace.square()).clamp_min(0).sqrt()) / 2
+    shifted = gram3d - torch.diag_embed((limit * largest)[..., None].expand(*largest.shape, 3))
+    too_flat = torch.linalg.cholesky_ex(shifted)[1] != 0
+    determinant = gram2d[..., 0, 0] * gram2d[..., 1, 1] - gram2d[..., 0, 1].square()
+    # Coincident points have a zero matrix, which is not above its bound either.
+    solid = determinant > limit * gram2d.square().sum((-2, -1))
+    lacks: Tensor = too_flat | ~solid
+    return lacks
 
 
-def _affine(moments: _Moments, degenerate: Bool[Tensor, "*b"]) -> Float[Tensor, "*b 2 3"]:
-    """Least-squares 2x3 matrix between the normalised point sets."""
-    gram = _or_identity(moments.gram3d, degenerate)
-    affine: Tensor = torch.linalg.solve_ex(gram, moments.cross, left=False)[0]
-    return affine
-
-
-def _or_identity(matrix: Float[Tensor, "*b rows 3"], replace: Bool[Tensor, "*b"]) -> Float[Tensor, "*b rows 3"]:
-    unit = torch.eye(3, dtype=matrix.dtype, device=matrix.device)[: matrix.shape[-2]]
-    return torch.where(replace[..., None, None], unit, matrix)
-
-
-def _has_rank_two(affine: Float[Tensor, "*b 2 3"]) -> Bool[Tensor, "*b"]:
-    area: Tensor = torch.linalg.cross(affine[..., 0, :], affine[..., 1, :]).norm(dim=-1)
-    return area > _SINGULAR_RATIO * affine.square().sum((-2, -1))
-
-
-def _nearest_rotation(affine: Float[Tensor, "*b 2 3"]) -> Float[Tensor, "*b 3 3"]:
-    """U V' of the SVD of `affine`, and the cross product as third row, so that the determinant is +1.
+def _nearest_rotation(
+    affine: Float[Tensor, "*b 2 3"],
+) -> tuple[Float[Tensor, "*b 2 3"], Float[Tensor, "*b 3"], Bool[Tensor, "*b"]]:
+    """U V' of the SVD of `affine`, the unit vector across both rows, and where the rank is below 2 (there
+    the other two mean nothing).
 
     U V' equals M^(-1/2) A with M = A A', and for a 2x2 matrix, with d = sqrt(det M), M^(-1/2) = ((tr M + d)
     I - M) / (d sqrt(tr M + 2 d)). Unlike the gradient of an SVD this is smooth where both singular values
     agree, that is at every noise-free view.
     """
-    area = torch.linalg.cross(affine[..., 0, :], affine[..., 1, :]).square().sum(-1).sqrt()
+    normal = torch.linalg.cross(affine[..., 0, :], affine[..., 1, :])
+    square = normal.square().sum(-1)
     moment = affine @ affine.mT
     trace = moment.diagonal(dim1=-2, dim2=-1).sum(-1)
-    unit = torch.eye(2, dtype=affine.dtype, device=affine.device)
-    numerator = (trace + area)[..., None, None] * unit - moment
-    denominator = area * (trace + 2 * area).sqrt()
-    rows = (numerator / denominator[..., None, None]) @ affine
-    third = torch.linalg.cross(rows[..., 0, :], rows[..., 1, :])
-    return torch.cat([rows, third[..., None, :]], dim=-2)
+    thin = ~(square.detach() > _SINGULAR_RATIO**2 * trace.detach().square())
+    area = square.masked_fill(thin, 1.0).sqrt()
+    wide = area * (trace.masked_fill(thin, 1.0) + 2 * area).sqrt()
+    rows = ((trace + area) / wide)[..., None, None] * affine - (moment / wide[..., None, None]) @ affine
+    return rows, normal / area[..., None], thin
 
 
-def _scale_and_shift(
-    moments: _Moments,
-    rotation: Float[Tensor, "*b 3 3"],
+def _scale(
+    rows: Float[Tensor, "*b 2 3"],
+    gram3d: Float[Tensor, "*b 3 3"],
+    cross: Float[Tensor, "*b 2 3"],
     degenerate: Bool[Tensor, "*b"],
-    given: Float[Tensor, "*b"] | None,
-) -> tuple[Float[Tensor, "*b"], Float[Tensor, "*b 2"]]:
-    """Least-squares s (unless `given`, in px/mm) and t for a fixed rotation; t with +y down."""
-    rows = rotation[..., :2, :]
-    if given is None:
-        match = (rows * moments.cross).sum((-2, -1))
-        extent = ((rows @ moments.gram3d) * rows).sum((-2, -1))
-        ratio = torch.where(degenerate, 1.0, match) / torch.where(degenerate, 1.0, extent)
-        size = torch.where(degenerate, 1.0, ratio * moments.radius2d / moments.radius3d)
-    else:
-        size = given
-    shift = moments.mean2d - size[..., None] * (rows @ moments.mean3d[..., None])[..., 0]
-    shift = shift * shift.new_tensor([1.0, -1.0])
-    return size, torch.where(degenerate[..., None], 0.0, shift)
+) -> Float[Tensor, "*b"]:
+    """Least-squares s in px/mm for a fixed rotation, 1 for a degenerate row."""
+    match = (rows * cross).sum((-2, -1))
+    extent = ((rows @ gram3d) * rows).sum((-2, -1))
+    return match.masked_fill(degenerate, 1.0) / extent.masked_fill(degenerate, 1.0)
+
+
+def _camera(
+    rows: Float[Tensor, "*b 2 3"],
+    third: Float[Tensor, "*b 3"],
+    size: Float[Tensor, "*b"],
+    shift: Float[Tensor, "*b 2"],
+    degenerate: Bool[Tensor, "*b"],
+    dtype: torch.dtype,
+) -> Camera:
+    """The camera of image rows (+y down): turning the second row up turns the third one round as well."""
+    rotation = torch.stack([rows[..., 0, :], -rows[..., 1, :], -third], dim=-2).to(dtype)
+    unit = torch.eye(3, dtype=dtype, device=rotation.device)
+    rotation = torch.where(degenerate[..., None, None], unit, rotation)
+    shift = shift.masked_fill(degenerate[..., None], 0.0)
+    return Camera(rotation, size.to(dtype), shift.to(dtype), degenerate)
