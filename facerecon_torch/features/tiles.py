@@ -21,6 +21,12 @@ def numbers_per_pixel(spec: HogSpec) -> int:
 
 
 def split_by_bytes(rows: Shaped[Tensor, "n *rest"], bytes_per_row: int) -> tuple[Shaped[Tensor, "m *rest"], ...]:
-    """Groups of rows whose intermediate results stay within the device's budget, each of at least one row."""
+    """Groups of rows whose intermediate results stay within the device's budget, each of at least one row.
+
+    All rows at once where a graph is being recorded (torch.export, torch.compile): it has no loop whose length depends
+    on the rows.
+    """
+    if torch.compiler.is_compiling():
+        return (rows,)
     budget = _CPU_BYTES if rows.device.type == "cpu" else _GPU_BYTES
     return torch.split(rows, max(1, budget // bytes_per_row))

@@ -103,7 +103,9 @@ class LandmarkFitter:
         differentiable.
         """
         target = self._target(landmarks, weights, scale)
-        starts = range(0, max(1, len(landmarks)), self.spec.chunk)
+        if len(landmarks) <= self.spec.chunk:  # no loop over chunks, which torch.export would unroll
+            return self._fit_chunk(target).to(landmarks.dtype)
+        starts = range(0, len(landmarks), self.spec.chunk)
         fits = [self._fit_chunk(target.rows(slice(k, k + self.spec.chunk))) for k in starts]
         return _joined(fits).to(landmarks.dtype)
 
