@@ -7,7 +7,7 @@ from torch import Tensor
 from facerecon_torch.features.gradients import channel_gradients, dominant_gradient
 from facerecon_torch.features.hog_spec import HogSpec
 from facerecon_torch.features.normalisation import normalise
-from facerecon_torch.features.orientation import deal_votes, fold_bins, orientation_votes
+from facerecon_torch.features.orientation import deal_votes, orientation_votes
 from facerecon_torch.features.patches import cut_patches, inside_weights
 from facerecon_torch.features.pooling import cell_weights, pool_cells
 from facerecon_torch.features.tiles import numbers_per_pixel, split_by_bytes
@@ -57,7 +57,7 @@ def describe_patches(patches: Float[Tensor, "m c size size"], spec: HogSpec) -> 
         across, down = across * rim, down * rim[:, None]
     votes = deal_votes(*orientation_votes(*dominant_gradient(across, down), spec), spec)
     weights = _patch_weights(spec, like=patches, halo=0, margin=0)
-    return normalise(fold_bins(pool_cells(votes, weights, weights), spec), spec, 0)
+    return normalise(pool_cells(votes, weights, weights), spec, 0)
 
 
 def _describe_with_halo(
@@ -74,7 +74,7 @@ def _describe_with_halo(
     gradient = dominant_gradient(*channel_gradients(patches, spec.colour))
     votes = deal_votes(*orientation_votes(*gradient, spec, inside_y[:, :, None] * inside_x[:, None, :]), spec)
     weights = _patch_weights(spec, like=patches, halo=spec.halo, margin=margin)
-    return normalise(fold_bins(pool_cells(votes, weights, weights), spec), spec, spec.halo)
+    return normalise(pool_cells(votes, weights, weights), spec, spec.halo)
 
 
 def _patch_weights(spec: HogSpec, *, like: Tensor, halo: int, margin: int) -> Float[Tensor, "cells pixels"]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facerecon_torch.features.hog_spec import HogSpec
-from facerecon_torch.features.orientation import fold_bins, orientation_slots
+from facerecon_torch.features.orientation import merge_votes
 
 __all__ = ["cell_weights", "first_node", "node_count", "pool_cells", "pool_dense"]
 
@@ -51,7 +51,7 @@ def node_count(extent: int, spec: HogSpec) -> int:
 
 
 def pool_dense(
-    slot: Int[Tensor, "b h w"], votes: Float[Tensor, "votes b h w"], spec: HogSpec
+    own: Int[Tensor, "b h w"], votes: Float[Tensor, "votes b h w"], spec: HogSpec
 ) -> Float[Tensor, "b rows columns bins"]:
     """Histograms of the cells centred at first_node + i stride, until they leave the crop; nothing votes outside it.
 
@@ -59,39 +59,32 @@ def pool_dense(
     where s divides c, and so is a box). So every pixel is dealt once, to the small cells around it, and the rest are
     two products with banded matrices.
     """
-    rows, columns = (_node_weights(n, spec, votes) for n in slot.shape[1:])
-    return pool_cells(fold_bins(_small_cells(slot, votes, spec), spec), rows, columns)
+    rows, columns = (_node_weights(n, spec, votes) for n in own.shape[1:])
+    return pool_cells(_small_cells(own, votes, spec), rows, columns)
 
 
 def _small_cells(
-    slot: Int[Tensor, "b h w"], votes: Float[Tensor, "votes b h w"], spec: HogSpec
-) -> Float[Tensor, "b small_rows small_columns slots"]:
+    own: Int[Tensor, "b h w"], votes: Float[Tensor, "votes b h w"], spec: HogSpec
+) -> Float[Tensor, "b small_rows small_columns bins"]:
     """Histograms of the cells of the stride's width.
 
-    A pixel's votes for the cells beside and below it, and for the next slot, lie at fixed distances in memory: each
-    such distance has sums of its own, all at the same index, and they are added up at the end. On a CPU the sums run
-    in parallel, each in the order of the pixels; on CUDA the additions are atomic.
+    The cells beside and below a pixel's own lie at fixed distances in memory: the same index serves them all, into
+    sums that begin later. On a CPU the crops and the two votes are summed in parallel, each in the order of the pixels;
+    on CUDA the additions are atomic, in any order.
     """
-    b, h, w = slot.shape
-    n_rows, n_columns, slots = _small_count(h, spec), _small_count(w, spec), orientation_slots(spec)
-    shares_y, shares_x = _small_shares(h, spec, votes), _small_shares(w, spec, votes)
-    distances = [
-        (y * n_columns + x) * slots + i
-        for i in range(len(votes))
-        for y in range(len(shares_y))
-        for x in range(len(shares_x))
-    ]
-    node_y, node_x = (torch.arange(n, device=votes.device).add(spec.stride - 1) // spec.stride for n in (h, w))
-    first = (torch.arange(b, device=votes.device)[:, None, None] * n_rows + node_y[:, None]) * n_columns + node_x
-    length, lead = b * n_rows * n_columns * slots, distances[-1]
-    index = (first * slots + slot + lead).reshape(1, -1).expand(len(distances), -1)
-    shares = (shares_y[:, None, :, None] * shares_x[:, None, :]).reshape(1, -1, 1, h, w)
-    dealt = (votes[:, None] * shares).reshape(len(distances), -1)
-    sums = votes.new_zeros(len(distances), lead + length).scatter_add_(1, index, dealt)
-    total = sums[0, lead:]
-    for part, distance in zip(sums[1:], distances[1:]):
-        total = total + part[lead - distance : lead - distance + length]
-    return total.reshape(b, n_rows, n_columns, slots)
+    b, h, w = own.shape
+    n_rows, n_columns = _small_count(h, spec), _small_count(w, spec)
+    own_y, own_x = (torch.arange(n, device=votes.device).add(spec.stride - 1) // spec.stride for n in (h, w))
+    own_cell = (own_y[:, None] * n_columns + own_x) * spec.bins
+    index = (own_cell + own).reshape(b, -1).expand(len(votes), -1, -1)
+    length = n_rows * n_columns * spec.bins
+    sums = votes.new_zeros(len(votes), b, length)
+    for y, share_y in enumerate(_small_shares(h, spec, votes)):
+        rows = votes * share_y[:, None]
+        for x, share_x in enumerate(_small_shares(w, spec, votes)):
+            later = (y * n_columns + x) * spec.bins
+            sums[..., later:].scatter_add_(-1, index, (rows * share_x).flatten(-2))
+    return merge_votes(sums.reshape(-1, b, n_rows, n_columns, spec.bins))
 
 
 def _small_shares(extent: int, spec: HogSpec, like: Tensor) -> Float[Tensor, "shares extent"]:
