@@ -6,18 +6,32 @@ import os
 import re
 import struct
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from facerecon_torch.errors import ImageFileError
+from facerecon_torch.images.jpeg import decode_ordinary_jpeg
 
-__all__ = ["IMAGE_SUFFIXES", "list_images", "read_image"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Pixels",
+    "decode_pixels",
+    "in_unit_range",
+    "list_images",
+    "read_bytes",
+    "read_image",
+    "read_pixels",
+]
+
+Pixels: TypeAlias = UInt8[Tensor, "*b 3 height width"] | Float[Tensor, "*b 3 height width"]
 
 _log = logging.getLogger(__name__)
 
@@ -56,10 +70,45 @@ def read_image(path: str | os.PathLike[str]) -> Float[Tensor, "3 height width"]:
     per process. Raises ImageFileError (what was expected, what came) for a file that is missing, empty,
     truncated or not an image, for a folder, and for a picture of more than about 179 million pixels.
     """
+    return in_unit_range(read_pixels(path)).contiguous()
+
+
+def read_pixels(path: str | os.PathLike[str]) -> Pixels:
+    """What `read_image` reads, as it is stored: uint8 where the file has 8 bits a channel, else float32 in [0, 1].
+
+    A quarter of the memory, or less where only a part of the picture is then needed as floats (`in_unit_range`). The
+    answer may be a view whose channels lie together.
+    """
     file = Path(path)
-    _require_readable(file)
+    return decode_pixels(read_bytes(file), file)
+
+
+def read_bytes(file: Path) -> bytes:
+    """The content of an image file. Raises ImageFileError as `read_image` does."""
+    if file.is_dir():
+        raise ImageFileError(f"{file}: {_EXPECTED}; came a folder")
     try:
-        with Image.open(file) as opened:
+        data = file.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageFileError(f"{file}: {_EXPECTED}; came nothing: there is no such file") from error
+    except PermissionError as error:
+        came = "a file that may not be read (permission denied)"
+        raise ImageFileError(f"{file}: {_EXPECTED}; came {came}") from error
+    except OSError as error:
+        came = f"a file that cannot be read ({type(error).__name__}: {error})"
+        raise ImageFileError(f"{file}: {_EXPECTED}; came {came}") from error
+    if not data:
+        raise ImageFileError(f"{file}: {_EXPECTED}; came a file of zero bytes")
+    return data
+
+
+def decode_pixels(data: bytes, file: Path) -> Pixels:
+    """`read_pixels` of the content of `file`, whose name is for messages. Raises ImageFileError."""
+    ordinary = decode_ordinary_jpeg(data)
+    if ordinary is not None:
+        return ordinary
+    try:
+        with Image.open(BytesIO(data)) as opened:
             if getattr(opened, "is_animated", False) and opened.format != "MPO":
                 _say_first_frame(opened.format or "this format")
             opened.load()
@@ -69,8 +118,16 @@ def read_image(path: str | os.PathLike[str]) -> Float[Tensor, "3 height width"]:
     except MemoryError:
         raise
     except Exception as error:  # decoders answer damaged bytes with almost any type of exception
-        raise ImageFileError(f"{file}: {_EXPECTED}; came {_description(file, error)}") from error
-    return torch.from_numpy(values).permute(2, 0, 1).contiguous()
+        raise ImageFileError(f"{file}: {_EXPECTED}; came {_description(data, error)}") from error
+    return torch.from_numpy(values).permute(2, 0, 1)
+
+
+def in_unit_range(pixels: Pixels) -> Float[Tensor, "*b channels height width"]:
+    """Bytes as float32 in [0, 1], k -> k / 255; floats as they are."""
+    if pixels.dtype != torch.uint8:
+        return pixels
+    wide = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+    return wide.div_(wide.new_tensor(255.0))  # by a tensor: CUDA divides by a number with its rounded inverse
 
 
 def list_images(folder: str | os.PathLike[str], *, recursive: bool = False) -> list[Path]:
@@ -103,25 +160,13 @@ def _natural(path: Path) -> list[list[tuple[int, int, str]]]:
     ]
 
 
-def _require_readable(file: Path) -> None:
-    if file.is_dir():
-        raise ImageFileError(f"{file}: {_EXPECTED}; came a folder")
-    if not file.exists():
-        raise ImageFileError(f"{file}: {_EXPECTED}; came nothing: there is no such file")
-    if file.is_file() and file.stat().st_size == 0:
-        raise ImageFileError(f"{file}: {_EXPECTED}; came a file of zero bytes")
-
-
-def _description(file: Path, error: Exception) -> str:
-    """What a file that would not decode looks like."""
-    if isinstance(error, PermissionError):
-        return "a file that may not be read (permission denied)"
-    with open(file, "rb") as stream:
-        head = stream.read(12)
+def _description(data: bytes, error: Exception) -> str:
+    """What bytes that would not decode look like."""
+    head = data[:12]
     if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif", b"msf"):
         return "an HEIC file: convert it to JPEG or PNG"
     if isinstance(error, UnidentifiedImageError):
-        return f"{file.stat().st_size} bytes that begin with {head!r}"
+        return f"{len(data)} bytes that begin with {head!r}"
     return f"a damaged, truncated or unsupported file ({type(error).__name__}: {error})"
 
 
@@ -132,21 +177,22 @@ def _say_first_frame(kind: str) -> None:
 
 def _upright(image: Image.Image, file: Path) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
+        return image
     except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error) as error:
         _log.warning("%s: its EXIF data are damaged (%s); the picture is used as stored", file, error)
         return image
 
 
-def _rgb_values(image: Image.Image) -> NDArray[np.float32]:
-    """Height x width x 3 in [0, 1] from any mode of Pillow."""
+def _rgb_values(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """Height x width x 3 from any mode of Pillow: bytes, or floats in [0, 1] for deep grey."""
     if image.mode.startswith("I") or image.mode == "F":
         return np.repeat(_deep_grey(np.asarray(image))[..., None], 3, axis=2)
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         seen = image.convert("RGBA")
         white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, seen)
-    return np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _deep_grey(values: NDArray[np.generic]) -> NDArray[np.float32]:
