@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facerecon_torch.errors import NoFaceError
+from facerecon_torch.images.read import Pixels, in_unit_range
 from facerecon_torch.structures import Detection
 
 __all__ = [
     "DETECTOR_NAMES",
     "LICENCES",
     "LandmarkDetector",
+    "PixelFreeDetector",
     "build_detector",
     "choose_faces",
+    "detect_faces",
     "say_licence",
     "sort_faces",
 ]
@@ -64,6 +67,21 @@ class LandmarkDetector(Protocol):
         it, the others ignore it. Raises ValueError or TypeError for another shape or dtype, DetectorError
         when the detector cannot run.
         """
+
+
+@runtime_checkable
+class PixelFreeDetector(Protocol):
+    """A detector that needs the size of a picture and none of its pixels."""
+
+    def find(self, path: Path, height: int, width: int) -> list[Detection]:
+        """What `detect` answers for the picture at `path`, px; points in float32 on the CPU."""
+
+
+def detect_faces(detector: LandmarkDetector, pixels: Pixels, *, path: Path | None = None) -> list[Detection]:
+    """`detector.detect` of a picture of bytes (k stands for k / 255) or floats, made floats only for those who look."""
+    if path is not None and isinstance(detector, PixelFreeDetector):
+        return detector.find(path, pixels.shape[-2], pixels.shape[-1])
+    return detector.detect(in_unit_range(pixels), path=path)
 
 
 def build_detector(name: str, **options: Any) -> LandmarkDetector:

@@ -1,9 +1,9 @@
 """Landmarks that somebody else found: one file per picture, or one table for a whole folder."""
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -60,10 +60,20 @@ class FileLandmarks:
         require_image(image)
         if path is None:
             raise ValueError("detector file: path must name the picture; got None")
-        faces, origin = self._faces(Path(path))
-        for points in faces:
-            _require_inside(points, image.shape[-1], image.shape[-2], origin)
-        return sort_faces([Detection(_box(p), 1.0, p.to(image.device, image.dtype)) for p in faces])
+        height, width = image.shape[-2:]
+        found = self._detections(Path(path), height, width)
+        return [replace(one, points=one.points.to(image.device, image.dtype)) for one in found]
+
+    def find(self, path: Path, height: int, width: int) -> list[Detection]:
+        """`detect` for a picture of that size, whose pixels nobody needs; points in float32 on the CPU."""
+        return [replace(one, points=one.points.float()) for one in self._detections(path, height, width)]
+
+    def _detections(self, path: Path, height: int, width: int) -> list[Detection]:
+        faces, origin = self._faces(path)
+        boxes = [_box(points) for points in faces]
+        for points, box in zip(faces, boxes):
+            _require_inside(points, box, width, height, origin)
+        return sort_faces([Detection(box, 1.0, points) for points, box in zip(faces, boxes)])
 
     def _faces(self, picture: Path) -> tuple[Float[Tensor, "faces 68 2"], str]:
         """Points of a picture, and where they come from."""
@@ -117,16 +127,19 @@ def _same_tail(entry: tuple[str, ...], picture: tuple[str, ...]) -> bool:
     return entry[-count:] == picture[-count:]
 
 
-def _require_inside(points: Float[Tensor, "68 2"], width: int, height: int, origin: str) -> None:
-    low, high = points.amin(dim=0), points.amax(dim=0)
-    size = points.new_tensor([width, height])
-    inside = ((points > -0.5) & (points < size - 0.5)).all(dim=-1)
-    if not bool(inside.any()):
-        raise LandmarkFileError(
-            f"{origin}: expected landmarks inside the {width} x {height} picture; came none: "
-            f"x {low[0]:.1f}..{high[0]:.1f}, y {low[1]:.1f}..{high[1]:.1f}"
-        )
-    span = float((high - low).max())
+def _require_inside(
+    points: Float[Tensor, "68 2"], box: tuple[float, float, float, float], width: int, height: int, origin: str
+) -> None:
+    x0, y0, x1, y1 = box
+    if not (x0 > -0.5 and y0 > -0.5 and x1 < width - 0.5 and y1 < height - 0.5):
+        size = points.new_tensor([width, height])
+        inside = ((points > -0.5) & (points < size - 0.5)).all(dim=-1)
+        if not bool(inside.any()):
+            raise LandmarkFileError(
+                f"{origin}: expected landmarks inside the {width} x {height} picture; came none: "
+                f"x {x0:.1f}..{x1:.1f}, y {y0:.1f}..{y1:.1f}"
+            )
+    span = max(x1 - x0, y1 - y0)
     if span < _SMALLEST_SPAN:
         raise LandmarkFileError(
             f"{origin}: expected landmarks in px; came points that span {span:.3g} px (shares of the picture's size?)"
@@ -134,5 +147,5 @@ def _require_inside(points: Float[Tensor, "68 2"], width: int, height: int, orig
 
 
 def _box(points: Float[Tensor, "68 2"]) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = torch.cat([points.amin(dim=0), points.amax(dim=0)]).tolist()
+    (x0, y0), (x1, y1) = (corner.tolist() for corner in points.aminmax(dim=0))
     return x0, y0, x1, y1

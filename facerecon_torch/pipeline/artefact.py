@@ -23,11 +23,12 @@ from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.files import replacing
 from facerecon_torch.fitting.coefficients import FitSpec, LandmarkFitter
 from facerecon_torch.fitting.contour import ContourSpec
-from facerecon_torch.fitting.crop import CropSpec, FaceCropper
+from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.model.native import load_model
 from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.pipeline.methods import retraction
+from facerecon_torch.pipeline.picture_crops import PictureCropper
 from facerecon_torch.regression.cascade import Cascade
 
 __all__ = ["FORMAT", "VERSION", "FaceCascade", "load_cascade", "pretrained_path", "save_cascade"]
@@ -63,9 +64,9 @@ class FaceCascade:
         return LandmarkFitter(self.model, self.crop_fit)
 
     @cached_property
-    def cropper(self) -> FaceCropper:
+    def cropper(self) -> PictureCropper:
         """What cuts canonical crops for this cascade."""
-        return FaceCropper(self.model, self.crop)
+        return PictureCropper(self.model, self.crop)
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "FaceCascade":
         """The same on another device and in another dtype; this one stays as it is."""

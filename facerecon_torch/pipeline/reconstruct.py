@@ -1,27 +1,30 @@
 """Photographs + cascade -> faces: the function that users call."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from facerecon_torch.checks import require_shape
 from facerecon_torch.errors import NoFaceError
-from facerecon_torch.fitting.crop import camera_from_crop
+from facerecon_torch.features.hog import HogField, HogMaps
+from facerecon_torch.features.joint import joint_feature
+from facerecon_torch.fitting.crop import apply_affine, camera_from_crop, camera_to_crop
 from facerecon_torch.geometry.projection import project
-from facerecon_torch.images.read import read_image
-from facerecon_torch.landmarks.detector import LandmarkDetector, build_detector, choose_faces
+from facerecon_torch.images.read import Pixels, read_pixels
+from facerecon_torch.landmarks.detector import LandmarkDetector, build_detector, choose_faces, detect_faces
 from facerecon_torch.landmarks.scheme import interpupillary, to_paper66
 from facerecon_torch.pipeline import methods
 from facerecon_torch.pipeline.artefact import FaceCascade
-from facerecon_torch.pipeline.crop_bank import build_bank
-from facerecon_torch.pipeline.crops import canonical_crops
+from facerecon_torch.pipeline.crop_bank import CropBank, build_bank
+from facerecon_torch.pipeline.crops import follow_faces
 from facerecon_torch.pipeline.observe import FaceObserver, Observed
-from facerecon_torch.structures import Camera, Detection, FaceParameters, Mesh
+from facerecon_torch.pipeline.stage_times import stage
+from facerecon_torch.structures import Camera, Crop, Detection, FaceParameters, LandmarkFit, Mesh
 
 __all__ = ["KnownSize", "Reconstruction", "ReconstructedFace", "reconstruct", "reconstruct_landmarks", "unpack"]
 
@@ -71,7 +74,7 @@ class ReconstructedFace:
 
 @torch.no_grad()
 def reconstruct_landmarks(
-    images: Sequence[Float[Tensor, "3 height width"]],
+    images: Sequence[Shaped[Tensor, "3 height width"]],
     landmarks: Float[Tensor, "n 66 2"],
     face: FaceCascade,
     *,
@@ -79,22 +82,56 @@ def reconstruct_landmarks(
 ) -> Reconstruction:
     """Run the cascade on one face per image, whose 66 landmarks (px, paper order) are known.
 
-    Images are RGB in [0, 1] and may differ in size; everything runs in one batch on the device of `face`. A face whose
-    landmarks cannot fix a camera is marked in `camera.degenerate`.
+    Images are RGB in [0, 1], or bytes (`read_pixels`), on any device, and may differ in size; everything runs in one
+    batch on the device of `face`. A face whose landmarks cannot fix a camera is marked in `camera.degenerate`.
     """
     require_shape("landmarks", landmarks, (66, 2))
     if len(images) != len(landmarks):
         raise ValueError(f"there must be one image per row of landmarks; got {len(images)} and {len(landmarks)}")
+    points = landmarks.to(face.model.device, face.model.dtype)
+    with stage("fit"):
+        camera, fit = follow_faces(points, face.crop_fitter, face.cropper)
+    crops = face.cropper.crop(images, camera)
+    with stage("fit"):
+        inside = apply_affine(points, crops.to_crop)
+        fit = start_fit(fit, inside, crops.to_crop, face)
+        return reconstruct_crops(crops, inside, fit, face, size=size)
+
+
+def start_fit(
+    fit: LandmarkFit, landmarks: Float[Tensor, "n 66 2"], to_crop: Float[Tensor, "n 2 3"], face: FaceCascade
+) -> LandmarkFit:
+    """The fit that the cascade starts from, in crop px: that of the crops, moved, since Eq. 7 does not depend on the
+    frame; or a new one, where the cascade was trained from another."""
+    if face.crop_fit != face.fit:
+        return face.fitter.fit(landmarks)
+    return replace(fit, camera=camera_to_crop(fit.camera, to_crop))
+
+
+@torch.no_grad()
+def reconstruct_crops(
+    crops: Crop,
+    landmarks: Float[Tensor, "n 66 2"],
+    fit: LandmarkFit,
+    face: FaceCascade,
+    *,
+    size: KnownSize | None = None,
+) -> Reconstruction:
+    """The cascade on ready crops, from landmarks and their fit in crop px; the camera is in px of the pictures."""
     model = face.model
-    points = landmarks.to(model.device, model.dtype)
-    there = {id(image): image.to(model.device, model.dtype) for image in images}  # faces may share a picture
-    pictures = [there[id(image)] for image in images]
-    crops, inside = canonical_crops(pictures, points, face.crop_fitter, face.cropper)
-    fit = face.fitter.fit(inside)
-    start = fit.parameters if face.start == "landmark_fit" else methods.mean_face(model, len(inside))
-    bank = build_bank(crops.image, face.features.hog, keep=model.dtype)
-    observer = FaceObserver(face.fitter, model.n_identity, Observed(inside, fit.camera, bank), face.features)
-    flat = face.cascade.run(start.flat, observer)
+    start = fit.parameters if face.start == "landmark_fit" else methods.mean_face(model, len(landmarks))
+    with stage("features"):
+        bank = build_bank(crops.image, face.features.hog, keep=model.dtype)
+        field = _field(bank, landmarks)
+    observer = FaceObserver(face.fitter, model.n_identity, Observed(landmarks, fit.camera, bank), face.features)
+
+    def observe(x: Float[Tensor, "n p"], k: int) -> Float[Tensor, "n d"]:
+        with stage("features"):
+            view = observer.view(x)
+            return joint_feature(field, landmarks, view.projected, view.camera.scale, face.features)
+
+    with stage("regress"):
+        flat = face.cascade.run(start.flat, observe)
     view = observer.view(flat)
     camera = camera_from_crop(view.camera, crops.to_crop)
     factor = _size_factor(view.points, camera, size or KnownSize())
@@ -103,6 +140,13 @@ def reconstruct_landmarks(
     return Reconstruction(
         FaceParameters.from_flat(flat, model.n_identity), scaled, shape, project(shape, scaled), factor
     )
+
+
+def _field(bank: CropBank, like: Tensor) -> HogField:
+    """All of the bank, described once for all stages and without a copy."""
+    if isinstance(bank.source, HogMaps):
+        return HogField(bank.source, bank.spec)
+    return bank.field(slice(None), like)
 
 
 def _size_factor(points: Float[Tensor, "n 66 3"], camera: Camera, size: KnownSize) -> Float[Tensor, "n"]:
@@ -131,7 +175,7 @@ def reconstruct(
     picture = _as_picture(image)
     path = Path(image) if isinstance(image, (str, Path)) else None
     finder = build_detector(detector) if isinstance(detector, str) else detector
-    found = choose_faces(finder.detect(picture, path=path), faces, source=path or "the image")
+    found = choose_faces(detect_faces(finder, picture, path=path), faces, source=path or "the image")
     points = to_paper66(torch.stack([d.points for d in found]))
     answer = reconstruct_landmarks([picture] * len(found), points, face, size=size)
     whole = [one for one in unpack(answer, found, face) if one is not None]
@@ -169,9 +213,9 @@ def unpack(answer: Reconstruction, found: Sequence[Detection], face: FaceCascade
     ]
 
 
-def _as_picture(image: object) -> Float[Tensor, "3 height width"]:
+def _as_picture(image: object) -> Pixels:
     if isinstance(image, (str, Path)):
-        return read_image(image)
+        return read_pixels(image)
     if isinstance(image, Tensor):
         picture = image
         if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
@@ -181,10 +225,12 @@ def _as_picture(image: object) -> Float[Tensor, "3 height width"]:
     elif isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype not in (np.uint8, np.float32, np.float64):
             raise ValueError(f"image must be an array [H, W, 3] of uint8 or float; got {image.dtype} {image.shape}")
-        picture = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float()
-        picture = picture / 255 if image.dtype == np.uint8 else picture
+        picture = torch.tensor(image).permute(2, 0, 1)
+        picture = picture if image.dtype == np.uint8 else picture.float()
     else:
         raise TypeError(f"image must be a file, a tensor or an array; got {type(image).__name__}")
+    if picture.dtype == torch.uint8:
+        return picture
     low, high = picture.aminmax()
     if not (float(low) >= 0 and float(high) <= 1):  # this form refuses NaN too
         raise ValueError(f"image must lie in [0, 1]; its values run from {float(low):g} to {float(high):g}")
