@@ -20,7 +20,7 @@ from facerecon_torch.export.arrays import suffixed_path
 from facerecon_torch.files import replacing
 from facerecon_torch.structures import Camera, FaceParameters
 
-__all__ = ["FORMAT", "FaceRecord", "save_parameters_json", "save_parameters_parquet"]
+__all__ = ["FORMAT", "FaceRecord", "parquet_schema", "save_parameters_json", "save_parameters_parquet"]
 
 FORMAT = 1
 
@@ -121,7 +121,7 @@ def save_parameters_parquet(
                 f"record of {record.image}, face {record.face}, must name the expressions {names}; "
                 f"got {record.expression_names}"
             )
-    schema = _schema(pa, names)
+    schema = parquet_schema(names)
     rows = [record.as_dict() for record in records]
     if not names:  # Parquet has no group without fields
         rows = [{k: v for k, v in row.items() if k != "expression_weights"} for row in rows]
@@ -131,7 +131,10 @@ def save_parameters_parquet(
     return target
 
 
-def _schema(pa: Any, names: tuple[str, ...]) -> Any:
+def parquet_schema(names: tuple[str, ...]) -> Any:
+    """The columns of a table of faces whose expressions have these names."""
+    import pyarrow as pa
+
     real, whole = pa.float64(), pa.int64()
     camera = pa.struct(
         [
