@@ -1,184 +1,143 @@
-"""HOG of 66 landmarks on 320 x 320 crops: dense maps against scikit-image in two processes, and every evaluation.
+"""HOG of 66 landmarks on 320 x 320 crops: dense maps and gathers, patches, and other people's HOG."""
 
-    python benchmarks/bench_hog.py [--images 8] [--rounds 15] [--threads 2] [--device cpu]
-
-The rival describes the same 66 patches with the same descriptor (9 bins, 2x2 blocks, L2-Hys, colour, hard votes), half
-of them in each of two processes that hold the patches already. Exit status 1 where dense dalal is not 3 times as fast,
-or takes more than 15 ms an image, or where any answer is off.
-"""
-
-import argparse
-import functools
-import multiprocessing
-import os
-import sys
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from timing import Row, measure_together, write_results
 from torch import Tensor
 
 from facerecon_torch.features import HogSpec, describe_patches, gather_hog, hog, hog_maps, patch_hog
 
-SIZE, LANDMARKS, PROCESSES = 320, 66, 2
-NEEDED_RATIO, NEEDED_MS = 3.0, 15.0
-RIVAL = "skimage dalal hard, two processes"
-DENSE = "dense dalal hard, one image a call"
+from .case import Case, Context, Group
+from .data import draw_points, waves
+from .hog_rivals import cut, describe_with_skimage, rivals
 
-Case = Callable[[], object]
-
-_patches: dict[bool, np.ndarray] = {}  # of a rival process, by colour
-
-
-def make_crops(images: int) -> Tensor:
-    """Pictures with edges of every direction and size: sums of random waves, cut into grey levels, and noise."""
-    rng = torch.Generator().manual_seed(0)
-    y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
-    waves = torch.zeros(images, 3, SIZE, SIZE)
-    for _ in range(12):
-        kx, ky, phase = 0.15 * torch.randn(3, images, 3, 1, 1, generator=rng)
-        waves += torch.sin(kx * x + ky * y + 40 * phase)
-    noise = torch.randn(waves.shape, generator=rng)
-    return (0.5 + 0.05 * (2 * waves).round() + 0.02 * noise).clamp(0, 1)
-
-
-def make_points(images: int) -> Tensor:
-    """Integer positions whose patches lie inside the crop."""
-    rng = torch.Generator().manual_seed(1)
-    return torch.randint(32, SIZE - 32, (images, LANDMARKS, 2), generator=rng).float()
+TITLE = "HOG around landmarks of 320 x 320 crops (uoctti cell 16: 496 numbers a landmark)"
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"images": 2, "batch": [1], "landmarks": [66], "stages": [1], "patches": 0},
+    "quick": {"images": 4, "batch": [], "landmarks": [], "stages": [5], "patches": 0},
+    "small": {"images": 8, "batch": [1, 8, 32], "landmarks": [17, 66], "stages": [1, 3, 5], "patches": 1},
+    "full": {
+        "images": 8, "batch": [1, 8, 64, 256], "landmarks": [17, 34, 66, 132], "stages": [1, 2, 5, 10], "patches": 1,
+    },
+}  # fmt: skip
+_LANDMARKS = 66
+_EXACT = 1e-5
+_ONE = "one image a call"
+_DALAL = HogSpec(variant="dalal", vote="hard")
+_GREY = HogSpec(variant="dalal", vote="hard", colour=False)
+_UOCTTI = HogSpec()
 
 
-def cut(crops: Tensor, points: Tensor) -> np.ndarray:
-    """The patches themselves [images, 66, 64, 64, 3]."""
-    cut_out = [
-        [crop[:, y - 32 : y + 32, x - 32 : x + 32].permute(1, 2, 0).numpy() for x, y in around.long().tolist()]
-        for crop, around in zip(crops, points)
-    ]
-    return np.ascontiguousarray(np.array(cut_out))
+def groups(context: Context) -> Iterator[Group]:
+    """Ours beside rivals, then scaling over batch, landmarks and stages."""
+    images = int(context.sizes["images"])
+    crops, points = _data(context, images, _LANDMARKS)
+    with torch.inference_mode(), rivals(images, _LANDMARKS) if context.on_cpu else nullcontext([]) as others:
+        yield Group(name=f"{images} images", cases=[*_own(crops, points), *(c for c in others if "grey" not in c.name)])
+        own = _case(f"dense dalal grey, {_ONE}", partial(_one_by_one, crops, points, _GREY), crops, points, _GREY)
+        yield Group(name=f"{images} grey images", cases=[own, *(c for c in others if "grey" in c.name)])
+        yield Group(name=f"whole cascades of {images} images", cases=[_stages(crops, points, 5)])
+        for batch in context.list("batch"):
+            yield _scaled(context, "batch", batch, batch, _LANDMARKS)
+        for landmarks in context.list("landmarks"):
+            yield _scaled(context, "landmarks", landmarks, images, landmarks)
+        for stages in context.list("stages"):
+            yield Group(name=f"{stages} stages, {images} images", axis="stages", x=stages,
+                        cases=[_stages(crops, points, stages)])  # fmt: skip
+        if context.sizes["patches"]:
+            cases = [
+                _case(f"patches, halo={halo}", partial(patch_hog, crops, points, _UOCTTI, halo=halo), crops, points)
+                for halo in (False, True)
+            ]
+            yield Group(name=f"patches of {images} images", cases=cases, rounds=3)
 
 
-def describe_with_skimage(patch: np.ndarray) -> np.ndarray:
-    from skimage.feature import hog as skimage_hog
-
-    axis = 2 if patch.ndim == 3 else None
-    described: np.ndarray = skimage_hog(patch, 9, (16, 16), (2, 2), "L2-Hys", channel_axis=axis)
-    return described
+def _data(context: Context, images: int, landmarks: int) -> tuple[Tensor, Tensor]:
+    like = {"device": context.device, "dtype": context.dtype}
+    return waves(images).to(**like), draw_points(images, landmarks).to(**like)
 
 
-def take_patches(images: int) -> None:
-    colour = cut(make_crops(images), make_points(images))
-    _patches[True], _patches[False] = colour, np.ascontiguousarray(colour[..., 1])
+def _own(crops: Tensor, points: Tensor) -> list[Case]:
+    maps = hog_maps(crops, _UOCTTI)
+    return [
+        _case(f"dense dalal, {_ONE}", partial(_one_by_one, crops, points, _DALAL), crops, points, _DALAL,
+              error=lambda _: _dalal_errors(crops, points),
+              limits=dict.fromkeys(_dalal_limits(), _EXACT)),
+        _case(f"dense uoctti, {_ONE}", partial(_one_by_one, crops, points, _UOCTTI), crops, points),
+        _case("dense uoctti, all images in one call", partial(hog, crops, points, _UOCTTI), crops, points,
+              error=lambda found: _uoctti_errors(found, crops, points),
+              limits={"stride 1 against patch(halo), largest": _EXACT}),
+        Case(name="maps alone", run=partial(hog_maps, crops, _UOCTTI), items=len(crops), unit="image",
+             bytes=float((crops.numel() + maps.histograms.numel()) * crops.element_size())),
+        Case(name="gather alone (every further stage)", run=lambda: gather_hog(maps, points, _UOCTTI),
+             items=len(crops), unit="image",
+             bytes=float((maps.histograms.numel() + points.shape[0] * points.shape[1] * _UOCTTI.length)
+                         * crops.element_size())),
+    ]  # fmt: skip
 
 
-def describe_share(share: int, colour: bool) -> None:
-    """Describe every second patch of all images in this process."""
-    mine = _patches[colour][:, share::PROCESSES]
-    for patch in mine.reshape(-1, *mine.shape[2:]):
-        describe_with_skimage(patch)
+def _one_by_one(crops: Tensor, points: Tensor, spec: HogSpec) -> None:
+    for i in range(len(crops)):
+        hog(crops[i : i + 1], points[i : i + 1], spec)
 
 
-def dense_cases(crops: Tensor, points: Tensor, threads: int) -> dict[str, Case]:
-    def one_by_one(spec: HogSpec, n_threads: int) -> None:
-        torch.set_num_threads(n_threads)
-        for i in range(len(crops)):
-            hog(crops[i : i + 1], points[i : i + 1], spec)
-        torch.set_num_threads(threads)
-
-    cases: dict[str, Case] = {}
-    for variant, vote, colour in (("dalal", "hard", True), ("dalal", "hard", False), ("uoctti", "linear", True)):
-        spec = HogSpec(variant=variant, vote=vote, colour=colour)
-        name = f"dense {variant} {vote}" + ("" if colour else " grey")
-        cases[f"{name}, one image a call"] = functools.partial(one_by_one, spec, threads)
-        cases[f"{name}, one image a call, one thread"] = functools.partial(one_by_one, spec, 1)
-        cases[f"{name}, all images in one call"] = functools.partial(hog, crops, points, spec)
-    maps = hog_maps(crops, HogSpec())
-    cases["gather uoctti alone (every further stage)"] = lambda: gather_hog(maps, points, HogSpec())
-    return cases
+def _case(
+    name: str, run: Callable[[], Any], crops: Tensor, points: Tensor, spec: HogSpec = _UOCTTI, **more: Any
+) -> Case:
+    """Floor: crops read once, descriptors written once."""
+    numbers = crops.numel() + points.shape[0] * points.shape[1] * spec.length
+    return Case(name=name, run=run, items=len(crops), unit="image", bytes=float(numbers * crops.element_size()), **more)
 
 
-def run_cases(options: argparse.Namespace, device: torch.device) -> list[Row]:
-    crops, points = make_crops(options.images).to(device), make_points(options.images).to(device)
-    context = multiprocessing.get_context("spawn")
-    with torch.inference_mode(), context.Pool(PROCESSES, take_patches, (options.images,)) as pool:
-        cases = dense_cases(crops, points, options.threads)
-        if options.patches:
-            for halo in (False, True):
-                name = f"patch uoctti linear halo={halo}"
-                cases[name] = functools.partial(patch_hog, crops, points, HogSpec(), halo=halo)
-        for colour in (True, False):
-            shares = [(share, colour) for share in range(PROCESSES)]
-            name = RIVAL + ("" if colour else ", grey")
-            cases[name] = functools.partial(pool.starmap, describe_share, shares, 1)
-        rows = measure_together(cases, items=options.images, device=device, rounds=options.rounds)
-        rows[DENSE].error = answers(crops[:1], points[:1])
-    return list(rows.values())
+def _stages(crops: Tensor, points: Tensor, stages: int) -> Case:
+    """Maps once, then a gather per stage, at points that move."""
+
+    def run() -> list[Tensor]:
+        maps = hog_maps(crops, _UOCTTI)
+        return [gather_hog(maps, points + k, _UOCTTI) for k in range(stages)]
+
+    numbers = crops.numel() + stages * points.shape[0] * points.shape[1] * _UOCTTI.length
+    return Case(name="dense uoctti: maps + gathers of all stages", run=run, items=len(crops), unit="image",
+                bytes=float(numbers * crops.element_size()))  # fmt: skip
 
 
-def answers(crops: Tensor, points: Tensor) -> dict[str, float]:
-    """How far the descriptors that were timed are from scikit-image, from each other, and what stride 4 costs."""
-    spec = HogSpec(variant="dalal", vote="hard")
-    patches = torch.from_numpy(cut(crops.cpu(), points.cpu())[0])
-    rival = torch.from_numpy(np.stack([describe_with_skimage(patch.numpy()) for patch in patches]))
-    own = describe_patches(patches.permute(0, 3, 1, 2), spec)
-    found = {"patch dalal against skimage, largest": float((own - rival).abs().max())}
-    for variant, vote in (("dalal", "hard"), ("uoctti", "linear")):
-        fine, coarse = (HogSpec(variant=variant, vote=vote, stride=stride) for stride in (1, 4))
-        exact = patch_hog(crops, points, fine, halo=True)
-        found[f"{variant}: stride 1 against patch(halo), largest"] = float(
-            (hog(crops, points, fine) - exact).abs().max()
-        )
-        for name, other in (
-            ("stride 4", hog(crops, points, coarse)),
-            ("patch alone", patch_hog(crops, points, fine, halo=False)),
-        ):
-            found[f"{variant}: {name} against patch(halo), MAE"] = float((other - exact).abs().mean())
-        found[f"{variant}: mean magnitude"] = float(exact.abs().mean())
-    return found
+def _scaled(context: Context, axis: str, x: int, images: int, landmarks: int) -> Group:
+    crops, points = _data(context, images, landmarks)
+    case = _case("dense uoctti, all in one call", partial(hog, crops, points, _UOCTTI), crops, points)
+    return Group(name=f"{images} images, {landmarks} landmarks", cases=[case], axis=axis, x=x)
 
 
-def judge(rows: list[Row]) -> list[str]:
-    """What is wrong with the measurement, in words."""
-    by_name = {row.name: row for row in rows}
-    dense, rival = by_name[DENSE], by_name[RIVAL]
-    faults = [f"{row.name}: {row.failure}" for row in rows if row.failure]
-    if not rival.median_ms >= NEEDED_RATIO * dense.median_ms:
-        faults.append(f"dense dalal must be {NEEDED_RATIO} times as fast as skimage")
-    if not dense.median_ms <= NEEDED_MS:
-        faults.append(f"dense dalal must take at most {NEEDED_MS} ms an image; took {dense.median_ms:.1f}")
-    faults += [f"{name}: {value:.1e}" for name, value in dense.error.items() if "largest" in name and not value < 1e-5]
-    return faults
+def _dalal_limits() -> list[str]:
+    known = ["stride 1 against patch(halo), largest"]
+    return known if importlib.util.find_spec("skimage") is None else [*known, "patch against scikit-image, largest"]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--patches", action="store_true", help="time the patch evaluations too (slow)")
-    parser.add_argument("--no-write", action="store_true", help="leave benchmarks/results as it is")
-    options = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the rival's processes, which are spawned
-    torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    rows = run_cases(options, device)
-    rival, dense = ({row.name: row for row in rows}[name] for name in (RIVAL, DENSE))
-    out = [f"{'ms per image (66 landmarks)':52s} median   fastest   spread"]
-    out += [f"{row.name:52s} {row.median_ms:6.2f}   {row.low_ms:7.2f}   {row.spread_ms:6.2f}" for row in rows]
-    out += [f"{name}: {value:.2e}" for name, value in dense.error.items()]
-    out += [
-        f"dense dalal is {rival.median_ms / dense.median_ms:.1f} times as fast as skimage in two processes "
-        f"(fastest rounds: {rival.low_ms / dense.low_ms:.1f})"
-    ]
-    faults = judge(rows)
-    out += [f"FAULT: {fault}" for fault in faults]
-    if not options.no_write:
-        path = write_results("hog", rows, device=device, dtype=torch.float32, settings=vars(options))
-        out.append(f"written: {path}")
-    sys.stdout.write("\n".join(out) + "\n")
-    return 1 if faults else 0
+def _dalal_errors(crops: Tensor, points: Tensor) -> dict[str, float]:
+    """The descriptors that were timed against scikit-image, against patches, and what stride 4 costs."""
+    found = _against_patches(hog(crops[:1], points[:1], _DALAL), crops, points, _DALAL)
+    if importlib.util.find_spec("skimage") is None:
+        return found
+    patches = cut(len(crops), points.shape[1])[0]
+    rival = torch.from_numpy(np.stack([describe_with_skimage(patch) for patch in patches])).double()
+    own = describe_patches(torch.from_numpy(patches).permute(0, 3, 1, 2).to(crops), _DALAL).double().cpu()
+    return found | {"patch against scikit-image, largest": float((own - rival).abs().max())}
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _uoctti_errors(found: Tensor, crops: Tensor, points: Tensor) -> dict[str, float]:
+    return _against_patches(found[:1], crops, points, _UOCTTI)
+
+
+def _against_patches(found: Tensor, crops: Tensor, points: Tensor, spec: HogSpec) -> dict[str, float]:
+    crops, points = crops[:1], points[:1]
+    fine = HogSpec(variant=spec.variant, vote=spec.vote, stride=1)
+    exact = patch_hog(crops, points, fine, halo=True)
+    return {
+        "stride 1 against patch(halo), largest": float((hog(crops, points, fine) - exact).abs().max()),
+        "stride 4 against patch(halo), mean": float((found - exact).abs().mean()),
+        "mean magnitude": float(exact.abs().mean()),
+    }

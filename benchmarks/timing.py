@@ -1,134 +1,123 @@
-"""Timing for every benchmark: the same clock, the same row, the same file.
+"""Timing for every benchmark: the same clock, the same row.
 
-Cases of one measurement take turns, round by round, so that whatever else runs on the machine slows all of them; ratios
+Cases of one group take turns, round by round, so that whatever else runs on the machine slows all of them; ratios
 between them are then worth more than the times themselves.
 """
 
-import json
-import os
-import platform
-import re
-import resource
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["Row", "describe_machine", "measure", "measure_together", "write_results"]
+from .case import Alone, Case, Context, Group, Row
+from .memory import HERE, PeakMeter, run_alone
 
-RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("torch", "kornia", "numpy", "scikit-image", "scikit-learn", "warp-lang")
+__all__ = ["measure_group", "paired_ratio"]
 
-
-@dataclass
-class Row:
-    """One case: milliseconds per item over the rounds, peak memory, and whatever error came with it."""
-
-    name: str
-    items: int
-    median_ms: float = float("nan")
-    low_ms: float = float("nan")  # fastest round
-    spread_ms: float = float("nan")  # between the quartiles of the rounds
-    rounds_ms: list[float] = field(default_factory=list)
-    peak_mib: float = float("nan")  # GPU: allocated by the case; CPU: of the process so far
-    error: dict[str, float] = field(default_factory=dict)  # of the answer, from the same run
-    failure: str | None = None
+_FEWEST_ROUNDS = 3
+_SLOW_S = 0.5
+Ceilings = Mapping[str, Any]
 
 
-def measure(name: str, case: Callable[[], Any], *, items: int, device: torch.device, rounds: int = 15) -> Row:
-    """Time one case alone."""
-    return measure_together({name: case}, items=items, device=device, rounds=rounds)[name]
-
-
-def measure_together(
-    cases: Mapping[str, Callable[[], Any]], *, items: int, device: torch.device, rounds: int = 15
-) -> dict[str, Row]:
-    """Time cases in turns. Each call of a case treats `items` items. A case that fails leaves a row that says how."""
-    rows = {name: Row(name, items) for name in cases}
-    for name, case in cases.items():
-        _warm_up(rows[name], case, device)
-    for _ in range(rounds):
-        for name, case in cases.items():
-            if rows[name].failure is None:
-                rows[name].rounds_ms.append(_time(case, device) * 1e3 / items)
-    for row in rows.values():
-        if row.rounds_ms:
-            low, row.median_ms, high = statistics.quantiles([*row.rounds_ms] * 2, n=4, method="inclusive")
-            row.low_ms, row.spread_ms = min(row.rounds_ms), high - low
+def measure_group(group: Group, context: Context, *, ceilings: Ceilings, warm_ups: int = 2) -> list[Row]:
+    """Rows of all cases of a group, in order. A case that fails leaves a row that says how; the others go on."""
+    rows = [Row.of(group, case) for case in group.cases]
+    if group.expected_s > context.seconds_left or context.seconds_left <= 0:
+        for row in rows:
+            row.skipped = row.skipped or f"no time left for it (about {group.expected_s:.0f} s)"
+        return rows
+    rounds = group.rounds or context.rounds
+    here = [(row, case) for row, case in zip(rows, group.cases) if isinstance(case, Case) and not case.missing]
+    answers = _take_turns(here, context.device, rounds, warm_ups, group.longest_s)
+    for k, (row, case) in enumerate(zip(rows, group.cases)):
+        if isinstance(case, Alone):
+            rows[k] = _measure_alone(row, case, group, context, ceilings)
+        elif row.rounds_ms:
+            _summarise(row, ceilings)
+            if case.error is not None:
+                _attempt(row, lambda row=row, case=case: row.judge(case.error(answers[row.key])))  # type: ignore[misc]
     return rows
 
 
-def _warm_up(row: Row, case: Callable[[], Any], device: torch.device) -> None:
-    try:
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        for _ in range(3):
-            case()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-            row.peak_mib = torch.cuda.max_memory_allocated(device) / 2**20
-        else:
-            row.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    except Exception as error:  # the row says what happened; the other cases go on
-        row.failure = f"{type(error).__name__}: {error}"
+def _take_turns(
+    cases: list[tuple[Row, Case]], device: torch.device, rounds: int, warm_ups: int, longest_s: float
+) -> dict[str, Any]:
+    """The last answer of every case, by row."""
+    answers: dict[str, Any] = {}
+    for row, case in cases:
+        meter = PeakMeter(device)
+        for _ in range(warm_ups):
+            taken = _attempt(row, lambda case=case: _timed(case, device))  # type: ignore[misc]
+            if taken is None or taken[0] > _SLOW_S:  # it failed, or nothing in it is left to warm up
+                break
+        _keep_memory(row, meter, device)
+    began = time.monotonic()
+    for done in range(rounds):
+        taken_s = time.monotonic() - began
+        if done and taken_s > (longest_s if done >= _FEWEST_ROUNDS else 3 * longest_s):
+            break
+        for row, case in cases:
+            if row.failure is not None:
+                continue
+            meter = PeakMeter(device) if not warm_ups else None
+            taken = _attempt(row, lambda case=case: _timed(case, device))  # type: ignore[misc]
+            if taken is not None:
+                row.rounds_ms.append(taken[0] * 1e3 / case.items)
+                answers[row.key] = taken[1]
+            if meter is not None:
+                _keep_memory(row, meter, device)
+    return answers
 
 
-def _time(case: Callable[[], Any], device: torch.device) -> float:
+def _keep_memory(row: Row, meter: PeakMeter, device: torch.device) -> None:
+    row.base_mib, row.peak_mib, row.memory = meter.base_mib, max(row.peak_mib or 0.0, meter.peak_mib()), HERE
+    if device.type == "cuda":
+        row.host_peak_mib, row.memory = meter.host_peak_mib(), "of the device, above what stood before"
+
+
+def _timed(case: Case, device: torch.device) -> tuple[float, Any]:
     start = time.perf_counter()
-    case()
+    answer = case.run()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, answer
 
 
-def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Hardware, versions, threads and how busy the machine is."""
-    return {
-        "cpu": _cpu_name(),
-        "cpus": os.cpu_count(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "load_1min": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _PACKAGES},
-        "commit": _git("rev-parse", "--short=12", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--", "facerecon_torch", "benchmarks/*.py")),
-    }
-
-
-def write_results(
-    bench: str, rows: list[Row], *, device: torch.device, dtype: torch.dtype, settings: Mapping[str, Any]
-) -> Path:
-    """One JSON file per bench, machine, device and dtype; a later run replaces it."""
-    machine = describe_machine(device)
-    place = f"{machine['cpu']}-{machine['cpus']}cpu"
-    parts = (bench, place, machine["device"], str(dtype).removeprefix("torch."))
-    path = RESULTS / ("--".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts) + ".json")
-    RESULTS.mkdir(exist_ok=True)
-    content = {"bench": bench, "machine": machine, "settings": dict(settings), "rows": [asdict(row) for row in rows]}
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return path
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else None
-    return re.sub(r"\((R|TM)\)", "", found.group(1)).strip() if found else platform.machine()
-
-
-def _version(package: str) -> str | None:
+def _attempt(row: Row, work: Callable[[], Any]) -> Any:
     try:
-        return version(package)
-    except PackageNotFoundError:
+        return work()
+    except Exception as error:  # the row says what happened; the other cases go on
+        row.failure = f"{type(error).__name__}: {error}"
         return None
 
 
-def _git(*arguments: str) -> str | None:
-    answer = subprocess.run(["git", *arguments], cwd=RESULTS.parent.parent, capture_output=True, text=True)
-    return answer.stdout.strip() if answer.returncode == 0 else None
+def _summarise(row: Row, ceilings: Ceilings) -> None:
+    low, middle, high = statistics.quantiles([*row.rounds_ms] * 2, n=4, method="inclusive")
+    row.median_ms, row.low_ms, row.spread_ms = middle, min(row.rounds_ms), high - low
+    seconds = middle * row.items / 1e3
+    row.per_second = row.items / seconds
+    if row.bytes is not None:
+        row.share_of_copy = row.bytes / seconds / (1e9 * ceilings["copy_gb_s"])
+    if row.operations is not None:
+        rate = ceilings["product_gflop_s"].get(row.precision or ceilings["dtype"])
+        row.share_of_product = None if rate is None else row.operations / seconds / (1e9 * rate)
+
+
+def _measure_alone(row: Row, case: Alone, group: Group, context: Context, ceilings: Ceilings) -> Row:
+    task = {
+        "name": case.name, "group": group.name, "axis": group.axis, "x": group.x, "build": case.build,
+        "arguments": dict(case.arguments), "rounds": case.rounds, "sizes": dict(context.sizes),
+        "device": str(context.device), "dtype": str(context.dtype).removeprefix("torch."),
+        "threads": context.threads, "ceilings": dict(ceilings),
+    }  # fmt: skip
+    left = None if context.deadline is None else context.seconds_left
+    found = _attempt(row, lambda: run_alone(task, timeout_s=left))
+    return row if found is None else Row(**{**found, "versus": row.versus})
+
+
+def paired_ratio(rival: Row, own: Row) -> float | None:
+    """How many times as long the rival takes: the median over rounds that both took part in; None without both."""
+    pairs = list(zip(rival.rounds_ms, own.rounds_ms))
+    return statistics.median(a / b for a, b in pairs) if pairs else None

@@ -15,6 +15,7 @@ _WORDS = {
     "export-cascade": "write a cascade as a program for torch alone: facerecon export-cascade [CASCADE] OUT.pt2",
     "import-model": "read a foreign face model: facerecon import-model KIND PATH OUT.safetensors",
     "show": "draw a model's mean face, modes and expressions: facerecon show MODEL OUT.png",
+    "bench": "measure speed, memory and error beside rivals: facerecon bench [NAME ...] [device=cpu,cuda] [key=value]",
     "doctor": "say what is installed, which GPU, detectors and weights work",
 }
 
@@ -48,6 +49,7 @@ _HOME = {
     "export-cascade": ("facerecon_torch.pipeline.exported_entry", "run_export_cascade"),
     "import-model": ("facerecon_torch.pipeline.import_entry", "run_import"),
     "show": ("facerecon_torch.pipeline.show_entry", "run_show"),
+    "bench": ("facerecon_torch.pipeline.bench_entry", "run_bench"),
     "doctor": ("facerecon_torch.doctor", "run_doctor"),
 }
 

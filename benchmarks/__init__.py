@@ -1,0 +1,1 @@
+"""Speed, memory and error of the public functions, measured together: `facerecon bench`."""
