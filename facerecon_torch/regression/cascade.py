@@ -15,17 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.checks import require_finite
-from facerecon_torch.regression.gram import SampleGram
-from facerecon_torch.regression.stage import (
-    DEFAULT_RHOS,
-    ErrorFunction,
-    PathPoint,
-    Stage,
-    StageFit,
-    StageSpec,
-    fit_stage,
-    predict,
-)
+from facerecon_torch.ranks import SINGLE, Ranks
+from facerecon_torch.regression.gram import Moments, SampleGram
+from facerecon_torch.regression.search import ErrorFunction, PathPoint, mean_error
+from facerecon_torch.regression.selection import Factorisation
+from facerecon_torch.regression.stage import Stage, StageFit, fit_stage, predict
+from facerecon_torch.regression.stage_spec import DEFAULT_RHOS, StageSpec
 from facerecon_torch.regression.storage import stages_from_tensors, stages_meta, stages_to_tensors
 from facerecon_torch.regression.streaming import Features
 
@@ -85,7 +80,7 @@ class CascadeSpec:
     offer the exact zero update to each of them, and stop when the cross-fitted error falls by less than `min_gain`
     (a fraction). False: in-sample updates, a bias in every stage, all stages kept; with one `rho` that is the paper's
     algorithm.
-    rho: fixed, or None to choose among `rhos`. Blocks as in StageSpec.
+    rho: fixed, or None to choose among `rhos`. Everything else as in StageSpec.
     """
 
     stages: int = 5
@@ -97,6 +92,8 @@ class CascadeSpec:
     block_weights_grid: Sequence[Sequence[float | int]] | None = None
     scale_blocks: bool = True
     form: Literal["auto", "primal", "dual"] = "auto"
+    factorisation: Literal["auto"] | Factorisation = "auto"
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         if self.stages < 1:
@@ -116,6 +113,8 @@ class CascadeSpec:
             bias=not later,
             scale_blocks=self.scale_blocks,
             form=self.form,
+            factorisation=self.factorisation,
+            memory=self.memory,
         )
 
 
@@ -148,18 +147,22 @@ def train_cascade(
     *,
     retract: Retract | None = None,
     on_stage: Callable[[int, Cascade, StageReport], None] | None = None,
-    first_gram: SampleGram | None = None,
+    first: SampleGram | Moments | None = None,
+    ranks: Ranks = SINGLE,
 ) -> tuple[Cascade, list[StageReport]]:
     """Train up to `spec.stages` stages that move x0 [n, p] towards target [n, p].
 
     `observe(x, k)` gives the features of all samples at x; `error(x)` maps all samples to one number and chooses rho.
     `on_stage(k, cascade, report)` is called with the stage still in the cascade even where it is then dropped, so
-    `cascade.step(x_test, observe_test, k)` can follow. `first_gram` is the Gram matrix of the features at x0, where
-    several folds share it. Reports of a dropped stage come last, with kept=False.
+    `cascade.step(x_test, observe_test, k)` can follow. `first`, where several folds share it: the Gram matrix of the
+    features at x0 (`gram.select(rows)` of that of all samples; dual form), or their moments and those of target - x0
+    (`moments.without(left_out)`; primal form). Reports of a dropped stage come last, with kept=False.
+
+    Of several processes each gives its own samples, as in `fit_stage`; all get the same cascade and reports.
     """
     _require_training(x0, target, groups, spec)
     cascade, reports, x = Cascade((), retract), list[StageReport](), x0
-    reached = float(error(x))
+    reached = mean_error(error, x, ranks)
     for k in range(spec.stages):
         began = time.perf_counter()
         fit = fit_stage(
@@ -168,11 +171,13 @@ def train_cascade(
             groups,
             partial(_error_after, x=x, error=error, retract=retract),
             spec.stage_spec(k),
-            gram=first_gram if k == 0 else None,
+            first=first if k == 0 else None,
+            start_rho=reports[-1].rho if reports else None,
+            ranks=ranks,
         )
         candidate = replace(cascade, stages=(*cascade.stages, fit.stage))
         kept = not spec.cross_fit or _gains(fit.error, reached, spec.min_gain)
-        report = _report(fit, reached, float(error(_updated(x, fit.in_sample, retract))), kept, began)
+        report = _report(fit, reached, mean_error(error, _updated(x, fit.in_sample, retract), ranks), kept, began)
         reports.append(report)
         if on_stage is not None:
             on_stage(k, candidate, report)
@@ -180,7 +185,7 @@ def train_cascade(
             break
         update = fit.out_of_group if spec.cross_fit and fit.out_of_group is not None else fit.in_sample
         cascade, x = candidate, _updated(x, update, retract)
-        reached = float(error(x))
+        reached = mean_error(error, x, ranks)
     return cascade, reports
 
 

@@ -8,7 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
-from facerecon_torch.regression.forms import FormName, make_form
+from facerecon_torch.ranks import SINGLE, Ranks
+from facerecon_torch.regression.forms import make_form
+from facerecon_torch.regression.plan import FormName
 from facerecon_torch.regression.streaming import Features
 
 __all__ = ["Ridge", "fit_ridge"]
@@ -60,11 +62,12 @@ def require_penalty(penalty: float | int) -> None:
         raise ValueError(f"penalty must be positive; got {penalty}")
 
 
-def require_targets(x: Features, y: Tensor) -> None:
-    """Raise ValueError unless y is a finite matrix with a row for each row of x."""
+def require_targets(x: Features, y: Tensor, ranks: Ranks = SINGLE) -> None:
+    """Raise ValueError unless y is a finite matrix with a row for each row of x; one of several processes may have
+    none."""
     require_shape("y", y, (None, None))
     require_finite("y", y)
-    if y.ndim != 2 or not y.shape[0]:
+    if y.ndim != 2 or not (y.shape[0] or ranks.world > 1):
         raise ValueError(f"y must be a matrix with at least one row; got {tuple(y.shape)}")
     if isinstance(x, Tensor) and x.shape[0] != y.shape[0]:
         raise ValueError(f"x and y must have the same number of rows; got {x.shape[0]} and {y.shape[0]}")

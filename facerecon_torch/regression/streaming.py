@@ -8,13 +8,29 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["Features", "RowSource", "group_chunks", "peek_rows", "product_dtype_of", "row_chunks", "select_rows"]
+from facerecon_torch.memory import free_bytes
+
+__all__ = [
+    "Features",
+    "RowSource",
+    "chunk_rows",
+    "first_rows",
+    "group_chunks",
+    "peek_rows",
+    "product_dtype_of",
+    "row_chunks",
+    "select_rows",
+    "to_device",
+]
 
 RowSource: TypeAlias = Callable[[], Iterable[Tensor]]
 Features: TypeAlias = Tensor | RowSource
 
 # 2^24 numbers are 64 MiB of float32: large enough for full GEMM speed, small beside any X worth streaming.
 CHUNK_NUMBERS = 2**24
+# A GPU wants larger products: up to 2^28 numbers where its memory has room for 16 times as much.
+CUDA_CHUNK_NUMBERS = 2**28
+CUDA_CHUNK_SHARE = 16
 
 
 def product_dtype_of(dtype: torch.dtype, wanted: torch.dtype | None = None) -> torch.dtype:
@@ -24,32 +40,78 @@ def product_dtype_of(dtype: torch.dtype, wanted: torch.dtype | None = None) -> t
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def first_rows(features: Features) -> Tensor | None:
+    """The first chunk of `features`, for its width, dtype and device; None where there are no rows. A source is
+    started and left again."""
+    for first in (features,) if isinstance(features, Tensor) else features():
+        _require_matrix(first)
+        if first.numel():
+            return first[: chunk_rows(first.shape[1], first.device)]
+    return None
+
+
 def peek_rows(features: Features) -> Tensor:
-    """The first chunk of `features`, for its width, dtype and device; a source is started and left again."""
-    first = features if isinstance(features, Tensor) else next(iter(features()), None)
+    """`first_rows`; raises ValueError where there are none."""
+    first = first_rows(features)
     if first is None:
         raise ValueError("features must hold at least one row; got none")
-    _require_matrix(first)
-    if not first.shape[0] or not first.shape[1]:
-        raise ValueError(f"features must hold at least one row and one column; got {tuple(first.shape)}")
-    return first[: _rows_for(first.shape[1])]
+    return first
 
 
-def row_chunks(features: Features, rows: int | None = None) -> Iterator[tuple[int, Tensor]]:
-    """(index of the first row, rows) in order, in pieces of at most `rows` (default: about 64 MiB of float32).
+def row_chunks(
+    features: Features, rows: int | None = None, device: torch.device | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """(index of the first row, rows) in order, in pieces of at most `rows` (default: about 64 MiB of float32, more on
+    CUDA), brought to `device` if given.
 
     The chunks of a source may have any size; they are joined and cut. A tensor is cut into views, never copied.
     """
     start = 0
-    for chunk in _rechunked(features, rows):
+    for chunk in to_device(_rechunked(features, rows), device):
         yield start, chunk
         start += chunk.shape[0]
+
+
+def to_device(chunks: Iterable[Tensor], device: torch.device | None) -> Iterator[Tensor]:
+    """The chunks on `device`: from the host to CUDA by way of pinned memory, each copied while the one before it is
+    still being worked on; a chunk that is there already is handed on as it is."""
+    if device is None or device.type != "cuda":
+        yield from (chunk if device is None else chunk.to(device) for chunk in chunks)
+        return
+    copies: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    ahead: tuple[Tensor, torch.cuda.Event | None] | None = None
+    for chunk in chunks:
+        arriving = _start_copy(chunk, device, copies)
+        if ahead is not None:
+            yield _arrived(*ahead)
+        ahead = arriving
+    if ahead is not None:
+        yield _arrived(*ahead)
+
+
+def _start_copy(
+    chunk: Tensor, device: torch.device, copies: "torch.cuda.Stream"
+) -> tuple[Tensor, "torch.cuda.Event | None"]:
+    if chunk.device.type != "cpu":
+        return chunk.to(device), None
+    with torch.cuda.stream(copies):
+        moved = chunk.pin_memory().to(device, non_blocking=True)
+        return moved, copies.record_event()
+
+
+def _arrived(chunk: Tensor, copied: "torch.cuda.Event | None") -> Tensor:
+    if copied is not None:
+        working = torch.cuda.current_stream(chunk.device)
+        working.wait_event(copied)
+        chunk.record_stream(working)  # its memory was taken on the stream of the copies
+    return chunk
 
 
 def _rechunked(features: Features, rows: int | None) -> Iterator[Tensor]:
     if isinstance(features, Tensor):
         _require_matrix(features)
-        yield from torch.split(features, rows or _rows_for(features.shape[1]))
+        if features.numel():
+            yield from torch.split(features, rows or chunk_rows(features.shape[1], features.device))
         return
     held: list[Tensor] = []
     count, width = 0, None
@@ -58,7 +120,7 @@ def _rechunked(features: Features, rows: int | None) -> Iterator[Tensor]:
         width = chunk.shape[1] if width is None else width
         if chunk.shape[1] != width:
             raise ValueError(f"every chunk of features must have {width} columns; got {chunk.shape[1]}")
-        size = rows or _rows_for(width)
+        size = rows or chunk_rows(width, chunk.device)
         held, count = [*held, chunk], count + chunk.shape[0]
         if count < size:
             continue
@@ -69,8 +131,12 @@ def _rechunked(features: Features, rows: int | None) -> Iterator[Tensor]:
         yield torch.cat(held) if len(held) > 1 else held[0]
 
 
-def _rows_for(width: int) -> int:
-    return min(max(CHUNK_NUMBERS // max(width, 1), 64), 2**16)
+def chunk_rows(width: int, device: torch.device) -> int:
+    """Rows of a chunk: 64 MiB of float32, on CUDA more where there is room; at least 64."""
+    numbers = CHUNK_NUMBERS
+    if device.type == "cuda":
+        numbers = min(max(free_bytes(device) // (4 * CUDA_CHUNK_SHARE), CHUNK_NUMBERS), CUDA_CHUNK_NUMBERS)
+    return min(max(numbers // max(width, 1), 64), 2**16)
 
 
 def _require_matrix(chunk: Tensor) -> None:
@@ -82,38 +148,48 @@ def _require_matrix(chunk: Tensor) -> None:
 
 def select_rows(x: Float[Tensor, "n d"], rows: Int[Tensor, "m"]) -> RowSource:
     """A source of x[rows] that copies one chunk at a time: a fold of a large matrix without a copy of the matrix."""
-    size = _rows_for(x.shape[1])
+    size = chunk_rows(x.shape[1], x.device)
     return lambda: (x[part] for part in torch.split(rows, size))
 
 
 def group_chunks(
-    features: Features, index: Int[Tensor, "n"], counts: Int[Tensor, "groups"]
+    features: Features, index: Int[Tensor, "n"], counts: Int[Tensor, "groups"], rows: int | None = None
 ) -> Iterator[tuple[Int[Tensor, "m"], Float[Tensor, "m d"]]]:
     """(sample numbers, their rows), a few whole groups at a time; no group is ever cut.
 
-    `index` numbers the group of each sample from 0, `counts` is the size of each group. Of a source, the rows of
-    groups that are not complete yet are held: sort the samples by group to keep that small.
+    `index`, on the device of the work, numbers the group of each sample from 0, `counts` is the size of each group;
+    chunks have about `rows` rows. Of a source, the rows of groups that are not complete yet are held: sort the samples
+    by group to keep that small.
     """
     if isinstance(features, Tensor):
         order = torch.argsort(index, stable=True)
-        ends = torch.cumsum(counts, 0).tolist()
-        size, start = _rows_for(features.shape[1]), 0
-        while start < len(order):
-            last = bisect_right(ends, start + size) - 1
-            end = ends[last] if last >= 0 and ends[last] > start else ends[last + 1]
-            yield order[start:end], features[order[start:end]]
-            start = end
+        parts = _cuts(torch.cumsum(counts, 0).tolist(), rows or chunk_rows(features.shape[1], index.device))
+        samples = [order[part] for part in parts]
+        picked = (features[part.to(features.device)] for part in samples)
+        yield from zip(samples, to_device(picked, index.device))
         return
-    yield from _whole_groups(features, index, counts)
+    yield from _whole_groups(features, index, counts, rows)
+
+
+def _cuts(ends: list[int], size: int) -> list[slice]:
+    """Runs of whole groups of at most `size` samples, or of one group; `ends` says where each group ends."""
+    cuts: list[slice] = []
+    start = 0
+    while ends and start < ends[-1]:
+        last = bisect_right(ends, start + size) - 1
+        end = ends[last] if last >= 0 and ends[last] > start else ends[last + 1]
+        cuts.append(slice(start, end))
+        start = end
+    return cuts
 
 
 def _whole_groups(
-    source: RowSource, index: Int[Tensor, "n"], counts: Int[Tensor, "groups"]
+    source: RowSource, index: Int[Tensor, "n"], counts: Int[Tensor, "groups"], rows: int | None
 ) -> Iterator[tuple[Int[Tensor, "m"], Float[Tensor, "m d"]]]:
     missing = counts.clone()
     held_rows: Tensor | None = None
     held_numbers = index.new_empty(0)
-    for start, chunk in row_chunks(source):
+    for start, chunk in row_chunks(source, rows, index.device):
         numbers = torch.arange(start, start + chunk.shape[0], device=index.device)
         missing -= torch.bincount(index[numbers], minlength=len(counts))
         held_rows = chunk if held_rows is None else torch.cat([held_rows, chunk])

@@ -190,7 +190,7 @@ def test_sources_and_a_shared_gram_matrix_give_the_same_cascade(streamed, rng):
 
     gram = compute_sample_gram(observe(start, 0), 40)
     other, _ = train_cascade(
-        in_chunks if streamed else observe, start, truth, groups, distance_to(truth), spec, first_gram=gram
+        in_chunks if streamed else observe, start, truth, groups, distance_to(truth), spec, first=gram
     )
     assert_close(other.run(start, in_chunks), plain.run(start, observe), rtol=1e-9, atol=1e-9)
 

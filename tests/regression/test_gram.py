@@ -11,7 +11,10 @@ from facerecon_torch.regression.gram import centre_in_place, combine_blocks, com
 def small_tiles(monkeypatch):
     monkeypatch.setattr("facerecon_torch.regression.gram.TILE_ROWS", 7)
     monkeypatch.setattr("facerecon_torch.regression.gram.TILE_COLUMNS", 5)
-    monkeypatch.setattr("facerecon_torch.regression.streaming._rows_for", lambda width: 9)
+    monkeypatch.setattr("facerecon_torch.regression.gram.MOMENT_COLUMNS", 4)
+    monkeypatch.setattr("facerecon_torch.regression.gram.MOMENT_ROWS", 3)
+    monkeypatch.setattr("facerecon_torch.regression.gram.chunk_rows", lambda *_: 9)
+    monkeypatch.setattr("facerecon_torch.regression.streaming.chunk_rows", lambda *_: 9)
 
 
 @pytest.mark.parametrize("shift", [False, True], ids=["raw", "shifted"])
@@ -53,7 +56,7 @@ def test_moments_are_those_about_the_mean(bias, streamed, small_tiles, rng, devi
     mean, target_mean = (x.mean(0), y.mean(0)) if bias else (torch.zeros_like(x[0]), torch.zeros_like(y[0]))
     assert_close(moments.feature_mean, mean, rtol=1e-12, atol=1e-12)
     assert_close(moments.target_mean, target_mean, rtol=1e-12, atol=1e-12)
-    assert_close(moments.gram, (x - mean).mT @ (x - mean), rtol=1e-11, atol=1e-11)
+    assert_close(moments.gram.full(), (x - mean).mT @ (x - mean), rtol=1e-11, atol=1e-11)
     assert_close(moments.cross, (x - mean).mT @ (y - target_mean), rtol=1e-11, atol=1e-11)
 
 
@@ -66,7 +69,7 @@ def test_float32_chunks_survive_a_mean_that_dwarfs_the_spread(rng):
     tall = x[:, :40].contiguous()
     moments = compute_moments(tall, torch.zeros(300, 1))
     exact = tall.double() - tall.double().mean(0)
-    assert float((moments.gram - exact.mT @ exact).norm() / (exact.mT @ exact).norm()) < 1e-6
+    assert float((moments.gram.full() - exact.mT @ exact).norm() / (exact.mT @ exact).norm()) < 1e-6
 
 
 def test_float64_products_on_request(rng):

@@ -50,7 +50,7 @@ def test_equals_scikit_learn(n, d, bias, form, rng, device):
 def test_streamed_equals_in_memory(n, d, bias, band_rows, rng, monkeypatch, tolerance, dtype):
     monkeypatch.setattr("facerecon_torch.regression.gram.BAND_NUMBERS", band_rows * d)
     monkeypatch.setattr("facerecon_torch.regression.gram.TILE_ROWS", 2)
-    monkeypatch.setattr("facerecon_torch.regression.streaming._rows_for", lambda width: 3)
+    monkeypatch.setattr("facerecon_torch.regression.streaming.chunk_rows", lambda *_: 3)
     x, y = problem(n, d, rng, dtype)
     reads = []
 

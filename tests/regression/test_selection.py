@@ -27,68 +27,78 @@ def problem(d, sizes, rng):
     return x, y, groups
 
 
-def dual(x, y, groups, bias, penalties=PENALTIES):
+def dual(x, y, groups, bias, penalties=PENALTIES, factorisation="eigen"):
     gram = compute_sample_gram(x, len(y), shift=bias).centred(bias)[0]
-    return leave_group_out_dual(gram, y, groups, penalties, bias=bias)
+    return list(leave_group_out_dual(gram, y, groups, penalties, bias=bias, factorisation=factorisation))
 
 
-def primal(x, y, groups, bias, penalties=PENALTIES, features=None):
-    return leave_group_out_primal(
-        x if features is None else features,
-        compute_moments(x, y, bias=bias),
-        y,
-        groups,
-        penalties,
-        scales=torch.ones_like(x[0], dtype=torch.float64),
-        bias=bias,
+def primal(x, y, groups, bias, penalties=PENALTIES, factorisation="eigen", features=None):
+    return list(
+        leave_group_out_primal(
+            x if features is None else features,
+            compute_moments(x, y, bias=bias),
+            y,
+            groups,
+            penalties,
+            scales=torch.ones_like(x[0], dtype=torch.float64),
+            factorisation=factorisation,
+        )
     )
+
+
+def dual_cholesky(x, y, groups, bias, penalties=PENALTIES):
+    return dual(x, y, groups, bias, penalties, "cholesky")
+
+
+def primal_cholesky(x, y, groups, bias, penalties=PENALTIES, features=None):
+    return primal(x, y, groups, bias, penalties, "cholesky", features)
 
 
 @SHAPES
 @BIASED
 @GROUPED
-@pytest.mark.parametrize("closed_form", [dual, primal])
+@pytest.mark.parametrize("closed_form", [dual, dual_cholesky, primal, primal_cholesky])
 def test_equals_refitting_without_the_group(closed_form, d, bias, sizes, rng, device):
     x, y, groups = problem(d, sizes, rng)
-    found = closed_form(x.to(device), y.to(device), groups.to(device), bias).cpu()
+    found = [table.cpu() for table in closed_form(x.to(device), y.to(device), groups.to(device), bias)]
     for table, penalty in zip(found, PENALTIES, strict=True):
         assert_close(table, refit_without_each_group(x, y, groups, penalty, bias), rtol=1e-10, atol=1e-10)
 
 
 @SHAPES
-@pytest.mark.parametrize("closed_form", [dual, primal])
+@pytest.mark.parametrize("closed_form", [dual, dual_cholesky, primal, primal_cholesky])
 def test_infinite_penalty_is_the_mean_of_the_others(closed_form, d, rng):
     x, y, groups = problem(d, SIZES["unequal"], rng)
     table = closed_form(x, y, groups, True, (math.inf,))[0]
     for group in groups.unique():
         others = y[groups != group].mean(0)
         assert_close(table[groups == group], others.expand(int((groups == group).sum()), 3), rtol=1e-10, atol=1e-10)
-    assert float(closed_form(x, y, groups, False, (math.inf,)).abs().max()) < 1e-12
+    assert float(closed_form(x, y, groups, False, (math.inf,))[0].abs().max()) < 1e-12
 
 
 @SHAPES
-@pytest.mark.parametrize("closed_form", [dual, primal])
+@pytest.mark.parametrize("closed_form", [dual, dual_cholesky, primal, primal_cholesky])
 def test_small_batches_of_groups_change_nothing(closed_form, d, rng, monkeypatch):
     x, y, groups = problem(d, SIZES["unequal"], rng)
     whole = closed_form(x, y, groups, True)
     monkeypatch.setattr("facerecon_torch.regression.selection.BUCKET_NUMBERS", 1)
-    monkeypatch.setattr("facerecon_torch.regression.streaming._rows_for", lambda width: 4)
+    monkeypatch.setattr("facerecon_torch.regression.streaming.chunk_rows", lambda *_: 4)
     assert_close(closed_form(x, y, groups, True), whole, rtol=1e-10, atol=1e-10)
 
 
 def test_primal_reads_a_source(rng, monkeypatch):
-    monkeypatch.setattr("facerecon_torch.regression.streaming._rows_for", lambda width: 4)
+    monkeypatch.setattr("facerecon_torch.regression.streaming.chunk_rows", lambda *_: 4)
     x, y, groups = problem(7, SIZES["unequal"], rng)
     streamed = primal(x, y, groups, True, features=lambda: iter(x.split(7)))
     assert_close(streamed, primal(x, y, groups, True), rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize(("closed_form", "d"), [(primal, 7), (dual, 90)], ids=["tall", "wide"])
+@pytest.mark.parametrize(("closed_form", "d"), [(primal, 7), (primal_cholesky, 7), (dual, 90), (dual_cholesky, 90)])
 def test_float32_follows_float64(closed_form, d, rng):
     x, y, groups = problem(d, SIZES["unequal"], rng)
-    single = closed_form(x.float(), y.float(), groups, True)
-    assert single.dtype == torch.float32
-    assert_close(single.double(), closed_form(x, y, groups, True), rtol=2e-4, atol=2e-4)
+    single, double = closed_form(x.float(), y.float(), groups, True), closed_form(x, y, groups, True)
+    assert all(table.dtype == torch.float32 for table in single)
+    assert_close([table.double() for table in single], double, rtol=2e-4, atol=2e-4)
 
 
 def test_batches_hold_each_sample_once_beside_its_group(rng):

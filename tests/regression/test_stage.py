@@ -157,10 +157,10 @@ def test_a_fold_from_the_gram_matrix_of_all(bias, shift, rng):
     error = mean_distance(y[rows])
     if shift and not bias:
         with pytest.raises(ValueError, match="shift=False"):
-            fit_stage(x[rows], y[rows], groups[rows], error, spec, gram=gram)
+            fit_stage(x[rows], y[rows], groups[rows], error, spec, first=gram)
         return
     alone = fit_stage(x[rows], y[rows], groups[rows], error, spec)
-    shared = fit_stage(select_rows(x, rows), y[rows], groups[rows], error, spec, gram=gram)
+    shared = fit_stage(select_rows(x, rows), y[rows], groups[rows], error, spec, first=gram)
     assert shared.rho == alone.rho
     assert_close(shared.out_of_group, alone.out_of_group, rtol=1e-8, atol=1e-8)
     assert_close(shared.stage.ridge.weight, alone.stage.ridge.weight, rtol=1e-7, atol=1e-8)
@@ -210,6 +210,6 @@ def test_bad_input_is_refused(rng):
     with pytest.raises(ValueError, match="got NaN at rho="):
         fit_stage(x, y, groups, lambda p: p.sum() * math.nan, StageSpec())
     with pytest.raises(ValueError, match="dual form only"):
-        fit_stage(x, y, groups, mean_distance(y), StageSpec(form="primal"), gram=compute_sample_gram(x, 36))
+        fit_stage(x, y, groups, mean_distance(y), StageSpec(form="primal"), first=compute_sample_gram(x, 36))
     with pytest.raises(ValueError, match="gram must be of 36 samples"):
-        fit_stage(x, y, groups, mean_distance(y), StageSpec(), gram=compute_sample_gram(x[:9], 9))
+        fit_stage(x, y, groups, mean_distance(y), StageSpec(), first=compute_sample_gram(x[:9], 9))

@@ -43,7 +43,7 @@ def test_peek_takes_one_chunk_of_a_source(rng):
 @pytest.mark.parametrize("streamed", [False, True], ids=["memory", "streamed"])
 @pytest.mark.parametrize("sorted_groups", [False, True], ids=["mixed", "sorted"])
 def test_groups_come_whole_and_once(streamed, sorted_groups, rng, monkeypatch):
-    monkeypatch.setattr("facerecon_torch.regression.streaming._rows_for", lambda width: 6)
+    monkeypatch.setattr("facerecon_torch.regression.streaming.chunk_rows", lambda *_: 6)
     index = torch.randint(0, 7, (40,), generator=rng)
     index[:7] = torch.arange(7)
     index = index.sort().values if sorted_groups else index
