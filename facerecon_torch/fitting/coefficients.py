@@ -15,17 +15,20 @@ from torch import Tensor
 
 from facerecon_torch.fitting.camera import solve_camera
 from facerecon_torch.fitting.contour import ContourSpec, contour_normals
+from facerecon_torch.fitting.designs import Design, build_designs
 from facerecon_torch.fitting.landmark_rows import CONTOURS, LandmarkRows
-from facerecon_torch.fitting.small_ridge import solve_ridge
-from facerecon_torch.geometry.projection import project
+from facerecon_torch.fitting.small_ridge import solve_positive
 from facerecon_torch.landmarks.scheme import N_INNER
+from facerecon_torch.memory import free_bytes, halve_on_out_of_memory
 from facerecon_torch.model.protocol import FaceModel
-from facerecon_torch.model.topology import N_CONTOUR
+from facerecon_torch.model.topology import N_CONTOUR, N_LANDMARKS
 from facerecon_torch.structures import Camera, FaceParameters, LandmarkFit
 
 __all__ = ["FitSpec", "LandmarkFitter"]
 
 _COMPONENTS = ("normal", "full")
+_CPU_CHUNK = 256  # measured: fewer faces pay more for calls, more gain nothing
+_LARGEST_CHUNK = 16384  # beyond it a GPU gains nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +44,10 @@ class FitSpec:
     inner_weight: float = 1.0
     contour_weight: float = 0.3  # detectors place the contour less surely than eyes, nose and mouth
     marching: ContourSpec = field(default_factory=ContourSpec)
-    chunk: int = 128  # faces solved together: bounds memory, changes no result
+    chunk: int | None = None  # faces solved together: bounds memory, changes no result; None: by device and free memory
 
     def __post_init__(self) -> None:
-        if min(self.rounds, self.chunk) < 1:
+        if min(self.rounds, 1 if self.chunk is None else self.chunk) < 1:
             raise ValueError(f"rounds and chunk must be at least 1; got {self.rounds} and {self.chunk}")
         for name in ("identity_penalty", "expression_penalty", "inner_weight", "contour_weight"):
             if not 0 < getattr(self, name) < float("inf"):
@@ -55,7 +58,7 @@ class FitSpec:
 
 
 class _Target(NamedTuple):
-    """What a chunk is fitted to; float64."""
+    """What a batch is fitted to; float64."""
 
     landmarks: Float[Tensor, "b 66 2"]  # px
     weights: Float[Tensor, "b 66"]
@@ -67,24 +70,43 @@ class _Target(NamedTuple):
 
 
 class _System(NamedTuple):
-    """axes (R_xy v_i) = goal for every landmark, in mm: the same for alpha and for beta."""
+    """What the landmarks ask of any design, in mm: the same for alpha and for beta. Inner landmark i counts with
+    root_i F R_xy v_i = goal_i, contour landmark i with axes_i v_i = contour_goal_i: its normal, or both axes."""
 
-    axes: Float[Tensor, "b 66 2 3"]  # B_i R_xy, B_i the weighted directions in which landmark i counts
-    goal: Float[Tensor, "b 66 2"]  # B_i F (l_i - t) / s
+    view: Float[Tensor, "b 2 3"]  # F R_xy
+    root: Float[Tensor, "b 1 49"]  # of the weights
+    goal: Float[Tensor, "b 2 49"]
+    axes: Float[Tensor, "b 17 c 3"]
+    contour_goal: Float[Tensor, "b 17 c"]
+
+    def residual(self, points: Float[Tensor, "b 66 3"]) -> tuple[Float[Tensor, "b 2 49"], Float[Tensor, "b 17 c"]]:
+        """What landmarks at `points` leave of both goals."""
+        inner = self.goal - self.root * (self.view @ points[:, :N_INNER].mT)
+        return inner, self.contour_goal - (self.axes @ points[:, N_INNER:, :, None])[..., 0]
+
+
+class _Prior(NamedTuple):
+    penalty: Float[Tensor, "k k"]  # diagonal
+    pull: Float[Tensor, "k"]  # penalty times mean
 
 
 class LandmarkFitter:
     """Fits one model to landmarks; holds only the rows it needs, in float64, on the model's device.
 
-    Raises ValueError for a model without topology.
+    Raises ValueError for a model without topology, TypeError for one that is neither bilinear nor linear.
     """
 
     def __init__(self, model: FaceModel, spec: FitSpec) -> None:
         self.spec = spec
         self._rows = LandmarkRows(model, spec.contour, spec.marching)
         self._model = model.restrict(self._rows.vertices).to(torch.float64)
+        self._designs = build_designs(self._model)
         weights = [spec.inner_weight] * N_INNER + [spec.contour_weight] * N_CONTOUR
         self._weights = torch.tensor(weights, dtype=torch.float64, device=model.device)
+        self._flip = torch.tensor([1.0, -1.0], dtype=torch.float64, device=model.device)[:, None]
+        whole = self._model
+        self._identity = _prior(spec.identity_penalty / whole.identity_variance, whole.identity_mean)
+        self._expression = _prior(spec.expression_penalty / whole.expression_variance, whole.expression_mean)
 
     @torch.no_grad()
     def fit(
@@ -100,24 +122,34 @@ class LandmarkFitter:
 
         A face with a degenerate camera (see `solve_camera`) gets the mean parameters. The residuals are RMS
         distances in mm over the landmarks in use, for the contour along the spec's component. Not
-        differentiable.
+        differentiable. Chunks of faces are solved one after the other, smaller ones where memory runs out.
         """
+        chunk = self.spec.chunk or self._chunk(landmarks.device)
+        if len(landmarks) <= chunk:
+            return self.fit_batch(landmarks, weights, scale=scale)
         target = self._target(landmarks, weights, scale)
-        if len(landmarks) <= self.spec.chunk:  # no loop over chunks, which torch.export would unroll
-            return self._fit_chunk(target).to(landmarks.dtype)
-        starts = range(0, len(landmarks), self.spec.chunk)
-        fits = [self._fit_chunk(target.rows(slice(k, k + self.spec.chunk))) for k in starts]
+        fits = halve_on_out_of_memory(lambda part: self._fit(target.rows(part)), range(len(landmarks)), chunk)
         return _joined(fits).to(landmarks.dtype)
+
+    @torch.no_grad()
+    def fit_batch(
+        self,
+        landmarks: Float[Tensor, "b 66 2"],
+        weights: Float[Tensor, "b 66"] | None = None,
+        *,
+        scale: Float[Tensor, "b"] | None = None,
+    ) -> LandmarkFit:
+        """`fit` of all faces at once: no step depends on what the tensors hold, so that it can be traced and never
+        waits for the device."""
+        return self._fit(self._target(landmarks, weights, scale)).to(landmarks.dtype)
 
     def landmarks(
         self, parameters: FaceParameters, camera: Camera
     ) -> tuple[Float[Tensor, "*b 66 3"], Int[Tensor, "*b 17"]]:
         """The 66 landmarks in mm (model frame) as `camera` sees this face, and the model's vertex behind
         every contour landmark. Differentiable in the parameters, for the vertices chosen."""
-        points = self._points(parameters)
-        slots = self._rows.march(points.detach(), camera)
-        chosen = self._rows.take(points, slots).to(parameters.identity.dtype)
-        return chosen, self._rows.contour_vertices(slots)
+        chosen, vertices = self._chosen(self._points(parameters), camera)
+        return chosen.to(parameters.identity.dtype), vertices
 
     @torch.no_grad()
     def refine_camera(
@@ -130,10 +162,33 @@ class LandmarkFitter:
         scale: Float[Tensor, "b"] | None = None,
     ) -> Camera:
         """Eq. 6 again for new parameters, starting with the contour that the old camera sees."""
+        return self.refine(parameters, landmarks, camera, weights, scale=scale)[0]
+
+    @torch.no_grad()
+    def refine(
+        self,
+        parameters: FaceParameters,
+        landmarks: Float[Tensor, "b 66 2"],
+        camera: Camera,
+        weights: Float[Tensor, "b 66"] | None = None,
+        *,
+        scale: Float[Tensor, "b"] | None = None,
+    ) -> tuple[Camera, Float[Tensor, "b 66 3"], Int[Tensor, "b 17"]]:
+        """`refine_camera`, and the `landmarks` under the new camera, from one evaluation of the model."""
         points = self._points(parameters)
-        slots = self._rows.march(points, camera)
-        camera, _ = self._look(points, slots, self._target(landmarks, weights, scale))
-        return camera.to(landmarks.dtype)
+        places = self._rows.march(points, camera.rotation)
+        camera = self._look(points, places, self._target(landmarks, weights, scale))[0].to(landmarks.dtype)
+        chosen, contour = self._chosen(points, camera)
+        return camera, chosen.to(parameters.identity.dtype), contour
+
+    def _chunk(self, device: torch.device) -> int:
+        """Faces whose arrays stay in the caches of a CPU, or take a quarter of what is free on another device."""
+        if device.type == "cpu":
+            return _CPU_CHUNK
+        model = self._model
+        numbers = 3 * model.n_vertices * (model.n_identity + model.n_expression)
+        per_face = 8 * (2 * numbers + 4 * N_LANDMARKS * model.n_identity + 4 * model.n_identity**2)
+        return max(_CPU_CHUNK, min(_LARGEST_CHUNK, free_bytes(device) // (4 * per_face)))
 
     def _target(self, landmarks: Float[Tensor, "b 66 2"], weights: Tensor | None, scale: Tensor | None) -> _Target:
         given = self._weights if weights is None else weights * self._weights
@@ -143,102 +198,88 @@ class LandmarkFitter:
     def _points(self, parameters: FaceParameters) -> Float[Tensor, "*b rows 3"]:
         return self._model.vertices(parameters.identity.double(), parameters.expression.double())
 
-    def _fit_chunk(self, target: _Target) -> LandmarkFit:
-        model, spec = self._model, self.spec
-        n = len(target.landmarks)
-        alpha, beta = model.identity_mean.expand(n, -1), model.expression_mean.expand(n, -1)
-        slots = self._rows.first_slots((n,))
-        for _ in range(spec.rounds):
-            design = model.expression_design(alpha)
-            points = _shape(*design, beta)
-            camera, slots = self._look(points, slots, target)
-            system = self._system(points, camera, slots, target)
-            penalty = spec.expression_penalty / model.expression_variance
-            beta = self._solve(design, slots, system, penalty, model.expression_mean)
-            alpha, beta = model.fix_gauge(alpha, beta)
-            design = model.identity_design(beta)
-            penalty = spec.identity_penalty / model.identity_variance
-            alpha = self._solve(design, slots, system, penalty, model.identity_mean)
-            alpha, beta = model.fix_gauge(alpha, beta)
-        return self._answer(FaceParameters(alpha, beta), slots, target)
+    def _chosen(
+        self, points: Float[Tensor, "*b rows 3"], camera: Camera
+    ) -> tuple[Float[Tensor, "*b 66 3"], Int[Tensor, "*b 17"]]:
+        places = self._rows.march(points.detach(), camera.rotation)
+        return self._rows.take(points, places), self._rows.contour_vertices(places)
+
+    def _fit(self, target: _Target) -> LandmarkFit:
+        model, n = self._model, len(target.landmarks)
+        alpha, beta = model.identity_mean, model.expression_mean  # shared by all faces: so is the first design
+        points = model.vertices(alpha, beta).expand(n, -1, -1)
+        places = self._rows.first((n,))
+        for _ in range(self.spec.rounds):
+            camera, places, seen = self._look(points, places, target)
+            system = self._system(seen, camera, target)
+            beta = self._solve(self._designs.expression(alpha, places), system, self._expression)
+            alpha, beta = model.fix_gauge(alpha.expand(n, -1), beta)
+            alpha = self._solve(self._designs.identity(beta, places), system, self._identity)
+            points = model.vertices(alpha, beta)
+        return self._answer(FaceParameters(alpha, beta), points, places, target)
 
     def _look(
-        self, points: Float[Tensor, "b rows 3"], slots: Int[Tensor, "b 17"], target: _Target
-    ) -> tuple[Camera, Int[Tensor, "b 17"]]:
-        """The camera of the given contour, the contour under that camera, and the camera of that contour."""
-        camera = self._camera(points, slots, target)
-        if self.spec.contour == "fixed":
-            return camera, slots
-        slots = self._rows.march(points, camera)
-        return self._camera(points, slots, target), slots
+        self, points: Float[Tensor, "b rows 3"], places: Int[Tensor, "b 17"], target: _Target
+    ) -> tuple[Camera, Int[Tensor, "b 17"], Float[Tensor, "b 66 3"]]:
+        """The camera of the given contour, then the contour under that camera, and the camera and landmarks of that
+        contour."""
+        seen = self._rows.take(points, places)
+        camera = self._camera(seen, target)
+        if self.spec.contour == "marching":
+            places = self._rows.march(points, camera.rotation)
+            seen = self._rows.take(points, places)
+            camera = self._camera(seen, target)
+        return camera, places, seen
 
-    def _camera(self, points: Float[Tensor, "b rows 3"], slots: Int[Tensor, "b 17"], target: _Target) -> Camera:
-        seen = self._rows.take(points, slots)
+    def _camera(self, seen: Float[Tensor, "b 66 3"], target: _Target) -> Camera:
         return solve_camera(seen, target.landmarks, target.weights, scale=target.scale)
 
-    def _system(
-        self,
-        points: Float[Tensor, "b rows 3"],
-        camera: Camera,
-        slots: Int[Tensor, "b 17"],
-        target: _Target,
-    ) -> _System:
-        directions = self._directions(project(self._rows.take(points, slots), camera))
+    def _system(self, seen: Float[Tensor, "b 66 3"], camera: Camera, target: _Target) -> _System:
         used = (target.weights > 0) & ~camera.degenerate[:, None]
-        root = torch.where(used, target.weights, 0.0).sqrt()
-        directions = root[..., None, None] * directions
+        root = target.weights.masked_fill(~used, 0.0).sqrt()
+        view = camera.rotation[:, :2] * self._flip
         measured = (target.landmarks - camera.translation[:, None]) / camera.scale[:, None, None]
-        measured = torch.where(used[..., None], measured, 0.0) * measured.new_tensor([1.0, -1.0])
-        axes = directions @ camera.rotation[:, None, :2, :]
-        return _System(axes, (directions @ measured[..., None])[..., 0])
+        measured = measured.masked_fill(~used[..., None], 0.0) * root[..., None]
+        axes, goal = root[:, N_INNER:, None, None] * view[:, None], measured[:, N_INNER:]
+        if self.spec.contour_component == "normal":
+            normal = contour_normals(seen[:, N_INNER:] @ view.mT)
+            axes = normal[:, :, None] @ axes
+            goal = (normal * goal).sum(-1, keepdim=True)
+        return _System(view, root[:, None, :N_INNER], measured[:, :N_INNER].mT, axes, goal)
 
-    def _directions(self, seen: Float[Tensor, "b 66 2"]) -> Float[Tensor, "b 66 2 2"]:
-        """Rows that a residual (+y up) is measured along: both axes, or for the contour its normal alone."""
-        unit = torch.eye(2, dtype=seen.dtype, device=seen.device)
-        if self.spec.contour_component == "full":
-            return unit.expand(*seen.shape, 2)
-        normal = contour_normals(seen[:, N_INNER:] * seen.new_tensor([1.0, -1.0]))
-        contour = torch.stack([normal, torch.zeros_like(normal)], dim=-2)
-        return torch.cat([unit.expand(len(seen), N_INNER, 2, 2), contour], dim=1)
+    def _solve(self, design: Design, system: _System, prior: _Prior) -> Float[Tensor, "b k"]:
+        n, k = len(system.view), len(prior.pull)
+        inner = (system.view @ design.inner.flatten(-2)).reshape(n, 2, N_INNER, k)
+        inner = inner.mul_(system.root[..., None]).flatten(1, 2)
+        contour = (system.axes @ design.contour).flatten(1, 2)
+        goal = system.goal, system.contour_goal
+        if design.offset is not None:
+            goal = system.residual(design.offset)
+        normal = torch.baddbmm(prior.penalty, inner.mT, inner).baddbmm_(contour.mT, contour)
+        right = goal[0].flatten(1)[:, None] @ inner + goal[1].flatten(1)[:, None] @ contour
+        return solve_positive(normal, right[:, 0] + prior.pull)
 
-    def _solve(
+    def _answer(
         self,
-        design: tuple[Float[Tensor, "b rows 3 k"], Float[Tensor, "b rows 3"]],
-        slots: Int[Tensor, "b 17"],
-        system: _System,
-        penalty: Float[Tensor, "k"],
-        mean: Float[Tensor, "k"],
-    ) -> Float[Tensor, "b k"]:
-        matrix, offset = (self._rows.take(part, slots) for part in design)
-        seen = _turned(system.axes, matrix)
-        goal = system.goal - (system.axes @ offset[..., None])[..., 0]
-        return solve_ridge(seen.flatten(1, 2), goal.flatten(1), penalty, mean)
-
-    def _answer(self, parameters: FaceParameters, slots: Int[Tensor, "b 17"], target: _Target) -> LandmarkFit:
-        points = self._points(parameters)
-        camera, slots = self._look(points, slots, target)
+        parameters: FaceParameters,
+        points: Float[Tensor, "b rows 3"],
+        places: Int[Tensor, "b 17"],
+        target: _Target,
+    ) -> LandmarkFit:
+        camera, places, seen = self._look(points, places, target)
         used = (target.weights > 0).double()
-        system = self._system(points, camera, slots, target._replace(weights=used))
-        seen = (system.axes @ self._rows.take(points, slots)[..., None])[..., 0]
-        square = (system.goal - seen).square().sum(-1)
-        inner = _root_mean(square[:, :N_INNER], used[:, :N_INNER])
-        contour = _root_mean(square[:, N_INNER:], used[:, N_INNER:])
-        return LandmarkFit(parameters, camera, self._rows.contour_vertices(slots), inner, contour)
+        inner, contour = self._system(seen, camera, target._replace(weights=used)).residual(seen)
+        return LandmarkFit(
+            parameters,
+            camera,
+            self._rows.contour_vertices(places),
+            _root_mean(inner.square().sum(1), used[:, :N_INNER]),
+            _root_mean(contour.square().sum(-1), used[:, N_INNER:]),
+        )
 
 
-def _turned(axes: Float[Tensor, "b n 2 3"], matrix: Float[Tensor, "b n 3 k"]) -> Float[Tensor, "b n 2 k"]:
-    """axes @ matrix, term by term: thousands of 2x3 products are slow as matrix products."""
-    seen = axes[..., 0, None] * matrix[..., None, 0, :]
-    for axis in (1, 2):
-        seen.addcmul_(axes[..., axis, None], matrix[..., None, axis, :])
-    return seen
-
-
-def _shape(
-    matrix: Float[Tensor, "b rows 3 k"], offset: Float[Tensor, "b rows 3"], weights: Float[Tensor, "b k"]
-) -> Float[Tensor, "b rows 3"]:
-    flat = matrix.flatten(1, 2) @ weights[..., None]
-    return flat.reshape(offset.shape) + offset
+def _prior(penalty: Float[Tensor, "k"], mean: Float[Tensor, "k"]) -> _Prior:
+    return _Prior(torch.diag(penalty), penalty * mean)
 
 
 def _root_mean(square: Float[Tensor, "b n"], used: Float[Tensor, "b n"]) -> Float[Tensor, "b"]:

@@ -19,10 +19,13 @@ from facerecon_torch.model.topology import N_CONTOUR, FaceTopology
 __all__ = [
     "ContourLines",
     "ContourSpec",
+    "Sight",
     "build_contour_lines",
+    "choose_slots",
     "contour_normals",
     "in_plane_rotation",
     "march_contour",
+    "sight_lines",
 ]
 
 
@@ -90,6 +93,14 @@ def contour_normals(points: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b n 2"]:
     return torch.where(square > 0, normal / torch.where(square > 0, square, 1.0).sqrt(), 0.0)
 
 
+class Sight(NamedTuple):
+    """What a rotation asks of every contour landmark's line."""
+
+    direction: Float[Tensor, "*b 17 3"]  # unit or shorter, model frame: the reach of v is direction' v, in mm
+    reluctance: Float[Tensor, "*b 17"]  # k: mm of reach that a mm along the line must bring
+    turned: Bool[Tensor, "*b 17"]  # the landmark's side turns away
+
+
 @torch.no_grad()
 def march_contour(
     points: Float[Tensor, "*b 17 slots 3"],
@@ -97,24 +108,33 @@ def march_contour(
     lines: ContourLines,
     spec: ContourSpec,
 ) -> Int[Tensor, "*b 17"]:
-    """Slot of every contour landmark for candidate `points` (mm, model frame) under `rotation`.
+    """Slot of every contour landmark for candidate `points` (mm, model frame) under `rotation`: that of
+    `choose_slots`."""
+    sight = sight_lines(rotation, lines, spec)
+    return choose_slots((points @ sight.direction[..., None])[..., 0], sight, lines)
 
-    With o the outward direction of a landmark, a = -(R o)_z is the sine of the angle by which its side
-    turns away. Chosen is the slot with the largest  d'(R v)_xy - k path,  where d is o after the in-plane
-    part of R and k falls from 1 at a <= 0, where no step forward along the line can pay (slot 0, the fixed
-    vertex), to 0 at a = sin(full_turn_degrees), where the silhouette alone decides. Not differentiable: the
-    answer is an index.
+
+@torch.no_grad()
+def sight_lines(rotation: Float[Tensor, "*b 3 3"], lines: ContourLines, spec: ContourSpec) -> Sight:
+    """With o the outward direction of a landmark, a = -(R o)_z is the sine of the angle by which its side
+    turns away. The direction is R_xy' d, where d is o after the in-plane part of R: one vector per landmark
+    instead of one turned point per candidate. k falls from 1 at a <= 0, where no step forward along the line
+    can pay, to 0 at a = sin(full_turn_degrees), where the silhouette alone decides.
     """
     away = -(lines.outward @ rotation[..., 2, :2, None])[..., 0]
     full = math.sin(math.radians(spec.full_turn_degrees))
     reluctance = (1 - away / full).clamp(0, 1).square()
-    direction = lines.outward @ in_plane_rotation(rotation).mT
-    # d'(R v)_xy = (R_xy' d)' v: one vector per landmark instead of one turned point per candidate.
-    sight = direction @ rotation[..., :2, :]
-    reach = (points @ sight[..., None])[..., 0]
-    score = reach - reluctance[..., None] * lines.path
-    chosen = torch.where(lines.allowed, score, -torch.inf).argmax(dim=-1)
-    return torch.where(away > 0, chosen, 0)
+    turn = in_plane_rotation(rotation).mT @ rotation[..., :2, :]
+    return Sight(lines.outward @ turn, reluctance, away > 0)
+
+
+@torch.no_grad()
+def choose_slots(reach: Float[Tensor, "*b 17 slots"], sight: Sight, lines: ContourLines) -> Int[Tensor, "*b 17"]:
+    """The slot with the largest  d'(R v)_xy - k path  where the side turns away, slot 0 (the fixed vertex)
+    elsewhere. Not differentiable: the answer is an index."""
+    score = reach - sight.reluctance[..., None] * lines.path
+    chosen = score.masked_fill(~lines.allowed, -torch.inf).argmax(dim=-1)
+    return chosen * sight.turned
 
 
 def in_plane_rotation(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 2 2"]:

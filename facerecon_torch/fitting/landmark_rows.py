@@ -4,11 +4,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facerecon_torch.fitting.contour import ContourLines, ContourSpec, build_contour_lines, march_contour
+from facerecon_torch.fitting.contour import ContourLines, ContourSpec, build_contour_lines, choose_slots, sight_lines
+from facerecon_torch.fitting.designs import take_rows
 from facerecon_torch.landmarks.scheme import N_INNER
 from facerecon_torch.model.protocol import FaceModel
-from facerecon_torch.model.topology import N_CONTOUR, N_LANDMARKS
-from facerecon_torch.structures import Camera
+from facerecon_torch.model.topology import N_CONTOUR
 
 __all__ = ["CONTOURS", "LandmarkRows"]
 
@@ -16,11 +16,10 @@ CONTOURS = ("fixed", "marching")
 
 
 class LandmarkRows:
-    """The vertices that landmarks of `model` may lie on, and the way from a contour slot to a vertex.
+    """The vertices that landmarks of `model` may lie on: the 49 inner ones, then the contour rows, each once.
 
-    `vertices` are the model's vertices to restrict it to; every `points` and `values` below has its rows in
-    that order. A slot is the place of a contour landmark among its candidates; slot 0 is its fixed vertex.
-    Raises ValueError for a model without topology.
+    `vertices` are the model's vertices to restrict it to. A contour landmark is told by its place among the contour
+    rows. Raises ValueError for a model without topology.
     """
 
     def __init__(self, model: FaceModel, contour: str, spec: ContourSpec) -> None:
@@ -28,45 +27,48 @@ class LandmarkRows:
             raise ValueError("model must have a topology; restricted models have none")
         self._marching = contour == "marching"
         self._spec = spec
-        mean_face = model.vertices(model.identity_mean, model.expression_mean)
-        self._lines = build_contour_lines(mean_face.double(), model.topology)
         landmarks = model.topology.landmark_vertices
+        inner, fixed = landmarks[:N_INNER], landmarks[N_INNER:]
+        mean_face = model.vertices(model.identity_mean, model.expression_mean).double()
+        self._lines = build_contour_lines(mean_face, model.topology)
         if self._marching:
-            inner, lines = landmarks[:N_INNER], self._lines.vertices
-            self.vertices = torch.cat([inner, lines.flatten()]).unique()  # type: ignore[no-untyped-call]
-            self._inner = torch.searchsorted(self.vertices, inner)
-            self._candidates = torch.searchsorted(self.vertices, lines.contiguous())
+            contour_rows = self._lines.vertices.unique()  # type: ignore[no-untyped-call]
+            self._candidates = torch.searchsorted(contour_rows, self._lines.vertices.contiguous())
         else:
-            self.vertices = landmarks
+            contour_rows = fixed
+            self._candidates = torch.arange(N_CONTOUR, device=fixed.device)[:, None]
+        self._contour_rows = contour_rows
+        self.vertices = torch.cat([inner, contour_rows])
 
-    def first_slots(self, batch: tuple[int, ...]) -> Int[Tensor, "*b 17"]:
-        """The fixed vertices."""
-        return torch.zeros(*batch, N_CONTOUR, dtype=torch.int64, device=self.vertices.device)
+    def first(self, batch: tuple[int, ...]) -> Int[Tensor, "*b 17"]:
+        """Places of the fixed vertices."""
+        return self._candidates[:, 0].expand(*batch, N_CONTOUR)
 
-    def march(self, points: Float[Tensor, "*b rows 3"], camera: Camera) -> Int[Tensor, "*b 17"]:
-        """Slots of the contour that `camera` sees on the face `points` (mm, model frame)."""
+    def march(self, points: Float[Tensor, "*b rows 3"], rotation: Float[Tensor, "*b 3 3"]) -> Int[Tensor, "*b 17"]:
+        """Places of the contour that a camera of this rotation sees on the rows `points` (mm, model frame)."""
+        batch = points.shape[:-2]
         if not self._marching:
-            return self.first_slots(tuple(points.shape[:-2]))
-        rotation = camera.rotation.to(points.dtype)
-        return march_contour(points[..., self._candidates, :], rotation, self._tables(points), self._spec)
+            return self.first(tuple(batch))
+        contour = points[..., N_INNER:, :]
+        lines = self._tables(contour)
+        sight = sight_lines(rotation.to(contour.dtype), lines, self._spec)
+        # Each row along each line of sight: less to move than the points of all candidates.
+        reach = (sight.direction @ contour.mT).flatten(-2)
+        lowest = len(self._contour_rows) * torch.arange(N_CONTOUR, device=reach.device)[:, None]
+        reach = reach.index_select(-1, (self._candidates + lowest).flatten())
+        slots = choose_slots(reach.reshape(*batch, *self._candidates.shape), sight, lines)
+        places: Tensor = self._candidates.expand(*batch, -1, -1).gather(-1, slots[..., None])[..., 0]
+        return places
 
-    def take(self, values: Tensor, slots: Int[Tensor, "*b 17"]) -> Tensor:
-        """The rows of the 66 landmarks: values [*b, rows, ...] -> [*b, 66, ...]."""
+    def take(self, values: Float[Tensor, "*b rows n"], places: Int[Tensor, "*b 17"]) -> Float[Tensor, "*b 66 n"]:
+        """The rows of the 66 landmarks."""
         if not self._marching:
             return values
-        contour = self._candidates.expand(*slots.shape, -1).gather(-1, slots[..., None])[..., 0]
-        rows = torch.cat([self._inner.expand(*slots.shape[:-1], -1), contour], dim=-1)
-        # Whole rows by their place in the flattened batch: several times faster than a gather of single numbers.
-        batch, n_rows = values.shape[: slots.ndim - 1], values.shape[slots.ndim - 1]
-        first = n_rows * torch.arange(batch.numel(), device=rows.device)
-        places = rows.reshape(-1, N_LANDMARKS) + first[:, None]
-        flat = values.flatten(0, slots.ndim - 1) if batch else values
-        return flat.index_select(0, places.flatten()).reshape(*batch, N_LANDMARKS, *flat.shape[1:])
+        return torch.cat([values[..., :N_INNER, :], take_rows(values[..., N_INNER:, :], places)], dim=-2)
 
-    def contour_vertices(self, slots: Int[Tensor, "*b 17"]) -> Int[Tensor, "*b 17"]:
-        """The model's vertices in those slots."""
-        vertices = self._lines.vertices
-        return vertices.expand(*slots.shape, -1).gather(-1, slots[..., None])[..., 0]
+    def contour_vertices(self, places: Int[Tensor, "*b 17"]) -> Int[Tensor, "*b 17"]:
+        """The model's vertices in those places."""
+        return self._contour_rows[places]
 
     def _tables(self, like: Tensor) -> ContourLines:
         lines = self._lines

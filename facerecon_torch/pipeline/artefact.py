@@ -154,7 +154,8 @@ def _build(document: dict[str, Any], tensors: dict[str, torch.Tensor], model: Fa
 
 
 def _fit_spec(content: dict[str, Any]) -> FitSpec:
-    return FitSpec(**{**content, "marching": ContourSpec(**content["marching"])})
+    # How many faces are solved together is this machine's affair, not that of the one that trained.
+    return FitSpec(**{**content, "marching": ContourSpec(**content["marching"]), "chunk": None})
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

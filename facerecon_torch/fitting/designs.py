@@ -1,0 +1,130 @@
+"""The 66 landmarks of a face as linear functions of one factor's weights while the other is held still.
+
+Eq. 7 reads each landmark along directions that differ by face. For the inner landmarks the coordinate is the leading
+axis, so that a face's camera turns all of them in one product; a contour row keeps its three coordinates together, so
+that a marching contour takes whole rows.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from facerecon_torch.landmarks.scheme import N_INNER
+from facerecon_torch.model.bilinear import BilinearModel
+from facerecon_torch.model.linear import LinearModel
+from facerecon_torch.model.protocol import FaceModel
+from facerecon_torch.model.topology import N_CONTOUR
+
+__all__ = ["Design", "Designs", "build_designs", "take_rows", "take_shared_rows"]
+
+_BLOCK = 16  # faces whose contour rows are made before some are taken: on a CPU they stay in its second cache
+
+
+class Design(NamedTuple):
+    """v = matrix g + offset in mm (model frame). `inner` has no batch axis where it is the same for every face; no
+    offset stands for zero."""
+
+    inner: Float[Tensor, "*b 3 49 k"]
+    contour: Float[Tensor, "b 17 3 k"]
+    offset: Float[Tensor, "b 66 3"] | None
+
+
+@runtime_checkable
+class Designs(Protocol):
+    """What the alternation of Eq. 7 asks of a model restricted to the 49 inner landmarks and the contour rows;
+    `places` are the rows that the contour landmarks of each face lie on."""
+
+    def identity(self, expression: Float[Tensor, "*b expressions"], places: Int[Tensor, "b 17"]) -> Design: ...
+
+    def expression(self, identity: Float[Tensor, "*b identities"], places: Int[Tensor, "b 17"]) -> Design: ...
+
+
+def build_designs(model: FaceModel) -> Designs:
+    """For a model whose first 49 vertices are the inner landmarks. Raises TypeError for a model that is neither
+    bilinear nor linear."""
+    if isinstance(model, BilinearModel):
+        return _BilinearDesigns(model)
+    if isinstance(model, LinearModel):
+        return _LinearDesigns(model)
+    raise TypeError(f"model must be a BilinearModel or a LinearModel; got {type(model).__name__}")
+
+
+def take_rows(values: Float[Tensor, "*b rows n"], places: Int[Tensor, "*b 17"]) -> Float[Tensor, "*b 17 n"]:
+    """values[..., places, :] by whole rows of the flattened batch: several times faster than a gather of single
+    numbers."""
+    n = values.shape[-1]
+    first = values.shape[-2] * torch.arange(values.shape[:-2].numel(), device=places.device)
+    rows = places.reshape(-1, N_CONTOUR) + first[:, None]
+    return values.reshape(-1, n).index_select(0, rows.flatten()).reshape(*places.shape, n)
+
+
+def take_shared_rows(values: Float[Tensor, "rows n"], places: Int[Tensor, "b 17"]) -> Float[Tensor, "b 17 n"]:
+    """The same from rows that all faces share."""
+    return values.index_select(0, places.flatten()).reshape(*places.shape, values.shape[-1])
+
+
+class _BilinearDesigns:
+    """One matrix product per design: the core is laid out once for either factor."""
+
+    def __init__(self, model: BilinearModel) -> None:
+        inner, contour = model.core[:N_INNER].movedim(1, 0), model.core[N_INNER:]
+        self._for_identity = tuple(part.movedim(-1, 0).contiguous() for part in (inner, contour))
+        self._for_expression = tuple(part.movedim(-2, 0).contiguous() for part in (inner, contour))
+
+    def identity(self, expression: Float[Tensor, "*b expressions"], places: Int[Tensor, "b 17"]) -> Design:
+        return self._design(expression, self._for_identity, places)
+
+    def expression(self, identity: Float[Tensor, "*b identities"], places: Int[Tensor, "b 17"]) -> Design:
+        return self._design(identity, self._for_expression, places)
+
+    @staticmethod
+    def _design(held: Float[Tensor, "*b held"], cores: tuple[Tensor, ...], places: Int[Tensor, "b 17"]) -> Design:
+        core, contour_core = cores
+        inner = (held @ core.flatten(1)).reshape(*held.shape[:-1], *core.shape[1:])
+        rows, _, k = contour_core.shape[1:]
+        flat = contour_core.flatten(1)
+
+        def taken(held: Tensor, places: Tensor) -> Tensor:
+            made = (held @ flat).reshape(*held.shape[:-1], rows, 3 * k)
+            if rows == N_CONTOUR:  # a fixed contour: nothing to choose from
+                return made.expand(len(places), -1, -1)
+            return take_rows(made, places) if made.ndim == 3 else take_shared_rows(made, places)
+
+        contour = taken(held, places) if held.ndim == 1 else _in_blocks(taken, held, places)
+        return Design(inner, contour.reshape(len(places), N_CONTOUR, 3, k), None)
+
+
+def _in_blocks(
+    taken: Callable[[Tensor, Tensor], Tensor], held: Float[Tensor, "b held"], places: Int[Tensor, "b 17"]
+) -> Float[Tensor, "b 17 n"]:
+    """`taken` of all faces: on a CPU block after block, elsewhere (and in a traced program) at once."""
+    if held.device.type != "cpu" or torch.compiler.is_compiling() or len(places) <= _BLOCK:
+        return taken(held, places)
+    return torch.cat([taken(*block) for block in zip(held.split(_BLOCK), places.split(_BLOCK))])
+
+
+class _LinearDesigns:
+    """The bases serve every face; only what the held factor adds differs."""
+
+    def __init__(self, model: LinearModel) -> None:
+        self._model = model
+
+    def identity(self, expression: Float[Tensor, "*b expressions"], places: Int[Tensor, "b 17"]) -> Design:
+        offset = self._model.identity_design(expression)[1]
+        return self._design(self._model.identity_basis, offset, places)
+
+    def expression(self, identity: Float[Tensor, "*b identities"], places: Int[Tensor, "b 17"]) -> Design:
+        offset = self._model.expression_design(identity)[1]
+        return self._design(self._model.expression_basis, offset, places)
+
+    @staticmethod
+    def _design(
+        basis: Float[Tensor, "vertices 3 k"], offset: Float[Tensor, "*b vertices 3"], places: Int[Tensor, "b 17"]
+    ) -> Design:
+        offset = offset.expand(len(places), -1, -1)
+        contour = take_shared_rows(basis[N_INNER:].flatten(1), places).reshape(*places.shape, *basis.shape[1:])
+        chosen = torch.cat([offset[:, :N_INNER], take_rows(offset[:, N_INNER:], places)], dim=1)
+        return Design(basis[:N_INNER].movedim(1, 0), contour, chosen)
