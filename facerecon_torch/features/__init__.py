@@ -11,6 +11,7 @@ from facerecon_torch.features.hog import (
     hog_field,
     hog_maps,
     patch_hog,
+    use_kernel,
 )
 from facerecon_torch.features.joint import JointSpec, joint_feature
 
@@ -27,4 +28,5 @@ __all__ = [
     "hog_maps",
     "joint_feature",
     "patch_hog",
+    "use_kernel",
 ]

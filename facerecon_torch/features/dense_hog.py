@@ -14,11 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.features.gradients import channel_gradients, dominant_gradient
 from facerecon_torch.features.hog_spec import HogSpec
+from facerecon_torch.features.map_kernels import make_maps
 from facerecon_torch.features.normalisation import normalise
-from facerecon_torch.features.orientation import orientation_votes
-from facerecon_torch.features.pooling import first_node, pool_dense
+from facerecon_torch.features.pooling import first_node
 from facerecon_torch.features.tiles import numbers_per_pixel, split_by_bytes
 
 __all__ = ["HogMaps", "gather_hog", "hog_maps"]
@@ -41,22 +40,19 @@ class HogMaps:
         return replace(self, histograms=self.histograms[index])
 
 
-def hog_maps(crops: Float[Tensor, "*b c h w"], spec: HogSpec) -> HogMaps:
-    """Maps of crops in [0, 1]. Pixels outside a crop cast no votes; at its border the gradient repeats the border.
+def hog_maps(crops: Float[Tensor, "*b c h w"], spec: HogSpec, *, dtype: torch.dtype | None = None) -> HogMaps:
+    """Maps of crops in [0, 1], kept in `dtype` (None: that of the crops); float16 halves them and costs a descriptor
+    about 1e-4. Pixels outside a crop cast no votes; at its border the gradient repeats the border.
 
     Differentiable with respect to the crops. Memory beyond the answer is bounded: crops are worked on in groups whose
-    votes stay in a CPU's cache (or take a fixed share of a GPU). Raises ValueError unless crops have 1 or 3 channels.
+    votes stay in a CPU's cache (or take a fixed share of a GPU). Which kernel makes them: `use_kernel`. Raises
+    ValueError unless crops have 1 or 3 channels.
     """
     flat = crops.reshape(-1, *crops.shape[-3:])
     bytes_per_crop = numbers_per_pixel(spec) * flat[:1, :1].numel() * flat.element_size()
-    parts = [_maps(part, spec) for part in split_by_bytes(flat, bytes_per_crop)]
+    parts = [make_maps(part, spec, dtype or crops.dtype) for part in split_by_bytes(flat, bytes_per_crop)]
     maps = parts[0] if len(parts) == 1 else torch.cat(parts)
     return HogMaps(maps.reshape(*crops.shape[:-3], *maps.shape[1:]), spec)
-
-
-def _maps(crops: Float[Tensor, "b c h w"], spec: HogSpec) -> Float[Tensor, "b rows columns bins"]:
-    gradient = dominant_gradient(*channel_gradients(crops, spec.colour))
-    return pool_dense(*orientation_votes(*gradient, spec), spec)
 
 
 def gather_hog(maps: HogMaps, points: Float[Tensor, "*b n 2"], spec: HogSpec) -> Float[Tensor, "*b n length"]:

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from kornia.color import rgb_to_grayscale
 from torch import Tensor
 
-__all__ = ["channel_gradients", "dominant_gradient"]
+__all__ = ["as_channels", "channel_gradients", "differences", "dominant_gradient", "repeat_border"]
 
 
 def channel_gradients(
@@ -16,11 +16,28 @@ def channel_gradients(
 
     `colour=False` turns three channels into one grey channel first. Raises ValueError unless there are 1 or 3 channels.
     """
+    return differences(repeat_border(as_channels(images, colour)))
+
+
+def as_channels(images: Float[Tensor, "b c h w"], colour: bool) -> Float[Tensor, "b c2 h w"]:
+    """The channels whose gradients compete: those of the images, or grey. Raises ValueError unless 1 or 3 come in."""
     if images.shape[1] not in (1, 3):
         raise ValueError(f"HOG needs images of 1 or 3 channels; got {tuple(images.shape)}")
-    if not colour and images.shape[1] == 3:
-        images = rgb_to_grayscale(images)
-    wide = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    if colour or images.shape[1] == 1:
+        return images
+    grey: Tensor = rgb_to_grayscale(images)
+    return grey
+
+
+def repeat_border(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c high wide"]:
+    """Images one pixel larger on every side."""
+    return F.pad(images, (1, 1, 1, 1), mode="replicate")
+
+
+def differences(
+    wide: Float[Tensor, "b c high wide"],
+) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
+    """Centred differences along x and y of all pixels but the outermost, not halved."""
     middle_rows, middle_columns = wide[..., 1:-1, :], wide[..., 1:-1]
     return middle_rows[..., 2:] - middle_rows[..., :-2], middle_columns[..., 2:, :] - middle_columns[..., :-2, :]
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from facerecon_torch.features.dense_hog import HogMaps, gather_hog, hog_maps
 from facerecon_torch.features.hog_spec import HogSpec
+from facerecon_torch.features.map_kernels import use_kernel
 from facerecon_torch.features.patch_hog import describe_patches, patch_hog
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "hog_field",
     "hog_maps",
     "patch_hog",
+    "use_kernel",
 ]
 
 

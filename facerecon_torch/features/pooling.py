@@ -13,7 +13,7 @@ from torch import Tensor
 from facerecon_torch.features.hog_spec import HogSpec
 from facerecon_torch.features.orientation import merge_votes
 
-__all__ = ["cell_weights", "first_node", "node_count", "pool_cells", "pool_dense"]
+__all__ = ["cell_weights", "deal_to_cells", "first_node", "node_count", "pool_cells", "pool_dense", "small_count"]
 
 
 def cell_weights(
@@ -50,41 +50,40 @@ def node_count(extent: int, spec: HogSpec) -> int:
     return (extent + s - 2) // s + 1 + cell // s + 1
 
 
-def pool_dense(
+def deal_to_cells(
     own: Int[Tensor, "b h w"], votes: Float[Tensor, "votes b h w"], spec: HogSpec
+) -> tuple[Int[Tensor, "b h w"], list[Float[Tensor, "votes b h w"]]]:
+    """What every pixel gives to the (up to four) cells of the stride's width around it, and where to.
+
+    A cell of width c is a weighted sum of cells of the stride's width s (a hat of width c is a sum of hats of width s
+    where s divides c, and so is a box), so that a pixel need not be dealt to all cells of width c that it belongs to.
+    The index is that of the pixel's bin in the first of the cells, in a crop's array of small cells.
+    """
+    h, w = own.shape[1:]
+    first_y, first_x = (torch.arange(n, device=own.device).add(spec.stride - 1) // spec.stride for n in (h, w))
+    cell = first_y[:, None] * small_count(w, spec) + first_x
+    rows, columns = (_small_shares(n, spec, votes) for n in (h, w))
+    return cell * spec.bins + own, [votes * (row[:, None] * column) for row in rows for column in columns]
+
+
+def pool_dense(
+    index: Int[Tensor, "b h w"], parts: list[Float[Tensor, "votes b h w"]], spec: HogSpec
 ) -> Float[Tensor, "b rows columns bins"]:
     """Histograms of the cells centred at first_node + i stride, until they leave the crop; nothing votes outside it.
 
-    A cell of width c is a weighted sum of cells of the stride's width s (a hat of width c is a sum of hats of width s
-    where s divides c, and so is a box). So every pixel is dealt once, to the small cells around it, and the rest are
-    two products with banded matrices.
+    From `deal_to_cells`: sums over the pixels of the small cells, then two products with banded matrices. The small
+    cells beside and below a pixel's first one lie at fixed distances in memory: the same index serves them all, into
+    sums that begin later. Each sum is in the order of the pixels on a CPU; on CUDA the additions are atomic.
     """
-    rows, columns = (_node_weights(n, spec, votes) for n in own.shape[1:])
-    return pool_cells(_small_cells(own, votes, spec), rows, columns)
-
-
-def _small_cells(
-    own: Int[Tensor, "b h w"], votes: Float[Tensor, "votes b h w"], spec: HogSpec
-) -> Float[Tensor, "b small_rows small_columns bins"]:
-    """Histograms of the cells of the stride's width.
-
-    The cells beside and below a pixel's own lie at fixed distances in memory: the same index serves them all, into
-    sums that begin later. On a CPU the crops and the two votes are summed in parallel, each in the order of the pixels;
-    on CUDA the additions are atomic, in any order.
-    """
-    b, h, w = own.shape
-    n_rows, n_columns = _small_count(h, spec), _small_count(w, spec)
-    own_y, own_x = (torch.arange(n, device=votes.device).add(spec.stride - 1) // spec.stride for n in (h, w))
-    own_cell = (own_y[:, None] * n_columns + own_x) * spec.bins
-    index = (own_cell + own).reshape(b, -1).expand(len(votes), -1, -1)
-    length = n_rows * n_columns * spec.bins
-    sums = votes.new_zeros(len(votes), b, length)
-    for y, share_y in enumerate(_small_shares(h, spec, votes)):
-        rows = votes * share_y[:, None]
-        for x, share_x in enumerate(_small_shares(w, spec, votes)):
-            later = (y * n_columns + x) * spec.bins
-            sums[..., later:].scatter_add_(-1, index, (rows * share_x).flatten(-2))
-    return merge_votes(sums.reshape(-1, b, n_rows, n_columns, spec.bins))
+    b, h, w = index.shape
+    n_rows, n_columns = small_count(h, spec), small_count(w, spec)
+    sums = parts[0].new_zeros(len(parts[0]), b, n_rows * n_columns * spec.bins)
+    everywhere = index.flatten(-2).expand(len(sums), -1, -1)
+    later = (0, spec.bins, n_columns * spec.bins, (n_columns + 1) * spec.bins)
+    for begin, part in zip(later, parts):
+        sums[..., begin:].scatter_add_(-1, everywhere, part.flatten(-2))
+    small = merge_votes(sums.reshape(-1, b, n_rows, n_columns, spec.bins))
+    return pool_cells(small, *(_node_weights(n, spec, small) for n in (h, w)))
 
 
 def _small_shares(extent: int, spec: HogSpec, like: Tensor) -> Float[Tensor, "shares extent"]:
@@ -96,7 +95,7 @@ def _small_shares(extent: int, spec: HogSpec, like: Tensor) -> Float[Tensor, "sh
     return torch.stack([1 - share, share])
 
 
-def _small_count(extent: int, spec: HogSpec) -> int:
+def small_count(extent: int, spec: HogSpec) -> int:
     """Cells of the stride's width that pixels of one axis give to; for hats one more, which may stay empty."""
     return (extent - 1 + spec.stride - 1) // spec.stride + (2 if spec.variant == "uoctti" else 1)
 
@@ -104,7 +103,7 @@ def _small_count(extent: int, spec: HogSpec) -> int:
 def _node_weights(extent: int, spec: HogSpec, like: Tensor) -> Float[Tensor, "nodes small"]:
     """Weights of the cells of the stride's width for the cells of a dense map, one axis."""
     offset = 1.0 - spec.stride if spec.variant == "uoctti" else (1.0 - spec.stride) / 2
-    n_small = _small_count(extent, spec)
+    n_small = small_count(extent, spec)
     small = offset + spec.stride * torch.arange(n_small, device=like.device, dtype=like.dtype)
     nodes = torch.arange(node_count(extent, spec), device=like.device, dtype=like.dtype)
     return cell_weights(first_node(spec) + spec.stride * nodes, small, spec)
