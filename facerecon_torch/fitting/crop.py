@@ -107,10 +107,11 @@ class FaceCropper:
 def crop_faces(images: Tensor | Sequence[Tensor], to_crop: Float[Tensor, "b 2 3"], spec: CropSpec) -> Crop:
     """Each image resampled once, anti-aliased, onto its crop grid.
 
-    `images`: RGB in [0, 1], one [b, 3, H, W] tensor or b tensors [3, H, W] of any size. `to_crop`: image px
-    -> crop px, a scaling and shift (with `spec.derotate` also a rotation). Differentiable in images and
-    maps. The maps are read on the host once per call, for the part of each image that is needed. Raises
-    TypeError for images that are not floating point, ValueError for wrong shapes.
+    `images`: RGB in [0, 1] or as bytes, one [b, 3, H, W] tensor or b tensors [3, H, W] of any size. A byte k
+    stands for k / 255 in float32, bit for bit as if the picture had been converted first; only the part that
+    is needed is. `to_crop`: image px -> crop px, a scaling and shift (with `spec.derotate` also a rotation).
+    Differentiable in images and maps. The maps are read on the host once per call, for the part of each image
+    that is needed. Raises TypeError for other whole numbers, ValueError for wrong shapes.
     """
     single = isinstance(images, Tensor)
     _require_images([images] if isinstance(images, Tensor) else images, len(to_crop), single)
@@ -141,7 +142,7 @@ def camera_to_crop(camera: Camera, to_crop: Float[Tensor, "*b 2 3"]) -> Camera:
     """The same view in the px that the map leads to. The map is a scaling, rotation and shift; no shear, no
     mirror."""
     linear = to_crop[..., :2].double()
-    factor = torch.linalg.det(linear).sqrt()
+    factor = _determinant(linear).sqrt()
     flip = linear.new_tensor([[1.0, -1.0], [-1.0, 1.0]])  # F Q F, for a rotation Q of the image, +y down
     turn = torch.nn.functional.pad(flip * linear / factor[..., None, None], (0, 1, 0, 1))
     turn = turn + torch.diag(linear.new_tensor([0.0, 0.0, 1.0]))
@@ -160,11 +161,15 @@ def camera_from_crop(camera: Camera, to_crop: Float[Tensor, "*b 2 3"]) -> Camera
     return camera_to_crop(camera, invert_affine(to_crop))
 
 
+def _determinant(linear: Float[Tensor, "*b 2 2"]) -> Float[Tensor, "*b"]:
+    return linear[..., 0, 0] * linear[..., 1, 1] - linear[..., 0, 1] * linear[..., 1, 0]
+
+
 def _require_images(images: Sequence[Tensor], n: int, single: bool) -> None:
     axes = "[b, 3, height, width]" if single else "[3, height, width] each"
     for image in images:
-        if not image.is_floating_point():
-            raise TypeError(f"images must be floating point in [0, 1]; got {image.dtype}")
+        if not image.is_floating_point() and image.dtype != torch.uint8:
+            raise TypeError(f"images must be floating point in [0, 1] or uint8; got {image.dtype}")
         if image.ndim != 3 + single or image.shape[-3] != 3 or 0 in image.shape[-2:]:
             raise ValueError(f"images must have shape {axes}; got {tuple(image.shape)}")
     count = len(images[0]) if single else len(images)
@@ -173,6 +178,6 @@ def _require_images(images: Sequence[Tensor], n: int, single: bool) -> None:
 
 
 def _require_maps(to_crop: Tensor) -> None:
-    usable = torch.isfinite(to_crop).all() and (torch.linalg.det(to_crop[:, :, :2]) > 0).all()
+    usable = torch.isfinite(to_crop).all() and (_determinant(to_crop[:, :, :2]) > 0).all()
     if not bool(usable):
         raise ValueError(f"to_crop must hold finite maps that neither mirror nor collapse; got {to_crop.tolist()}")

@@ -1,6 +1,7 @@
 """Anti-aliased resampling of pictures onto crop grids, as products with banded weight matrices.
 
-A crop row is a weighted mean of picture rows, and likewise for columns, so one crop is W_y image W_x'. The
+A crop row is a weighted mean of picture rows, and likewise for columns, so one crop is W_y image W_x'. On a CPU both
+products are made in strips of crop px, each of which reads its own band of the picture and nothing else. The
 weights are Keys' cubic kernel (a = -1/2), as wide as a crop pixel where the picture is finer than the crop
 and as a picture pixel where it is coarser.
 """
@@ -9,16 +10,28 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
+
+from facerecon_torch.images.read import in_unit_range
 
 __all__ = ["OUTSIDE", "resample"]
 
 OUTSIDE = ("edge", "zeros")
 
 _GAP = 2  # picture px per crop px that averaging of whole blocks leaves to the cubic kernel
+_STRIP = 64  # crop px made together on a CPU
 _WIDEST = 64.0  # blocks per crop px; a wider kernel costs memory and shows nothing
+
+
+class _Band(NamedTuple):
+    """Crop px `first` to `last` - 1 read picture px `low` to `high` - 1."""
+
+    first: int
+    last: int
+    low: int
+    high: int
 
 
 class _Window(NamedTuple):
@@ -34,7 +47,7 @@ class _Window(NamedTuple):
 
 
 def resample(
-    images: Float[Tensor, "b c height width"],
+    images: Float[Tensor, "b c height width"] | UInt8[Tensor, "b c height width"],
     to_crop: Float[Tensor, "b 2 3"],
     host: Float[Tensor, "b 2 3"],
     *,
@@ -42,7 +55,8 @@ def resample(
     outside: str,
     rotated: bool,
 ) -> Float[Tensor, "b c crop crop"]:
-    """Crops of `size` px in the images' dtype, clipped to [0, 1].
+    """Crops of `size` px in the images' dtype, clipped to [0, 1]; float32 for bytes, of which only those in the window
+    become numbers.
 
     `to_crop` maps picture px to crop px; `host` is the same on the CPU in float64 and only decides which
     part of the pictures is read. Without `rotated` the maps are pure scalings and shifts. Pictures much
@@ -50,20 +64,54 @@ def resample(
     kernel.
     """
     window = _window(host, (images.shape[-2], images.shape[-1]), size, rotated)
-    part = images[..., window.top : window.bottom, window.left : window.right]
+    part = in_unit_range(images[..., window.top : window.bottom, window.left : window.right])
     if window.block > 1:
         part = functional.avg_pool2d(part, window.block, ceil_mode=True)
-    local = _in_window(to_crop.double(), window)
+    local, seen = _in_window(to_crop.double(), window), _in_window(host, window)
     if rotated:
-        return _turned(part, local, size, window.reach, outside).clamp(0, 1)
-    density = local[:, 0, 0]
-    places = torch.arange(size, dtype=torch.float64, device=local.device)
-    columns = (places - local[:, 0, 2:]) / density[:, None]
-    rows = (places - local[:, 1, 2:]) / density[:, None]
+        return _turned(part, local, seen, size, window.reach, outside).clamp_(0, 1)
+    return _separable(part, _upright(local, size), _upright(seen, size), _density(local), window.reach, outside).clamp_(
+        0, 1
+    )
+
+
+def _upright(to_crop: Float[Tensor, "b 2 3"], size: int) -> Float[Tensor, "b 2 crop"]:
+    """Where the crop's columns (x) and rows (y) lie, in picture px."""
+    places = torch.arange(size, dtype=torch.float64, device=to_crop.device)
+    return (places - to_crop[:, :, 2:]) / _density(to_crop)[:, None, None]
+
+
+def _separable(
+    part: Float[Tensor, "b c height width"],
+    places: Float[Tensor, "b 2 n"],
+    seen: Float[Tensor, "b 2 n"],
+    density: Float[Tensor, "b"],
+    reach: int,
+    outside: str,
+) -> Float[Tensor, "b c n n"]:
+    """W_y part W_x' for columns and rows at `places`; `seen` are the places on the host."""
     height, width = part.shape[-2:]
-    rows = _weights(rows, density, height, window.reach, outside).to(part.dtype)
-    columns = _weights(columns, density, width, window.reach, outside).to(part.dtype)
-    return (rows[:, None] @ part @ columns[:, None].mT).clamp(0, 1)
+    rows, columns = (
+        _weights(places[:, axis], density, extent, reach, outside).to(part.dtype)[:, None]
+        for axis, extent in ((1, height), (0, width))
+    )
+    down, across = (_bands(seen[:, axis], extent, reach, part.device) for axis, extent in ((1, height), (0, width)))
+    strips = [part[..., b.low : b.high] @ columns[..., b.first : b.last, b.low : b.high].mT for b in across]
+    narrow = torch.cat(strips, dim=-1)
+    strips = [rows[..., b.first : b.last, b.low : b.high] @ narrow[..., b.low : b.high, :] for b in down]
+    return torch.cat(strips, dim=-2)
+
+
+def _bands(seen: Float[Tensor, "b n"], extent: int, reach: int, device: torch.device) -> list[_Band]:
+    """What each strip of crop px reads in any of the pictures. A GPU takes all in one strip: there a call costs more
+    than products with zeros."""
+    n = seen.shape[-1]
+    if device.type != "cpu":
+        return [_Band(0, n, 0, extent)]
+    low = (seen.amin(dim=0).floor() - reach).clamp(0, extent - 1).long().tolist()
+    high = (seen.amax(dim=0).floor() + reach + 1).clamp(0, extent - 1).long().tolist()
+    starts = range(0, n, _STRIP)
+    return [_Band(k, min(k + _STRIP, n), min(low[k : k + _STRIP]), max(high[k : k + _STRIP]) + 1) for k in starts]
 
 
 def _window(host: Float[Tensor, "b 2 3"], extent: tuple[int, int], size: int, rotated: bool) -> _Window:
@@ -134,22 +182,25 @@ def _cubic(x: Float[Tensor, "*b n t"]) -> Float[Tensor, "*b n t"]:
 def _turned(
     part: Float[Tensor, "b c height width"],
     to_crop: Float[Tensor, "b 2 3"],
+    host: Float[Tensor, "b 2 3"],
     size: int,
     reach: int,
     outside: str,
 ) -> Float[Tensor, "b c crop crop"]:
     """A turned crop: band-limited to the crop's density but sampled twice as densely, upright, then turned,
     so that the second interpolation costs next to nothing."""
-    density, middle = _density(to_crop), _middle(to_crop, size)
+    density = _density(to_crop)
     side = math.ceil(2 * size * math.sqrt(2)) + 8
-    steps = (torch.arange(side, dtype=torch.float64, device=part.device) - (side - 1) / 2) / 2
-    places = middle[..., None] + steps / density[:, None, None]
-    height, width = part.shape[-2:]
-    rows = _weights(places[:, 1], density, height, reach, outside).to(part.dtype)
-    columns = _weights(places[:, 0], density, width, reach, outside).to(part.dtype)
-    upright = rows[:, None] @ part @ columns[:, None].mT
+    places, seen = (_around(affine, size, side) for affine in (to_crop, host))
+    upright = _separable(part, places, seen, density, reach, outside)
     line = torch.arange(size, dtype=torch.float64, device=part.device) - (size - 1) / 2
     crop = torch.stack([line.expand(size, size), line[:, None].expand(size, size)], dim=-1)
     turn = density[:, None, None] * torch.linalg.inv_ex(to_crop[:, :, :2])[0]
     grid = (crop @ turn[:, None].mT * (4 / (side - 1))).to(part.dtype)
     return functional.grid_sample(upright, grid, mode="bicubic", padding_mode="border", align_corners=True)
+
+
+def _around(to_crop: Float[Tensor, "b 2 3"], size: int, side: int) -> Float[Tensor, "b 2 side"]:
+    """`side` places along either axis around the crop's middle, half a crop px apart."""
+    steps = (torch.arange(side, dtype=torch.float64, device=to_crop.device) - (side - 1) / 2) / 2
+    return _middle(to_crop, size)[..., None] + steps / _density(to_crop)[:, None, None]

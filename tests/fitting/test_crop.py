@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from facerecon_torch.fitting import resample
 from facerecon_torch.fitting.crop import (
     CropSpec,
     FaceCropper,
@@ -192,6 +193,30 @@ def test_batch_rows_do_not_touch_each_other(rng, dtype, device):
     assert_close(together[33], alone, atol=1e-10 if dtype == torch.float64 else 1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("derotate", [False, True])
+def test_bytes_equal_the_picture_converted_first(derotate, rng):
+    pictures = [torch.randint(0, 256, (3, *size), generator=rng, dtype=torch.uint8) for size in ((90, 120), (400, 300))]
+    wide = [picture.float() / 255 for picture in pictures]
+    to_crop = torch.cat([scaled_map(s, (-3.0, 4.0), 0.2 if derotate else 0.0) for s in (0.7, 0.11)]).float()
+    spec = CropSpec(size=40, derotate=derotate)
+    crop = crop_faces(pictures, to_crop, spec).image
+    assert crop.dtype == torch.float32
+    assert torch.equal(crop, crop_faces(wide, to_crop, spec).image)
+    together = crop_faces(pictures[0].expand(2, 3, 90, 120), to_crop, spec).image
+    assert torch.equal(together, crop_faces(wide[0].expand(2, 3, 90, 120), to_crop, spec).image)
+
+
+@pytest.mark.parametrize("outside", ["edge", "zeros"])
+@pytest.mark.parametrize("shift", [0.0, 70.0, -500.0, 2000.0])
+def test_strips_equal_the_product_with_whole_matrices(shift, outside, rng):
+    part = torch.rand(2, 3, 130, 170, generator=rng, dtype=torch.float64)
+    to_crop = torch.cat([scaled_map(0.9, (shift, -3.0)), scaled_map(1.7, (4.0, shift))])
+    places, density = resample._upright(to_crop, 150), resample._density(to_crop)
+    rows, columns = (resample._weights(places[:, k], density, n, 5, outside) for k, n in ((1, 130), (0, 170)))
+    found = resample._separable(part, places, places, density, 5, outside)
+    assert_close(found, rows[:, None] @ part @ columns[:, None].mT)
+
+
 def test_crops_are_differentiable_in_the_picture(rng):
     picture = (0.3 + 0.4 * torch.rand(1, 3, 9, 10, generator=rng, dtype=torch.float64)).requires_grad_()
     for roll in (0.0, 0.4):
@@ -245,7 +270,7 @@ def test_a_crop_shows_the_face_where_its_camera_says(model, rng):
 @pytest.mark.parametrize(
     ("images", "error"),
     [
-        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), TypeError),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.int64), TypeError),
         (torch.zeros(3, 3, 8, 8), ValueError),
         (torch.zeros(2, 1, 8, 8), ValueError),
         (torch.zeros(2, 3, 0, 8), ValueError),
