@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-__all__ = ["PAPER_GROUPS", "PROTOCOLS", "Fold", "check_disjoint", "group_folds", "paper_folds"]
+__all__ = ["PAPER_GROUPS", "PROTOCOLS", "Fold", "check_disjoint", "fold_of", "group_folds", "paper_folds"]
 
 PROTOCOLS = ("holdout", "group_kfold", "paper_5x5")
 PAPER_GROUPS = 5  # Section 4.1 of the paper: 5 experiments ...
@@ -22,7 +22,8 @@ class Fold:
     test: Int[Tensor, "test_rows"]
 
 
-def _fold_of(subjects: Int[Tensor, "samples"], held_out: Int[Tensor, "held"]) -> Fold:
+def fold_of(subjects: Int[Tensor, "samples"], held_out: Int[Tensor, "held"]) -> Fold:
+    """The rows of the subjects `held_out` test, all others train."""
     out = torch.isin(subjects, held_out)
     return Fold(torch.nonzero(~out).flatten(), torch.nonzero(out).flatten())
 
@@ -36,7 +37,7 @@ def group_folds(subjects: Int[Tensor, "samples"], folds: int, generator: torch.G
     if not 2 <= folds <= len(people):
         raise ValueError(f"cv.folds must lie between 2 and the number of subjects ({len(people)}); got {folds}")
     order = people[torch.randperm(len(people), generator=generator)]
-    return [_fold_of(subjects, order[k::folds]) for k in range(folds)]
+    return [fold_of(subjects, order[k::folds]) for k in range(folds)]
 
 
 def paper_folds(subjects: Int[Tensor, "samples"], generator: torch.Generator) -> list[Fold]:
@@ -49,7 +50,7 @@ def paper_folds(subjects: Int[Tensor, "samples"], generator: torch.Generator) ->
     if len(people) <= tested:
         raise ValueError(f"cv.protocol=paper_5x5 needs more than {tested} subjects; this set has {len(people)}")
     order = people[torch.randperm(len(people), generator=generator)][:tested]
-    return [_fold_of(subjects, group) for group in order.reshape(PAPER_GROUPS, PAPER_TEST_SUBJECTS)]
+    return [fold_of(subjects, group) for group in order.reshape(PAPER_GROUPS, PAPER_TEST_SUBJECTS)]
 
 
 def check_disjoint(train: Int[Tensor, "train_rows"], test: Int[Tensor, "test_rows"]) -> None:

@@ -11,10 +11,10 @@ from facerecon_torch.checks import require_shape
 from facerecon_torch.fitting.coefficients import FitSpec, LandmarkFitter
 from facerecon_torch.model.protocol import FaceModel
 
-__all__ = ["PenaltyChoice", "select_penalties"]
+__all__ = ["EXPRESSION_GRID", "IDENTITY_GRID", "PenaltyChoice", "judged_faces", "select_penalties"]
 
-_IDENTITY_GRID = (4.0, 16.0, 32.0, 64.0, 128.0, 256.0)
-_EXPRESSION_GRID = (4.0, 16.0, 64.0, 256.0)
+IDENTITY_GRID = (4.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+EXPRESSION_GRID = (4.0, 16.0, 64.0, 256.0)
 _MOST_FACES = 400  # the error surface is flat: more faces move no choice and cost a fit per grid point
 _MOST_ROWS = 500
 
@@ -36,8 +36,8 @@ def select_penalties(
     truth: Float[Tensor, "b vertices 3"],
     spec: FitSpec,
     *,
-    identity_grid: Sequence[float] = _IDENTITY_GRID,
-    expression_grid: Sequence[float] = _EXPRESSION_GRID,
+    identity_grid: Sequence[float] = IDENTITY_GRID,
+    expression_grid: Sequence[float] = EXPRESSION_GRID,
     scale: Float[Tensor, "b"] | None = None,
 ) -> PenaltyChoice:
     """The pair with the least mean vertex error (no alignment, model frame) of the landmark fit.
@@ -51,7 +51,7 @@ def select_penalties(
         raise ValueError("identity_grid and expression_grid must not be empty")
     if model.topology is None:
         raise ValueError("model must have a topology; restricted models have none")
-    faces = _spread(torch.arange(len(landmarks), device=truth.device), _MOST_FACES)
+    faces = judged_faces(len(landmarks)).to(truth.device)
     rows = _spread(model.topology.whole_vertices, _MOST_ROWS)
     judged = model.restrict(rows)
     points, want = landmarks[faces], truth[faces][:, rows].to(model.dtype)
@@ -67,6 +67,11 @@ def select_penalties(
     best = divmod(int(error.argmin()), len(expression_grid))
     chosen = replace(spec, identity_penalty=identity_grid[best[0]], expression_penalty=expression_grid[best[1]])
     return PenaltyChoice(chosen, tuple(identity_grid), tuple(expression_grid), error.cpu())
+
+
+def judged_faces(faces: int) -> Int[Tensor, "judged"]:
+    """Which of so many faces the choice is made on."""
+    return _spread(torch.arange(faces), _MOST_FACES)
 
 
 def _spread(values: Int[Tensor, "n"], most: int) -> Int[Tensor, "m"]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from facerecon_torch.metrics.bootstrap import paired_bootstrap, subject_interval
 from facerecon_torch.metrics.vertex_error import vertex_errors
 from facerecon_torch.model.protocol import FaceModel
+from facerecon_torch.pipeline.everyone import Everyone
 from facerecon_torch.structures import FaceParameters
 
 __all__ = [
@@ -36,18 +37,41 @@ _CHUNK = 128  # images whose vertices stand in memory at once
 @dataclass(frozen=True)
 class Truth:
     """Ground truth of one set: M (true meshes, mm), S* as parameters, and whose face each image shows; of sets made of
-    scans also which vertices each scan holds, and the class of each photograph."""
+    scans also which vertices each scan holds, and the class of each photograph.
 
-    meshes: Float[Tensor, "samples vertices 3"]
+    `meshes` and `covered` are tables that are never copied, on whatever device they came on: sample i is their row
+    `rows[i]`, or row i itself.
+    """
+
+    meshes: Float[Tensor, "table vertices 3"]
     parameters: FaceParameters
     subjects: Int[Tensor, "samples"]
-    covered: Bool[Tensor, "samples vertices"] | None = None
+    covered: Bool[Tensor, "table vertices"] | None = None
     kinds: tuple[str, ...] | None = None
+    rows: Int[Tensor, "samples"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.subjects)
 
     def __getitem__(self, rows: Int[Tensor, "rows"]) -> "Truth":
-        covered = None if self.covered is None else self.covered[rows]
         kinds = None if self.kinds is None else tuple(self.kinds[i] for i in rows.tolist())
-        return Truth(self.meshes[rows], self.parameters[rows], self.subjects[rows], covered, kinds)
+        at = rows if self.rows is None else self.rows[rows]
+        return Truth(self.meshes, self.parameters[rows], self.subjects[rows], self.covered, kinds, at)
+
+    def true_meshes(
+        self, part: slice, like: Tensor, vertices: Int[Tensor, "some"] | None = None
+    ) -> Float[Tensor, "m some 3"]:
+        """M of a part of the samples, all vertices or some, on the device and in the dtype of `like`."""
+        meshes = self._taken(self.meshes, part)
+        some = meshes if vertices is None else meshes[:, vertices.to(meshes.device)]
+        return some.to(like.device).to(like.dtype)
+
+    def known_vertices(self, part: slice, device: torch.device) -> Bool[Tensor, "m vertices"] | None:
+        """Which vertices the scans of a part of the samples hold, where that is known."""
+        return None if self.covered is None else self._taken(self.covered, part).to(device)
+
+    def _taken(self, table: Tensor, part: slice) -> Tensor:
+        return table[part] if self.rows is None else table[self.rows[part].to(table.device)]
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -63,6 +87,14 @@ class MethodErrors:
     rmse_z: dict[tuple[str, str, str], Tensor]
     size_error: Tensor
 
+    def gathered(self, everyone: Everyone) -> "MethodErrors":
+        """Those of all processes, in the set's own order."""
+        return MethodErrors(
+            {k: everyone.gather(v) for k, v in self.mae.items()},
+            {k: everyone.gather(v) for k, v in self.rmse_z.items()},
+            everyone.gather(self.size_error),
+        )
+
 
 def method_errors(model: FaceModel, estimate: FaceParameters, truth: Truth) -> MethodErrors:
     """Errors of `estimate` against M and S* on both vertex sets, under every alignment.
@@ -71,12 +103,12 @@ def method_errors(model: FaceModel, estimate: FaceParameters, truth: Truth) -> M
     (Eq. 14 and 15; RMSE over z, MAE over the Euclidean distance).
     """
     pieces: list[dict[Any, Tensor]] = []
-    for start in range(0, len(truth.subjects), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        shape = model.vertices(estimate.identity[rows], estimate.expression[rows])
-        star = model.vertices(truth.parameters.identity[rows], truth.parameters.expression[rows])
-        covered = None if truth.covered is None else truth.covered[rows].to(shape.device)
-        pieces.append(_chunk_errors(model, shape, {"M": truth.meshes[rows].to(shape), "S": star}, covered))
+    for start in range(0, max(1, len(truth)), _CHUNK):
+        part = slice(start, min(start + _CHUNK, len(truth)))
+        shape = model.vertices(estimate.identity[part], estimate.expression[part])
+        star = model.vertices(truth.parameters.identity[part], truth.parameters.expression[part])
+        truths = {"M": truth.true_meshes(part, shape), "S": star}
+        pieces.append(_chunk_errors(model, shape, truths, truth.known_vertices(part, shape.device)))
     joined = {key: torch.cat([piece[key] for piece in pieces]).cpu() for key in pieces[0]}
     keys = [(a, t, r) for a in ALIGNMENTS for t in TRUTHS for r in truth.regions]
     return MethodErrors(

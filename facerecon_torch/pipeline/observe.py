@@ -1,6 +1,8 @@
 """Binds model, camera and features into the cascade's h(x, k)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +11,10 @@ from torch import Tensor
 from facerecon_torch.features.joint import JointSpec, joint_feature
 from facerecon_torch.fitting.coefficients import LandmarkFitter
 from facerecon_torch.geometry.projection import project
-from facerecon_torch.pipeline.crop_bank import CHUNK, CropBank
+from facerecon_torch.memory import halve_on_out_of_memory
+from facerecon_torch.pipeline.crop_bank import CropBank
+from facerecon_torch.pipeline.train_memory import UNBOUNDED, MemoryBudget
+from facerecon_torch.regression.streaming import Features, RowSource
 from facerecon_torch.structures import Camera, FaceParameters
 
 __all__ = ["FaceObserver", "Observed", "View", "select_blocks"]
@@ -35,13 +40,19 @@ class Observed:
     bank: CropBank
     scale: Float[Tensor, "n"] | None = None
 
+    def at(self, rows: Int[Tensor, "rows"]) -> "Observed":
+        """The samples `rows`; the bank is shared, not copied."""
+        scale = None if self.scale is None else self.scale[rows]
+        return Observed(self.landmarks[rows], self.camera[rows], self.bank.at(rows), scale)
+
 
 class FaceObserver:
     """h(x, k) of a set of samples: joint features [n, d] of parameters x [n, p].
 
     For every x the camera is solved again (Eq. 6), with the contour as that camera sees it; then HOG is read around the
     projected landmarks (Section 3.3) and the displacements to the detected landmarks are taken (Eq. 8, 9). All in crop
-    px. `first` are the features of stage 0, where they are known: all methods and folds start from the same x.
+    px. Features that `memory` has no room for come as a source, which reads them in chunks as often as it is asked.
+    `first` are the features of stage 0, where they are known: all methods and folds start from the same x.
     """
 
     def __init__(
@@ -51,13 +62,16 @@ class FaceObserver:
         observed: Observed,
         spec: JointSpec,
         *,
-        first: Float[Tensor, "n d"] | None = None,
+        first: Features | None = None,
+        memory: MemoryBudget = UNBOUNDED,
     ) -> None:
         self._fitter = fitter
         self._n_identity = n_identity
         self._observed = observed
         self._spec = spec
         self._first = first
+        self._memory = memory
+        self._size: int | None = None  # samples described together, once it is known
 
     def view(self, x: Float[Tensor, "n p"]) -> View:
         """Camera and landmarks of parameters x."""
@@ -66,26 +80,66 @@ class FaceObserver:
         points, contour = self._fitter.landmarks(parameters, camera)
         return View(points, project(points, camera), camera, contour)
 
-    def __call__(self, x: Float[Tensor, "n p"], stage: int) -> Float[Tensor, "n d"]:
+    def __call__(self, x: Float[Tensor, "n p"], stage: int) -> Features:
         if stage == 0 and self._first is not None:
             return self._first
         return self.features(self.view(x))
 
-    def features(self, view: View) -> Float[Tensor, "n d"]:
-        """Eq. 10 for every sample, a chunk at a time: only the answer grows with the number of samples."""
-        out = view.projected.new_empty(len(view.projected), self._spec.length)
-        for start in range(0, len(out), CHUNK):
-            part = slice(start, start + CHUNK)
-            field = self._observed.bank.field(part, out) if "hog" in self._spec.blocks else None
-            landmarks, projected = self._observed.landmarks[part], view.projected[part]
-            out[part] = joint_feature(field, landmarks, projected, view.camera.scale[part], self._spec)
+    def features(self, view: View) -> Features:
+        """Eq. 10 for every sample: a matrix where it fits, else a source of its rows; only the matrix grows with the
+        number of samples."""
+        like = view.projected
+        if len(like) * self._spec.length * like.element_size() > self._memory.features:
+            return self.source(view)
+        out = like.new_empty(len(like), self._spec.length)
+        start = 0
+        for chunk in self._chunks(view):
+            out[start : start + len(chunk)] = chunk
+            start += len(chunk)
         return out
 
-    def with_blocks(self, blocks: tuple[str, ...], joint: Float[Tensor, "n d"]) -> "FaceObserver":
-        """An observer of some blocks only, whose features of stage 0 are those columns of `joint`."""
+    def source(self, view: View) -> RowSource:
+        """The same, row by row whenever it is read."""
+        return partial(self._chunks, view)
+
+    def _chunks(self, view: View) -> Iterator[Float[Tensor, "m d"]]:
+        parts = self._parts(len(view.projected), view.projected)
+        if "hog" not in self._spec.blocks:
+            yield from (self._described(part, None, view) for part in parts)
+            return
+        for part, table in self._observed.bank.read(parts, view.projected.device):
+            yield self._described(part, table, view)
+
+    def _parts(self, n: int, like: Tensor) -> Iterator[slice]:
+        start = 0
+        if self._size is None:
+            each = self._observed.bank.row_bytes + self._spec.length * like.element_size()
+            self._size = self._memory.chunk(each, like.device)
+        while start < n:
+            part = slice(start, min(start + self._size, n))
+            yield part
+            start = part.stop
+
+    def _described(self, part: slice, table: Tensor | None, view: View) -> Float[Tensor, "m d"]:
+        """Eq. 10 for a part of the samples, in halves where memory runs out: later parts are then smaller too."""
+        like, bank, landmarks = view.projected, self._observed.bank, self._observed.landmarks
+
+        def work(some: slice) -> Tensor:
+            field = None if table is None else bank.describe(table[some], like)
+            at = slice(part.start + some.start, part.start + some.stop)
+            return joint_feature(field, landmarks[at], like[at], view.camera.scale[at], self._spec)
+
+        length = part.stop - part.start
+        pieces = halve_on_out_of_memory(work, range(length), length)
+        if len(pieces) == 1:
+            return pieces[0]
+        self._size = len(pieces[-2])  # the last may be a rest
+        return torch.cat(pieces)
+
+    def with_blocks(self, blocks: tuple[str, ...], first: Features | None = None) -> "FaceObserver":
+        """An observer of some blocks only; `first`: their features of stage 0, where they are known."""
         spec = replace(self._spec, blocks=blocks)
-        first = select_blocks(joint, self._spec, blocks)
-        return FaceObserver(self._fitter, self._n_identity, self._observed, spec, first=first)
+        return FaceObserver(self._fitter, self._n_identity, self._observed, spec, first=first, memory=self._memory)
 
 
 def select_blocks(joint: Float[Tensor, "n d"], spec: JointSpec, blocks: tuple[str, ...]) -> Float[Tensor, "n e"]:

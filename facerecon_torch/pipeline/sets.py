@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from facerecon_torch.data.face_set import FaceSet
-from facerecon_torch.data.synthetic.dataset import SyntheticSet, render_set
+from facerecon_torch.data.synthetic.dataset import SyntheticSet, load_set, render_set
 from facerecon_torch.data.synthetic.noise_table import sample_landmark_noise
 from facerecon_torch.data.synthetic.spec import FAMILIES, SyntheticSpec
 from facerecon_torch.images.read import read_image
@@ -23,7 +23,8 @@ from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.pipeline.data_specs import DataSpec, RecordedScans, SyntheticPhotos
 from facerecon_torch.pipeline.fitted_faces import load_fitted_faces
 from facerecon_torch.pipeline.prepared_faces import load_prepared_faces
-from facerecon_torch.pipeline.specs import LandmarkSourceSpec, RuntimeSpec, require_device
+from facerecon_torch.pipeline.specs import LandmarkSourceSpec, RuntimeSpec
+from facerecon_torch.ranks import SINGLE, Ranks
 
 __all__ = ["load_sets", "synthetic_folder"]
 
@@ -43,22 +44,28 @@ def load_sets(
     model: FaceModel,
     *,
     names: Sequence[str] = FAMILIES,
+    ranks: Ranks = SINGLE,
 ) -> dict[str, FaceSet]:
     """Those of the sets `train`, `test` and `shifted` that are named and that the data has.
 
     Recorded and fitted sets have people to train on alone, and bring landmarks; where a detector is asked for, it is
-    run on their photographs. Raises what reading them raises.
+    run on their photographs. Every process of a run gets all of them; the first renders what is missing, and detectors
+    run on some photographs each. Raises what reading them raises.
     """
     if isinstance(data, SyntheticPhotos):
-        return _synthetic_sets(data, landmarks, runtime, names)
+        return _synthetic_sets(data, landmarks, runtime, names, ranks)
     faces = load_prepared_faces(data, model) if isinstance(data, RecordedScans) else load_fitted_faces(data, model)
     if landmarks.source != "set":
-        faces = replace(faces, landmarks=_detect(faces.images, landmarks, runtime))
+        faces = replace(faces, landmarks=_detect(faces.images, landmarks, runtime, ranks))
     return {"train": _seen(faces)}
 
 
 def _synthetic_sets(
-    data: SyntheticPhotos, landmarks: LandmarkSourceSpec, runtime: RuntimeSpec, names: Sequence[str]
+    data: SyntheticPhotos,
+    landmarks: LandmarkSourceSpec,
+    runtime: RuntimeSpec,
+    names: Sequence[str],
+    ranks: Ranks,
 ) -> dict[str, FaceSet]:
     """Sets that have subjects; rendered if they are not there yet."""
     sizes: dict[str, tuple[int, int]] = {
@@ -72,12 +79,16 @@ def _synthetic_sets(
             continue
         spec = SyntheticSpec(subjects=subjects, images_per_subject=images, seed=data.seed, family=family)
         folder = synthetic_folder(spec, data.root)
-        rendered = render_set(spec, folder, workers=runtime.workers, progress=runtime.progress)
-        sets[family] = _face_set(family, rendered, landmarks, runtime)
+        if ranks.is_first:
+            render_set(spec, folder, workers=runtime.workers, progress=runtime.progress)
+        ranks.share(None)  # nobody reads before all is written
+        sets[family] = _face_set(family, load_set(folder), landmarks, runtime, ranks)
     return sets
 
 
-def _face_set(name: str, rendered: SyntheticSet, source: LandmarkSourceSpec, runtime: RuntimeSpec) -> FaceSet:
+def _face_set(
+    name: str, rendered: SyntheticSet, source: LandmarkSourceSpec, runtime: RuntimeSpec, ranks: Ranks
+) -> FaceSet:
     if source.source == "truth":
         points = rendered.landmarks
     elif source.source == "noise":
@@ -86,7 +97,7 @@ def _face_set(name: str, rendered: SyntheticSet, source: LandmarkSourceSpec, run
         yaw, _, roll = rendered.angles.unbind(-1)
         points = rendered.landmarks + sample_landmark_noise(yaw, roll, rendered.camera.scale, generator)
     else:
-        points = _detect(rendered.images, source, runtime)
+        points = _detect(rendered.images, source, runtime, ranks)
     return _seen(FaceSet(name, rendered.images, rendered.subjects, points, rendered.vertices))
 
 
@@ -95,17 +106,24 @@ def _seen(faces: FaceSet) -> FaceSet:
     rows = torch.nonzero(torch.isfinite(faces.landmarks).flatten(1).all(1)).flatten()
     if not len(rows):
         raise ValueError(f"{faces.name}: no landmarks in any of {len(faces)} images; is landmarks.source right?")
-    if len(rows) < len(faces):
-        _log.info("%s: landmarks in %d of %d images; the others are left out", faces.name, len(rows), len(faces))
+    if len(rows) == len(faces):
+        return faces
+    _log.info("%s: landmarks in %d of %d images; the others are left out", faces.name, len(rows), len(faces))
     return faces.at(rows)
 
 
-def _detect(images: Sequence[Path], source: LandmarkSourceSpec, runtime: RuntimeSpec) -> Float[Tensor, "n 66 2"]:
+def _detect(
+    images: Sequence[Path], source: LandmarkSourceSpec, runtime: RuntimeSpec, ranks: Ranks
+) -> Float[Tensor, "n 66 2"]:
     """A real detector's landmarks of every image, NaN where it finds no face."""
-    detector = build_detector(source.source, **source.options(require_device(runtime.device)))
-    points = torch.full((len(images), 66, 2), torch.nan)
-    for k, path in enumerate(tqdm(images, desc="landmarks", unit="image", disable=not runtime.progress)):
-        found = detector.detect(read_image(path), path=path)
+    device = runtime.own_device()
+    detector = build_detector(source.source, **source.options(device))
+    own = range(ranks.rank, len(images), ranks.world)
+    points = torch.full((len(own), 66, 2), torch.nan)
+    shown = runtime.progress and ranks.is_first
+    for row, k in enumerate(tqdm(own, desc="landmarks", unit="image", disable=not shown)):
+        found = detector.detect(read_image(images[k]), path=images[k])
         if found:
-            points[k] = to_paper66(choose_faces(found, "largest")[0].points[None])[0]
-    return points
+            points[row] = to_paper66(choose_faces(found, "largest")[0].points[None])[0]
+    places = torch.cat([torch.arange(rank, len(images), ranks.world) for rank in range(ranks.world)])
+    return ranks.gather(points.to(device)).cpu()[torch.argsort(places)]

@@ -1,5 +1,6 @@
 """What a run is told: one frozen, self-checking dataclass per config group that no other package owns."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from facerecon_torch.geometry.mesh_ops import use_backend
 from facerecon_torch.pipeline.data_specs import DataSpec, SyntheticPhotos
 from facerecon_torch.pipeline.spec_checks import require_count
 from facerecon_torch.regression.cascade import CascadeSpec
-from facerecon_torch.regression.stage import DEFAULT_RHOS
+from facerecon_torch.regression.stage_spec import DEFAULT_RHOS
 
 __all__ = [
     "CvSpec",
@@ -167,6 +168,7 @@ class RuntimeSpec:
     seed: int = 0
     workers: int | None = None  # processes that render and decode; None: one per core
     threads: int | None = None  # of torch; None: torch's own choice
+    memory: str | float | int = "auto"  # what a run may fill: auto, or GB
     tf32: bool = False
     deterministic: bool = False
     progress: bool = True
@@ -178,6 +180,8 @@ class RuntimeSpec:
             if getattr(self, name) is not None:
                 require_count(f"runtime.{name}", getattr(self, name), 1)
         require_count("runtime.seed", self.seed, 0)
+        if self.memory != "auto" and (isinstance(self.memory, (str, bool)) or not 0 < self.memory < math.inf):
+            raise ValueError(f"runtime.memory must be auto or a positive number of GB; got {self.memory!r}")
         if self.mesh_backend not in ("warp", "pytorch3d"):
             raise ValueError(f"runtime.mesh_backend must be warp or pytorch3d; got {self.mesh_backend!r}")
         if self.dtype not in _DTYPES:
@@ -198,7 +202,15 @@ class RuntimeSpec:
         torch.use_deterministic_algorithms(self.deterministic)
         if self.mesh_backend != "warp":  # the default starts on its first use: not every run needs it
             use_backend(self.mesh_backend)
-        return require_device(self.device)
+        return self.own_device()
+
+    def own_device(self) -> torch.device:
+        """The device of this process: under torchrun every process of a machine has a CUDA device of its own, unless
+        the user named one."""
+        device = require_device(self.device)
+        if device.type != "cuda" or device.index is not None or "LOCAL_RANK" not in os.environ:
+            return device
+        return require_device(f"cuda:{os.environ['LOCAL_RANK']}")
 
 
 def require_device(name: str) -> torch.device:

@@ -2,22 +2,21 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.features.joint import JointSpec
-from facerecon_torch.fitting.coefficients import FitSpec, LandmarkFitter
-from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.pipeline import methods
 from facerecon_torch.pipeline.artefact import FaceCascade
 from facerecon_torch.pipeline.evaluate import MethodErrors, method_errors
-from facerecon_torch.pipeline.observe import FaceObserver, Observed
+from facerecon_torch.pipeline.everyone import Everyone
 from facerecon_torch.pipeline.samples import Samples
-from facerecon_torch.regression.cascade import Cascade, CascadeSpec, StageReport, train_cascade
+from facerecon_torch.pipeline.train_shared import Shared, Side, TrainSetup
+from facerecon_torch.regression.cascade import Cascade, StageReport, train_cascade
+from facerecon_torch.regression.gram import Moments, SampleGram
+from facerecon_torch.regression.plan import choose_form
 from facerecon_torch.structures import FaceParameters
 
 __all__ = ["Outcome", "TrainSetup", "train_methods"]
@@ -26,126 +25,130 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TrainSetup:
-    """All that a training run is told, but the data. `start` is where cascades begin: the landmark fit, or the mean
-    face."""
-
-    model: FaceModel
-    fit: FitSpec
-    crop: CropSpec
-    features: JointSpec
-    cascade: CascadeSpec
-    start: str = "landmark_fit"
-    crop_fit: FitSpec = field(default_factory=FitSpec)  # the fit that the crops followed
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """A trained cascade, what its stages did, and the errors of every method on every set."""
+    """A trained cascade, what its stages did, and the errors of every method on every set, of the samples of all
+    processes in the set's own order."""
 
     cascade: FaceCascade
     stages: list[dict[str, Any]]
     errors: dict[str, dict[str, MethodErrors]]  # [set][method]
 
 
-@dataclass(frozen=True)
-class _Side:
-    """One set under one landmark fit: where cascades start and what they observe."""
-
-    samples: Samples
-    fitted: FaceParameters
-    observer: FaceObserver  # of HOG and LD
-    features: Float[Tensor, "n d"]  # HOG and LD at the start, shared by all methods
-
-
 def train_methods(
-    setup: TrainSetup, train: Samples, tests: Mapping[str, Samples], *, names: tuple[str, ...] = methods.METHODS
+    setup: TrainSetup,
+    train: Samples,
+    tests: Mapping[str, Samples],
+    *,
+    names: tuple[str, ...] = methods.METHODS,
+    shared: Shared | None = None,
 ) -> Outcome:
     """Train each of the methods `names` on `train` and measure it on every set of `tests`.
 
     Every cascade chooses its own penalties on the training people. The stages of `cascade` are reported with the test
-    error of the first set of `tests` after each of them.
+    error of the first set of `tests` after each of them. `shared` keeps what other calls for the same sets can use, and
+    says which processes train together: each gives its own samples, and all get the same cascade and errors.
     """
-    fitter = LandmarkFitter(setup.model, setup.fit)
-    sides = {"train": _side(setup, fitter, train)} | {k: _side(setup, fitter, v) for k, v in tests.items()}
+    shared = Shared() if shared is None else shared
+    sides = {"train": shared.side(setup, train)} | {k: shared.side(setup, v) for k, v in tests.items()}
+    everyone = {k: samples.everyone(shared.ranks) for k, samples in {"train": train, **tests}.items()}
     errors: dict[str, dict[str, MethodErrors]] = {name: {} for name in tests}
     trained, stages = Cascade(()), list[dict[str, Any]]()
     for name in names:
         if name in methods.CASCADES:
             blocks = tuple(setup.features.blocks) if name == "cascade" else methods.CASCADES[name]
-            cascade, reports, answers = _train_one(setup, sides, blocks)
+            cascade, reports, answers = _CascadeRun(setup, sides, everyone, blocks).train()
             if name == "cascade":
                 trained, stages = cascade, reports
         else:
-            answers = _baseline(name, setup.model, sides)
+            answers = _baseline(name, setup.model, sides, shared)
         for which, answer in answers.items():
-            errors[which][name] = method_errors(setup.model, answer, tests[which].truth)
+            own = method_errors(setup.model, answer, tests[which].truth)
+            errors[which][name] = own.gathered(everyone[which])
     face = FaceCascade(
         setup.model, trained, setup.fit, setup.crop, setup.features, start=setup.start, crop_fit=setup.crop_fit
     )
     return Outcome(face, stages, errors)
 
 
-def _side(setup: TrainSetup, fitter: LandmarkFitter, samples: Samples) -> _Side:
-    fit = fitter.fit(samples.landmarks)
-    observed = Observed(samples.landmarks, fit.camera, samples.bank)
-    observer = FaceObserver(fitter, setup.model.n_identity, observed, replace(setup.features, blocks=methods.BLOCKS))
-    return _Side(samples, fit.parameters, observer, observer(_start(setup, fit.parameters).flat, 0))
-
-
-def _start(setup: TrainSetup, fitted: FaceParameters) -> FaceParameters:
-    return fitted if setup.start == "landmark_fit" else methods.mean_face(setup.model, len(fitted.identity))
-
-
-def _baseline(name: str, model: FaceModel, sides: Mapping[str, _Side]) -> dict[str, FaceParameters]:
+def _baseline(name: str, model: FaceModel, sides: Mapping[str, Side], shared: Shared) -> dict[str, FaceParameters]:
     tests = {k: side for k, side in sides.items() if k != "train"}
     if name == "mean_face":
         return {k: methods.mean_face(model, len(side.samples)) for k, side in tests.items()}
     if name == "landmark_fit":
         return {k: side.fitted for k, side in tests.items()}
     train = sides["train"]
-    constant = methods.bias_fit(train.fitted.flat, train.samples.truth.parameters.flat)
+    constant = methods.bias_fit(train.fitted.flat, train.samples.truth.parameters.flat, shared.ranks)
     fix = methods.retraction(model)
     moved = {k: fix(side.fitted.flat + constant) for k, side in tests.items()}
     return {k: FaceParameters.from_flat(flat, model.n_identity) for k, flat in moved.items()}
 
 
-def _train_one(
-    setup: TrainSetup, sides: Mapping[str, _Side], blocks: tuple[str, ...]
-) -> tuple[Cascade, list[dict[str, Any]], dict[str, FaceParameters]]:
-    train = sides["train"]
-    observers = {k: side.observer.with_blocks(blocks, side.features) for k, side in sides.items()}
-    at = {k: _start(setup, side.fitted).flat for k, side in sides.items()}
-    first = next((k for k in sides if k != "train"), None)
-    judge = methods.shape_error(setup.model, train.samples.truth.meshes, methods.SELECTION_VERTICES)
-    measure = None if first is None else methods.shape_error(setup.model, sides[first].samples.truth.meshes)
-    reports: list[dict[str, Any]] = []
+class _CascadeRun:
+    """The training of one cascade on some feature blocks, with the test sets following it stage by stage."""
 
-    def on_stage(k: int, cascade: Cascade, report: StageReport) -> None:
-        moved = {name: cascade.step(at[name], observers[name], k) for name in sides if name != "train"}
-        test_mae = None if first is None or measure is None else float(measure(moved[first]))
-        reports.append(_stage_entry(k, report, test_mae))
+    def __init__(
+        self, setup: TrainSetup, sides: Mapping[str, Side], everyone: Mapping[str, Everyone], blocks: tuple[str, ...]
+    ) -> None:
+        self.setup, self.sides, self.everyone, self.blocks = setup, sides, everyone, blocks
+        self.ranks = everyone["train"].ranks
+        self.observers = {k: side.observer(blocks) for k, side in sides.items()}
+        self.at = {k: side.x for k, side in sides.items()}
+        self.first = next((k for k in sides if k != "train"), None)
+        self.reports: list[dict[str, Any]] = []
+        self.spec = methods.block_spec(setup.cascade, replace(setup.features, blocks=blocks))
+
+    def train(self) -> tuple[Cascade, list[dict[str, Any]], dict[str, FaceParameters]]:
+        """The cascade, its stages, and the parameters of every test set."""
+        setup, train = self.setup, self.sides["train"]
+        truth = train.samples.truth
+        cascade, _ = train_cascade(
+            self.observers["train"],
+            self.at["train"],
+            truth.parameters.flat,
+            truth.subjects.to(setup.model.device),
+            methods.shape_error(setup.model, truth, methods.SELECTION_VERTICES),
+            self.spec,
+            retract=methods.retraction(setup.model),
+            on_stage=self._on_stage,
+            first=self._first(),
+            ranks=self.ranks,
+        )
+        tests = {k: flat for k, flat in self.at.items() if k != "train"}
+        answers = {k: FaceParameters.from_flat(flat, setup.model.n_identity) for k, flat in tests.items()}
+        return cascade, self.reports, answers
+
+    def _first(self) -> SampleGram | Moments | None:
+        """The second moments of the first stage's features, in the form that its ridge takes."""
+        n, d = len(self.everyone["train"]), replace(self.setup.features, blocks=self.blocks).length
+        side, spec, device = self.sides["train"], self.spec, self.setup.model.device
+        form = choose_form(n, d, spec.form, blocks=len(self.blocks), memory=spec.memory, device=device)
+        # processes may have different amounts of memory left
+        return side.gram(self.blocks) if self.ranks.share(form) == "dual" else side.moments(self.blocks)
+
+    def _on_stage(self, k: int, cascade: Cascade, report: StageReport) -> None:
+        moved = {name: self._step(cascade, name, k) for name in self.sides if name != "train"}
+        test_mae = None if self.first is None else float(self._measure(moved[self.first]))
+        if self.ranks.is_first:
+            _log.info(
+                "%s, stage %d: rho %s, cross-fitted %s mm, test %s mm, %s", "+".join(self.blocks), k + 1, report.rho,
+                report.cross_fitted_error, test_mae, "kept" if report.kept else "dropped",
+            )  # fmt: skip
+        self.reports.append(_stage_entry(k, report, test_mae))
         if report.kept:
-            at.update(moved)
+            self.at.update(moved)
 
-    spec = methods.block_spec(setup.cascade, replace(setup.features, blocks=blocks))
-    cascade, _ = train_cascade(
-        observers["train"],
-        at["train"],
-        train.samples.truth.parameters.flat,
-        train.samples.subjects.to(setup.model.device),
-        judge,
-        spec,
-        retract=methods.retraction(setup.model),
-        on_stage=on_stage,
-    )
-    answers = {k: FaceParameters.from_flat(flat, setup.model.n_identity) for k, flat in at.items() if k != "train"}
-    return cascade, reports, answers
+    def _step(self, cascade: Cascade, name: str, k: int) -> Tensor:
+        at = self.at[name]
+        return cascade.step(at, self.observers[name], k) if len(at) else at
+
+    def _measure(self, flat: Tensor) -> Tensor | float:
+        if self.first is None:
+            return float("nan")
+        truth = self.sides[self.first].samples.truth
+        return methods.shape_error(self.setup.model, truth, ranks=self.ranks)(flat)
 
 
 def _stage_entry(k: int, report: StageReport, test_mae: float | None) -> dict[str, Any]:
-    _log.info("stage %d: rho %s, cross-fitted %s mm, test %s mm, %s", k + 1, report.rho, report.cross_fitted_error,
-              test_mae, "kept" if report.kept else "dropped")  # fmt: skip
     return {
         "stage": k + 1,
         "rho": report.rho,
