@@ -1,5 +1,6 @@
 # make demo   trains a small cascade and reconstructs a photograph into outputs/demo
 # make test   the test suite
+# make bench-quick   are we as fast, against rivals and ceilings, as the committed record says? (2 minutes)
 # Each creates .venv and installs what it needs, from nothing but Python 3.10-3.12.
 
 PYTHON ?= $(shell for v in 3.12 3.11 3.10; do command -v python$$v >/dev/null 2>&1 && python$$v -c 'import sys' 2>/dev/null && { echo python$$v; break; }; done || true)
@@ -10,7 +11,7 @@ STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/nu
 # `make test PYTEST_FLAGS="-k ridge"` runs a part
 PYTEST_FLAGS ?=
 
-.PHONY: demo test test-slow lint install clean
+.PHONY: demo test test-slow bench-quick bench-record lint install clean
 
 install: $(STAMP)
 
@@ -33,6 +34,15 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout=7200 --durations=10 $(PYTEST_FLAGS)
+
+# only benches that have rivals or ceilings; the record is benchmarks/results/guard.json
+BENCH_QUICK = $(BIN)/python -m facerecon_torch bench model fit hog ridge infer sizes=quick rounds=7 plots=false out=none
+
+bench-quick: $(STAMP)
+	$(BENCH_QUICK) guard=check
+
+bench-record: $(STAMP)
+	$(BENCH_QUICK) guard=record
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

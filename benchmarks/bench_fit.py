@@ -21,7 +21,7 @@ from .data import Faces, default_model, draw_faces
 TITLE = "camera and weights from 66 landmarks (solved in float64); 4 rounds; deviations in standard deviations"
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"batch": [4]},
-    "quick": {"batch": [256]},
+    "quick": {"batch": [64]},
     "small": {"batch": [1, 64, 512]},
     "full": {"batch": [1, 64, 1024, 16384]},
 }

@@ -14,12 +14,13 @@ from facerecon_torch.features import HogSpec, describe_patches, gather_hog, hog,
 
 from .case import Case, Context, Group
 from .data import draw_points, waves
-from .hog_rivals import cut, describe_with_skimage, rivals
+from .hog_rivals import cut, rivals
+from .hog_worker import describe_with_skimage
 
 TITLE = "HOG around landmarks of 320 x 320 crops (uoctti cell 16: 496 numbers a landmark)"
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"images": 2, "batch": [1], "landmarks": [66], "stages": [1], "patches": 0},
-    "quick": {"images": 4, "batch": [], "landmarks": [], "stages": [5], "patches": 0},
+    "quick": {"images": 2, "batch": [], "landmarks": [], "stages": [5], "patches": 0},
     "small": {"images": 8, "batch": [1, 8, 32], "landmarks": [17, 66], "stages": [1, 3, 5], "patches": 1},
     "full": {
         "images": 8, "batch": [1, 8, 64, 256], "landmarks": [17, 34, 66, 132], "stages": [1, 2, 5, 10], "patches": 1,

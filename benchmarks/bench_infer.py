@@ -143,7 +143,8 @@ def _against_plain(context: Context, studio: _Studio) -> Group:
     pictures, landmarks = studio.batch(min(_FEW, len(studio.pictures)))
     crops, inside = canonical_crops(pictures, landmarks, face.crop_fitter, face.cropper)
     plain = plain_numpy.PlainModel.of(face.model)
-    host = [c.permute(1, 2, 0).double().cpu().numpy() for c in crops.image]
+    # A bank keeps the crops that patches are cut from in 8 bits.
+    host = [(255 * c).round().permute(1, 2, 0).double().cpu().numpy() / 255 for c in crops.image]
     points = inside.double().cpu().numpy()
     cascade = face.cascade.to("cpu", torch.float64)
 

@@ -24,6 +24,7 @@ class Context:
     rounds: int = 9
     rate: float = 100.0  # GFLOP/s of matrix products, for guesses of what fits
     deadline: float | None = None
+    longest_s: float = float("inf")  # of a group, whatever it says itself
 
     @property
     def on_cpu(self) -> bool:

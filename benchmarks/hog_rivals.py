@@ -13,13 +13,12 @@ import numpy as np
 
 from .case import Case
 from .data import draw_points, waves
+from .hog_worker import describe_share, take_patches
 
-__all__ = ["describe_with_skimage", "rivals"]
+__all__ = ["cut", "rivals"]
 
 _PATCH = 64
 SKIMAGE = "scikit-image dalal, as many processes as cores"
-
-_patches: dict[bool, np.ndarray] = {}  # of a rival's process, by colour
 
 
 def cut(images: int, landmarks: int) -> np.ndarray:
@@ -33,24 +32,6 @@ def cut(images: int, landmarks: int) -> np.ndarray:
     return np.ascontiguousarray(np.array(cut_out))
 
 
-def describe_with_skimage(patch: np.ndarray) -> np.ndarray:
-    """9 bins, 2x2 blocks, L2-Hys, hard votes, the channel of largest gradient."""
-    hog = importlib.import_module("skimage.feature").hog
-    described: np.ndarray = hog(patch, 9, (16, 16), (2, 2), "L2-Hys", channel_axis=2 if patch.ndim == 3 else None)
-    return described
-
-
-def _take_patches(images: int, landmarks: int) -> None:
-    colour = cut(images, landmarks)
-    _patches[True], _patches[False] = colour, np.ascontiguousarray(colour[..., 1])
-
-
-def _describe_share(share: int, shares: int, colour: bool) -> None:
-    mine = _patches[colour].reshape(-1, *_patches[colour].shape[2:])[share::shares]
-    for patch in mine:
-        describe_with_skimage(patch)
-
-
 @contextmanager
 def rivals(images: int, landmarks: int) -> Iterator[list[Case]]:
     """The rivals' cases, on the pictures of `data.waves` and points of `data.draw_points`; a pool of processes that
@@ -62,11 +43,12 @@ def rivals(images: int, landmarks: int) -> Iterator[list[Case]]:
         return
     processes = os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, _take_patches, (images, landmarks)) as pool:
+    patches = cut(images, landmarks)
+    with context.Pool(processes, take_patches, (patches.reshape(-1, *patches.shape[2:]),)) as pool:
         cases = [
             Case(
                 name=SKIMAGE + ("" if colour else ", grey"),
-                run=partial(pool.starmap, _describe_share, [(k, processes, colour) for k in range(processes)], 1),
+                run=partial(pool.starmap, describe_share, [(k, processes, colour) for k in range(processes)], 1),
                 **told,
             )
             for colour in (True, False)

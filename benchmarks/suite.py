@@ -24,6 +24,7 @@ __all__ = ["NAMES", "Request", "main", "parse"]
 
 NAMES = ("model", "fit", "hog", "ridge", "cascade", "infer", "register", "agree")
 SIZES = ("tiny", "quick", "small", "full")
+_QUICK_S = 3.0
 _CHOICES = {"dtype": ("float32", "float64"), "sizes": SIZES, "guard": ("off", "check", "record")}
 
 
@@ -200,7 +201,8 @@ class Run:
             sizes = {**bench_module(name).SIZES[request.sizes]}
             sizes |= {k: v for k, v in request.overrides.items() if k in sizes}
             rate = ceilings["product_gflop_s"][request.dtype]
-            context = Context(device, dtype, sizes, torch.get_num_threads(), request.rounds, rate, self._deadline)
+            context = Context(device, dtype, sizes, torch.get_num_threads(), request.rounds, rate, self._deadline,
+                              _QUICK_S if request.sizes == "quick" else float("inf"))  # fmt: skip
             rows = list(_rows_of(name, context, ceilings))
             self._rows[name][device.type] = rows
             self.faults += sum(row.failure is not None for row in rows)

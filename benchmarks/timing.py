@@ -30,7 +30,7 @@ def measure_group(group: Group, context: Context, *, ceilings: Ceilings, warm_up
         return rows
     rounds = group.rounds or context.rounds
     here = [(row, case) for row, case in zip(rows, group.cases) if isinstance(case, Case) and not case.missing]
-    answers = _take_turns(here, context.device, rounds, warm_ups, group.longest_s)
+    answers = _take_turns(here, context.device, rounds, warm_ups, min(group.longest_s, context.longest_s))
     for k, (row, case) in enumerate(zip(rows, group.cases)):
         if isinstance(case, Alone):
             rows[k] = _measure_alone(row, case, group, context, ceilings)
