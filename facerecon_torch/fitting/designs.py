@@ -5,6 +5,7 @@ axis, so that a face's camera turns all of them in one product; a contour row ke
 that a marching contour takes whole rows.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -56,7 +57,7 @@ def take_rows(values: Float[Tensor, "*b rows n"], places: Int[Tensor, "*b 17"]) 
     """values[..., places, :] by whole rows of the flattened batch: several times faster than a gather of single
     numbers."""
     n = values.shape[-1]
-    first = values.shape[-2] * torch.arange(values.shape[:-2].numel(), device=places.device)
+    first = values.shape[-2] * torch.arange(math.prod(values.shape[:-2]), device=places.device)
     rows = places.reshape(-1, N_CONTOUR) + first[:, None]
     return values.reshape(-1, n).index_select(0, rows.flatten()).reshape(*places.shape, n)
 
