@@ -86,6 +86,8 @@ def _interpolate(
     across = torch.stack([1 - share_x, share_x], dim=-1)
     down = torch.stack([1 - share_y, share_y], dim=-1)
     weights = down[..., :, None, :, None] * across[..., None, :, None, :]
+    # Half-precision maps are converted as a whole: to take the rows first and convert those takes several times as
+    # long on a CPU, and weights in half precision would err more than the maps.
     table = histograms.reshape(-1, bins).to(x.dtype)
     blended = F.embedding_bag(index.reshape(-1, 4), table, per_sample_weights=weights.reshape(-1, 4), mode="sum")
     return blended.reshape(*corner.shape, bins)

@@ -47,12 +47,13 @@ def make_maps(
     crops: Float[Tensor, "b c h w"], spec: HogSpec, dtype: torch.dtype
 ) -> Float[Tensor, "b rows columns bins"]:
     """Maps of one group of crops by the chosen kernel. Raises ValueError unless crops have 1 or 3 channels."""
-    needs_gradient = torch.is_grad_enabled() and crops.requires_grad
-    if _chosen[0] in ("auto", "triton") and crops.is_cuda and crops.dtype == torch.float32 and not needs_gradient:
+    # Neither a gradient nor a graph that is being recorded (torch.export) can see into a kernel.
+    plain = not (torch.is_grad_enabled() and crops.requires_grad) and not torch.compiler.is_compiling()
+    if plain and _chosen[0] in ("auto", "triton") and crops.is_cuda and crops.dtype == torch.float32:
         triton_maps = _triton_maps()
         if triton_maps is not None:
             return triton_maps(crops, spec, dtype)
-    deal = _deal_compiled if _chosen[0] == "compiled" and not needs_gradient else _deal_pixels
+    deal = _deal_compiled if plain and _chosen[0] == "compiled" else _deal_pixels
     return pool_dense(*deal(repeat_border(as_channels(crops, spec.colour)), spec), spec).to(dtype)
 
 

@@ -10,8 +10,8 @@ checker may wrap them. With TRITON_INTERPRET=1 in the environment they run on th
 from typing import no_type_check
 
 import torch
-import triton
-import triton.language as tl
+import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
+import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from jaxtyping import Float
 from torch import Tensor
 
