@@ -1,9 +1,12 @@
-"""Reconstructs every face of many files; a bad file is reported and the others go on."""
+"""Reconstructs every face of many files; a bad file is reported and the others go on.
+
+Files are read and decoded ahead on threads, faces go through the model by the batch, results are written behind.
+"""
 
 import logging
-from collections import deque
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -14,53 +17,35 @@ from torch import Tensor
 from tqdm import tqdm
 
 from facerecon_torch.errors import DetectorError, FaceReconError, NoFaceError
-from facerecon_torch.images.read import list_images, read_image
-from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces
+from facerecon_torch.images.device_decode import nvjpeg
+from facerecon_torch.images.read import Pixels, list_images
+from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces, detect_faces
 from facerecon_torch.landmarks.scheme import to_paper66
+from facerecon_torch.memory import halve_on_out_of_memory
 from facerecon_torch.pipeline.artefact import FaceCascade
-from facerecon_torch.pipeline.face_files import FORMATS, FaceFiles
-from facerecon_torch.pipeline.reconstruct import KnownSize, ReconstructedFace, reconstruct_landmarks, unpack
+from facerecon_torch.pipeline.face_files import FaceFiles, PictureFaces
+from facerecon_torch.pipeline.infer_options import InferOptions
+from facerecon_torch.pipeline.infer_pictures import Loaded, decoded_ahead, decoded_in_batches
+from facerecon_torch.pipeline.latency import LatencySession
+from facerecon_torch.pipeline.reconstruct import Reconstruction, reconstruct_landmarks
+from facerecon_torch.pipeline.stage_times import StageTimes, stage
 from facerecon_torch.structures import Detection
 
-__all__ = ["InferOptions", "InferReport", "find_images", "infer"]
+__all__ = ["InferReport", "find_images", "infer"]
 
 _log = logging.getLogger(__name__)
-_AHEAD = 4  # photographs decoded ahead of the detector
-_BATCH_PIXELS = 40_000_000  # 0.5 GB of float32
-
-
-@dataclass(frozen=True, kw_only=True)
-class InferOptions:
-    """What is done with a folder of photographs."""
-
-    faces: str = "all"  # all | largest
-    batch: int = 32
-    formats: Sequence[str] = FORMATS
-    resume: bool = False
-    size: KnownSize = field(default_factory=KnownSize)
-    workers: int | None = None  # threads that decode and write
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        if self.faces not in ("all", "largest"):
-            raise ValueError(f"faces must be all or largest; got {self.faces!r}")
-        if self.batch < 1:
-            raise ValueError(f"batch must be at least 1; got {self.batch}")
-        unknown = [f for f in self.formats if f not in FORMATS]
-        if unknown:
-            raise ValueError(f"formats must be among {', '.join(FORMATS)}; got {', '.join(map(str, unknown))}")
-        if self.resume and "json" not in self.formats:
-            raise ValueError(f"resume=true needs the format json, which marks what is done; got {list(self.formats)}")
+_BATCH_BYTES = 2**28  # of the pictures of a batch
 
 
 @dataclass
 class InferReport:
-    """How it went: files with faces, faces written, and (file, reason) of every file that gave none."""
+    """How it went: files with faces, faces written, (file, reason) of every file that gave none, and the time taken."""
 
     images: int = 0
     faces: int = 0
     skipped: int = 0
     failures: list[tuple[Path, str]] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 def find_images(source: Path) -> list[Path]:
@@ -78,116 +63,181 @@ def find_images(source: Path) -> list[Path]:
     return [source]
 
 
+def infer(
+    images: Sequence[Path],
+    output: Path,
+    face: FaceCascade,
+    detector: LandmarkDetector,
+    options: InferOptions,
+    *,
+    times: StageTimes | None = None,
+) -> InferReport:
+    """Reconstruct the faces of every image and write them below `output`; the table parameters.parquet is written last.
+    `times` collects the seconds of every stage.
+
+    Raises DetectorError where the detector cannot run at all, OSError where `output` cannot be written.
+    """
+    if times is not None:
+        with times.active():
+            return infer(images, output, face, detector, options)
+    began = time.perf_counter()
+    output.mkdir(parents=True, exist_ok=True)
+    run = _Run(images, output, face, detector, options)
+    run.go()
+    run.report.seconds = time.perf_counter() - began
+    return run.report
+
+
 @dataclass(frozen=True)
 class _Seen:
     """A decoded photograph and the faces that were chosen in it."""
 
     path: Path
-    image: Float[Tensor, "3 height width"]
+    pixels: Pixels
     faces: list[Detection]
 
 
-def infer(
-    images: Sequence[Path], output: Path, face: FaceCascade, detector: LandmarkDetector, options: InferOptions
-) -> InferReport:
-    """Reconstruct the faces of every image and write them below `output`; the table parameters.parquet is written last.
+@dataclass(frozen=True)
+class _Solved:
+    """Faces on the CPU: rows of the table, and vertices where some format needs them."""
 
-    Raises DetectorError where the detector cannot run at all, OSError where `output` cannot be written.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    files, report = FaceFiles(output, images, face, options.formats), InferReport()
-    done = [path for path in images if options.resume and files.is_done(path)]
-    for path in done:
-        files.keep(path)
-    skipped = set(done)
-    todo = [path for path in images if path not in skipped]
-    report.skipped = len(done)
-    bar = tqdm(total=len(todo), desc="faces", unit="image", disable=not options.progress)
-    with ThreadPoolExecutor(options.workers) as pool:
-        for seen in _batches(_observed(todo, detector, options, pool, report, bar), options.batch):
-            for one, faces in _reconstructed(seen, face, options, report):
-                try:
-                    files.write(one.path, one.image, faces, pool)
-                except ValueError as error:
-                    _fail(report, one.path, str(error))
-                    continue
-                report.images += 1
-                report.faces += len(faces)
-        files.finish()
-    bar.close()
-    return report
+    rows: Float[Tensor, "n numbers"]
+    vertices: Float[Tensor, "n vertices 3"] | None
 
 
-def _observed(
-    todo: Sequence[Path],
-    detector: LandmarkDetector,
-    options: InferOptions,
-    pool: ThreadPoolExecutor,
-    report: InferReport,
-    bar: "tqdm[NoReturn]",
-) -> Iterator[_Seen]:
-    """Decoded images with faces, in order; failures go into the report. Decoding runs ahead on the pool."""
-    ahead: deque[Future[Tensor]] = deque(pool.submit(read_image, path) for path in todo[:_AHEAD])
-    for k, path in enumerate(todo):
-        if k + _AHEAD < len(todo):
-            ahead.append(pool.submit(read_image, todo[k + _AHEAD]))
-        job = ahead.popleft()
-        bar.update()
+class _Run:
+    """One call of `infer`."""
+
+    def __init__(
+        self,
+        images: Sequence[Path],
+        output: Path,
+        face: FaceCascade,
+        detector: LandmarkDetector,
+        options: InferOptions,
+    ) -> None:
+        self.report = InferReport()
+        self._images, self._face, self._detector, self._options = images, face, detector, options
+        self._batch = options.faces_at_once(face.model.device)
+        self._files = FaceFiles(output, images, face, options.formats)
+        self._one = LatencySession(face, size=options.size) if options.mode == "latency" else None
+
+    def go(self) -> None:
+        done = [path for path in self._images if self._options.resume and self._files.is_done(path)]
+        for path in done:
+            self._files.keep(path)
+        skipped = set(done)
+        todo = [path for path in self._images if path not in skipped]
+        self.report.skipped = len(done)
+        bar = tqdm(total=len(todo), desc="faces", unit="image", disable=not self._options.progress)
+        with ThreadPoolExecutor(self._options.workers) as pool:
+            for seen in _batches(self._seen(self._loaded(todo, pool), bar), self._batch):
+                for faces in self._reconstructed(seen):
+                    self._hand_over(faces, pool)
+                if self._one is not None:
+                    self._files.wait()
+            self._files.finish()
+        bar.close()
+
+    def _loaded(self, todo: Sequence[Path], pool: ThreadPoolExecutor) -> Iterator[Loaded]:
+        device = self._face.model.device
+        if self._options.decode == "device" and device.type == "cuda":
+            return decoded_in_batches(todo, pool, nvjpeg(device), batch=self._batch)
+        return decoded_ahead(todo, pool, ahead=1 if self._one is not None else 2 * self._batch)
+
+    def _seen(self, loaded: Iterable[Loaded], bar: "tqdm[NoReturn]") -> Iterator[_Seen]:
+        """Decoded images with faces, in order; failures go into the report."""
+        for path, pixels in loaded:
+            bar.update()
+            if isinstance(pixels, Exception):
+                self._fail(path, str(pixels))
+                continue
+            try:
+                with stage("detect"):
+                    found = detect_faces(self._detector, pixels, path=path)
+                    faces = choose_faces(found, self._options.faces, source=path)
+            except DetectorError:
+                raise
+            except (FaceReconError, OSError) as error:
+                self._fail(path, str(error))
+                continue
+            yield _Seen(path, pixels, faces)
+
+    def _hand_over(self, faces: PictureFaces, pool: ThreadPoolExecutor) -> None:
         try:
-            image = job.result()
-            yield _Seen(path, image, choose_faces(detector.detect(image, path=path), options.faces, source=path))
-        except DetectorError:
-            raise
-        except (FaceReconError, OSError) as error:
-            _fail(report, path, str(error))
+            self._files.write(faces, pool)
+        except ValueError as error:
+            self._fail(faces.path, str(error))
+            return
+        self.report.images += 1
+        self.report.faces += len(faces.found)
 
+    def _fail(self, path: Path, reason: str) -> None:
+        self.report.failures.append((path, reason))
+        _log.error("%s", reason if str(path) in reason else f"{path}: {reason}")
 
-def _fail(report: InferReport, path: Path, reason: str) -> None:
-    report.failures.append((path, reason))
-    _log.error("%s", reason if str(path) in reason else f"{path}: {reason}")
+    def _reconstructed(self, seen: Sequence[_Seen]) -> Iterator[PictureFaces]:
+        """The pictures of a batch with their faces; where the batch cannot be done as one, picture by picture, so that
+        only the culprit fails."""
+        try:
+            solved = self._solve([(one.pixels, found) for one in seen for found in one.faces])
+        except ValueError as error:
+            if len(seen) == 1:
+                self._fail(seen[0].path, str(error))
+                return
+            for one in seen:
+                yield from self._reconstructed([one])
+            return
+        usable, start = ~self._files.layout.degenerate(solved.rows), 0
+        for one in seen:
+            rows = start + usable[start : start + len(one.faces)].nonzero()[:, 0]
+            if not len(rows):
+                reason = NoFaceError(f"{one.path}: expected landmarks that fix a pose; those found are degenerate")
+                self._fail(one.path, str(reason))
+            else:
+                found = [one.faces[k - start] for k in rows.tolist()]
+                vertices = None if solved.vertices is None else solved.vertices[rows]
+                yield PictureFaces(one.path, one.pixels, found, solved.rows[rows], vertices)
+            start += len(one.faces)
+
+    def _solve(self, faces: Sequence[tuple[Pixels, Detection]]) -> _Solved:
+        points = to_paper66(torch.stack([found.points for _, found in faces]).float())
+
+        def work(part: slice) -> _Solved:
+            return self._solved([pixels for pixels, _ in faces[part]], points[part])
+
+        parts = halve_on_out_of_memory(work, range(len(faces)), self._batch)
+        surfaces = [part.vertices for part in parts if part.vertices is not None]
+        return _Solved(torch.cat([part.rows for part in parts]), torch.cat(surfaces) if surfaces else None)
+
+    def _solved(self, pictures: Sequence[Pixels], landmarks: Float[Tensor, "n 66 2"]) -> _Solved:
+        answer, model = self._answer(pictures, landmarks), self._face.model
+        parameters = answer.parameters
+        weights = model.expression_weights(parameters.expression)
+        points = landmarks.to(model.device, model.dtype)
+        rows = self._files.layout.pack(
+            parameters, weights, answer.camera, points, answer.landmarks_3d, answer.landmarks_2d
+        )
+        if not self._files.need_vertices:
+            return _Solved(rows.cpu(), None)
+        with stage("mesh"):
+            vertices = model.vertices(parameters.identity, parameters.expression) * answer.size[:, None, None]
+            return _Solved(rows.cpu(), vertices.cpu())
+
+    def _answer(self, pictures: Sequence[Pixels], landmarks: Float[Tensor, "n 66 2"]) -> Reconstruction:
+        if self._one is not None and len(landmarks) == 1:
+            return self._one(pictures, landmarks)
+        return reconstruct_landmarks(pictures, landmarks, self._face, size=self._options.size)
 
 
 def _batches(seen: Iterable[_Seen], size: int) -> Iterator[list[_Seen]]:
     """Photographs until their faces fill a batch, or their pixels the memory that a batch may take."""
-    held: list[_Seen] = []
+    held, faces, memory = list[_Seen](), 0, 0
     for one in seen:
         held.append(one)
-        pixels = sum(s.image.shape[-1] * s.image.shape[-2] for s in held)
-        if sum(len(s.faces) for s in held) >= size or pixels >= _BATCH_PIXELS:
+        faces, memory = faces + len(one.faces), memory + one.pixels.nbytes
+        if faces >= size or memory >= _BATCH_BYTES:
             yield held
-            held = []
+            held, faces, memory = [], 0, 0
     if held:
         yield held
-
-
-def _reconstructed(
-    seen: Sequence[_Seen], face: FaceCascade, options: InferOptions, report: InferReport
-) -> Iterator[tuple[_Seen, list[ReconstructedFace]]]:
-    done: dict[Path, list[ReconstructedFace]] = {one.path: [] for one in seen}
-    for one, unpacked in zip(*_faces_of(seen, face, options, report)):
-        if unpacked is not None:
-            done[one.path].append(unpacked)
-    failed = {path for path, _ in report.failures}
-    for one in seen:
-        if done[one.path]:
-            yield one, done[one.path]
-        elif one.path not in failed:
-            reason = NoFaceError(f"{one.path}: expected landmarks that fix a pose; those found are degenerate")
-            _fail(report, one.path, str(reason))
-
-
-def _faces_of(
-    seen: Sequence[_Seen], face: FaceCascade, options: InferOptions, report: InferReport
-) -> tuple[list[_Seen], list[ReconstructedFace | None]]:
-    """The faces of a batch; where the batch cannot be done as one, image by image, so that only the culprit fails."""
-    pairs = [(one, found) for one in seen for found in one.faces]
-    points = to_paper66(torch.stack([found.points for _, found in pairs]).float())
-    try:
-        answer = reconstruct_landmarks([one.image for one, _ in pairs], points, face, size=options.size)
-        return [one for one, _ in pairs], unpack(answer, [found for _, found in pairs], face)
-    except ValueError as error:
-        if len(seen) == 1:
-            _fail(report, seen[0].path, str(error))
-            return [], []
-    parts = [_faces_of([one], face, options, report) for one in seen]
-    return [one for ones, _ in parts for one in ones], [found for _, faces in parts for found in faces]

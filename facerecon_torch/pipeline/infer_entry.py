@@ -9,9 +9,11 @@ from omegaconf import DictConfig
 from facerecon_torch.landmarks.detector import build_detector
 from facerecon_torch.pipeline.artefact import load_cascade
 from facerecon_torch.pipeline.face_models import load_face_model
-from facerecon_torch.pipeline.infer import InferOptions, find_images, infer
+from facerecon_torch.pipeline.infer import find_images, infer
+from facerecon_torch.pipeline.infer_options import InferOptions
 from facerecon_torch.pipeline.reconstruct import KnownSize
 from facerecon_torch.pipeline.report import write_json
+from facerecon_torch.pipeline.stage_times import StageTimes
 
 __all__ = ["infer_from_config"]
 
@@ -33,7 +35,9 @@ def infer_from_config(config: DictConfig) -> int:
         )
     options = InferOptions(
         faces=config.faces,
+        mode=config.mode,
         batch=config.batch,
+        decode=config.decode,
         formats=tuple(str(f) for f in config.formats),
         resume=config.resume,
         size=KnownSize(**config.size),
@@ -44,8 +48,18 @@ def infer_from_config(config: DictConfig) -> int:
     detector = build_detector(source.source, **source.options(device))
     model = load_face_model(instantiate(config.model, _convert_="all"))
     face = load_cascade(config.cascade.path, model=model).to(device, runtime.torch_dtype)
-    report = infer(images, output, face, detector, options)
-    _log.info("%d faces of %d images in %s", report.faces, report.images, output)
+    times = StageTimes(device) if config.times else None
+    report = infer(images, output, face, detector, options, times=times)
+    _log.info(
+        "%d faces of %d images in %s: %.1f s, %.1f faces/s",
+        report.faces,
+        report.images,
+        output,
+        report.seconds,
+        report.faces / report.seconds,
+    )
+    if times is not None:
+        _log.info("stages, which overlap: %s", times.line())
     if report.skipped:
         _log.info("%d images were done before", report.skipped)
     if report.failures:

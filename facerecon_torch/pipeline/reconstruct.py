@@ -26,7 +26,16 @@ from facerecon_torch.pipeline.observe import FaceObserver, Observed
 from facerecon_torch.pipeline.stage_times import stage
 from facerecon_torch.structures import Camera, Crop, Detection, FaceParameters, LandmarkFit, Mesh
 
-__all__ = ["KnownSize", "Reconstruction", "ReconstructedFace", "reconstruct", "reconstruct_landmarks", "unpack"]
+__all__ = [
+    "KnownSize",
+    "ReconstructedFace",
+    "Reconstruction",
+    "reconstruct",
+    "reconstruct_crops",
+    "reconstruct_landmarks",
+    "start_fit",
+    "unpack",
+]
 
 
 @dataclass(frozen=True)

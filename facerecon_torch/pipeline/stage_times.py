@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 import torch
 
-__all__ = ["STAGES", "StageTimes", "stage"]
+__all__ = ["STAGES", "StageTimes", "stage", "untimed"]
 
 STAGES = ("read", "decode", "detect", "crop", "fit", "features", "regress", "mesh", "write")
 
@@ -75,3 +75,13 @@ def stage(name: str) -> Iterator[None]:
         return
     with times.stage(name):
         yield
+
+
+@contextmanager
+def untimed() -> Iterator[None]:
+    """No stage counts inside: measuring may wait for the device, which a recording must not."""
+    token = _CURRENT.set(None)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)

@@ -1,0 +1,74 @@
+"""Where inference gets its pictures from: files read and decoded ahead of the faces, within a budget of bytes."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextvars import copy_context
+from itertools import islice
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from facerecon_torch.errors import FaceReconError
+from facerecon_torch.images.device_decode import BatchDecoder, decode_batch
+from facerecon_torch.images.read import Pixels, decode_pixels, read_bytes
+from facerecon_torch.pipeline.stage_times import stage
+
+__all__ = ["Loaded", "decoded_ahead", "decoded_in_batches"]
+
+Loaded: TypeAlias = tuple[Path, Pixels | Exception]
+_AHEAD_BYTES = 2**28
+_T = TypeVar("_T", bytes, Tensor)
+
+
+def decoded_ahead(files: Sequence[Path], pool: Executor, *, ahead: int) -> Iterator[Loaded]:
+    """Every file with its picture, or with what came instead, in order; up to `ahead` of them are decoded on `pool`
+    before they are asked for."""
+    yield from _ahead(_load, files, pool, ahead)
+
+
+def decoded_in_batches(files: Sequence[Path], pool: Executor, decode: BatchDecoder, *, batch: int) -> Iterator[Loaded]:
+    """The same, read ahead on `pool` and decoded by `decode` (`images.device_decode`), `batch` files at a time."""
+    contents = _ahead(_read, files, pool, 2 * batch)
+    while group := list(islice(contents, batch)):
+        whole = [(path, data) for path, data in group if isinstance(data, bytes)]
+        with stage("decode"):
+            answers = iter(decode_batch(whole, decode))
+        for path, data in group:
+            yield path, next(answers) if isinstance(data, bytes) else data
+
+
+def _read(path: Path) -> bytes:
+    with stage("read"):
+        return read_bytes(path)
+
+
+def _load(path: Path) -> Tensor:
+    data = _read(path)
+    with stage("decode"):
+        return decode_pixels(data, path)
+
+
+def _ahead(
+    work: Callable[[Path], _T], files: Sequence[Path], pool: Executor, most: int
+) -> Iterator[tuple[Path, _T | Exception]]:
+    """Answers of `work` in order. What waits holds at most _AHEAD_BYTES, taking every answer for as large as the
+    largest so far; before the first is known, four are begun."""
+    waiting: deque[tuple[Path, Future[_T]]] = deque()
+    left, largest = iter(files), 0
+    while True:
+        room = max(1, min(most, _AHEAD_BYTES // largest if largest else 4))
+        for path in islice(left, max(0, room - len(waiting))):
+            waiting.append((path, pool.submit(copy_context().run, work, path)))
+        if not waiting:
+            return
+        path, job = waiting.popleft()
+        try:
+            answer = job.result()
+        except (FaceReconError, OSError) as error:
+            yield path, error
+            continue
+        largest = max(largest, answer.nbytes if isinstance(answer, torch.Tensor) else len(answer))
+        yield path, answer
