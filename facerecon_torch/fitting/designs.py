@@ -104,7 +104,7 @@ def _in_blocks(
     """`taken` of all faces: on a CPU block after block, elsewhere (and in a traced program) at once."""
     if held.device.type != "cpu" or torch.compiler.is_compiling() or len(places) <= _BLOCK:
         return taken(held, places)
-    return torch.cat([taken(*block) for block in zip(held.split(_BLOCK), places.split(_BLOCK))])
+    return torch.cat([taken(*block) for block in zip(torch.split(held, _BLOCK), torch.split(places, _BLOCK))])
 
 
 class _LinearDesigns:

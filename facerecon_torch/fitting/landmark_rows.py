@@ -68,7 +68,8 @@ class LandmarkRows:
 
     def contour_vertices(self, places: Int[Tensor, "*b 17"]) -> Int[Tensor, "*b 17"]:
         """The model's vertices in those places."""
-        return self._contour_rows[places]
+        vertices: Tensor = self._contour_rows[places]
+        return vertices
 
     def _tables(self, like: Tensor) -> ContourLines:
         lines = self._lines
