@@ -15,12 +15,13 @@ from torch.fx import GraphModule
 from facerecon_torch.features.hog import HogMaps, hog_field
 from facerecon_torch.features.joint import joint_feature
 from facerecon_torch.fitting.coefficients import LandmarkFitter
+from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.pipeline import methods
 from facerecon_torch.pipeline.artefact import FaceCascade
-from facerecon_torch.pipeline.crop_bank import CropBank, build_bank
-from facerecon_torch.pipeline.observe import FaceObserver, Observed
-from facerecon_torch.structures import FaceParameters
+from facerecon_torch.pipeline.crop_bank import build_bank
+from facerecon_torch.pipeline.observe import View
+from facerecon_torch.structures import Camera, FaceParameters
 
 __all__ = ["MOST_FACES", "OUTPUTS", "CascadeProgram", "export_program"]
 
@@ -66,23 +67,28 @@ class CascadeProgram(nn.Module):
         model, spec = face.model, face.features
         pixels = (crops * 255).round() / 255 if self._eight_bits else crops
         field = hog_field(pixels, spec.hog)
-        bank = CropBank(spec.hog, field.source, torch.arange(crops.shape[0], device=crops.device))
         fit = fitter.fit(landmarks)
         start = fit.parameters if face.start == "landmark_fit" else methods.mean_face(model, landmarks.shape[0])
-        observer = FaceObserver(fitter, model.n_identity, Observed(landmarks, fit.camera, bank), spec)
 
         def observe(x: Float[Tensor, "b parameters"], stage: int) -> Float[Tensor, "b columns"]:
-            seen = observer.view(x)
+            seen = self._view(x, landmarks, fit.camera)
             return joint_feature(field, landmarks, seen.projected, seen.camera.scale, spec)
 
         flat = face.cascade.run(start.flat, observe)
-        view, parameters = observer.view(flat), FaceParameters.from_flat(flat, model.n_identity)
+        view, parameters = self._view(flat, landmarks, fit.camera), FaceParameters.from_flat(flat, model.n_identity)
         camera = view.camera
         answer = (camera.rotation, camera.scale, camera.translation, camera.degenerate, view.points, view.projected)
         named = dict(zip(OUTPUTS, (parameters.identity, parameters.expression, *answer)))
         if self._whole:
             named["vertices"] = model.vertices(parameters.identity, parameters.expression)
         return named
+
+    def _view(self, x: Float[Tensor, "b parameters"], landmarks: Float[Tensor, "b 66 2"], camera: Camera) -> View:
+        """As FaceObserver sees faces, without its chunks."""
+        parameters = FaceParameters.from_flat(x, self._face.model.n_identity)
+        camera = self._fitter.refine_camera(parameters, landmarks, camera)
+        points, contour = self._fitter.landmarks(parameters, camera)
+        return View(points, project(points, camera), camera, contour)
 
     def probe(self, faces: int, *, seed: int = 0) -> tuple[Float[Tensor, "b 3 size size"], Float[Tensor, "b 66 2"]]:
         """Chance inputs to try the program on: noise for crops, the mean face from chance views for landmarks. Of three
@@ -112,5 +118,8 @@ def export_program(program: CascadeProgram) -> ExportedProgram:
             for node in part.graph.nodes:
                 for key in _ORIGINS:
                     node.meta.pop(key, None)
+    for name, value in recorded.constants.items():
+        if isinstance(value, Tensor):
+            recorded.constants[name] = value.clone()  # a part of a larger array would be stored with the whole of it
     recorded.example_inputs = None
     return recorded
