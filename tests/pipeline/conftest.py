@@ -3,8 +3,12 @@
 import pytest
 import torch
 
+from facerecon_torch.fitting.coefficients import LandmarkFitter
+from facerecon_torch.geometry.projection import project
+from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.pipeline.train import train_methods
-from tests.pipeline.tiny_world import make_samples, make_setup
+from facerecon_torch.structures import Camera
+from tests.pipeline.tiny_world import SIZE, blobs, draw_faces, make_samples, make_setup
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +26,21 @@ def tiny_outcome(tiny_setup):
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(5)
+
+
+@pytest.fixture(scope="session")
+def photographs(tiny_setup):
+    """Pictures of the tiny world with their 66 landmarks."""
+    generator = torch.Generator().manual_seed(9)
+    n = 5
+    faces = draw_faces(tiny_setup, n, 1, generator)
+    yaw, pitch, roll = (torch.rand(3, n, generator=generator) - 0.5) * 0.6
+    camera = Camera(
+        euler_to_matrix(yaw, pitch, roll),
+        torch.full((n,), 0.7),
+        torch.full((n, 2), (SIZE - 1) / 2),
+        torch.zeros(n, dtype=torch.bool),
+    )
+    points, _ = LandmarkFitter(tiny_setup.model, tiny_setup.fit).landmarks(faces, camera)
+    landmarks = project(points, camera)
+    return list(blobs(landmarks, faces.identity[:, 0], tiny_setup.model)), landmarks

@@ -4,31 +4,9 @@ import torch
 from torch.testing import assert_close
 
 from facerecon_torch.errors import NoFaceError
-from facerecon_torch.fitting.coefficients import LandmarkFitter
-from facerecon_torch.geometry.projection import project
-from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.landmarks.scheme import from_paper66
 from facerecon_torch.pipeline.reconstruct import KnownSize, reconstruct, reconstruct_landmarks
-from facerecon_torch.structures import Camera, Detection
-from tests.pipeline.tiny_world import SIZE, blobs, draw_faces
-
-
-@pytest.fixture(scope="module")
-def photographs(tiny_setup):
-    """Pictures of the tiny world with their 66 landmarks."""
-    generator = torch.Generator().manual_seed(9)
-    n = 5
-    faces = draw_faces(tiny_setup, n, 1, generator)
-    yaw, pitch, roll = (torch.rand(3, n, generator=generator) - 0.5) * 0.6
-    camera = Camera(
-        euler_to_matrix(yaw, pitch, roll),
-        torch.full((n,), 0.7),
-        torch.full((n, 2), (SIZE - 1) / 2),
-        torch.zeros(n, dtype=torch.bool),
-    )
-    points, _ = LandmarkFitter(tiny_setup.model, tiny_setup.fit).landmarks(faces, camera)
-    landmarks = project(points, camera)
-    return list(blobs(landmarks, faces.identity[:, 0], tiny_setup.model)), landmarks
+from facerecon_torch.structures import Detection
 
 
 class Known:
