@@ -32,8 +32,8 @@ __all__ = [
 
 TILE_ROWS = 1024
 TILE_COLUMNS = 2048
-MOMENT_COLUMNS = 1024  # of X'X at a time: wider strips waste more above the diagonal, narrower ones multiply slower
-MOMENT_ROWS = 2048  # at least, where rows are wide: the float64 sums are read and written once for so many rows
+MOMENT_COLUMNS = 512  # of X'X at a time: wider strips waste more above the diagonal, narrower ones multiply slower
+MOMENT_ROWS = 4096  # at least, where rows are wide: the float64 sums are read and written once for so many rows
 BAND_NUMBERS = 2**26  # 256 MiB of float32: the rows a streamed K holds while it reads the others again
 
 

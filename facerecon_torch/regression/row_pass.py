@@ -14,7 +14,7 @@ from torch import Tensor
 
 from facerecon_torch.memory import halve_on_out_of_memory
 from facerecon_torch.ranks import SINGLE, Ranks
-from facerecon_torch.regression.gram import MOMENT_ROWS, Moments
+from facerecon_torch.regression.gram import Moments
 from facerecon_torch.regression.selection import Factorisation, equal_size_batches, mean_of_others, number_groups
 from facerecon_torch.regression.streaming import Features, chunk_rows, group_chunks
 from facerecon_torch.regression.triangle import Eigen, tiles
@@ -22,6 +22,7 @@ from facerecon_torch.regression.triangle import Eigen, tiles
 __all__ = ["leave_group_out_primal", "left_out_residuals"]
 
 TABLE_BYTES = 2**28  # of predictions held at a time: more candidates than this takes need another pass
+PASS_ROWS = 2048  # at least, where rows are wide: the factor is rounded to their dtype once for so many rows
 STRIP = 128  # rows of A A' at a time: of a large group hardly more than the lower triangle is computed
 
 
@@ -119,7 +120,7 @@ class _RowPass:
         # What the mean loses in the dtype of the rows would be one and the same error in all of them.
         rest = turn((self.moments.feature_mean - mean).to(self.dtype)[None])
         found = self.y.new_empty(len(candidates), *self.y.shape)
-        size = max(chunk_rows(len(mean), mean.device), MOMENT_ROWS)
+        size = max(chunk_rows(len(mean), mean.device), PASS_ROWS)
         done = 0
         for samples, chunk in group_chunks(self.features, self.index, self.counts, size):
             turned = _in_parts(partial(_turned, chunk, mean, turn), len(chunk)).sub_(rest)

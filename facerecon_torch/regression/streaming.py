@@ -113,22 +113,30 @@ def _rechunked(features: Features, rows: int | None) -> Iterator[Tensor]:
         if features.numel():
             yield from torch.split(features, rows or chunk_rows(features.shape[1], features.device))
         return
-    held: list[Tensor] = []
-    count, width = 0, None
+    width: int | None = None
+    joined: Tensor | None = None
+    filled = 0
     for chunk in features():
         _require_matrix(chunk)
         width = chunk.shape[1] if width is None else width
         if chunk.shape[1] != width:
             raise ValueError(f"every chunk of features must have {width} columns; got {chunk.shape[1]}")
         size = rows or chunk_rows(width, chunk.device)
-        held, count = [*held, chunk], count + chunk.shape[0]
-        if count < size:
-            continue
-        *full, rest = torch.split(torch.cat(held) if len(held) > 1 else chunk, size)
-        yield from full
-        held, count = [rest], rest.shape[0]
-    if count:
-        yield torch.cat(held) if len(held) > 1 else held[0]
+        while len(chunk):
+            if joined is None and len(chunk) >= size:
+                yield chunk[:size]
+                chunk = chunk[size:]
+                continue
+            joined = chunk.new_empty(size, width) if joined is None else joined
+            part = chunk[: size - filled]
+            joined[filled : filled + len(part)] = part
+            filled, chunk = filled + len(part), chunk[len(part) :]
+            if filled == size:
+                whole, joined, filled = joined, None, 0
+                yield whole
+                del whole  # not held while the next one fills
+    if joined is not None:
+        yield joined[:filled]
 
 
 def chunk_rows(width: int, device: torch.device) -> int:
@@ -192,9 +200,16 @@ def _whole_groups(
     for start, chunk in row_chunks(source, rows, index.device):
         numbers = torch.arange(start, start + chunk.shape[0], device=index.device)
         missing -= torch.bincount(index[numbers], minlength=len(counts))
-        held_rows = chunk if held_rows is None else torch.cat([held_rows, chunk])
+        found = chunk if held_rows is None or not len(held_rows) else torch.cat([held_rows, chunk])
         held_numbers = torch.cat([held_numbers, numbers])
         ready = missing[index[held_numbers]] == 0
-        if bool(ready.any()):
-            yield held_numbers[ready], held_rows[ready]
-            held_rows, held_numbers = held_rows[~ready], held_numbers[~ready]
+        count = int(ready.sum())
+        if bool(ready[:count].all()):  # as where samples are sorted by group: nothing to pick, views will do
+            whole, held_rows = found[:count], found[count:].clone()
+        else:
+            whole, held_rows = found[ready], found[~ready]
+        whole_numbers, held_numbers = held_numbers[ready], held_numbers[~ready]
+        del found
+        if count:
+            yield whole_numbers, whole
+        del whole

@@ -14,7 +14,7 @@ from torch import Tensor
 
 __all__ = ["Eigen", "Triangle", "decompose", "tiles"]
 
-TILE = 512
+TILE = 1024
 
 
 def tiles(width: int, size: int) -> Iterator[slice]:
