@@ -35,8 +35,10 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout=7200 --durations=10 $(PYTEST_FLAGS)
 
-# only benches that have rivals or ceilings; the record is benchmarks/results/guard.json
-BENCH_QUICK = $(BIN)/python -m facerecon_torch bench model fit hog ridge infer sizes=quick rounds=7 plots=false out=none
+# The benches that have rivals or ceilings, on one thread: the least that others on the machine can disturb.
+# The record is benchmarks/results/guard.json.
+BENCH_QUICK = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m facerecon_torch bench \
+  model fit hog ridge infer sizes=quick rounds=7 threads=1 plots=false out=none
 
 bench-quick: $(STAMP)
 	$(BENCH_QUICK) guard=check

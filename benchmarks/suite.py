@@ -201,8 +201,9 @@ class Run:
             sizes = {**bench_module(name).SIZES[request.sizes]}
             sizes |= {k: v for k, v in request.overrides.items() if k in sizes}
             rate = ceilings["product_gflop_s"][request.dtype]
-            context = Context(device, dtype, sizes, torch.get_num_threads(), request.rounds, rate, self._deadline,
-                              _QUICK_S if request.sizes == "quick" else float("inf"))  # fmt: skip
+            longest_s = _QUICK_S if request.sizes == "quick" else float("inf")
+            told = (device, dtype, sizes, torch.get_num_threads(), request.rounds, rate, self._deadline, longest_s)
+            context = Context(*told)
             rows = list(_rows_of(name, context, ceilings))
             self._rows[name][device.type] = rows
             self.faults += sum(row.failure is not None for row in rows)

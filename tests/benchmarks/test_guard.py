@@ -1,0 +1,101 @@
+"""The guard notices what fell, and nothing else."""
+
+import json
+
+import pytest
+from test_suite import fake, own, rival
+
+from benchmarks import guard, suite
+from benchmarks.case import Row
+
+MACHINE = {"cpu": "a cpu", "cpus": 2, "threads": 2, "device": "cpu"}
+
+
+def rows(factor):
+    """Ours takes 2 ms, theirs `factor` times as long, in every round."""
+    told = {"versus": "ours"}
+    return [
+        Row("g", "ours", rounds_ms=[2.0, 2.2, 1.8], median_ms=2.0, share_of_copy=0.1, **told),
+        Row("g", "theirs", rival=True, rounds_ms=[2.0 * factor, 2.2 * factor, 1.8 * factor], median_ms=1.0, **told),
+    ]
+
+
+def recorded(path, *factors):
+    guard.record(path, [guard.ratios("hog on cpu", rows(f)) for f in factors], MACHINE)
+    return json.loads(path.read_text())["ratios"]["hog on cpu / g: theirs : ours"]
+
+
+def test_ratios_are_those_of_rounds_that_stood_together():
+    found = guard.ratios("hog on cpu", rows(6.0))
+    assert found == {"hog on cpu / g: theirs : ours": pytest.approx(6.0),
+                     "hog on cpu / g: ours, share of copy": 0.1}  # fmt: skip
+
+
+def test_the_tolerance_comes_from_the_spread_of_the_runs(tmp_path):
+    quiet = recorded(tmp_path / "quiet.json", 6.0, 6.01, 5.99)
+    noisy = recorded(tmp_path / "noisy.json", 6.0, 6.6, 5.4)
+    wild = recorded(tmp_path / "wild.json", 6.0, 12.0, 3.0)
+    assert quiet["tolerance"] == 0.15
+    assert 0.3 < noisy["tolerance"] < 0.4  # 1 - exp(-4 x 0.1)
+    assert wild["tolerance"] == 0.5
+    assert quiet["ratio"] == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize(("now", "falls"), [(6.0, False), (9.0, False), (5.2, False), (5.0, True), (2.0, True)])
+def test_only_a_fall_beyond_the_tolerance_is_told(now, falls, tmp_path):
+    path = tmp_path / "guard.json"
+    recorded(path, 6.0, 6.01, 5.99)
+    told, fell = guard.compare(path, guard.ratios("hog on cpu", rows(now)), MACHINE)
+    assert bool(fell) == falls
+    assert told == [f"{1 if falls else 2} of 2 ratios are within their tolerance of the recorded ones"]
+
+
+def test_another_machine_doubles_the_tolerance(tmp_path):
+    path = tmp_path / "guard.json"
+    recorded(path, 6.0, 6.01, 5.99)
+    found = guard.ratios("hog on cpu", rows(4.5))
+    assert guard.compare(path, found, MACHINE)[1]
+    told, fell = guard.compare(path, found, {**MACHINE, "cpu": "another"})
+    assert not fell
+    assert "recorded on another machine" in told[0]
+
+
+def test_a_ratio_that_is_gone_fell(tmp_path):
+    path = tmp_path / "guard.json"
+    recorded(path, 6.0, 6.01, 5.99)
+    _, fell = guard.compare(path, {"hog on cpu / g: ours, share of copy": 0.1}, MACHINE)
+    assert fell == ["hog on cpu / g: theirs : ours: was 6, was not measured now"]
+
+
+def test_a_record_needs_runs_and_a_format(tmp_path):
+    with pytest.raises(ValueError, match="at least 3 runs"):
+        guard.record(tmp_path / "guard.json", [{}, {}], MACHINE)
+    with pytest.raises(FileNotFoundError, match="no record at"):
+        guard.compare(tmp_path / "guard.json", {}, MACHINE)
+    (tmp_path / "guard.json").write_text('{"format": "other"}')
+    with pytest.raises(ValueError, match="must be of format"):
+        guard.compare(tmp_path / "guard.json", {}, MACHINE)
+
+
+def test_the_command_records_checks_and_tells(monkeypatch, tmp_path, capsys):
+    fake(monkeypatch, own(), rival())
+    path = tmp_path / "guard.json"
+    words = ["model", "rounds=3", "out=none", f"guard_file={path}"]
+    assert suite.main([*words, "guard=check"]) == 2  # no record yet
+    assert suite.main([*words, "guard=record", "guard_runs=3"]) == 0
+    content = json.loads(path.read_text())
+    assert set(content["ratios"]) == {
+        "model on cpu / group 0: theirs : ours",
+        "model on cpu / group 0: ours, share of copy",
+        "model on cpu / group 0: ours, share of product",
+    }
+    for entry in content["ratios"].values():  # as if the record had been made by something a hundred times as fast
+        entry["ratio"] *= 100
+    path.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert suite.main([*words, "guard=check"]) == 1
+    assert "FELL: model on cpu / group 0: theirs : ours" in capsys.readouterr().out
+    for entry in content["ratios"].values():
+        entry["ratio"] /= 10_000
+    path.write_text(json.dumps(content))
+    assert suite.main([*words, "guard=check"]) == 0

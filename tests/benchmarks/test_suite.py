@@ -1,0 +1,203 @@
+"""facerecon bench from the outside: status, table, files, faults and what is not measured."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks import plots, suite
+from benchmarks.case import Alone, Case, Context, Group, Row
+from benchmarks.table import table
+from facerecon_torch.cli import main as facerecon
+
+FIELDS = {
+    "group", "name", "unit", "items", "rival", "axis", "x", "versus", "median_ms", "low_ms", "spread_ms", "rounds_ms",
+    "per_second", "peak_mib", "base_mib", "host_peak_mib", "memory", "bytes", "operations", "formula", "precision",
+    "share_of_copy", "share_of_product", "error", "limits", "failure", "skipped",
+}  # fmt: skip
+
+
+def fake(monkeypatch, *cases, groups=1, **told):
+    """The suite with one bench, `model`, of these cases."""
+
+    def make(context):
+        for k in range(groups):
+            yield Group(name=f"group {k}", cases=cases, axis="N", x=k + 1, **told)
+
+    bench = SimpleNamespace(TITLE="a bench", SIZES={size: {"n": 1} for size in suite.SIZES}, groups=make)
+    monkeypatch.setattr(suite, "bench_module", lambda name: bench)
+    ceilings = {"device": "cpu", "dtype": "float32", "threads": 1, "copy_gb_s": 10.0,
+                "product_gflop_s": {"float32": 100.0, "float64": 50.0}}  # fmt: skip
+    monkeypatch.setattr(suite, "measure_ceilings", lambda *_, **__: ceilings)
+
+
+def own(**told):
+    return Case(**{"name": "ours", "run": lambda: sum(range(1000)), "items": 2, "bytes": 1e6, "operations": 1e6,
+                   "formula": "n^2", **told})  # fmt: skip
+
+
+def rival(**told):
+    return Case(name="theirs", run=lambda: sum(range(100_000)), items=2, rival=True, **told)
+
+
+def written(folder):
+    (path,) = folder.glob("*.json")
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("name", ["model", "fit"])
+def test_a_bench_runs_through_the_command(name, tmp_path, capsys):
+    assert facerecon(["bench", name, "sizes=tiny", "rounds=2", "batch=2,3", f"out={tmp_path}"]) == 0
+    content, told = written(tmp_path), capsys.readouterr().out
+    assert content["bench"] == name
+    assert {"cpu", "cpus", "device", "driver", "threads", "versions", "commit"} <= set(content["machine"])
+    assert content["ceilings"]["copy_gb_s"] > 0
+    assert content["ceilings"]["product_gflop_s"]["float32"] > 0
+    assert content["settings"]["batch"] == [2, 3]
+    assert content["rows"]
+    assert all(set(row) == FIELDS and row["failure"] is None for row in content["rows"])
+    assert all(row["median_ms"] > 0 and len(row["rounds_ms"]) == 2 for row in content["rows"])
+    assert any(row["error"] for row in content["rows"])
+    assert "not measured" in told
+    assert (tmp_path / f"{name}--over-batch.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", suite.NAMES)
+def test_every_bench_runs_at_a_tiny_size(name, tmp_path):
+    assert facerecon(["bench", name, "sizes=tiny", "rounds=1", f"out={tmp_path}"]) == 0
+    rows = written(tmp_path)["rows"]
+    assert rows
+    assert all(set(row) == FIELDS for row in rows)
+    assert all(row["failure"] is None and (row["median_ms"] or row["skipped"]) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        (own(error=lambda answer: {"off": float(answer)}, limits={"off": 1.0}), "off 5.00e+05 is above 1e+00"),
+        (own(error=lambda answer: {"off": math.nan}, limits={"off": 1.0}), "off nan is above"),
+        (own(error=lambda answer: {}, limits={"off": 1.0}), "off was not measured"),
+        (own(run=lambda: 1 / 0), "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_wrong_answer_is_a_fault(case, message, monkeypatch, tmp_path, capsys):
+    fake(monkeypatch, case, rival())
+    assert suite.main(["model", "rounds=2", f"out={tmp_path}"]) == 1
+    ours, theirs = written(tmp_path)["rows"]
+    assert message in ours["failure"]
+    assert theirs["failure"] is None
+    assert theirs["median_ms"] > 0
+    assert f"FAULT: {ours['failure']}" in capsys.readouterr().out
+
+
+def test_cuda_is_said_to_be_not_measured(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    fake(monkeypatch, own())
+    assert suite.main(["model", "device=cpu,cuda", "rounds=2", f"out={tmp_path}"]) == 0
+    told = capsys.readouterr().out
+    assert "CUDA: not measured" in told
+    (line,) = [line for line in told.splitlines() if line.strip().startswith("ours ")]
+    assert line.split("|")[1].strip() == "not measured"
+
+
+def test_what_cannot_run_here_says_why(monkeypatch, tmp_path, capsys):
+    fake(monkeypatch, own(), rival(missing="Theirs is not installed"))
+    assert suite.main(["model", "rounds=2", f"out={tmp_path}"]) == 0
+    assert "Theirs is not installed" in capsys.readouterr().out
+    assert written(tmp_path)["rows"][1]["median_ms"] is None
+
+
+def test_time_that_has_run_out_skips_and_says_so(monkeypatch, tmp_path):
+    fake(monkeypatch, own(), expected_s=1e6)
+    assert suite.main(["model", "minutes=1", f"out={tmp_path}"]) == 0
+    (row,) = written(tmp_path)["rows"]
+    assert row["skipped"] == "no time left for it (about 1000000 s)"
+
+
+def test_plots_without_matplotlib(monkeypatch, tmp_path, capsys):
+    fake(monkeypatch, own(), groups=2)
+
+    def absent(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(plots.importlib, "import_module", absent)
+    assert suite.main(["model", "rounds=2", f"out={tmp_path}"]) == 0
+    assert "pip install 'facerecon-torch[bench]'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["modle"], "'modle' is none of the benches"),
+        (["model", "sizes=huge"], "sizes must be one of tiny, quick, small, full"),
+        (["model", "bach=3"], "'bach' is no key of model; keys are batch, device"),
+        (["model", "rounds=0"], "rounds=0: expected a whole number of at least 1"),
+        (["model", "device=tpu"], "device=tpu: expected cpu, cuda"),
+        (["model", "batch=many"], "batch=many: expected a number"),
+    ],
+)
+def test_wrong_words_are_named(words, message, capsys):
+    assert suite.main(words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_table_is_right():
+    def row(name, ms, **told):
+        return Row("g", name, items=2, versus="ours", median_ms=ms, rounds_ms=[ms, ms], per_second=1e3 / ms, **told)
+
+    rows = {
+        "cpu": [row("ours", 8.0, peak_mib=3.0, share_of_copy=0.25), row("theirs", 32.0, rival=True)],
+        "cuda": [row("ours", 0.5, peak_mib=7.0)],
+    }
+    told = table("model", "a bench", rows)
+    ours = next(line for line in told.splitlines() if line.startswith("  ours"))
+    assert [part.strip() for part in ours[58:].split("|")] == ["8 ms 125/s", "0.5 ms 2,000/s", "16.0", "3 / 7"]
+    theirs = next(line for line in told.splitlines() if line.startswith("  (rival) theirs"))
+    assert theirs.split("|")[1].strip() == "not measured"
+    assert "cpu: 25.0 % of the copy ceiling" in told
+    assert "g: ours is 4 x as fast as theirs (cpu)" in told
+
+
+def test_shares_of_the_ceilings(monkeypatch, tmp_path):
+    fake(monkeypatch, own())
+    suite.main(["model", "rounds=3", f"out={tmp_path}"])
+    (row,) = written(tmp_path)["rows"]
+    seconds = row["median_ms"] * row["items"] / 1e3
+    assert row["share_of_copy"] == pytest.approx(1e6 / seconds / 10e9)
+    assert row["share_of_product"] == pytest.approx(1e6 / seconds / 100e9)
+    assert row["per_second"] == pytest.approx(2 / seconds)
+
+
+def test_memory_of_a_case_is_its_own():
+    def take():
+        return torch.ones(2**24).sum()  # 64 MiB
+
+    from benchmarks.timing import measure_group
+
+    context = Context(torch.device("cpu"), torch.float32, {}, 1, rounds=1)
+    group = Group(name="g", cases=[Case(name="large", run=take), Case(name="small", run=lambda: None)])
+    large, small = measure_group(group, context, ceilings={})
+    assert 60 < large.peak_mib < 90
+    assert small.peak_mib < 8
+
+
+def test_a_case_alone_in_its_process_reports_its_own_peak():
+    from benchmarks.timing import measure_group
+
+    context = Context(torch.device("cpu"), torch.float32, {}, 1, rounds=1)
+    alone = Alone(name="a stage", build="bench_ridge:stage_case",
+                  arguments={"n": 240, "d": 300, "path": False, "stream": True})  # fmt: skip
+    ceilings = {"copy_gb_s": 10.0, "product_gflop_s": {"float32": 100.0}, "dtype": "float32"}
+    (row,) = measure_group(Group(name="g", cases=[alone], axis="N", x=240.0), context, ceilings=ceilings)
+    assert row.failure is None, row.failure
+    assert row.memory.startswith("a fresh process")
+    assert 0 < row.peak_mib < 300
+    assert row.base_mib > 50
+    assert 0 < row.error["training variance left"] < 0.5
+    assert (row.axis, row.x, row.name) == ("N", 240.0, "a stage")
+    broken = Alone(name="b", build="bench_ridge:nothing", arguments={})
+    (row,) = measure_group(Group(name="g", cases=[broken]), context, ceilings=ceilings)
+    assert "AttributeError" in row.failure
