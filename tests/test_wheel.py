@@ -64,3 +64,10 @@ def test_infer_on_an_awkward_path(installed, tmp_path):
     stem = photo.stem
     assert names == {f"{stem}.json", f"{stem}.obj", f"{stem}.ply", f"{stem}.glb", f"{stem}_overlay.png",
                      "parameters.parquet"}  # fmt: skip
+
+
+def test_bench_runs_and_writes_beside_the_wheel(installed, tmp_path):
+    answer = run(installed / "facerecon", "bench", "model", "sizes=tiny", "rounds=2", "threads=1", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    (found,) = (tmp_path / "benchmarks_results").glob("model--*--cpu--float32--tiny.json")
+    assert '"failure": null' in found.read_text()
