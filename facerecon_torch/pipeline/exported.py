@@ -25,7 +25,7 @@ from facerecon_torch.structures import Camera, FaceParameters
 
 __all__ = ["MOST_FACES", "OUTPUTS", "CascadeProgram", "export_program"]
 
-MOST_FACES = 1024  # of one call; memory, about 40 MB a crop of 320 x 320, sets a lower bound on most machines
+MOST_FACES = 1024  # of one call: crops are described at once, so memory may set a lower bound
 OUTPUTS = (
     "identity",
     "expression",
