@@ -68,7 +68,9 @@ def _by_eigen(
     if not penalties:
         return
     eigen = rows.moments.gram.eigen(scales) if eigen is None else eigen
-    basis = (scales[:, None] * eigen.vectors).to(rows.dtype)
+    basis = torch.empty_like(eigen.vectors, dtype=rows.dtype, memory_format=torch.contiguous_format)
+    for part in tiles(len(scales), PASS_ROWS):
+        basis[part] = scales[part, None] * eigen.vectors[part]
     rotated = eigen.vectors.mT @ (rows.moments.cross * scales[:, None])
     size = max(TABLE_BYTES // max(rows.y.numel() * rows.y.element_size(), 1), 1)
     for start in range(0, len(penalties), size):

@@ -28,8 +28,8 @@ Features: TypeAlias = Tensor | RowSource
 
 # 2^24 numbers are 64 MiB of float32: large enough for full GEMM speed, small beside any X worth streaming.
 CHUNK_NUMBERS = 2**24
-# A GPU wants larger products: up to 2^28 numbers where its memory has room for 16 times as much.
-CUDA_CHUNK_NUMBERS = 2**28
+# A GPU wants larger products: up to 2^26 numbers where its memory has room for 16 times as much.
+CUDA_CHUNK_NUMBERS = 2**26
 CUDA_CHUNK_SHARE = 16
 
 
