@@ -82,7 +82,8 @@ def _interpolate(
     batch = x.shape[:-2]
     start = torch.arange(batch.numel(), device=x.device).reshape(*batch, 1, 1, 1) * (rows * columns)
     corner = start + low_y[..., :, None] * columns + low_x[..., None, :]
-    index = corner[..., None] + torch.tensor([0, 1, columns, columns + 1], device=x.device)
+    pair = torch.arange(2, device=x.device)
+    index = corner[..., None] + (pair[:, None] * columns + pair).flatten()
     across = torch.stack([1 - share_x, share_x], dim=-1)
     down = torch.stack([1 - share_y, share_y], dim=-1)
     weights = down[..., :, None, :, None] * across[..., None, :, None, :]

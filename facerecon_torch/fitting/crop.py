@@ -143,9 +143,10 @@ def camera_to_crop(camera: Camera, to_crop: Float[Tensor, "*b 2 3"]) -> Camera:
     mirror."""
     linear = to_crop[..., :2].double()
     factor = _determinant(linear).sqrt()
-    flip = linear.new_tensor([[1.0, -1.0], [-1.0, 1.0]])  # F Q F, for a rotation Q of the image, +y down
-    turn = torch.nn.functional.pad(flip * linear / factor[..., None, None], (0, 1, 0, 1))
-    turn = turn + torch.diag(linear.new_tensor([0.0, 0.0, 1.0]))
+    (a, b), (c, d) = (row.unbind(-1) for row in (linear / factor[..., None, None]).unbind(-2))
+    flipped = torch.stack([torch.stack([a, -b], -1), torch.stack([-c, d], -1)], -2)  # F Q F, +y down
+    turn = torch.nn.functional.pad(flipped, (0, 1, 0, 1))
+    turn[..., 2, 2] = 1
     moved = (linear @ camera.translation.double()[..., None])[..., 0] + to_crop[..., 2].double()
     dtype = camera.scale.dtype
     return Camera(

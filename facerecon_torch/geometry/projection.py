@@ -16,8 +16,8 @@ def rotate_to_view(points: Float[Tensor, "*b n 3"], camera: Camera) -> Float[Ten
 
 def project(points: Float[Tensor, "*b n 3"], camera: Camera) -> Float[Tensor, "*b n 2"]:
     """p = s F (R v)_xy + t with F = diag(1, -1), Eq. 4: mm in the model frame -> px in the image frame."""
-    turned = rotate_to_view(points, camera)[..., :2]
-    flipped = turned * turned.new_tensor([1.0, -1.0])
+    right, up = camera.rotation[..., 0, :], camera.rotation[..., 1, :]
+    flipped = points @ torch.stack([right, -up], dim=-1)
     return camera.scale[..., None, None] * flipped + camera.translation[..., None, :]
 
 
