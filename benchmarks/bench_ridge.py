@@ -207,7 +207,7 @@ def stage_case(context: Context, n: int, d: int, path: bool, stream: bool) -> Ca
         formula=_FLOOR,
         bytes=float((n * d + 2 * n * _TARGETS + d * _TARGETS) * size),
         error=lambda fit: _stage_errors(fit, y),
-        limits={"training variance left": 0.5},
+        limits={"training variance left": 0.9},
     )
 
 

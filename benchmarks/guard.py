@@ -18,7 +18,7 @@ __all__ = ["compare", "ratios", "record"]
 
 FORMAT = "facerecon-bench-guard/1"
 _SPREADS = 4.0  # standard deviations of the logarithm of a ratio over the recorded runs
-_LEAST, _MOST = 0.15, 0.5  # a fall by less is never told; one by more always is
+_LEAST, _MOST = 0.15, 0.5  # a fall by less is never told; a ratio with more noise is not recorded
 
 
 def ratios(bench: str, rows: Sequence[Row]) -> dict[str, float]:
@@ -40,8 +40,8 @@ def ratios(bench: str, rows: Sequence[Row]) -> dict[str, float]:
 def record(path: Path, runs: Sequence[Mapping[str, float]], machine: Mapping[str, Any]) -> None:
     """Write the medians of several whole runs, with the fall of each ratio that is still noise.
 
-    That fall is `1 - exp(-4 s)`, s the standard deviation of the ratio's logarithm over the runs, kept within 15 %
-    and 50 %. Raises ValueError with fewer than three runs.
+    That fall is `1 - exp(-4 s)`, s the standard deviation of the ratio's logarithm over the runs, and at least 15 %. A
+    ratio that would need more than 50 % guards nothing and is left out. Raises ValueError with fewer than three runs.
     """
     if len(runs) < 3:
         raise ValueError(f"the guard needs at least 3 runs to know the noise; got {len(runs)}")
@@ -51,7 +51,9 @@ def record(path: Path, runs: Sequence[Mapping[str, float]], machine: Mapping[str
         if len(values) < len(runs) or min(values) <= 0:
             continue
         spread = statistics.stdev(math.log(value) for value in values)
-        fall = min(max(1.0 - math.exp(-_SPREADS * spread), _LEAST), _MOST)
+        fall = max(1.0 - math.exp(-_SPREADS * spread), _LEAST)
+        if fall > _MOST:
+            continue
         entries[name] = {"ratio": statistics.median(values), "tolerance": round(fall, 3), "runs": values}
     content = {"format": FORMAT, "machine": dict(machine), "ratios": entries}
     path.parent.mkdir(parents=True, exist_ok=True)
