@@ -1,9 +1,12 @@
 """Training from the command line on a handful of rendered people: run folders, folds, multirun, experiments."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from torch.testing import assert_close
 
 from facerecon_torch.cli import main
 from facerecon_torch.pipeline.artefact import load_cascade
@@ -11,6 +14,7 @@ from facerecon_torch.pipeline.evaluate import ALIGNMENTS, REGIONS, TRUTHS
 from facerecon_torch.pipeline.methods import METHODS
 from tests.test_configs import EXPERIMENTS
 
+TRAIN = str(Path(__file__).resolve().parents[1] / "train.py")
 FEW = [
     "data.train_subjects=6",
     "data.train_images=2",
@@ -86,3 +90,40 @@ def test_a_real_detector_finds_the_landmarks(rendered, tmp_path):
     folder = run(rendered, tmp_path, "landmarks=dlib", "cv.nested=0", "cascade.stages=1")
     report = json.loads((folder / "report.json").read_text())
     assert report["counts"]["train"]["images"] <= 12
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(rendered, tmp_path):
+    words = ["cv.nested=2", "cascade.stages=2", "runtime.dtype=float64", "fitting.select_penalties=true"]
+    folders = {1: run(rendered, tmp_path / "one", *words), 2: tmp_path / "two, together"}
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", TRAIN]
+    subprocess.run([*launched, rendered, f"hydra.run.dir={folders[2]}", *FEW, *words], check=True, cwd=tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two, together"]  # the second process left nothing
+    one, two = (json.loads((folders[n] / "report.json").read_text()) for n in (1, 2))
+    assert (one["processes"], two["processes"]) == (1, 2)
+    for key in ("counts", "penalties"):
+        assert two[key] == one[key]
+    for method in METHODS:
+        for which in (lambda r: r["test"], lambda r: r["shifted"], lambda r: r["nested"]["methods"]):
+            for align in ALIGNMENTS:
+                a, b = (which(r)[method]["mae_mm"][align]["M"]["whole"] for r in (one, two))
+                assert b == pytest.approx(a, rel=1e-6)
+    a, b = (load_cascade(folders[n] / "cascade.safetensors").cascade.stages for n in (1, 2))
+    for mine, theirs in zip(a, b, strict=True):
+        assert_close(theirs.ridge.weight, mine.ridge.weight, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_failure_of_one_process_ends_all_with_its_message(rendered, tmp_path):
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", TRAIN]
+    words = ["cascade.start=elsewhere", f"hydra.run.dir={tmp_path}"]
+    done = subprocess.run([*launched, rendered, *words], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode != 0
+    assert "cascade.start must be landmark_fit or mean_face; got 'elsewhere'" in done.stdout + done.stderr
+
+
+def test_processes_do_not_share_a_multirun(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert main(["train", "-m", "cv.fold=0,1"]) == 2
+    assert "torchrun trains one run at a time" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Hydra's side of the command line: finds the configs anywhere, takes any path as it is, turns errors into one line."""
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -104,7 +105,21 @@ def run_train(arguments: Sequence[str]) -> int:
 
         return train_from_config(config)
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return _launch_one_of_several(arguments, run)
     return _launch("train", arguments, run)
+
+
+def _launch_one_of_several(arguments: Sequence[str], run: "Callable[[DictConfig], int]") -> int:
+    """facerecon train as one of the processes that torchrun started: the first has the run folder and the log, of the
+    others only warnings are heard."""
+    if {"-m", "--multirun"} & set(arguments):
+        sys.stderr.write("facerecon train: torchrun trains one run at a time; leave out -m\n")
+        return 2
+    if os.environ["RANK"] == "0":
+        return _launch("train", arguments, run)
+    quiet = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
+    return _launch("train", [*arguments, *quiet, "hydra.job_logging.root.level=WARNING"], run)
 
 
 def run_infer(arguments: Sequence[str]) -> int:

@@ -2,12 +2,14 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from jaxtyping import Int
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.splits import Fold, check_disjoint, group_folds, paper_folds
+from facerecon_torch.errors import FaceReconError
 from facerecon_torch.files import replacing
 from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.pipeline.artefact import FaceCascade, save_cascade
@@ -53,7 +56,7 @@ def train_from_config(config: DictConfig) -> int:
     specs = TrainSpecs(**{name: instantiate(config[name], _convert_="all") for name in _GROUPS})
     device = specs.runtime.apply()
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    with joined_ranks(device) as ranks:
+    with joined_ranks(device) as ranks, _others_end_too(ranks):
         folder = Path(ranks.share(str(config.output)))
         if ranks.is_first:
             _write_config(config, folder)
@@ -67,6 +70,18 @@ def train_from_config(config: DictConfig) -> int:
             _log.info("%s", _table(report["test"]))
             _log.info("run folder: %s", folder)
     return 0
+
+
+@contextmanager
+def _others_end_too(ranks: Ranks) -> Iterator[None]:
+    """A process that no longer hears the others says so in one line: the one that failed tells why."""
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, dist.DistError) or "Connection closed by peer" in str(error)
+        if ranks.world == 1 or not lost:
+            raise
+        raise FaceReconError(f"process {ranks.rank} stops: another process of this run has ended") from error
 
 
 def _write_config(config: DictConfig, folder: Path) -> None:

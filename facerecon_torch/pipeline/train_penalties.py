@@ -27,9 +27,10 @@ def choose_penalties(model: FaceModel, people: Samples, spec: FitSpec, ranks: Ra
     landmarks = among.gather(judged.landmarks)
     meshes = among.gather(judged.truth.true_meshes(slice(0, len(judged)), model.identity_mean))
     grid = IDENTITY_GRID[ranks.rank :: ranks.world]
-    error = torch.empty(0, len(EXPRESSION_GRID), device=model.device)
+    error = torch.empty(0, len(EXPRESSION_GRID), device=model.device, dtype=model.dtype)
     if grid:
-        error = select_penalties(model, landmarks, meshes, spec, identity_grid=grid).error.to(model.device)
+        tried = select_penalties(model, landmarks, meshes, spec, identity_grid=grid, expression_grid=EXPRESSION_GRID)
+        error = tried.error.to(model.device)
     order = [k for rank in range(ranks.world) for k in range(rank, len(IDENTITY_GRID), ranks.world)]
     table: Tensor = ranks.gather(error)[torch.argsort(torch.tensor(order, device=error.device))]
     identity, expression = divmod(int(table.argmin()), len(EXPRESSION_GRID))

@@ -3,7 +3,6 @@ first stage, and their Gram matrix."""
 
 import logging
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -62,6 +61,9 @@ class _Start:
         observer = self.observer(None)
         view = observer.view(self.x)
         self.held = held
+        self.counts: Tensor = ranks.gather(torch.tensor([len(samples)], device=self.x.device))  # of each process
+        self._gram: SampleGram | None = None
+        self._moments: Moments | None = None
         self.features = observer.features(view) if held else observer.source(view)
 
     def observer(self, rows: Int[Tensor, "rows"] | None) -> FaceObserver:
@@ -69,26 +71,24 @@ class _Start:
         observed = self.observed if rows is None else self.observed.at(rows)
         return FaceObserver(self.fitter, self.n_identity, observed, self.spec, memory=self.memory)
 
-    @cached_property
-    def counts(self) -> Int[Tensor, "ranks"]:
-        """Samples of each process."""
-        return self.ranks.gather(torch.tensor([len(self.samples)], device=self.x.device))
-
-    @cached_property
     def gram(self) -> SampleGram | None:
         """XX' of the first stage's features, block by block, of the samples of all processes; None where it does not
         fit."""
         n = int(self.counts.sum())
         if 8 * len(self.spec.blocks) * n * n > self.memory.gram:
             return None
-        return compute_sample_gram(
-            self.features, len(self.samples), block_sizes=self.spec.block_sizes, device=self.x.device, ranks=self.ranks
-        )
+        if self._gram is None:
+            sizes, device = self.spec.block_sizes, self.x.device
+            self._gram = compute_sample_gram(
+                self.features, len(self.samples), block_sizes=sizes, device=device, ranks=self.ranks
+            )
+        return self._gram
 
-    @cached_property
     def moments(self) -> Moments:
         """X'X and X'Y of the first stage, of the samples of all processes."""
-        return self.moments_of(None)
+        if self._moments is None:
+            self._moments = self.moments_of(None)
+        return self._moments
 
     def moments_of(self, rows: Int[Tensor, "rows"] | None) -> Moments:
         """Those of some rows."""
@@ -105,13 +105,14 @@ class _Start:
         return observer.source(observer.view(self.x[rows]))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Side:
     """Some samples under one landmark fit: rows of a whole set's start, or all of it."""
 
     samples: Samples
     start: _Start
     rows: Int[Tensor, "rows"] | None
+    found: Moments | None = None  # of all blocks, once they were asked for
 
     @property
     def fitted(self) -> FaceParameters:
@@ -136,7 +137,7 @@ class Side:
 
     def gram(self, blocks: tuple[str, ...]) -> SampleGram | None:
         """XX' of the features of stage 0 of these samples, on all processes."""
-        whole = self.start.gram
+        whole = self.start.gram()
         if whole is None:
             return None
         at = [self.start.spec.blocks.index(block) for block in blocks]
@@ -147,33 +148,35 @@ class Side:
         return some.select(self.start.ranks.gather(self.rows + before))
 
     def moments(self, blocks: tuple[str, ...]) -> Moments | None:
-        """X'X and X'Y of stage 0 of these samples, of all processes; None where they do not fit or have no such blocks
-        side by side."""
+        """X'X and X'Y of stage 0 of these samples, of all processes; None where they do not fit, where the blocks do not
+        stand side by side, and where they are so few columns that those of all blocks would cost more than they save."""
         start, (first, *_), sizes = self.start, blocks, self.start.spec.block_sizes
         at = start.spec.blocks.index(first)
-        if start.spec.blocks[at : at + len(blocks)] != blocks or 16 * sum(sizes) ** 2 > start.memory.gram:
+        columns = slice(sum(sizes[:at]), sum(sizes[: at + len(blocks)]))
+        few = 2 * (columns.stop - columns.start) < sum(sizes)
+        if few or start.spec.blocks[at : at + len(blocks)] != blocks or 16 * sum(sizes) ** 2 > start.memory.gram:
             return None
-        here = self._moments
+        if self.found is None:
+            self.found = self._of_all_blocks()
+        here = self.found
         if len(blocks) == len(sizes):
             return here
-        columns = slice(sum(sizes[:at]), sum(sizes[: at + len(blocks)]))
         gram = here.gram.room[columns, columns].clone()
         gram.diagonal().copy_(here.gram.diagonal[columns])
         return replace(here, gram=Triangle(gram), cross=here.cross[columns], feature_mean=here.feature_mean[columns])
 
-    @cached_property
-    def _moments(self) -> Moments:
+    def _of_all_blocks(self) -> Moments:
         """All less those left out, where these are fewer."""
         if self.rows is None:
-            return self.start.moments
+            return self.start.moments()
         start = self.start
         kept = torch.zeros(len(start.x), dtype=torch.bool, device=start.x.device)
         kept[self.rows] = True
         n, left_out = int(start.counts.sum()), torch.nonzero(~kept).flatten()
         gone = len(start.ranks.gather(left_out))
         if gone == 0:
-            return start.moments
-        return start.moments.without(start.moments_of(left_out)) if 2 * gone < n else start.moments_of(self.rows)
+            return start.moments()
+        return start.moments().without(start.moments_of(left_out)) if 2 * gone < n else start.moments_of(self.rows)
 
 
 class Shared:
