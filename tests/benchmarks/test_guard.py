@@ -34,14 +34,14 @@ def test_ratios_are_those_of_rounds_that_stood_together():
 def test_the_tolerance_comes_from_the_spread_of_the_runs(tmp_path):
     quiet = recorded(tmp_path / "quiet.json", 6.0, 6.01, 5.99)
     noisy = recorded(tmp_path / "noisy.json", 6.0, 6.6, 5.4)
-    assert quiet["tolerance"] == 0.15
+    assert quiet["tolerance"] == 0.25
     assert 0.3 < noisy["tolerance"] < 0.4  # 1 - exp(-4 x 0.1)
     assert quiet["ratio"] == pytest.approx(6.0)
     with pytest.raises(KeyError):  # it could halve by noise alone: it guards nothing
         recorded(tmp_path / "wild.json", 6.0, 12.0, 3.0)
 
 
-@pytest.mark.parametrize(("now", "falls"), [(6.0, False), (9.0, False), (5.2, False), (5.0, True), (2.0, True)])
+@pytest.mark.parametrize(("now", "falls"), [(6.0, False), (9.0, False), (4.6, False), (4.4, True), (2.0, True)])
 def test_only_a_fall_beyond_the_tolerance_is_told(now, falls, tmp_path):
     path = tmp_path / "guard.json"
     recorded(path, 6.0, 6.01, 5.99)
@@ -53,7 +53,7 @@ def test_only_a_fall_beyond_the_tolerance_is_told(now, falls, tmp_path):
 def test_another_machine_doubles_the_tolerance(tmp_path):
     path = tmp_path / "guard.json"
     recorded(path, 6.0, 6.01, 5.99)
-    found = guard.ratios("hog on cpu", rows(4.5))
+    found = guard.ratios("hog on cpu", rows(3.5))
     assert guard.compare(path, found, MACHINE)[1]
     told, fell = guard.compare(path, found, {**MACHINE, "cpu": "another"})
     assert not fell
