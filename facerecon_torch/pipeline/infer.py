@@ -22,6 +22,8 @@ from facerecon_torch.images.read import Pixels, list_images
 from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces, detect_faces
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.memory import halve_on_out_of_memory
+from facerecon_torch.model.bilinear import BilinearModel
+from facerecon_torch.model.factored import factor_vertices
 from facerecon_torch.pipeline.artefact import FaceCascade
 from facerecon_torch.pipeline.face_files import FaceFiles, PictureFaces
 from facerecon_torch.pipeline.infer_options import InferOptions
@@ -35,6 +37,7 @@ __all__ = ["InferReport", "find_images", "infer"]
 
 _log = logging.getLogger(__name__)
 _BATCH_BYTES = 2**28  # of the pictures of a batch
+_MANY = 5_000  # images from which on factored vertices win back the seconds that factoring takes
 
 
 @dataclass
@@ -121,6 +124,9 @@ class _Run:
         self._batch = options.faces_at_once(face.model.device)
         self._files = FaceFiles(output, images, face, options.formats)
         self._one = LatencySession(face, size=options.size) if options.mode == "latency" else None
+        self._vertices = face.model.vertices
+        if self._files.need_vertices and len(images) >= _MANY and isinstance(face.model, BilinearModel):
+            self._vertices = factor_vertices(face.model) or face.model.vertices
 
     def go(self) -> None:
         done = [path for path in self._images if self._options.resume and self._files.is_done(path)]
@@ -221,7 +227,7 @@ class _Run:
         if not self._files.need_vertices:
             return _Solved(rows.cpu(), None)
         with stage("mesh"):
-            vertices = model.vertices(parameters.identity, parameters.expression) * answer.size[:, None, None]
+            vertices = self._vertices(parameters.identity, parameters.expression) * answer.size[:, None, None]
             return _Solved(rows.cpu(), vertices.cpu())
 
     def _answer(self, pictures: Sequence[Pixels], landmarks: Float[Tensor, "n 66 2"]) -> Reconstruction:

@@ -11,10 +11,12 @@ import torch
 from torch.testing import assert_close
 
 from facerecon_torch.errors import ImageFileError
+from facerecon_torch.formats.ply_file import read_ply
 from facerecon_torch.images import save_png
 from facerecon_torch.landmarks.detector import PixelFreeDetector, detect_faces
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.landmarks.scheme import from_paper66
+from facerecon_torch.model.factored import FactoredVertices
 from facerecon_torch.pipeline import infer as infer_module
 from facerecon_torch.pipeline import infer_pictures
 from facerecon_torch.pipeline.infer import infer
@@ -90,6 +92,26 @@ def test_every_format_is_written_and_only_then_are_there_vertices(folder, tiny_o
     infer(files, tmp_path / "again", face, FileLandmarks(), options(formats=["json"]))
     with pytest.raises(AssertionError, match="nothing shows them"):
         infer(files, tmp_path / "again", face, FileLandmarks(), options(formats=["ply"]))
+
+
+def test_vertices_of_many_images_are_factored(folder, tiny_outcome, tmp_path, monkeypatch):
+    face, files = tiny_outcome.cascade, sorted(folder.glob("*.png"))
+    factored = []
+
+    def factor(model):
+        factored.append(FactoredVertices(model, model.n_expression))
+        return factored[0]
+
+    monkeypatch.setattr(infer_module, "factor_vertices", factor)
+    infer(files, tmp_path / "few", face, FileLandmarks(), options(formats=["ply"]))
+    monkeypatch.setattr(infer_module, "_MANY", len(files))
+    infer(files, tmp_path / "none", face, FileLandmarks(), options(formats=["json"]))
+    assert not factored
+    infer(files, tmp_path / "many", face, FileLandmarks(), options(formats=["ply"]))
+    assert len(factored) == 1
+    for path in (tmp_path / "few").glob("*.ply"):
+        dense, fast = (read_ply(tmp_path / kind / path.name)[0] for kind in ("few", "many"))
+        assert_close(torch.from_numpy(fast), torch.from_numpy(dense), rtol=0, atol=1e-3)
 
 
 def test_a_run_goes_on_where_it_stopped_and_keeps_the_order(folder, tiny_outcome, tmp_path):
