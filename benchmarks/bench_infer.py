@@ -108,8 +108,7 @@ def _files_case(studio: _Studio, name: str, files: Sequence[Path], formats: Sequ
         stages = {f"{stage}, ms a file": 1e3 * s / len(files) for stage, s in times[-1].seconds.items()}
         return {"files without a face": float(len(files) - report.images)} | stages
 
-    size = sum(path.stat().st_size for path in files)
-    return Case(name=name, run=run, items=len(files), unit="file", bytes=float(size), error=errors,
+    return Case(name=name, run=run, items=len(files), unit="file", error=errors,
                 limits={"files without a face": 0.0})  # fmt: skip
 
 
