@@ -107,6 +107,9 @@ class BankTable:
                 self._table = _new_table((self._samples, *rows.shape[1:]), dtype, self._place)
             self._table[start + part.start : start + part.stop] = rows
 
+        if not len(crops) and self._table is None:  # a process may have no sample of a set
+            row = _described(crops.new_zeros(1, *crops.shape[1:]), self._spec, dtype)
+            self._table = _new_table((self._samples, *row.shape[1:]), dtype, self._place)
         halve_on_out_of_memory(describe, range(len(crops)), CHUNK)
 
     def bank(self) -> CropBank:
