@@ -148,8 +148,8 @@ class Side:
         return some.select(self.start.ranks.gather(self.rows + before))
 
     def moments(self, blocks: tuple[str, ...]) -> Moments | None:
-        """X'X and X'Y of stage 0 of these samples, of all processes; None where they do not fit, where the blocks do not
-        stand side by side, and where they are so few columns that those of all blocks would cost more than they save."""
+        """X'X and X'Y of stage 0 of these samples, of all processes; None where they do not fit, where the blocks do
+        not stand side by side, and where those of all blocks would cost more than these few columns alone."""
         start, (first, *_), sizes = self.start, blocks, self.start.spec.block_sizes
         at = start.spec.blocks.index(first)
         columns = slice(sum(sizes[:at]), sum(sizes[: at + len(blocks)]))

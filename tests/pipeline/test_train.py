@@ -5,6 +5,7 @@ from torch.testing import assert_close
 from facerecon_torch.pipeline import methods
 from facerecon_torch.pipeline.cross_validation import cross_validate, judge, pool
 from facerecon_torch.pipeline.evaluate import method_errors, summary
+from facerecon_torch.pipeline.specs import RuntimeSpec
 from facerecon_torch.pipeline.train import train_methods
 from facerecon_torch.structures import FaceParameters
 from tests.pipeline.tiny_world import make_samples, make_setup
@@ -77,9 +78,12 @@ def test_patch_evaluations_train_too(evaluation):
     assert bool(torch.isfinite(outcome.errors["test"]["cascade"].mae["none", "M", "whole"]).all())
 
 
-def test_training_twice_is_identical(tiny_setup):
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_training_twice_is_identical(tiny_setup, deterministic):
+    RuntimeSpec(device="cpu", deterministic=deterministic).apply()
     train = make_samples(tiny_setup, people=5, images=3, seed=6)
     test = make_samples(tiny_setup, people=3, images=2, seed=7, first_subject=50)
     first, again = (train_methods(tiny_setup, train, {"test": test}, names=("cascade",)) for _ in range(2))
-    for a, b in zip(first.cascade.cascade.stages, again.cascade.cascade.stages):
+    RuntimeSpec(device="cpu").apply()
+    for a, b in zip(first.cascade.cascade.stages, again.cascade.cascade.stages, strict=True):
         assert torch.equal(a.ridge.weight, b.ridge.weight)
