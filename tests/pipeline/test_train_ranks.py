@@ -68,8 +68,8 @@ def test_three_processes_train_what_one_trains(world, form, names):
         for a, b in zip(several.cascade.cascade.stages, others[0].cascade.cascade.stages, strict=True):
             assert torch.equal(a.ridge.weight, b.ridge.weight)
         for a, b in zip(several.stages, one.stages, strict=True):
-            assert (a["form"], a["kept"]) == (b["form"], b["kept"])
-            for key in a.keys() - {"seconds", "form", "kept"}:
+            assert [a[key] for key in ("rho", "form", "kept")] == [b[key] for key in ("rho", "form", "kept")]
+            for key in a.keys() - {"seconds", "rho", "form", "kept"}:
                 assert a[key] == pytest.approx(b[key], rel=1e-9, abs=1e-9), key
 
 
