@@ -61,7 +61,7 @@ def groups(context: Context) -> Iterator[Group]:
         limits: dict[str, float] = {"vertices, largest mm": _VERTICES_MM}
         if own == torch.float64:
             limits["parameters, largest deviation"] = _TOLERATED
-        elif not context.on_cpu:
+        else:
             limits["share of faces off by more than 1e-3"] = 1e-3
         case = Case(name=name, run=partial(work, context.device, own), items=int(context.sizes["test_images"]),
                     unit="face", limits=limits,

@@ -109,7 +109,8 @@ def _angle(gx, gy):
 @triton.jit
 @no_type_check
 def _steepest(image, y, x, height, width, inside, CHANNELS: tl.constexpr):
-    """Gradient of the channel where it is longest, the first of equals, at pixels (y, x); NaN where any channel is."""
+    """Gradient of the channel where it is longest at pixels (y, x), as `gradients.dominant_gradient` has it; NaN where
+    any channel is."""
     left, right = tl.maximum(x - 1, 0), tl.minimum(x + 1, width - 1)
     above, below = tl.maximum(y - 1, 0), tl.minimum(y + 1, height - 1)
     best_x = tl.zeros_like(x).to(tl.float32)
@@ -121,9 +122,10 @@ def _steepest(image, y, x, height, width, inside, CHANNELS: tl.constexpr):
         gx = tl.load(plane + y * width + right, inside, 0.0) - tl.load(plane + y * width + left, inside, 0.0)
         gy = tl.load(plane + below * width + x, inside, 0.0) - tl.load(plane + above * width + x, inside, 0.0)
         squared = gx * gx + gy * gy
-        best_x = tl.where(squared > largest, gx, best_x)
-        best_y = tl.where(squared > largest, gy, best_y)
-        largest = tl.maximum(largest, squared)
+        longer = (squared > largest * 1.000073) | (channel == 0)  # 1 + gradients.EVEN
+        best_x = tl.where(longer, gx, best_x)
+        best_y = tl.where(longer, gy, best_y)
+        largest = tl.where(longer, squared, largest)
         total += squared
     return best_x + 0.0 * total, best_y + 0.0 * total
 

@@ -178,3 +178,11 @@ def test_cuda_agrees_with_cpu(variant, evaluation, dtype, rng, monkeypatch):
     crops = smooth_images(3, 3, 96, rng, dtype)
     points = (-10 + 110 * torch.rand(3, 9, 2, generator=rng, dtype=torch.float64)).to(dtype)
     assert_close(hog(crops.cuda(), points.cuda(), spec).cpu(), hog(crops, points, spec), rtol=0, atol=2e-5)
+
+
+def test_equally_steep_channels_of_eight_bits_do_not_leave_the_choice_to_rounding(rng):
+    # Few levels and steps: two channels of one pixel are as steep as one another in every sixth.
+    crops = torch.randint(90, 96, (4, 3, 40, 40), generator=rng).double() / 255
+    spec = HogSpec(patch_px=16, cell_px=8)
+    coarse, fine = hog_maps(crops.float(), spec).histograms, hog_maps(crops, spec).histograms
+    torch.testing.assert_close(coarse.double(), fine, rtol=1e-5, atol=1e-5 * float(fine.max()))

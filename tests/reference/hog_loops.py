@@ -40,7 +40,12 @@ def pixels_of_patch(patch: np.ndarray) -> list[Pixel]:
 
 
 def steepest(steps: list[tuple[float, float]]) -> tuple[float, float]:
-    return max(steps, key=lambda step: step[0] ** 2 + step[1] ** 2)
+    """The first of those that are equally long but for rounding."""
+    chosen = steps[0]
+    for step in steps[1:]:
+        if step[0] ** 2 + step[1] ** 2 > 1.000073 * (chosen[0] ** 2 + chosen[1] ** 2):
+            chosen = step
+    return chosen
 
 
 def hat(distance: float, cell: int) -> float:
