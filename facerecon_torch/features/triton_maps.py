@@ -34,9 +34,11 @@ def triton_maps(
     Measured in Triton's interpreter: within 1e-6 of the eager maps' largest value, except where an angle on the edge
     of a bin of hard votes falls to its other side.
     """
-    by_cell = _small_cells(as_channels(crops, spec.colour).contiguous(), spec)
-    by_row = _sum_along(by_cell, 1, node_count(crops.shape[-2], spec), spec, crops.dtype)
-    return _sum_along(by_row, 2, node_count(crops.shape[-1], spec), spec, dtype)
+    # Triton launches on the current device, whatever the tensors lie on.
+    with torch.cuda.device_of(crops):  # type: ignore[no-untyped-call]
+        by_cell = _small_cells(as_channels(crops, spec.colour).contiguous(), spec)
+        by_row = _sum_along(by_cell, 1, node_count(crops.shape[-2], spec), spec, crops.dtype)
+        return _sum_along(by_row, 2, node_count(crops.shape[-1], spec), spec, dtype)
 
 
 def _small_cells(crops: Float[Tensor, "b c h w"], spec: HogSpec) -> Float[Tensor, "b small_rows small_columns bins"]:
@@ -170,6 +172,7 @@ def _vote(
             strength = strength * ((1.0 - off_y / STRIDE) * (1.0 - off_x / STRIDE))
         position = _angle(gx, gy) + shift
         low = tl.floor(position)
+        low = tl.where(low == low, low, 0.0)  # a NaN pixel votes for a bin, too, and so ends as NaN in the answer
         own = low - BINS * tl.floor(low / BINS)
         if LINEAR:
             upper = (position - low) * strength

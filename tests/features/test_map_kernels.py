@@ -34,7 +34,7 @@ def test_triton_in_its_interpreter_makes_the_eager_maps():
     """In a process of its own: triton reads TRITON_INTERPRET when it is imported."""
     pytest.importorskip("triton")
     found = run_python("tests/features/triton_in_interpreter.py", TRITON_INTERPRET="1").split("\n")[:-1]
-    assert len(found) == 10
+    assert len(found) == 12
     for line in found:
         name, off = line.split()
         assert float(off) <= (1e-3 if name == "half" else 1e-6), line
