@@ -65,6 +65,7 @@ class Replayed:
 
     def _record(self, inputs: _Tensors) -> bool:
         device = inputs[0].device
+        stream = torch.cuda.current_stream(device)
         kept = tuple(given.clone() for given in inputs)
         try:
             with untimed(), torch.cuda.device(device):
@@ -78,6 +79,8 @@ class Replayed:
                 with torch.cuda.graph(graph):
                     outputs = self._function(*kept)
         except RuntimeError as error:
+            with torch.cuda.device(device):
+                torch.cuda.set_stream(stream)  # a recording that fails leaves its own as the current one
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             _log.warning("%s cannot be recorded as a CUDA graph and runs step by step: %s", self._name, reason)
             self._eager = True

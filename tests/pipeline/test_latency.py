@@ -59,8 +59,9 @@ def test_a_recording_is_replayed_on_new_values_and_refuses_new_shapes():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_what_cannot_be_recorded_runs_step_by_step_and_says_so_once(caplog):
     reads = Replayed("a host read", lambda x: (x * float(x.sum()),))
-    x = torch.ones(3, device="cuda")
+    x, stream = torch.ones(3, device="cuda"), torch.cuda.current_stream()
     for _ in range(2):
         assert torch.equal(reads(x)[0], 3 * x)
     assert not reads.is_recorded
+    assert torch.cuda.current_stream() == stream
     assert len([r for r in caplog.records if "a host read cannot be recorded" in r.getMessage()]) == 1
