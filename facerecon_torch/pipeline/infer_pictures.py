@@ -1,7 +1,7 @@
 """Where inference gets its pictures from: files read and decoded ahead of the faces, within a budget of bytes."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextvars import copy_context
 from itertools import islice
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from facerecon_torch.errors import FaceReconError
 from facerecon_torch.images.device_decode import BatchDecoder, decode_batch
+from facerecon_torch.images.jpeg import jpeg_header
 from facerecon_torch.images.read import Pixels, decode_pixels, read_bytes
 from facerecon_torch.pipeline.stage_times import stage
 
@@ -30,14 +31,30 @@ def decoded_ahead(files: Sequence[Path], pool: Executor, *, ahead: int) -> Itera
 
 
 def decoded_in_batches(files: Sequence[Path], pool: Executor, decode: BatchDecoder, *, batch: int) -> Iterator[Loaded]:
-    """The same, read ahead on `pool` and decoded by `decode` (`images.device_decode`), `batch` files at a time."""
-    contents = _ahead(_read, files, pool, 2 * batch)
-    while group := list(islice(contents, batch)):
+    """The same, read ahead on `pool` and decoded by `decode` (`images.device_decode`), at most `batch` files at once."""
+    for group in _groups(_ahead(_read, files, pool, 2 * batch), batch):
         whole = [(path, data) for path, data in group if isinstance(data, bytes)]
         with stage("decode"):
             answers = iter(decode_batch(whole, decode))
         for path, data in group:
             yield path, next(answers) if isinstance(data, bytes) else data
+
+
+def _groups(
+    contents: Iterable[tuple[Path, bytes | Exception]], most: int
+) -> Iterator[list[tuple[Path, bytes | Exception]]]:
+    """Up to `most` files, whose ordinary JPEGs are at most _AHEAD_BYTES as pictures, or one."""
+    group, size = list[tuple[Path, bytes | Exception]](), 0
+    for path, data in contents:
+        header = jpeg_header(data) if isinstance(data, bytes) else None
+        more = 3 * header.height * header.width if header is not None else 0
+        if group and (len(group) == most or size + more > _AHEAD_BYTES):
+            yield group
+            group, size = [], 0
+        group.append((path, data))
+        size += more
+    if group:
+        yield group
 
 
 def _read(path: Path) -> bytes:

@@ -194,6 +194,18 @@ def test_pictures_decoded_in_batches_come_in_order_with_what_failed(tmp_path):
     assert decoder.calls == [2, 1]
 
 
+def test_batches_of_the_device_are_bounded_by_the_bytes_of_their_pictures(tmp_path, monkeypatch):
+    files = [tmp_path / f"{k}.jpg" for k in range(5)]
+    for k, path in enumerate(files):
+        path.write_bytes(jpeg(smooth(200 if k == 2 else 20, 30)))
+    monkeypatch.setattr(infer_pictures, "_AHEAD_BYTES", 2 * 3 * 20 * 30)
+    decoder = StandIn()
+    with ThreadPoolExecutor(2) as pool:
+        loaded = list(decoded_in_batches(files, pool, decoder, batch=4))
+    assert [path for path, _ in loaded] == files
+    assert decoder.calls == [2, 1, 2]
+
+
 def test_landmarks_from_files_need_no_pixels(folder):
     detector = FileLandmarks()
     assert isinstance(detector, PixelFreeDetector)
