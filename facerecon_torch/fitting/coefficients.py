@@ -124,7 +124,9 @@ class LandmarkFitter:
         distances in mm over the landmarks in use, for the contour along the spec's component. Not
         differentiable. Chunks of faces are solved one after the other, smaller ones where memory runs out.
         """
-        chunk = self.spec.chunk or self._chunk(landmarks.device)
+        chunk = self.spec.chunk or _CPU_CHUNK
+        if len(landmarks) > chunk and self.spec.chunk is None:
+            chunk = self._chunk(landmarks.device)  # asks the device, which a few faces need not wait for
         if len(landmarks) <= chunk:
             return self.fit_batch(landmarks, weights, scale=scale)
         target = self._target(landmarks, weights, scale)

@@ -150,7 +150,7 @@ def _middle(to_crop: Float[Tensor, "b 2 3"], size: int) -> Float[Tensor, "b 2"]:
 def _in_window(to_crop: Float[Tensor, "b 2 3"], window: _Window) -> Float[Tensor, "b 2 3"]:
     """The map from blocks of the window, block (0, 0) having its centre at (0, 0)."""
     inner = (window.block - 1) / 2
-    origin = to_crop.new_tensor([[window.left + inner], [window.top + inner]])
+    origin = torch.cat([to_crop.new_full((1, 1), first + inner) for first in (window.left, window.top)])
     linear = to_crop[:, :, :2]
     return torch.cat([linear * window.block, to_crop[:, :, 2:] + linear @ origin], dim=-1)
 

@@ -127,7 +127,8 @@ def in_unit_range(pixels: Pixels) -> Float[Tensor, "*b channels height width"]:
     if pixels.dtype != torch.uint8:
         return pixels
     wide = pixels.to(torch.float32, memory_format=torch.contiguous_format)
-    return wide.div_(wide.new_tensor(255.0))  # by a tensor: CUDA divides by a number with its rounded inverse
+    # By a tensor: CUDA divides by a number with its rounded inverse. Made there: one from here would wait for the copy.
+    return wide.div_(torch.full((), 255.0, dtype=wide.dtype, device=wide.device))
 
 
 def list_images(folder: str | os.PathLike[str], *, recursive: bool = False) -> list[Path]:
