@@ -115,14 +115,14 @@ def _all_folds(context: Context, features: JointSpec) -> Group:
             for fold in folds
         ]
 
-    floor = len(folds) * stages * operations(images, features.length)
+    floor = stages * sum(operations(len(fold.train), features.length) for fold in folds)
     case = Case(
         name=f"{len(folds)} folds, {stages} stages, all kept",
         run=run,
         items=len(folds) * images,
         unit="image and fold",
         operations=floor,
-        formula="folds x stages x (N^2 D + 2 N D T + N^3 / 3 + 2 N^2 T)",
+        formula="sum over folds of stages x (N^2 D + 2 N D T + N^3 / 3 + 2 N^2 T), N of its training images",
         error=lambda outcomes: _errors(outcomes, images),
         limits={"cascade : mean face": 1.0} if images >= 200 else {},
     )

@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from facerecon_torch.pipeline.artefact import FaceCascade, load_cascade
 from facerecon_torch.pipeline.crops import canonical_crops
 from facerecon_torch.pipeline.infer import InferReport, infer
 from facerecon_torch.pipeline.infer_options import InferOptions
+from facerecon_torch.pipeline.latency import LatencySession
 from facerecon_torch.pipeline.reconstruct import Reconstruction, reconstruct_landmarks
 from facerecon_torch.pipeline.stage_times import StageTimes
 
@@ -51,7 +53,8 @@ def groups(context: Context) -> Iterator[Group]:
             yield Group(name=f"{len(files)} {kind.upper()} files", cases=cases, rounds=min(context.rounds, 5))
         one = studio.files("jpg")[:1]
         latency = [_files_case(studio, "one JPEG file in, parameters out", one, ("json",), mode="latency"),
-                   _memory_case(context, studio, 1, "one face, picture in memory")]  # fmt: skip
+                   _memory_case(context, studio, 1, "one face, picture in memory"),
+                   _memory_case(context, studio, 1, "one face, a recorded session", session=True)]  # fmt: skip
         yield Group(name="latency", cases=latency)
         yield _against_plain(context, studio)
         for batch in context.list("batch"):
@@ -112,11 +115,12 @@ def _files_case(studio: _Studio, name: str, files: Sequence[Path], formats: Sequ
                 limits={"files without a face": 0.0})  # fmt: skip
 
 
-def _memory_case(context: Context, studio: _Studio, batch: int, name: str) -> Case:
+def _memory_case(context: Context, studio: _Studio, batch: int, name: str, *, session: bool = False) -> Case:
     pictures, landmarks = studio.batch(batch)
+    call = LatencySession(studio.face, batch=batch) if session else partial(reconstruct_landmarks, face=studio.face)
     return Case(
         name=name,
-        run=lambda: reconstruct_landmarks(pictures, landmarks, studio.face),
+        run=lambda: call(pictures, landmarks),
         items=batch,
         unit="face",
         bytes=float(sum(p.numel() * p.element_size() for p in pictures)),

@@ -49,8 +49,9 @@ def _take_turns(
     for row, case in cases:
         meter = PeakMeter(device)
         for _ in range(warm_ups):
-            taken = _attempt(row, lambda case=case: _timed(case, device))  # type: ignore[misc]
-            if taken is None or taken[0] > _SLOW_S:  # it failed, or nothing in it is left to warm up
+            # The answer goes before the next call, which would else be measured with two of them.
+            seconds = _attempt(row, lambda case=case: _timed(case, device)[0])  # type: ignore[misc]
+            if seconds is None or seconds > _SLOW_S:  # it failed, or nothing in it is left to warm up
                 break
         _keep_memory(row, meter, device)
     began = time.monotonic()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -182,6 +183,25 @@ def test_memory_of_a_case_is_its_own():
     large, small = measure_group(group, context, ceilings={})
     assert 60 < large.peak_mib < 90
     assert small.peak_mib < 8
+
+
+def test_no_answer_of_an_earlier_call_is_held_while_memory_is_measured():
+    from benchmarks.timing import measure_group
+
+    alive, held = weakref.WeakSet(), []
+
+    class Answer:
+        pass
+
+    def take():
+        held.append(len(alive))
+        answer = Answer()
+        alive.add(answer)
+        return answer
+
+    context = Context(torch.device("cpu"), torch.float32, {}, 1, rounds=1)
+    measure_group(Group(name="g", cases=[Case(name="one", run=take)]), context, ceilings={}, warm_ups=2)
+    assert held == [0, 0, 0]
 
 
 def test_a_case_alone_in_its_process_reports_its_own_peak():
