@@ -31,7 +31,7 @@ def decoded_ahead(files: Sequence[Path], pool: Executor, *, ahead: int) -> Itera
 
 
 def decoded_in_batches(files: Sequence[Path], pool: Executor, decode: BatchDecoder, *, batch: int) -> Iterator[Loaded]:
-    """The same, read ahead on `pool` and decoded by `decode` (`images.device_decode`), at most `batch` files at once."""
+    """The same, read ahead on `pool` and decoded by `decode` (`images.device_decode`), at most `batch` at once."""
     for group in _groups(_ahead(_read, files, pool, 2 * batch), batch):
         whole = [(path, data) for path, data in group if isinstance(data, bytes)]
         with stage("decode"):
