@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from facerecon_torch.features import HogSpec
+from facerecon_torch.features.gradients import EVEN
 from facerecon_torch.fitting.coefficients import FitSpec
 from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.regression import Cascade
@@ -152,11 +153,20 @@ def describe_patch(crop: np.ndarray, centre: np.ndarray, spec: HogSpec) -> np.nd
     start, side = centre - spec.patch_px // 2 - margin, spec.patch_px + 2 * margin
     patch = np.pad(_cut(crop, start, side), ((1, 1), (1, 1), (0, 0)), mode="edge")
     dx, dy = patch[1:-1, 2:] - patch[1:-1, :-2], patch[2:, 1:-1] - patch[:-2, 1:-1]
-    strongest = (dx**2 + dy**2).argmax(2)[..., None]
+    strongest = _steepest(dx**2 + dy**2)[..., None]
     dx, dy = (np.take_along_axis(d, strongest, 2)[..., 0] for d in (dx, dy))
     inside = [_inside(start[axis], side, crop.shape[1 - axis]) for axis in (0, 1)]
     magnitude = np.hypot(dx, dy) * inside[1][:, None] * inside[0]
     return _normalise(_pool(magnitude, np.arctan2(dy, dx), spec, margin), cells)
+
+
+def _steepest(squared: np.ndarray) -> np.ndarray:
+    """The channel of the longest gradient; a later one has to be longer by more than rounding."""
+    chosen, largest = np.zeros(squared.shape[:2], dtype=int), squared[..., 0]
+    for channel in range(1, squared.shape[2]):
+        longer = squared[..., channel] > (1 + EVEN) * largest
+        chosen, largest = np.where(longer, channel, chosen), np.where(longer, squared[..., channel], largest)
+    return chosen
 
 
 def _inside(start: float, side: int, extent: int) -> np.ndarray:
