@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import TypeAlias
 
 import torch
@@ -78,7 +79,7 @@ def to_device(chunks: Iterable[Tensor], device: torch.device | None) -> Iterator
     if device is None or device.type != "cuda":
         yield from (chunk if device is None else chunk.to(device) for chunk in chunks)
         return
-    copies: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    copies = _copy_stream(device)
     ahead: tuple[Tensor, torch.cuda.Event | None] | None = None
     for chunk in chunks:
         arriving = _start_copy(chunk, device, copies)
@@ -87,6 +88,12 @@ def to_device(chunks: Iterable[Tensor], device: torch.device | None) -> Iterator
         ahead = arriving
     if ahead is not None:
         yield _arrived(*ahead)
+
+
+@cache
+def _copy_stream(device: torch.device) -> "torch.cuda.Stream":
+    """One for all passes: memory that was freed on a stream serves that stream alone."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def _start_copy(
