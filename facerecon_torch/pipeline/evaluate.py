@@ -62,16 +62,18 @@ class Truth:
         self, part: slice, like: Tensor, vertices: Int[Tensor, "some"] | None = None
     ) -> Float[Tensor, "m some 3"]:
         """M of a part of the samples, all vertices or some, on the device and in the dtype of `like`."""
-        meshes = self._taken(self.meshes, part)
-        some = meshes if vertices is None else meshes[:, vertices.to(meshes.device)]
-        return some.to(like.device).to(like.dtype)
+        return self._taken(self.meshes, part, vertices).to(like.device).to(like.dtype)
 
     def known_vertices(self, part: slice, device: torch.device) -> Bool[Tensor, "m vertices"] | None:
         """Which vertices the scans of a part of the samples hold, where that is known."""
         return None if self.covered is None else self._taken(self.covered, part).to(device)
 
-    def _taken(self, table: Tensor, part: slice) -> Tensor:
-        return table[part] if self.rows is None else table[self.rows[part].to(table.device)]
+    def _taken(self, table: Tensor, part: slice, columns: Int[Tensor, "some"] | None = None) -> Tensor:
+        rows = part if self.rows is None else self.rows[part].to(table.device)
+        if columns is None:
+            return table[rows]
+        # At once: whole rows of thousands of samples would be a copy of the table.
+        return table[rows if isinstance(rows, slice) else rows[:, None], columns.to(table.device)]
 
     @property
     def regions(self) -> tuple[str, ...]:

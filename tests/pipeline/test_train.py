@@ -69,6 +69,13 @@ def test_pooling_keeps_every_error(tiny_outcome, tiny_setup):
     assert len(both.errors["cascade"].mae["none", "M", "whole"]) == 36
 
 
+def test_some_vertices_of_some_samples(tiny_setup):
+    truth = make_samples(tiny_setup, people=3, images=2, seed=8).truth
+    vertices, rows = torch.tensor([5, 0, 9]), torch.tensor([4, 1, 3])
+    for seen, table in ((truth, truth.meshes), (truth[rows], truth.meshes[rows])):
+        assert torch.equal(seen.true_meshes(slice(1, 3), table, vertices), table[1:3][:, vertices])
+
+
 @pytest.mark.parametrize("evaluation", ["patch", "patch_halo"])
 def test_patch_evaluations_train_too(evaluation):
     setup = make_setup(evaluation)
