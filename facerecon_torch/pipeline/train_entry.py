@@ -168,7 +168,6 @@ class _Run:
         splits, tuned = self._splits(), self.setup
         for number, train_side, test_side in splits:
             tests = {"test": test_side} | others
-            check_disjoint(train_side.subjects, test_side.subjects)
             tuned = self._with_penalties(train_side)
             with self.phases("train"):
                 outcome = train_methods(tuned, train_side, tests, shared=self.shared)
@@ -197,13 +196,19 @@ class _Run:
         return report
 
     def _splits(self) -> list[tuple[int | None, Samples, Samples]]:
-        """(number of the fold, who trains, who tests)."""
-        people, cv = self.ready["train"], self.specs.cv
-        if not cv.splits_training:
-            return [(None, people, self.ready["test"])]
-        folds = held_out_folds(people, self._draw, self.ranks)
-        held_out = self.ready.get("test")
-        return [(k, people.at(folds[k].train), held_out or people.at(folds[k].test)) for k in cv.chosen]
+        """(number of the fold, who trains, who tests). Raises ValueError where somebody would do both, on whatever
+        process."""
+        people, cv, held_out = self.ready["train"], self.specs.cv, self.ready.get("test")
+        splits: list[tuple[int | None, Samples, Samples]]
+        if cv.splits_training:
+            folds = held_out_folds(people, self._draw, self.ranks)
+            tests = {k: people.at(folds[k].test) if held_out is None else held_out for k in cv.chosen}
+            splits = [(k, people.at(folds[k].train), test) for k, test in tests.items()]
+        else:
+            splits = [(None, people, self.ready["test"])]
+        for _, train_side, test_side in splits:
+            check_disjoint(self._subjects(train_side), self._subjects(test_side))
+        return splits
 
     def _draw(self, subjects: Int[Tensor, "people"]) -> list[Fold]:
         if self.specs.cv.protocol == "paper_5x5":
@@ -221,8 +226,12 @@ class _Run:
         return replace(self.setup, fit=chosen)
 
     def _counts(self, samples: Samples) -> dict[str, int]:
-        subjects = self.ranks.gather(samples.subjects.to(samples.landmarks.device))
+        subjects = self._subjects(samples)
         return {"images": len(subjects), "subjects": len(torch.unique(subjects))}
+
+    def _subjects(self, samples: Samples) -> Int[Tensor, "all"]:
+        """Those of the samples of all processes."""
+        return self.ranks.gather(samples.subjects.to(samples.landmarks.device))
 
 
 def _fold_entry(number: int | None, counts: dict[str, Any], outcome: Outcome) -> dict[str, Any]:

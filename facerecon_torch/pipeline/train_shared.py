@@ -47,9 +47,18 @@ class _Start:
     """One whole set under one landmark fit: where cascades start, and what they observe there."""
 
     def __init__(
-        self, setup: TrainSetup, samples: Samples, memory: MemoryBudget, ranks: Ranks, *, held: bool = True
+        self,
+        setup: TrainSetup,
+        samples: Samples,
+        memory: MemoryBudget,
+        ranks: Ranks,
+        counts: Int[Tensor, "processes"],
+        *,
+        held: int,
     ) -> None:
         self.samples, self.memory, self.ranks = samples, memory, ranks
+        self.counts = counts  # samples of each process
+        self.held = held  # bytes of features of the process with the most samples; 0: read in chunks
         self.spec = replace(setup.features, blocks=methods.BLOCKS)
         fitter = LandmarkFitter(setup.model, setup.fit)
         fit = fitter.fit(samples.landmarks)
@@ -60,8 +69,6 @@ class _Start:
         self.fitter, self.observed, self.n_identity = fitter, observed, setup.model.n_identity
         observer = self.observer(None)
         view = observer.view(self.x)
-        self.held = held
-        self.counts: Tensor = ranks.gather(torch.tensor([len(samples)], device=self.x.device))  # of each process
         self._gram: SampleGram | None = None
         self._moments: Moments | None = None
         self.features = observer.features(view) if held else observer.source(view)
@@ -195,9 +202,12 @@ class Shared:
         key = (id(whole), setup.fit, setup.start)
         start = self._starts.pop(key, None)
         if start is None:
-            needed = _feature_bytes(setup, whole)
+            # By the most samples of any process: what one forgets all forget, as they ask each other for it.
+            counts = self.ranks.gather(torch.tensor([len(whole)], device=whole.landmarks.device))
+            needed = _feature_bytes(setup, int(counts.max()))
             self._make_room(needed, setup.fit)
-            start = _Start(setup, whole, self.memory, self.ranks, held=self._held + needed <= self.memory.features)
+            held = needed if self._held + needed <= self.memory.features else 0
+            start = _Start(setup, whole, self.memory, self.ranks, counts, held=held)
             if self.ranks.is_first:
                 how = "held" if start.held else "read in chunks"
                 _log.info("%s: %.2f GB of features of the first stage, %s", whole.name, needed / 1e9, how)
@@ -208,7 +218,7 @@ class Shared:
     @property
     def _held(self) -> int:
         """Bytes of the features that are held."""
-        return sum(s.features.nbytes for s in self._starts.values() if isinstance(s.features, Tensor))
+        return sum(start.held for start in self._starts.values())
 
     def _make_room(self, needed: int, fit: FitSpec) -> None:
         """Forget what was not asked for for longest, but nothing of the landmark fit in use."""
@@ -218,6 +228,6 @@ class Shared:
             del self._starts[key]
 
 
-def _feature_bytes(setup: TrainSetup, samples: Samples) -> int:
+def _feature_bytes(setup: TrainSetup, samples: int) -> int:
     spec = replace(setup.features, blocks=methods.BLOCKS)
-    return len(samples) * spec.length * setup.model.identity_mean.element_size()
+    return samples * spec.length * setup.model.identity_mean.element_size()

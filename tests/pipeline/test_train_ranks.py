@@ -7,11 +7,26 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.pipeline import cross_validation, train_penalties
 from facerecon_torch.pipeline.cross_validation import cross_validate, judge
+from facerecon_torch.pipeline.data_specs import SyntheticPhotos
 from facerecon_torch.pipeline.everyone import Everyone
+from facerecon_torch.pipeline.phases import Phases
 from facerecon_torch.pipeline.samples import Samples, rows_of_rank
+from facerecon_torch.pipeline.specs import (
+    CvSpec,
+    FittingSpec,
+    LandmarkSourceSpec,
+    ModelSpec,
+    RegressionSpec,
+    RuntimeSpec,
+    StagesSpec,
+    TrainSpecs,
+)
 from facerecon_torch.pipeline.train import train_methods
+from facerecon_torch.pipeline.train_entry import _Run
+from facerecon_torch.pipeline.train_memory import MemoryBudget
 from facerecon_torch.pipeline.train_penalties import choose_penalties
 from facerecon_torch.pipeline.train_shared import Shared
 from facerecon_torch.ranks import SINGLE, Ranks
@@ -98,6 +113,53 @@ def test_penalties_are_chosen_on_everybodys_faces(world, monkeypatch):
     expected = choose_penalties(setup.model, train, setup.fit)
     found = together(3, lambda ranks: choose_penalties(setup.model, own_part(train, ranks), setup.fit, ranks))
     assert found == [expected] * 3
+
+
+def test_processes_of_unequal_size_hold_and_forget_alike(world):
+    setup, train, _ = world
+    other = replace(setup, fit=replace(setup.fit, identity_penalty=5.0))
+    ten = MemoryBudget(4.0 * 10 * setup.features.length * 8)  # rows of float64; the processes have 6, 4 and 4
+
+    def run(ranks):
+        part, shared = own_part(train, ranks), Shared(ten, ranks)
+        held = [shared.side(each, part).start.held > 0 for each in (setup, other)]
+        return len(part), held, [key[1] for key in shared._starts]
+
+    assert together(3, run) == [(n, [True, True], [other.fit]) for n in (6, 4, 4)]
+
+
+def splits(world, ranks, cv, test):
+    specs = TrainSpecs(
+        model=ModelSpec(), data=SyntheticPhotos(), landmarks=LandmarkSourceSpec(), fitting=FittingSpec(),
+        features=JointSpec(), regression=RegressionSpec(), cascade=StagesSpec(), cv=cv, runtime=RuntimeSpec(),
+    )  # fmt: skip
+    setup, train, _ = world
+    ready = {"train": own_part(train, ranks), "test": own_part(test, ranks)}
+    return _Run(specs, setup, ready, Phases(torch.device("cpu")), Shared(ranks=ranks))._splits()
+
+
+def test_a_process_without_test_people_tests_on_nobody(world):
+    def run(ranks):
+        ((_, train_side, test_side),) = splits(world, ranks, CvSpec(fold=0, folds=2), world[2])
+        return len(train_side), test_side.subjects.tolist()
+
+    trained, tested = zip(*together(3, run), strict=True)
+    assert 0 < sum(trained) < len(world[1])
+    assert tested == ([100, 100], [101, 101], [])
+
+
+def test_nobody_trains_on_one_process_and_is_tested_on_another(world):
+    train = world[1]
+    test = alone(train, torch.nonzero(train.subjects == 4).flatten())  # process 0 tests on whom process 1 trains on
+    said = []
+
+    def run(ranks):
+        with pytest.raises(ValueError, match="both sides"):
+            splits(world, ranks, CvSpec(), test)
+        said.append(ranks.rank)
+
+    together(3, run)
+    assert sorted(said) == [0, 1, 2]
 
 
 def test_every_subject_stands_on_one_process():
