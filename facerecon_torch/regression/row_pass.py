@@ -15,7 +15,13 @@ from torch import Tensor
 from facerecon_torch.memory import halve_on_out_of_memory
 from facerecon_torch.ranks import SINGLE, Ranks
 from facerecon_torch.regression.gram import Moments
-from facerecon_torch.regression.selection import Factorisation, equal_size_batches, mean_of_others, number_groups
+from facerecon_torch.regression.selection import (
+    Factorisation,
+    equal_size_batches,
+    mean_of_others,
+    number_groups,
+    solve_left_out,
+)
 from facerecon_torch.regression.streaming import Features, chunk_rows, group_chunks
 from facerecon_torch.regression.triangle import Eigen, tiles
 
@@ -169,12 +175,10 @@ def left_out_residuals(
         half = half.to(torch.float64)
         wide = torch.cat([half, half.new_full((*half.shape[:2], 1), math.sqrt(share))], 2)
         inner = torch.eye(wide.shape[2], dtype=wide.dtype, device=wide.device) - wide.mT @ wide
-        inverted: Tensor = errors + wide @ torch.linalg.solve(inner, wide.mT @ errors)
-        return inverted
+        return errors + wide @ solve_left_out(inner, wide.mT @ errors)
     system = _products_of_rows(half).neg_().sub_(share)
     system.diagonal(dim1=1, dim2=2).add_(1.0)
-    solved: Tensor = torch.linalg.solve(system, errors)
-    return solved
+    return solve_left_out(system, errors)
 
 
 def _products_of_rows(half: Float[Tensor, "g m k"]) -> Float[Tensor, "g m m"]:

@@ -25,7 +25,14 @@ from torch import Tensor
 from facerecon_torch.ranks import SINGLE, Ranks
 from facerecon_torch.regression.triangle import Eigen, decompose
 
-__all__ = ["Factorisation", "equal_size_batches", "leave_group_out_dual", "mean_of_others", "number_groups"]
+__all__ = [
+    "Factorisation",
+    "equal_size_batches",
+    "leave_group_out_dual",
+    "mean_of_others",
+    "number_groups",
+    "solve_left_out",
+]
 
 Factorisation: TypeAlias = Literal["eigen", "cholesky"]
 
@@ -68,6 +75,20 @@ def mean_of_others(
     return (target_mean - sums / (count - sizes)[:, None])[index]
 
 
+def solve_left_out(system: Float[Tensor, "g m m"], errors: Float[Tensor, "g m t"]) -> Float[Tensor, "g m t"]:
+    """system^-1 errors for the residual operators of groups left out, which are positive definite.
+
+    By Cholesky, one after the other: LU of a batch runs on several threads, each of which may start threads of its own,
+    and with MKL and GNU OpenMP such a call was seen never to return. What rounding leaves indefinite is solved by LU,
+    alone.
+    """
+    factor, failed = torch.linalg.cholesky_ex(system)
+    solved = torch.cholesky_solve(errors, factor)
+    for k in failed.nonzero()[:, 0].tolist():
+        solved[k] = torch.linalg.solve(system[k], errors[k])
+    return solved
+
+
 def leave_group_out_dual(
     gram: Float[Tensor, "n n"],
     y: Float[Tensor, "n t"],
@@ -100,7 +121,7 @@ def leave_group_out_dual(
             source = fallback = fallback or _EigenBlocks(decompose(gram), targets - mean, bias)
             source.penalty = penalty
         for rows in equal_size_batches(index, len(y)):
-            table[rows] = (targets[rows] - torch.linalg.solve(*source.of(rows))).to(y.dtype)
+            table[rows] = (targets[rows] - solve_left_out(*source.of(rows))).to(y.dtype)
         yield table
 
 

@@ -14,6 +14,7 @@ from facerecon_torch.regression import (
     select_rows,
 )
 from facerecon_torch.regression.row_pass import left_out_residuals
+from facerecon_torch.regression.selection import solve_left_out
 from tests.regression.test_stage import mean_distance, problem
 
 
@@ -113,3 +114,11 @@ def test_a_source_that_ends_early_on_a_later_pass_is_refused(rng):
     )  # fmt: skip
     with pytest.raises(ValueError, match="must yield 36 rows, one per target, on every pass; got 20"):
         next(tables)
+
+
+def test_systems_that_rounding_made_indefinite_are_solved_all_the_same(rng):
+    good = torch.randn(3, 9, 9, generator=rng, dtype=torch.float64)
+    systems = good @ good.mT + torch.eye(9, dtype=torch.float64)
+    systems[1] = systems[1] - 2 * torch.linalg.eigvalsh(systems[1])[0] * torch.eye(9, dtype=torch.float64)
+    errors = torch.randn(3, 9, 4, generator=rng, dtype=torch.float64)
+    torch.testing.assert_close(systems @ solve_left_out(systems, errors), errors, rtol=1e-9, atol=1e-9)
