@@ -1,8 +1,11 @@
 """How much memory is free, and what to do when there was less: work in halves."""
 
 import logging
+import math
+import os
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import TypeVar
 
 import psutil
@@ -12,15 +15,29 @@ __all__ = ["free_bytes", "halve_on_out_of_memory", "is_out_of_memory"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that a new tensor on `device` could take: on CUDA the driver's free memory and what torch holds unused."""
+    """Bytes that this process may count on for new tensors on `device`: on CUDA the driver's free memory and what torch
+    holds unused; on the CPU what the machine, or the container, has free, shared with the processes that torchrun
+    started beside this one."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free + unused)
-    return int(psutil.virtual_memory().available)
+    available = min(psutil.virtual_memory().available, _container_bytes())
+    return int(available) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _container_bytes() -> float | int:
+    """What a control group (version 2) leaves; infinite where there is no limit."""
+    try:
+        limit = (_CONTROL_GROUP / "memory.max").read_text().strip()
+        used = int((_CONTROL_GROUP / "memory.current").read_text())
+    except (OSError, ValueError):
+        return math.inf
+    return math.inf if limit == "max" else max(int(limit) - used, 0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -65,6 +65,16 @@ def test_a_failed_allocation_of_the_cpu_is_known():
     assert not is_out_of_memory(ValueError("can't allocate memory"))
 
 
-def test_free_bytes_are_those_of_the_machine(monkeypatch):
+def test_free_bytes_are_those_of_the_machine_or_the_container(monkeypatch, tmp_path):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=12345))
-    assert free_bytes(torch.device("cpu")) == 12345
+    monkeypatch.setattr(memory, "_CONTROL_GROUP", tmp_path)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    cpu = torch.device("cpu")
+    assert free_bytes(cpu) == 12345
+    (tmp_path / "memory.current").write_text("4000\n")
+    for limit, left in (("max", 12345), ("10000", 6000), ("3000", 0)):
+        (tmp_path / "memory.max").write_text(limit + "\n")
+        assert free_bytes(cpu) == left
+    (tmp_path / "memory.max").write_text("10000\n")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert free_bytes(cpu) == 1500

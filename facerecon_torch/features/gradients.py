@@ -9,8 +9,8 @@ from torch import Tensor
 __all__ = ["EVEN", "as_channels", "channel_gradients", "differences", "dominant_gradient", "repeat_border"]
 
 # Channels of 8-bit pictures are often exactly as steep as one another, and rounding, which differs between devices and
-# dtypes, must not choose between them: a later channel has to be longer by this share of the squared length. Differences
-# of float32 numbers n / 255 are off by up to 6e-5 of it.
+# dtypes, must not choose between them: a later channel has to be longer by this share of the squared length.
+# Differences of float32 numbers n / 255 are off by up to 6e-5 of it.
 EVEN = 7.3e-5
 
 

@@ -65,7 +65,9 @@ def build_contour_lines(mean_face: Float[Tensor, "vertices 3"], topology: FaceTo
     distance = (points - mean_face[fixed][:, None]).norm(dim=-1)
     start = torch.where(valid, distance, torch.inf).argmin(dim=-1, keepdim=True)
     steps = (points[:, 1:] - points[:, :-1]).norm(dim=-1)
-    along = torch.cat([torch.zeros_like(steps[:, :1]), steps.cumsum(dim=-1)], dim=-1)
+    # On the CPU: some versions of torch have no cumsum on CUDA that they call deterministic.
+    sums = steps.cpu().cumsum(dim=-1).to(steps.device)
+    along = torch.cat([torch.zeros_like(steps[:, :1]), sums], dim=-1)
     path = along - along.gather(-1, start)
     slot = torch.arange(lines.shape[1], device=lines.device)
     allowed = valid & (slot > start)

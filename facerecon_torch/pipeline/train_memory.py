@@ -1,6 +1,5 @@
 """How much memory a run may fill, and who gets which share of it."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,12 +72,10 @@ UNBOUNDED = MemoryBudget(float("inf"))
 
 def memory_budget(memory: str | float | int, device: torch.device) -> MemoryBudget:
     """`auto`: 0.6 of what is free on the device, and beside a CUDA device 0.6 of the host's; a number: so many GB
-    (10^9 bytes) of each. Processes on one machine share what is free there."""
-    cpu = torch.device("cpu")
-    neighbours = {"cpu": int(os.environ.get("LOCAL_WORLD_SIZE", "1"))}
+    (10^9 bytes) of each."""
     room = [
-        _AUTO_SHARE * free_bytes(d) / neighbours.get(d.type, 1) if isinstance(memory, str) else memory * float(_GB)
-        for d in (device, cpu)
+        _AUTO_SHARE * free_bytes(d) if isinstance(memory, str) else memory * float(_GB)
+        for d in (device, torch.device("cpu"))
     ]
     regression = None if isinstance(memory, str) else int(room[0] / _REGRESSION)
     return MemoryBudget(room[0], room[1] if device.type == "cuda" else 0.0, regression)

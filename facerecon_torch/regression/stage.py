@@ -95,7 +95,7 @@ def fit_stage(
         factorisation=spec.factorisation,
         block_sizes=spec.block_sizes,
         product_dtype=spec.product_dtype,
-        penalties=1 if isinstance(spec.rhos, float) else len(tuple(spec.rhos)),  # type: ignore[arg-type]
+        penalties=len(spec.rhos),  # type: ignore[arg-type]
         memory=spec.memory,
         first=first,
         ranks=ranks,

@@ -143,8 +143,6 @@ def test_budgets_come_from_what_is_free_or_from_the_user(monkeypatch):
     monkeypatch.setattr(train_memory, "free_bytes", lambda device: 10_000)
     assert memory_budget("auto", cpu) == MemoryBudget(6_000.0)
     assert memory_budget(1.5, cpu) == MemoryBudget(1.5e9, regression=375_000_000)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert memory_budget("auto", cpu) == MemoryBudget(3_000.0)
 
 
 def test_a_file_of_crops_needs_room_on_the_disk(crops, monkeypatch, tmp_path):
