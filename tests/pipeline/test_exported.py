@@ -91,6 +91,7 @@ def export_cascade(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_a_file_answers_without_the_package(tmp_path):
     face, out = small_face(), tmp_path / "out" / "small.pt2"
     cascade, model = save_face(face, tmp_path)
