@@ -15,12 +15,11 @@ from torch.fx import GraphModule
 from facerecon_torch.features.hog import HogMaps, hog_field
 from facerecon_torch.features.joint import joint_feature
 from facerecon_torch.fitting.coefficients import LandmarkFitter
-from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.pipeline import methods
 from facerecon_torch.pipeline.artefact import FaceCascade
 from facerecon_torch.pipeline.crop_bank import build_bank
-from facerecon_torch.pipeline.observe import View
+from facerecon_torch.pipeline.observe import View, look
 from facerecon_torch.structures import Camera, FaceParameters
 
 __all__ = ["MOST_FACES", "OUTPUTS", "CascadeProgram", "export_program"]
@@ -84,11 +83,8 @@ class CascadeProgram(nn.Module):
         return named
 
     def _view(self, x: Float[Tensor, "b parameters"], landmarks: Float[Tensor, "b 66 2"], camera: Camera) -> View:
-        """As FaceObserver sees faces, without its chunks."""
         parameters = FaceParameters.from_flat(x, self._face.model.n_identity)
-        camera = self._fitter.refine_camera(parameters, landmarks, camera)
-        points, contour = self._fitter.landmarks(parameters, camera)
-        return View(points, project(points, camera), camera, contour)
+        return look(self._fitter, parameters, landmarks, camera)
 
     def probe(self, faces: int, *, seed: int = 0) -> tuple[Float[Tensor, "b 3 size size"], Float[Tensor, "b 66 2"]]:
         """Chance inputs to try the program on: noise for crops, the mean face from chance views for landmarks. Of three

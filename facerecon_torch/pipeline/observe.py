@@ -17,7 +17,7 @@ from facerecon_torch.pipeline.train_memory import UNBOUNDED, MemoryBudget
 from facerecon_torch.regression.streaming import Features, RowSource
 from facerecon_torch.structures import Camera, FaceParameters
 
-__all__ = ["FaceObserver", "Observed", "View", "select_blocks"]
+__all__ = ["FaceObserver", "Observed", "View", "look", "select_blocks"]
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,7 @@ class FaceObserver:
     def view(self, x: Float[Tensor, "n p"]) -> View:
         """Camera and landmarks of parameters x."""
         seen, parameters = self._observed, FaceParameters.from_flat(x, self._n_identity)
-        camera = self._fitter.refine_camera(parameters, seen.landmarks, seen.camera, scale=seen.scale)
-        points, contour = self._fitter.landmarks(parameters, camera)
-        return View(points, project(points, camera), camera, contour)
+        return look(self._fitter, parameters, seen.landmarks, seen.camera, seen.scale)
 
     def __call__(self, x: Float[Tensor, "n p"], stage: int) -> Features:
         if stage == 0 and self._first is not None:
@@ -140,6 +138,18 @@ class FaceObserver:
         """An observer of some blocks only; `first`: their features of stage 0, where they are known."""
         spec = replace(self._spec, blocks=blocks)
         return FaceObserver(self._fitter, self._n_identity, self._observed, spec, first=first, memory=self._memory)
+
+
+def look(
+    fitter: LandmarkFitter,
+    parameters: FaceParameters,
+    landmarks: Float[Tensor, "n 66 2"],
+    camera: Camera,
+    scale: Float[Tensor, "n"] | None = None,
+) -> View:
+    """The view of faces under `parameters`, its camera solved again from that of before (Eq. 6)."""
+    camera, points, contour = fitter.refine(parameters, landmarks, camera, scale=scale)
+    return View(points, project(points, camera), camera, contour)
 
 
 def select_blocks(joint: Float[Tensor, "n d"], spec: JointSpec, blocks: tuple[str, ...]) -> Float[Tensor, "n e"]:
