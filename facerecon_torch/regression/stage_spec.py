@@ -59,5 +59,5 @@ class StageSpec:
         grid = self.block_weights_grid or ((1.0,) * blocks,)
         if any(len(weights) != blocks for weights in grid):
             raise ValueError(f"every entry of block_weights_grid must have {blocks} weights; got {grid}")
-        rhos = self.rhos if isinstance(self.rhos, tuple) else (float(self.rhos),)  # type: ignore[arg-type]
-        return [(tuple(weights), tuple(sorted(rhos, reverse=True))) for weights in grid]
+        rhos = tuple(sorted(self.rhos, reverse=True))  # type: ignore[arg-type]
+        return [(tuple(weights), rhos) for weights in grid]
