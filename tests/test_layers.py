@@ -107,7 +107,7 @@ def test_no_import_points_back(part):
 @pytest.mark.parametrize(
     ("part", "imported", "allowed"),
     [
-        ("fitting", "facerecon_torch.model.protocol", True),
+        ("fitting", "facerecon_torch.model.base", True),
         ("fitting", "facerecon_torch.pipeline", False),
         ("geometry", "facerecon_torch.model.bilinear", False),
         ("metrics", "facerecon_torch.export.obj", False),
@@ -115,7 +115,7 @@ def test_no_import_points_back(part):
         ("regression", "facerecon_torch.geometry.align", False),
         ("regression", "facerecon_torch.checks", True),
         ("data", "facerecon_torch.features.hog", False),
-        ("cli", "facerecon_torch.pipeline.train", True),
+        ("cli", "facerecon_torch.commands.train.train", True),
         ("model", "facerecon_torch.unheard_of", False),
     ],
 )
