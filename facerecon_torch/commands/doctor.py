@@ -170,7 +170,7 @@ def _torchvision() -> str | None:
 
 
 def _detector(name: str, run: bool) -> dict[str, Any]:
-    """Whether a detector works, why not, its weight files and its licence; `run` loads it and searches an empty image."""
+    """State of one detector: works, problem, weights, licence. `run` loads it and searches an empty image."""
     builder: Any = find_detector(name)
     options = {"download": False} if "download" in detector_options(name) else {}
     facts: dict[str, Any] = {"works": True, "problem": None, "weights": [], "licence": builder.licence}
