@@ -7,16 +7,16 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeAlias
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.checks import require_finite
-from facerecon_torch.ranks import SINGLE, Ranks
+from facerecon_torch.checks import require_count, require_finite
 from facerecon_torch.regression.moments import Features, Moments, SampleGram
 from facerecon_torch.regression.stage import ErrorFunction, PathPoint, RidgeSpec, Stage, StageFit, fit_stage, predict
+from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
 __all__ = ["Cascade", "CascadeSpec", "Observe", "Retract", "StageReport", "train_cascade"]
 
@@ -62,9 +62,9 @@ class CascadeSpec:
 
     Attributes:
         stages: at most.
-        cross_fit: update the training samples by out-of-group predictions, start no stage after the first with a bias,
-            offer each of them the exact zero update, and stop when the cross-fitted error falls by less than `min_gain`.
-            False: in-sample updates, a bias in every stage, all stages kept; with a fixed penalty, the paper's algorithm.
+        cross_fit: update the training samples by out-of-group predictions, fit no bias after the first stage, offer
+            each later one the exact zero update, and stop when the cross-fitted error falls by less than `min_gain`.
+            False: in-sample updates, a bias in every stage, all stages kept; the paper's algorithm.
         min_gain: a fraction of the cross-fitted error.
         ridge: how each stage is fitted.
 
@@ -81,8 +81,7 @@ class CascadeSpec:
     ridge: RidgeSpec = field(default_factory=RidgeSpec)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.stages, int) or self.stages < 1:
-            raise ValueError(f"cascade.stages must be an integer of at least 1; got {self.stages}")
+        require_count("cascade.stages", self.stages, 1)
         if not 0 <= self.min_gain < 1:
             raise ValueError(f"cascade.min_gain must be in [0, 1); got {self.min_gain}")
 
@@ -160,7 +159,7 @@ def train_cascade(
             observe(x, k),
             target - x,
             groups,
-            lambda update, x=x: error(cascade.updated(x, update)),
+            partial(_error_after, cascade, x, error),
             spec.stage(k),
             shared=first if k == 0 else None,
             start=reports[-1].relative_penalty if reports else None,
@@ -168,7 +167,7 @@ def train_cascade(
         )
         candidate = replace(cascade, stages=(*cascade.stages, fit.stage))
         kept = not spec.cross_fit or _gains(fit.error, start_error, spec.min_gain)
-        in_sample = float(error(cascade.updated(x, fit.in_sample)))
+        in_sample = float(_error_after(cascade, x, error, fit.in_sample))
         reports.append(_report(fit, start_error, in_sample, kept, time.perf_counter() - began))
         if on_stage is not None:
             on_stage(k, candidate, reports[-1])
@@ -177,6 +176,10 @@ def train_cascade(
         update = fit.out_of_group if spec.cross_fit and fit.out_of_group is not None else fit.in_sample
         cascade, x = candidate, cascade.updated(x, update)
     return cascade, reports
+
+
+def _error_after(cascade: Cascade, x: Tensor, error: ErrorFunction, update: Tensor) -> Tensor | float:
+    return error(cascade.updated(x, update))
 
 
 def _gains(error: float | None, start: float, min_gain: float) -> bool:

@@ -20,10 +20,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facerecon_torch.memory import halve_on_out_of_memory
-from facerecon_torch.ranks import SINGLE, Ranks
 from facerecon_torch.regression.moments import Features, chunk_rows, require_rows, row_chunks, select_rows
 from facerecon_torch.regression.ridge import DualProblem, PrimalProblem, RidgeProblem
+from facerecon_torch.runtime.memory import halve_on_out_of_memory
+from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
 __all__ = ["Groups", "equal_size_batches", "group_chunks", "leave_group_out", "left_out_residuals", "solve_left_out"]
 

@@ -8,15 +8,16 @@ all_reduce gives every one of them the moments of all rows.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facerecon_torch.memory import free_bytes, halve_on_out_of_memory
-from facerecon_torch.ranks import SINGLE, Ranks
+from facerecon_torch.runtime.memory import free_bytes, halve_on_out_of_memory
+from facerecon_torch.runtime.prefetch import to_device
+from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
 __all__ = [
     "Features",
@@ -32,7 +33,6 @@ __all__ = [
     "row_chunks",
     "select_rows",
     "tiles",
-    "to_device",
 ]
 
 RowSource: TypeAlias = Callable[[], Iterable[Tensor]]
@@ -83,7 +83,7 @@ def select_rows(x: Float[Tensor, "n d"], rows: Int[Tensor, "m"], size: int | Non
 
 
 def _rechunked(features: Features, rows: int | None) -> Iterator[Tensor]:
-    """Chunks of `rows` rows each, the last one aside. One buffer is filled at a time; full source chunks pass as views."""
+    """Chunks of `rows` rows each, the last one aside. One buffer is filled at a time; full chunks pass as views."""
     width: int | None = None
     buffer: Tensor | None = None
     filled = 0
@@ -115,47 +115,6 @@ def _require_matrix(chunk: object) -> None:
         raise TypeError(f"features must be tensors; got {type(chunk).__name__}")
     if chunk.ndim != 2 or not chunk.is_floating_point():
         raise ValueError(f"features must be a floating point matrix; got {chunk.dtype} {tuple(chunk.shape)}")
-
-
-def to_device(chunks: Iterable[Tensor], device: torch.device | None) -> Iterator[Tensor]:
-    """The chunks on `device`. From the host to CUDA they pass through pinned memory, and the next chunk is copied while
-    this one is in use."""
-    if device is None or device.type != "cuda":
-        yield from (chunk if device is None else chunk.to(device) for chunk in chunks)
-        return
-    copies = _copy_stream(device)
-    ahead: tuple[Tensor, torch.cuda.Event | None] | None = None
-    for chunk in chunks:
-        arriving = _start_copy(chunk, device, copies)
-        if ahead is not None:
-            yield _arrived(*ahead)
-        ahead = arriving
-    if ahead is not None:
-        yield _arrived(*ahead)
-
-
-@cache
-def _copy_stream(device: torch.device) -> "torch.cuda.Stream":
-    """One stream for all passes: memory that was freed on a stream serves that stream alone."""
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call,no-any-return]
-
-
-def _start_copy(
-    chunk: Tensor, device: torch.device, copies: "torch.cuda.Stream"
-) -> tuple[Tensor, "torch.cuda.Event | None"]:
-    if chunk.device.type != "cpu":
-        return chunk.to(device), None
-    with torch.cuda.stream(copies):
-        moved = chunk.pin_memory().to(device, non_blocking=True)
-        return moved, copies.record_event()
-
-
-def _arrived(chunk: Tensor, copied: "torch.cuda.Event | None") -> Tensor:
-    if copied is not None:
-        working = torch.cuda.current_stream(chunk.device)
-        working.wait_event(copied)
-        chunk.record_stream(working)  # its memory was taken on the stream of the copies
-    return chunk
 
 
 @dataclass(frozen=True)
@@ -345,7 +304,7 @@ def moments_of_rows(rows: Rows, y: Float[Tensor, "n t"], *, bias: bool) -> Momen
 
 
 class _Sums:
-    """Running sums over rows less `mean`, with room for one panel of products: adding a chunk allocates only the chunk."""
+    """Running sums over rows less `mean`, with room for one panel of products."""
 
     def __init__(self, mean: Float[Tensor, "d"], targets: Float[Tensor, "n t"]) -> None:
         d, t = len(mean), targets.shape[1]

@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
-from facerecon_torch.memory import free_bytes
 from facerecon_torch.regression.moments import (
     Features,
     Moments,
@@ -28,6 +27,7 @@ from facerecon_torch.regression.moments import (
     resolve_blocks,
     tiles,
 )
+from facerecon_torch.runtime.memory import free_bytes
 
 __all__ = [
     "DualProblem",
@@ -196,10 +196,7 @@ class DualProblem(_Problem):
         block_sizes: tuple[int, ...],
     ) -> None:
         super().__init__(rows, y, bias=bias, block_sizes=block_sizes)
-        if gram is None:
-            blocks = gram_of_rows(rows, block_sizes, bias=bias).blocks
-        else:
-            blocks = self._shared(gram)
+        blocks = gram_of_rows(rows, block_sizes, bias=bias).blocks if gram is None else self._shared(gram)
         before = blocks.diagonal(dim1=1, dim2=2).sum(1)
         self.blocks = centre_(blocks) if bias else blocks
         after = self.blocks.diagonal(dim1=1, dim2=2).sum(1)
@@ -293,8 +290,8 @@ class PenalisedFactor:
     def turn_(self, rows: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
         """rows U^-1, in place and in the dtype of `rows`; m d^2 operations, almost all in matrix products.
 
-        In float32 an entry is off by about sqrt(condition) 6e-8 of its size, where condition <= 1 + d / relative penalty
-        is that of the penalised Gram matrix: 1e-5 at d = 32,868 and relative penalty 1.
+        In float32 entries are off by about sqrt(condition) 6e-8 of their size, where condition <= 1 + d / relative
+        penalty is that of U'U: 1e-5 at d = 32,868 and relative penalty 1.
         """
         for columns in tiles(0, rows.shape[1], PANEL):
             part = rows[:, columns]
@@ -364,8 +361,8 @@ class PrimalProblem(_Problem):
 
 def _penalty_error(penalty: float) -> ValueError:
     return ValueError(
-        f"penalty must exceed the rounding error of the Gram matrix; got {penalty:.3g}: raise the (relative) penalty, or "
-        "give float64 features"
+        f"penalty must exceed the rounding error of the Gram matrix; got {penalty:.3g}: raise the (relative) penalty, "
+        "or give float64 features"
     )
 
 

@@ -3,17 +3,16 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.ranks import SINGLE, Ranks
 from facerecon_torch.regression.logo import leave_group_out
 from facerecon_torch.regression.moments import Features, Moments, Rows, SampleGram, row_chunks
 from facerecon_torch.regression.ridge import Ridge, RidgeProblem, make_problem, require_targets
+from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
 __all__ = [
     "DEFAULT_RELATIVE_PENALTIES",
@@ -29,8 +28,8 @@ __all__ = [
 
 ErrorFunction: TypeAlias = Callable[[Tensor], Tensor | float]
 
-# Relative penalty 1 is the mean eigenvalue over all D directions, of which a wide problem fills only n: the useful range
-# moves with D / n, so the default covers tall and wide problems.
+# Relative penalty 1 is the mean eigenvalue over all D directions, of which a wide problem fills only n: the useful
+# range moves with D / n, so the default covers tall and wide problems.
 DEFAULT_RELATIVE_PENALTIES = tuple(10.0 ** (step / 2) for step in range(-6, 11))
 
 
@@ -217,9 +216,9 @@ def penalty_search(
 ) -> tuple[PathPoint, Float[Tensor, "n t"] | None, tuple[PathPoint, ...]]:
     """(best candidate, its out-of-group predictions, candidates tried); the single candidate where there are no groups.
 
-    For each choice of block weights the finite penalties are walked from `start`, or from the best so far, towards less
-    error until both neighbours of the best are known: each costs a factorisation, and in the primal form a pass over the
-    rows. The walk ends at the least error of the whole path wherever the error has one minimum along it.
+    For each choice of block weights the finite penalties are walked from `start`, or from the best so far, towards
+    less error until both neighbours of the best are known: each costs a factorisation, and in the primal form a pass
+    over the rows. The walk ends at the least error of the whole path wherever the error has one minimum along it.
     """
     grid, penalties, y = spec.weights(len(problem.block_sizes)), spec.candidates, problem.y
     if groups is None:
@@ -246,8 +245,8 @@ def penalty_search(
 
 
 def walk(count: int, start: int, value: Callable[[int], float]) -> int:
-    """The number of the least value among 0 .. count - 1, found from `start` one step at a time until both neighbours of
-    the least are known. Ties go to the lower number."""
+    """The number of the least value among 0 .. count - 1, found from `start` one step at a time until both neighbours
+    of the least are known. Ties go to the lower number."""
     values = {start: value(start)}
     while True:
         best = min(values, key=lambda k: (values[k], k))

@@ -81,8 +81,8 @@ def test_float32_follows_float64(form, d, rng):
 
 @pytest.mark.parametrize(("relative_penalty", "tolerance"), [(1e-3, 1e-4), (1.0, 1e-6)])
 def test_what_float32_rows_cost(relative_penalty, tolerance, rng):
-    """1,500 rows and 700 features of rank 20 with noise, against float64 rows: rows turned by one factor are off by less
-    than the square root of its condition; predictions, whose moments are float32 products too, by `tolerance`."""
+    """1,500 rows and 700 features of rank 20 with noise, against float64 rows: rows turned by one factor are off by
+    less than the square root of its condition; predictions, whose moments are float32 products too, by `tolerance`."""
     codes = torch.randn(1500, 20, generator=rng)
     x = codes @ torch.randn(20, 700, generator=rng) + 0.5 * torch.randn(1500, 700, generator=rng) + 10.0
     y, groups = codes @ torch.randn(20, 5, generator=rng), torch.arange(1500) // 12
@@ -93,7 +93,9 @@ def test_what_float32_rows_cost(relative_penalty, tolerance, rng):
     rows = x.double() - exact.feature_mean
     single, double = factor.turn_(rows.float()), factor.turn_(rows)
     assert float((single - double).norm() / double.norm()) < 6e-8 * math.sqrt(1 + 700 / relative_penalty)
-    single, double = (tables("primal", x.to(t), y.to(t), groups, True, (penalty,))[0] for t in (x.dtype, torch.float64))
+    single, double = (
+        tables("primal", x.to(t), y.to(t), groups, True, (penalty,))[0] for t in (torch.float32, torch.float64)
+    )
     assert float((single - double).norm() / double.norm()) < tolerance
 
 

@@ -38,7 +38,9 @@ def test_a_walk_over_equal_values_ends_at_the_strongest():
 @BIASED
 def test_both_forms_agree(d, bias, rng):
     x, y, groups = problem(d, rng)
-    tiny = 1e-6 if d < 36 else 1e-3  # where D > n, 1 - leverage is as small as the penalty, and rounding is divided by it
+    tiny = (
+        1e-6 if d < 36 else 1e-3
+    )  # where D > n, 1 - leverage is as small as the penalty, and rounding is divided by it
     candidates = (tiny, 0.1, 1.0, 10.0, 1e8, *((math.inf,) if bias else ()))
     blocks = {"block_sizes": (2, d - 2), "bias": bias}
     for relative_penalty in candidates:  # one at a time: the search need not try them all

@@ -8,7 +8,6 @@ import torch
 import torch.multiprocessing as mp
 from torch.testing import assert_close
 
-from facerecon_torch.ranks import SINGLE, joined_ranks
 from facerecon_torch.regression import (
     CascadeSpec,
     RidgeSpec,
@@ -17,6 +16,7 @@ from facerecon_torch.regression import (
     fit_stage,
     train_cascade,
 )
+from facerecon_torch.runtime.ranks import SINGLE, joined_ranks
 
 GROUPS = torch.tensor([7, 7, 7, 30, 30, 2, 2, 2, 2, 11, 5, 5, 5, 9, 9, 9, 40, 40, 3, 3, 3, 3, 21, 21])
 # Which groups each process holds; the first of three has none.
@@ -58,7 +58,9 @@ def train(own, form, ranks):
         RidgeSpec(relative_penalties=(0.1, 1.0), **blocks), shared=first, ranks=ranks,
     )  # fmt: skip
     return {
-        "reports": [(r.relative_penalty, r.block_weights, r.kept, r.cross_fitted_error, r.in_sample_error) for r in reports],
+        "reports": [
+            (r.relative_penalty, r.block_weights, r.kept, r.cross_fitted_error, r.in_sample_error) for r in reports
+        ],
         "weights": [stage.ridge.weight for stage in cascade.stages],
         "bias": [stage.ridge.bias for stage in cascade.stages],
         "again": (again.relative_penalty, again.stage.ridge.weight, again.out_of_group, again.in_sample, own),

@@ -64,7 +64,9 @@ def test_chosen_candidate_has_the_least_refitted_error(d, bias, rng):
 def test_stage_is_the_ridge_of_scaled_features(d, bias, form, rng):
     x, y, groups = problem(d, rng)
     weights = (1.0, 0.3)
-    spec = RidgeSpec(relative_penalty=0.5, block_sizes=(d // 4, d - d // 4), block_weights_grid=(weights,), bias=bias, form=form)
+    spec = RidgeSpec(
+        relative_penalty=0.5, block_sizes=(d // 4, d - d // 4), block_weights_grid=(weights,), bias=bias, form=form
+    )
     fit = fit_stage(x, y, groups, mean_distance(y), spec)
     features, unit, scales = scaled(x, d, bias, weights)
     weight, offset = refit_ridge(features, y, 0.5 * unit, bias)
@@ -106,7 +108,9 @@ def test_a_constant_block_says_nothing(d, bias, rng):
     alone = fit_stage(x[:, d // 4 :], y, groups, mean_distance(y), RidgeSpec(bias=bias))
     assert_close(fit.stage(x).square().sum(), fit.in_sample.square().sum(), rtol=1e-9, atol=0)
     factor = d / (d - d // 4)  # the penalty is shared out over all columns, silent ones included
-    assert alone.stage.ridge.penalty / alone.relative_penalty == pytest.approx(factor * fit.stage.ridge.penalty / fit.relative_penalty)
+    assert alone.stage.ridge.penalty / alone.relative_penalty == pytest.approx(
+        factor * fit.stage.ridge.penalty / fit.relative_penalty
+    )
 
 
 @SHAPES

@@ -1,0 +1,77 @@
+"""The typed configuration of a training run: one frozen, self-checking dataclass per config group."""
+
+from dataclasses import dataclass, field, replace
+
+from facerecon_torch.config.runtime import RuntimeSpec
+from facerecon_torch.data.specs import DataSpec, SyntheticPhotos
+from facerecon_torch.data.splits import CvSpec
+from facerecon_torch.features.joint import JointSpec
+from facerecon_torch.fitting.crop import CropSpec
+from facerecon_torch.fitting.landmark_fit import FitSpec
+from facerecon_torch.landmarks.source import LandmarkSourceSpec
+from facerecon_torch.model.load import ModelSpec
+from facerecon_torch.regression.cascade import CascadeSpec
+
+__all__ = ["FaceCascadeSpec", "FittingSpec", "TrainSpecs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittingSpec:
+    """The landmark fit and the crop that follows from it."""
+
+    fit: FitSpec = field(default_factory=FitSpec)
+    crop: CropSpec = field(default_factory=CropSpec)
+    select_penalties: bool = True  # choose both penalties on the training people instead of taking fit's
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceCascadeSpec(CascadeSpec):
+    """The stages in a row, their ridge, and where they start."""
+
+    start: str = "landmark_fit"  # landmark_fit | mean_face
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.start not in ("landmark_fit", "mean_face"):
+            raise ValueError(f"cascade.start must be landmark_fit or mean_face; got {self.start!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpecs:
+    """A whole training run."""
+
+    model: ModelSpec
+    data: DataSpec
+    landmarks: LandmarkSourceSpec
+    fitting: FittingSpec
+    features: JointSpec
+    cascade: FaceCascadeSpec
+    cv: CvSpec
+    runtime: RuntimeSpec
+
+    def __post_init__(self) -> None:
+        """Too few people are found before an hour of rendering; those of recorded sets are known once they are read."""
+        if not isinstance(self.data, SyntheticPhotos):
+            return
+        people, folds = self.data.train_subjects, max(self.cv.nested, self.cv.folds if self.cv.splits_training else 0)
+        if folds and people - -(-people // folds) < 2:
+            raise ValueError(
+                f"data.train_subjects={people} leaves fewer than 2 people to train on in {folds} folds; "
+                "take more people, or set cv.nested=0"
+            )
+
+    def settled(self) -> "TrainSpecs":
+        """The same run with what follows from its data: sets of photographs other than the synthetic ones bring their
+        landmarks, and have no test people of their own, so that `holdout` means folds. Raises ValueError for `set`
+        landmarks of synthetic sets."""
+        if isinstance(self.data, SyntheticPhotos):
+            if self.landmarks.source == "set":
+                raise ValueError("landmarks.source=set is for prepared sets; synthetic ones take noise, truth or dlib")
+            return self
+        landmarks = self.landmarks
+        if landmarks.source in ("noise", "truth"):
+            landmarks = LandmarkSourceSpec(source="set")
+        cv = self.cv
+        if cv.protocol == "holdout":
+            cv = replace(cv, protocol="group_kfold", nested=0)
+        return replace(self, landmarks=landmarks, cv=cv)
