@@ -18,7 +18,7 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.files import replacing
-from facerecon_torch.formats.format_errors import damaged, file_size, require_range
+from facerecon_torch.formats.format_errors import file_size, format_error, require_range
 
 __all__ = ["BlendshapeHeader", "iter_blendshapes", "read_blendshape_header", "read_blendshapes", "save_blendshapes"]
 
@@ -41,16 +41,16 @@ def read_blendshape_header(path: str | os.PathLike[str]) -> BlendshapeHeader:
     file = Path(path)
     size = file_size(file)
     if size < _HEADER.size:
-        raise damaged(file, "header", f"{_HEADER.size} bytes", f"a file of {size} bytes")
+        raise format_error(file, "header", f"{_HEADER.size} bytes", f"a file of {size} bytes")
     with open(file, "rb") as stream:
         others, vertices, faces = _HEADER.unpack(stream.read(_HEADER.size))
     for field, value, least in (("shape count", others, 0), ("vertex count", vertices, 1), ("face count", faces, 0)):
         if value < least:
-            raise damaged(file, field, f"at least {least}", str(value))
+            raise format_error(file, field, f"at least {least}", str(value))
     wanted = _HEADER.size + 12 * (others + 1) * vertices
     if size != wanted:
         layout = f"{wanted} bytes for {others} + 1 shapes of {vertices} vertices"
-        raise damaged(file, "size", layout, f"{size} bytes")
+        raise format_error(file, "size", layout, f"{size} bytes")
     return BlendshapeHeader(n_shapes=others + 1, n_vertices=vertices, n_faces=faces)
 
 
@@ -67,7 +67,7 @@ def iter_blendshapes(path: str | os.PathLike[str]) -> Iterator[Float[Tensor, "ve
         for k in range(header.n_shapes):
             block = stream.read(12 * header.n_vertices)
             if len(block) != 12 * header.n_vertices:
-                raise damaged(file, f"shape {k}", f"{12 * header.n_vertices} bytes", f"{len(block)} bytes")
+                raise format_error(file, f"shape {k}", f"{12 * header.n_vertices} bytes", f"{len(block)} bytes")
             with np.errstate(invalid="ignore"):  # a damaged NaN is refused below, without a warning
                 values = np.frombuffer(block, dtype="<f4").astype(np.float64).reshape(-1, 3)
             require_range(file, f"shape {k}", values, -REACH, REACH, unit="dm")

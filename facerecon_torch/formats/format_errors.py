@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from facerecon_torch.errors import DataFileError
 
 __all__ = [
-    "damaged",
+    "format_error",
     "file_size",
     "read_ascii",
     "read_lines",
@@ -29,7 +29,7 @@ _LARGEST_TEXT = 1 << 20
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,4})?", re.ASCII)
 
 
-def damaged(file: Path, field: str, expected: object, got: object) -> DataFileError:
+def format_error(file: Path, field: str, expected: object, got: object) -> DataFileError:
     """The error for one field of a file: what was expected there and what came."""
     return DataFileError(f"{file}: {field}: expected {expected}; got {got}")
 
@@ -44,9 +44,9 @@ def require_data_file(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -
     """`path`, if it is an existing file whose name ends in one of `suffixes` (any case); else DataFileError."""
     file = Path(path)
     if not file.name.lower().endswith(suffixes):
-        raise damaged(file, "name", f"a name that ends in {' or '.join(suffixes)}", shown(file.name))
+        raise format_error(file, "name", f"a name that ends in {' or '.join(suffixes)}", shown(file.name))
     if not file.is_file():
-        raise damaged(file, "file", "an existing file", "a folder" if file.is_dir() else "nothing")
+        raise format_error(file, "file", "an existing file", "a folder" if file.is_dir() else "nothing")
     return file
 
 
@@ -56,7 +56,7 @@ def reading(file: Path) -> Iterator[None]:
     try:
         yield
     except (EOFError, OSError, zlib.error) as error:
-        raise damaged(file, "file", "a readable file", f"{type(error).__name__}: {error}") from error
+        raise format_error(file, "file", "a readable file", f"{type(error).__name__}: {error}") from error
 
 
 def read_lines(file: Path) -> list[str]:
@@ -68,13 +68,15 @@ def read_lines(file: Path) -> list[str]:
     with reading(file), open(file, "rb") as stream:
         content = stream.read(_LARGEST_TEXT + 1)
     if len(content) > _LARGEST_TEXT:
-        raise damaged(file, "size", f"a text of at most {_LARGEST_TEXT} bytes", "a larger file")
+        raise format_error(file, "size", f"a text of at most {_LARGEST_TEXT} bytes", "a larger file")
     if not content.endswith(b"\n"):
-        raise damaged(file, "end of file", "a line break", shown(content[-20:]))
+        raise format_error(file, "end of file", "a line break", shown(content[-20:]))
     try:
         text = content.decode("ascii")
     except UnicodeDecodeError as error:
-        raise damaged(file, "text", "ASCII characters", f"byte {error.start} = {content[error.start]:#04x}") from error
+        raise format_error(
+            file, "text", "ASCII characters", f"byte {error.start} = {content[error.start]:#04x}"
+        ) from error
     return [line.strip() for line in text.split("\n")]
 
 
@@ -87,7 +89,7 @@ def strict_float(text: str) -> float:
 def file_size(file: Path) -> int:
     """Bytes of an existing file. Raises DataFileError for a folder or where nothing is."""
     if not file.is_file():
-        raise damaged(file, "file", "an existing file", "a folder" if file.is_dir() else "nothing")
+        raise format_error(file, "file", "an existing file", "a folder" if file.is_dir() else "nothing")
     return file.stat().st_size
 
 
@@ -95,12 +97,12 @@ def read_ascii(file: Path, *, limit: int) -> str:
     """Text of a file of at most `limit` bytes, its line ends turned into \\n. Raises DataFileError."""
     size = file_size(file)
     if not 0 < size <= limit:
-        raise damaged(file, "size", f"1 to {limit} bytes of text", f"{size} bytes")
+        raise format_error(file, "size", f"1 to {limit} bytes of text", f"{size} bytes")
     content = file.read_bytes()
     try:
         return content.decode("ascii").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        raise damaged(file, f"byte {error.start}", "ASCII text", f"the byte {content[error.start]}") from error
+        raise format_error(file, f"byte {error.start}", "ASCII text", f"the byte {content[error.start]}") from error
 
 
 def require_range(file: Path, field: str, values: NDArray[np.floating], low: float, high: float, *, unit: str) -> None:
@@ -108,6 +110,6 @@ def require_range(file: Path, field: str, values: NDArray[np.floating], low: flo
     inside = (values >= low) & (values <= high)
     if not bool(inside.all()):
         first = float(values[~inside].flat[0])
-        raise damaged(
+        raise format_error(
             file, field, f"numbers in {low:g}..{high:g} {unit}".rstrip(), f"{int((~inside).sum())} others ({first:g})"
         )

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facerecon_torch.formats.format_errors import damaged, file_size
+from facerecon_torch.formats.format_errors import file_size, format_error
 
 __all__ = ["MatVariable", "iter_variables"]
 
@@ -62,7 +62,7 @@ class _Cursor:
         end = start + count
         if end > len(self.content):
             expected = f"{count} bytes at {start} (element of type {kind})"
-            raise damaged(self.file, self.where, expected, f"{max(len(self.content) - start, 0)} bytes")
+            raise format_error(self.file, self.where, expected, f"{max(len(self.content) - start, 0)} bytes")
         small = start == self.at + 4
         self.at = start + 4 if small else end + (-count % 8 if padded else 0)
         return kind, self.content[start:end]
@@ -70,12 +70,12 @@ class _Cursor:
     def _tag(self) -> tuple[int, int, int]:
         if len(self.content) - self.at < 8:
             left = max(len(self.content) - self.at, 0)
-            raise damaged(self.file, self.where, "an element's tag of 8 bytes", f"{left} bytes")
+            raise format_error(self.file, self.where, "an element's tag of 8 bytes", f"{left} bytes")
         first, count = struct.unpack_from("<II", self.content, self.at)
         if first >> 16 == 0:
             return first, count, self.at + 8
         if first >> 16 > 4:
-            raise damaged(self.file, self.where, "at most 4 bytes in a short element", str(first >> 16))
+            raise format_error(self.file, self.where, "at most 4 bytes in a short element", str(first >> 16))
         return first & 0xFFFF, first >> 16, self.at + 4
 
 
@@ -89,20 +89,22 @@ def iter_variables(file: Path, *, limit: int = _LIMIT) -> Iterator[MatVariable]:
             unpacked = memoryview(_unpacked(file, payload, limit))
             kind, payload = _Cursor(file, "compressed variable", unpacked).element(padded=True)
         if kind != _MATRIX:
-            raise damaged(file, "content", "variables (element type 14 or 15)", f"type {kind} before byte {cursor.at}")
+            raise format_error(
+                file, "content", "variables (element type 14 or 15)", f"type {kind} before byte {cursor.at}"
+            )
         yield _variable(file, payload)
 
 
 def _content(file: Path, limit: int) -> bytes:
     size = file_size(file)
     if not _HEADER < size <= limit:
-        raise damaged(file, "size", f"{_HEADER + 1} to {limit} bytes", f"{size} bytes")
+        raise format_error(file, "size", f"{_HEADER + 1} to {limit} bytes", f"{size} bytes")
     content = file.read_bytes()
     if content[:6] != b"MATLAB" or content[124:128] != b"\x00\x01IM":
         came = f"{content[:6]!r} .. {content[124:128]!r}"
         if content[:10] == b"MATLAB 7.3":
             came = "MATLAB 7.3 (HDF5): save it again in MATLAB with save(..., '-v7')"
-        raise damaged(file, "header", "a little-endian MATLAB 5 file (b'MATLAB' .. version 0x0100, b'IM')", came)
+        raise format_error(file, "header", "a little-endian MATLAB 5 file (b'MATLAB' .. version 0x0100, b'IM')", came)
     return content
 
 
@@ -111,9 +113,11 @@ def _unpacked(file: Path, payload: memoryview, limit: int) -> bytes:
     try:
         content = stream.decompress(payload, limit)
     except zlib.error as error:
-        raise damaged(file, "compressed variable", "zlib data", str(error)) from error
+        raise format_error(file, "compressed variable", "zlib data", str(error)) from error
     if not stream.eof:  # also says that the checksum was there and right
-        raise damaged(file, "compressed variable", f"a whole stream of up to {limit} bytes", "a longer or a cut one")
+        raise format_error(
+            file, "compressed variable", f"a whole stream of up to {limit} bytes", "a longer or a cut one"
+        )
     return content
 
 
@@ -126,10 +130,10 @@ def _variable(file: Path, payload: memoryview, member: str = "", depth: int = 0)
     kind, name = cursor.element(padded=True)
     if kind != _INT8 or not bytes(name).isascii() or len(flags) != 2 or len(sizes) < 2 or min(sizes) < 0:
         came = f"flags {flags}, dimensions {sizes[:4]}, name of type {kind}"
-        raise damaged(file, cursor.where, "two flags, two or more dimensions and an ASCII name", came)
+        raise format_error(file, cursor.where, "two flags, two or more dimensions and an ASCII name", came)
     shape, label, form = tuple(sizes), member or bytes(name).decode("ascii"), flags[0] & 0xFF
     if depth > _DEEPEST:
-        raise damaged(file, label, f"at most {_DEEPEST} arrays inside each other", "more")
+        raise format_error(file, label, f"at most {_DEEPEST} arrays inside each other", "more")
     if form == _CELL:
         return MatVariable(label, shape, None, cells=_members(cursor, [label] * _count(cursor, label, shape, 1), depth))
     if form == _STRUCT:
@@ -143,7 +147,7 @@ def _numbers(cursor: _Cursor, name: str, wanted: int) -> list[int]:
     kind, payload = cursor.element(padded=True)
     if kind != wanted or len(payload) % 4 or len(payload) > 32:
         expected = f"whole numbers of type {wanted} in up to 32 bytes"
-        raise damaged(cursor.file, name, expected, f"type {kind}, {len(payload)} bytes")
+        raise format_error(cursor.file, name, expected, f"type {kind}, {len(payload)} bytes")
     return [int(value) for value in np.frombuffer(payload, "<u4" if wanted == _UINT32 else "<i4")]
 
 
@@ -154,7 +158,7 @@ def _count(cursor: _Cursor, name: str, shape: tuple[int, ...], per_entry: int) -
         count *= size
     left = len(cursor.content) - cursor.at
     if 8 * count > left:
-        raise damaged(cursor.file, name, f"{count} members of at least 8 bytes (shape {shape})", f"{left} bytes")
+        raise format_error(cursor.file, name, f"{count} members of at least 8 bytes (shape {shape})", f"{left} bytes")
     return count
 
 
@@ -163,7 +167,7 @@ def _members(cursor: _Cursor, labels: list[str], depth: int) -> tuple[MatVariabl
     for label in labels:
         kind, payload = cursor.element(padded=True)
         if kind != _MATRIX:
-            raise damaged(cursor.file, label, "a matrix (element type 14)", f"type {kind}")
+            raise format_error(cursor.file, label, "a matrix (element type 14)", f"type {kind}")
         found.append(_variable(cursor.file, payload, label, depth + 1))
     return tuple(found)
 
@@ -173,11 +177,11 @@ def _fields(cursor: _Cursor, name: str, shape: tuple[int, ...], depth: int) -> d
     kind, joined = cursor.element(padded=True)
     if kind != _INT8 or len(width) != 1 or width[0] < 1 or len(joined) % width[0] or not bytes(joined).isascii():
         expected = "one positive number of bytes per field, and ASCII names of that length"
-        raise damaged(cursor.file, name, expected, f"{width}, {len(joined)} bytes of type {kind}")
+        raise format_error(cursor.file, name, expected, f"{width}, {len(joined)} bytes of type {kind}")
     parts = [bytes(joined[k : k + width[0]]) for k in range(0, len(joined), width[0])]
     labels = [part.partition(b"\0")[0].decode("ascii") for part in parts]
     if len(set(labels)) != len(labels) or "" in labels:
-        raise damaged(cursor.file, name, "field names that differ from each other", repr(labels[:12]))
+        raise format_error(cursor.file, name, "field names that differ from each other", repr(labels[:12]))
     if not labels:
         return {}
     structs = _count(cursor, name, shape, len(labels)) // len(labels)
@@ -188,11 +192,11 @@ def _fields(cursor: _Cursor, name: str, shape: tuple[int, ...], depth: int) -> d
 def _matrix(cursor: _Cursor, name: str, shape: tuple[int, ...]) -> NDArray[np.generic]:
     kind, payload = cursor.element(padded=True)
     if kind not in _TYPES:
-        raise damaged(cursor.file, name, f"values of a type in {sorted(_TYPES)}", f"type {kind}")
+        raise format_error(cursor.file, name, f"values of a type in {sorted(_TYPES)}", f"type {kind}")
     dtype, count = np.dtype(_TYPES[kind]), 1
     for size in shape:
         count *= size
     if len(payload) != count * dtype.itemsize:
         expected = f"{count * dtype.itemsize} bytes ({dtype} of shape {shape})"
-        raise damaged(cursor.file, name, expected, f"{len(payload)} bytes")
+        raise format_error(cursor.file, name, expected, f"{len(payload)} bytes")
     return np.frombuffer(payload, dtype).reshape(shape, order="F")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from facerecon_torch.formats.format_errors import damaged, file_size
+from facerecon_torch.formats.format_errors import file_size, format_error
 
 __all__ = ["read_npz"]
 
@@ -30,19 +30,19 @@ def read_npz(path: str | os.PathLike[str], *, limit: int = LARGEST) -> dict[str,
     """
     file = Path(path)
     if not 0 < file_size(file) <= limit:
-        raise damaged(file, "size", f"1 to {limit} bytes", f"{file_size(file)} bytes")
+        raise format_error(file, "size", f"1 to {limit} bytes", f"{file_size(file)} bytes")
     arrays: dict[str, NDArray[Any]] = {}
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if sum(member.file_size for member in members) > limit:
-                raise damaged(file, "size", f"at most {limit} bytes unpacked", "more")
+                raise format_error(file, "size", f"at most {limit} bytes unpacked", "more")
             contents = {member.filename: archive.read(member) for member in members}
     except _UNREADABLE as error:
-        raise damaged(file, "file", "a whole .npz file", f"{type(error).__name__}: {error}") from error
+        raise format_error(file, "file", "a whole .npz file", f"{type(error).__name__}: {error}") from error
     for name, content in contents.items():
         if not name.endswith(_SUFFIX):
-            raise damaged(file, "members", f"names that end in {_SUFFIX}", repr(name))
+            raise format_error(file, "members", f"names that end in {_SUFFIX}", repr(name))
         array = _array(file, name, content)
         if array is not None:
             arrays[name.removesuffix(_SUFFIX)] = array
@@ -56,7 +56,7 @@ def _array(file: Path, name: str, content: bytes) -> NDArray[Any] | None:
         read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
         shape, column_major, dtype = read(stream)
     except (ValueError, KeyError, TypeError, SyntaxError, tokenize.TokenError, EOFError, struct.error) as error:
-        raise damaged(file, name, "a header of an npy file (version 1 or 2)", type(error).__name__) from error
+        raise format_error(file, name, "a header of an npy file (version 1 or 2)", type(error).__name__) from error
     if dtype.kind not in _KINDS:
         return None
     count = dtype.itemsize
@@ -64,6 +64,6 @@ def _array(file: Path, name: str, content: bytes) -> NDArray[Any] | None:
         count *= size
     left = len(content) - stream.tell()
     if count != left or min(shape, default=0) < 0 or dtype.itemsize == 0:
-        raise damaged(file, name, f"{count} bytes ({dtype} of shape {shape})", f"{left} bytes")
+        raise format_error(file, name, f"{count} bytes ({dtype} of shape {shape})", f"{left} bytes")
     values = np.frombuffer(content, dtype, offset=stream.tell())
     return values.reshape(shape, order="F" if column_major else "C")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facerecon_torch.formats.format_errors import damaged, file_size, shown, strict_float
+from facerecon_torch.formats.format_errors import file_size, format_error, shown, strict_float
 
 __all__ = ["read_ply"]
 
@@ -50,7 +50,7 @@ def read_ply(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], list
     """Vertices [V, 3], texture coordinates [V, 2] or [0, 2], and polygons. Raises DataFileError for a damaged header,
     for rows that are not those it announces, and for polygons of fewer than three corners."""
     if not 0 < file_size(file) <= LARGEST:
-        raise damaged(file, "size", f"1 to {LARGEST} bytes", f"{file_size(file)} bytes")
+        raise format_error(file, "size", f"1 to {LARGEST} bytes", f"{file_size(file)} bytes")
     content = file.read_bytes()
     order, elements, at = _header(file, content)
     body = _Text(file, _words(file, content[at:])) if order == "" else _Bytes(file, content, at, order)
@@ -65,7 +65,7 @@ def read_ply(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], list
             vertices, uv = _positions(file, element, table) if element.name == "vertex" else (vertices, uv)
     body.end()
     if min((len(polygon) for polygon in polygons), default=3) < 3:
-        raise damaged(file, "element face", "polygons of three or more corners", "one of fewer")
+        raise format_error(file, "element face", "polygons of three or more corners", "one of fewer")
     return vertices, uv, polygons
 
 
@@ -75,7 +75,7 @@ def _header(file: Path, content: bytes) -> tuple[str, list[_Element], int]:
     newline = content.find(b"\n", at + 1, at + len(marker) + 2) if at >= 0 else -1
     lines = content[: max(at, 0)].decode("latin-1").replace("\r", "").split("\n")
     if newline < 0 or lines[0] != "ply":
-        raise damaged(file, "header", "ply .. end_header", shown(content[:20]))
+        raise format_error(file, "header", "ply .. end_header", shown(content[:20]))
     order: str | None = None
     elements: list[_Element] = []
     for words in map(str.split, lines[1:]):
@@ -87,9 +87,9 @@ def _header(file: Path, content: bytes) -> tuple[str, list[_Element], int]:
         elif kind == "property" and elements and (found := _property(words[1:])):
             elements[-1].properties.append(found)
         elif kind not in ("comment", "obj_info"):
-            raise damaged(file, "header", "format, element, property or comment", shown(" ".join(words)))
+            raise format_error(file, "header", "format, element, property or comment", shown(" ".join(words)))
     if order is None:
-        raise damaged(file, "header", f"a line format with one of {sorted(_ORDERS)}", "none")
+        raise format_error(file, "header", f"a line format with one of {sorted(_ORDERS)}", "none")
     return order, elements, newline + 1
 
 
@@ -108,7 +108,7 @@ def _positions(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     names = [prop.name for prop in element.properties]
     if any(names.count(axis) != 1 for axis in "xyz"):
-        raise damaged(file, "element vertex", "one property each of x, y and z", shown(names))
+        raise format_error(file, "element vertex", "one property each of x, y and z", shown(names))
     pair = next((pair for pair in _UV if all(name in names for name in pair)), ())
     uv = table[:, [names.index(name) for name in pair]] if pair else np.zeros((0, 2))
     return table[:, [names.index(axis) for axis in "xyz"]], uv
@@ -131,7 +131,7 @@ def _words(file: Path, content: bytes) -> list[str]:
     try:
         return content.decode("ascii").split()
     except UnicodeDecodeError as error:
-        raise damaged(file, "rows", "ASCII text", f"the byte {content[error.start]:#04x}") from error
+        raise format_error(file, "rows", "ASCII text", f"the byte {content[error.start]:#04x}") from error
 
 
 @dataclass
@@ -145,11 +145,11 @@ class _Text:
     def take(self, name: str, code: str, count: int) -> list[float | int]:
         """The next numbers; whole ones for a code of integers."""
         if not 0 <= count <= len(self.words) - self.at:
-            raise damaged(self.file, f"element {name}", f"{count} numbers", f"{len(self.words) - self.at}")
+            raise format_error(self.file, f"element {name}", f"{count} numbers", f"{len(self.words) - self.at}")
         values = [strict_float(word) for word in self.words[self.at : self.at + count]]
         if any(value != value or (code not in "fd" and value != int(value)) for value in values):
             words = shown(self.words[self.at : self.at + count])
-            raise damaged(self.file, f"element {name}", "plain numbers of the type in the header", words)
+            raise format_error(self.file, f"element {name}", "plain numbers of the type in the header", words)
         self.at += count
         return values
 
@@ -159,7 +159,7 @@ class _Text:
 
     def end(self) -> None:
         if self.at != len(self.words):
-            raise damaged(self.file, "end of file", f"{self.at} numbers", f"{len(self.words)}")
+            raise format_error(self.file, "end of file", f"{self.at} numbers", f"{len(self.words)}")
 
 
 @dataclass
@@ -175,7 +175,7 @@ class _Bytes:
         """Where the next `size` bytes begin."""
         start, left = self.at, len(self.content) - self.at
         if not 0 <= size <= left:
-            raise damaged(self.file, f"element {name}", f"{size} bytes at {start}", f"{left} bytes")
+            raise format_error(self.file, f"element {name}", f"{size} bytes at {start}", f"{left} bytes")
         self.at += size
         return start
 
@@ -194,4 +194,4 @@ class _Bytes:
 
     def end(self) -> None:
         if self.at != len(self.content):
-            raise damaged(self.file, "end of file", f"{self.at} bytes", f"{len(self.content)} bytes")
+            raise format_error(self.file, "end of file", f"{self.at} bytes", f"{len(self.content)} bytes")

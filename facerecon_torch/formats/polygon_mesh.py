@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facerecon_torch.formats.format_errors import damaged, read_ascii, require_range, shown
+from facerecon_torch.formats.format_errors import format_error, read_ascii, require_range, shown
 from facerecon_torch.formats.ply_file import read_ply
 
 __all__ = ["PolygonMesh", "fan", "read_polygon_mesh"]
@@ -53,9 +53,9 @@ def read_polygon_mesh(path: str | os.PathLike[str], *, faces: bool = True) -> Po
     elif suffix == ".obj":
         vertices, uv, polygons, corner_uv = _read_obj(file, faces)
     else:
-        raise damaged(file, "name", "a name that ends in .obj or .ply", shown(file.name))
+        raise format_error(file, "name", "a name that ends in .obj or .ply", shown(file.name))
     if len(vertices) == 0 or (faces and not polygons):
-        raise damaged(file, "mesh", "vertices and polygons", f"{len(vertices)} vertices, {len(polygons)} polygons")
+        raise format_error(file, "mesh", "vertices and polygons", f"{len(vertices)} vertices, {len(polygons)} polygons")
     require_range(file, "vertices", vertices, -REACH, REACH, unit="")
     require_range(file, "texture coordinates", uv, -REACH, REACH, unit="")
     kept = polygons if faces else []
@@ -92,7 +92,7 @@ def _read_obj(
             polygons.append(polygon)
             corner_uv.append(textures)
         elif kind and kind != "f" and kind not in _PASSED_OVER and not kind.startswith("#"):
-            raise damaged(file, f"line {number}", "a line of an OBJ file (v, vt, f, ...)", shown(line))
+            raise format_error(file, f"line {number}", "a line of an OBJ file (v, vt, f, ...)", shown(line))
     uv = _table(file, "vt", rows["vt"], 2) if faces else np.zeros((0, 2))
     has_uv = len(uv) > 0 and any(index >= 0 for textures in corner_uv for index in textures)
     return _table(file, "v", rows["v"], 3), uv, polygons, corner_uv if has_uv else []
@@ -102,14 +102,14 @@ def _table(file: Path, kind: str, lines: list[str], width: int) -> NDArray[np.fl
     words = [line.split() for line in lines]
     short = next((line for line, row in zip(lines, words) if len(row) < width or len(row) > 6), None)
     if short is not None:
-        raise damaged(file, f"a line {kind}", f"{kind} and {width} numbers", shown(f"{kind} {short}"))
+        raise format_error(file, f"a line {kind}", f"{kind} and {width} numbers", shown(f"{kind} {short}"))
     flat = [word for row in words for word in row[:width]]
     try:
         if _NUMBERS.fullmatch(" ".join(flat)) is None:  # float() also takes nan, inf and 1_0
             raise ValueError("a word that is no plain number")
         return np.array(flat, dtype=np.float64).reshape(-1, width)
     except ValueError as error:
-        raise damaged(file, f"lines {kind}", "plain decimal numbers", str(error)) from error
+        raise format_error(file, f"lines {kind}", "plain decimal numbers", str(error)) from error
 
 
 def _corners(file: Path, number: int, rest: str) -> tuple[list[int], list[int]]:
@@ -117,14 +117,16 @@ def _corners(file: Path, number: int, rest: str) -> tuple[list[int], list[int]]:
     matches = [_CORNER.fullmatch(word) for word in rest.split()]
     found = [match.groups() for match in matches if match is not None]
     if len(found) != len(matches) or len(found) < 3:
-        raise damaged(file, f"line {number}", "f and three or more corners v/vt/vn counted from 1", shown(f"f {rest}"))
+        raise format_error(
+            file, f"line {number}", "f and three or more corners v/vt/vn counted from 1", shown(f"f {rest}")
+        )
     return [int(vertex) - 1 for vertex, _ in found], [int(texture or 0) - 1 for _, texture in found]
 
 
 def _require_indices(file: Path, name: str, rows: list[list[int]], *, lowest: int, count: int) -> None:
     low, high = min(map(min, rows), default=lowest), max(map(max, rows), default=lowest)
     if low < lowest or high >= max(count, lowest + 1):
-        raise damaged(file, name, f"indices below {count}, counted from 0", f"{low} to {high}")
+        raise format_error(file, name, f"indices below {count}, counted from 0", f"{low} to {high}")
 
 
 def _spread(

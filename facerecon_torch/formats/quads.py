@@ -19,7 +19,7 @@ from torch import Tensor
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.files import replacing
 from facerecon_torch.formats.blendshapes import MM_PER_UNIT, REACH
-from facerecon_torch.formats.format_errors import damaged, read_ascii, require_range
+from facerecon_torch.formats.format_errors import format_error, read_ascii, require_range
 
 __all__ = ["QuadMesh", "read_quads", "save_quads", "split_quads"]
 
@@ -67,7 +67,7 @@ def read_quads(path: str | os.PathLike[str], *, n_vertices: int | None = None, n
     uv = np.array(rows.uv, dtype=np.float64).reshape(-1, 2)
     for name, got, want in (("vertices", len(vertices), n_vertices), ("faces", len(rows.faces), n_faces)):
         if got == 0 or (want is not None and got != want):
-            raise damaged(file, name, "at least 1" if want is None else str(want), str(got))
+            raise format_error(file, name, "at least 1" if want is None else str(want), str(got))
     require_range(file, "vertices", vertices, -REACH * MM_PER_UNIT, REACH * MM_PER_UNIT, unit="mm")
     require_range(file, "texture coordinates", uv, -REACH, REACH, unit="")
     return QuadMesh(
@@ -85,13 +85,13 @@ def _take(file: Path, number: int, words: list[str], rows: _Rows) -> None:
     elif kind in ("v", "vt"):
         counts = (3,) if kind == "v" else (2, 3)
         if len(values) not in counts or not all(_NUMBER.fullmatch(value) for value in values):
-            raise damaged(file, where, f"{kind} and {counts[0]} numbers", repr(" ".join(words)[:60]))
+            raise format_error(file, where, f"{kind} and {counts[0]} numbers", repr(" ".join(words)[:60]))
         if kind == "v":
             rows.vertices.extend(_millimetres(value) for value in values)
         else:
             rows.uv.extend(float(value) for value in values[:2])
     elif kind not in _PASSED_OVER:
-        raise damaged(file, where, "a line of an OBJ file (v, vt, f, ...)", repr(" ".join(words)[:60]))
+        raise format_error(file, where, "a line of an OBJ file (v, vt, f, ...)", repr(" ".join(words)[:60]))
 
 
 def _take_face(file: Path, where: str, corners: list[str], rows: _Rows) -> None:
@@ -99,11 +99,13 @@ def _take_face(file: Path, where: str, corners: list[str], rows: _Rows) -> None:
     found = [match.groups() for match in matches if match is not None]
     forms = {(texture is not None, normal is not None) for _, texture, normal in found}
     if len(found) != len(corners) or len(corners) not in (3, 4) or len(forms) != 1:
-        raise damaged(file, where, "a face of 3 or 4 corners v/vt/vn counted from 1", repr(" ".join(corners)[:60]))
+        raise format_error(file, where, "a face of 3 or 4 corners v/vt/vn counted from 1", repr(" ".join(corners)[:60]))
     form = (len(corners), *forms.pop())
     rows.form = rows.form or form
     if form != rows.form:
-        raise damaged(file, where, "corners in number and form like the first face's", repr(" ".join(corners)[:60]))
+        raise format_error(
+            file, where, "corners in number and form like the first face's", repr(" ".join(corners)[:60])
+        )
     rows.faces.append([int(vertex) for vertex, _, _ in found])
     if form[1]:
         rows.face_uv.append([int(texture) for _, texture, _ in found])
@@ -122,7 +124,7 @@ def _decimetres(value: float) -> str:
 def _indices(file: Path, field_name: str, rows: list[list[int]], count: int) -> Tensor:
     indices: NDArray[np.int64] = np.array(rows, dtype=np.int64)
     if int(indices.min()) < 1 or int(indices.max()) > count:
-        raise damaged(file, f"{field_name} indices", f"1..{count}", f"{indices.min()}..{indices.max()}")
+        raise format_error(file, f"{field_name} indices", f"1..{count}", f"{indices.min()}..{indices.max()}")
     return torch.from_numpy(indices - 1)
 
 

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from facerecon_torch.formats.format_errors import damaged
+from facerecon_torch.formats.format_errors import format_error
 
 __all__ = ["EXPRESSION_NAMES", "N_TESTERS", "TESTER", "blendshape_file", "find_testers"]
 
@@ -26,11 +26,13 @@ def find_testers(root: str | os.PathLike[str]) -> list[tuple[int, Path]]:
             continue
         number = int(match.group(1))
         if number in found:
-            raise damaged(folder, "tester", "a number of its own", f"the number of {found[number]}")
+            raise format_error(folder, "tester", "a number of its own", f"the number of {found[number]}")
         found[number] = folder
     if not found:
         inside = ", ".join(sorted(p.name for p in top.iterdir())[:5]) if top.is_dir() else "no folder"
-        raise damaged(top, "folder", "Tester_1 .. 150, or FaceWarehouse_Data_* with them", inside or "an empty folder")
+        raise format_error(
+            top, "folder", "Tester_1 .. 150, or FaceWarehouse_Data_* with them", inside or "an empty folder"
+        )
     return sorted(found.items())
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.data.aflw.mat import ArraySpec, read_arrays, save_arrays
-from facerecon_torch.formats.format_errors import damaged
+from facerecon_torch.formats.format_errors import format_error
 
 __all__ = ["Aflw2000Face", "BfmFit", "LpFace", "read_aflw2000", "read_lp", "save_aflw2000", "save_lp"]
 
@@ -97,7 +97,7 @@ def _fit(file: Path, arrays: dict[str, NDArray[np.float64]]) -> BfmFit:
     flat = {key: torch.from_numpy(arrays[key].ravel()) for key in _FIT}
     scale = float(flat["Pose_Para"][6])
     if not scale > 0:
-        raise damaged(file, "Pose_Para", "a positive scale in its last place", f"{scale:g}")
+        raise format_error(file, "Pose_Para", "a positive scale in its last place", f"{scale:g}")
     return BfmFit(
         pose=flat["Pose_Para"],
         shape=flat["Shape_Para"],

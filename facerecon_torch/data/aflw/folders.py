@@ -15,7 +15,7 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.data.aflw.mat import ArraySpec, read_arrays, save_arrays
-from facerecon_torch.formats.format_errors import damaged
+from facerecon_torch.formats.format_errors import format_error
 
 __all__ = ["LP_SETS", "PhotoFiles", "iter_aflw2000", "iter_lp", "read_lp_points", "save_lp_points"]
 
@@ -42,7 +42,9 @@ def iter_lp(root: str | os.PathLike[str]) -> Iterator[PhotoFiles]:
     top = Path(root)
     parts = [part for part in LP_SETS if (top / part).is_dir()]
     if not parts:
-        raise damaged(top, "folder", f"one of {', '.join(LP_SETS)}", "none of them" if top.is_dir() else "no folder")
+        raise format_error(
+            top, "folder", f"one of {', '.join(LP_SETS)}", "none of them" if top.is_dir() else "no folder"
+        )
     for part in parts:
         yield from _pairs(top / part, part)
 
@@ -51,12 +53,14 @@ def _pairs(folder: Path, part: str) -> Iterator[PhotoFiles]:
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     stems = sorted({file.stem for file in files if file.suffix in (".jpg", ".mat")})
     if not stems:
-        raise damaged(folder, "folder", "NAME.jpg with NAME.mat", "none of them" if folder.is_dir() else "no folder")
+        raise format_error(
+            folder, "folder", "NAME.jpg with NAME.mat", "none of them" if folder.is_dir() else "no folder"
+        )
     for stem in stems:
         pair = PhotoFiles(part=part, image=folder / f"{stem}.jpg", mat=folder / f"{stem}.mat")
         for file in (pair.image, pair.mat):
             if not file.is_file():
-                raise damaged(file, "partner file", f"one beside the other file of {stem}", "nothing")
+                raise format_error(file, "partner file", f"one beside the other file of {stem}", "nothing")
         yield pair
 
 

@@ -9,7 +9,7 @@ import scipy.io
 from numpy.typing import NDArray
 
 from facerecon_torch.files import replacing
-from facerecon_torch.formats.format_errors import damaged, require_range
+from facerecon_torch.formats.format_errors import format_error, require_range
 from facerecon_torch.formats.matlab5 import MatVariable, iter_variables
 
 __all__ = ["ArraySpec", "read_arrays", "save_arrays"]
@@ -37,12 +37,12 @@ def read_arrays(path: str | os.PathLike[str], specs: dict[str, ArraySpec]) -> di
     for variable in iter_variables(file):
         names.append(variable.name)
         if variable.name in arrays:
-            raise damaged(file, variable.name, "one variable of this name", "two")
+            raise format_error(file, variable.name, "one variable of this name", "two")
         if variable.name in specs:
             arrays[variable.name] = _checked(file, variable, specs[variable.name])
     for key in specs:
         if key not in arrays:
-            raise damaged(file, key, "a variable of this name", ", ".join(names[:12]) or "no variable at all")
+            raise format_error(file, key, "a variable of this name", ", ".join(names[:12]) or "no variable at all")
     return arrays
 
 
@@ -50,7 +50,7 @@ def _checked(file: Path, variable: MatVariable, spec: ArraySpec) -> NDArray[np.f
     if variable.values is None or variable.shape != spec.shape:
         kind = "no such array" if variable.values is None else str(variable.values.dtype)
         came = f"{kind} of shape {variable.shape}"
-        raise damaged(file, variable.name, f"a real numeric array of shape {spec.shape}", came)
+        raise format_error(file, variable.name, f"a real numeric array of shape {spec.shape}", came)
     with np.errstate(invalid="ignore"):  # a damaged NaN is refused below, without a warning
         values = variable.values.astype(np.float64)
     require_range(file, variable.name, values, -_HUGE, _HUGE, unit="")

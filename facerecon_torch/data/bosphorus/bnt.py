@@ -18,7 +18,7 @@ from torch import Tensor
 
 from facerecon_torch.data.range_grid import LARGEST_COORDINATE, RangeGrid
 from facerecon_torch.files import replacing
-from facerecon_torch.formats.format_errors import damaged, reading, require_data_file, shown
+from facerecon_torch.formats.format_errors import format_error, reading, require_data_file, shown
 
 __all__ = ["BosphorusScan", "read_bnt", "write_bnt"]
 
@@ -78,7 +78,7 @@ def read_bnt(path: str | os.PathLike[str]) -> BosphorusScan:
         x, y, z, u, v = (_read_plane(stream, file, plane, (rows, columns)) for plane in _PLANES)
     hole = (x == background) | (y == background) | (z == background)
     if hole.all():
-        raise damaged(file, "z", "at least one measured point", f"only the background {background:g}")
+        raise format_error(file, "z", "at least one measured point", f"only the background {background:g}")
     for plane, values in zip(_PLANES, (x, y, z)):
         _require_range(file, plane, values[~hole], (-LARGEST_COORDINATE, LARGEST_COORDINATE))
     for plane, values in zip("uv", (u, v)):
@@ -115,22 +115,22 @@ def _read_header(stream: BinaryIO, file: Path) -> tuple[int, int, float, str]:
     """Rows, columns, background, image name; every size is checked before anything large is read."""
     size = os.fstat(stream.fileno()).st_size
     if size < _FIXED_BYTES:
-        raise damaged(file, "size", f"at least {_FIXED_BYTES} bytes", f"{size} bytes")
+        raise format_error(file, "size", f"at least {_FIXED_BYTES} bytes", f"{size} bytes")
     rows, columns, background, length = _START.unpack(stream.read(_START.size))
     if not (rows and columns):
-        raise damaged(file, "nrows, ncols", "at least 1 row and 1 column", f"{rows} x {columns}")
+        raise format_error(file, "nrows, ncols", "at least 1 row and 1 column", f"{rows} x {columns}")
     wanted = _FIXED_BYTES + length + 8 * rows * columns * len(_PLANES)
     if size != wanted:
         got = f"{size} bytes"
-        raise damaged(file, "size", f"{wanted} bytes for {rows} x {columns} cells and a name of {length}", got)
+        raise format_error(file, "size", f"{wanted} bytes for {rows} x {columns} cells and a name of {length}", got)
     if not np.isfinite(background):
-        raise damaged(file, "zmin", "a finite background marker", background)
+        raise format_error(file, "zmin", "a finite background marker", background)
     name = stream.read(length).decode("latin-1")
     if not _is_file_name(name):
-        raise damaged(file, "image name", "a plain ASCII file name", shown(name))
+        raise format_error(file, "image name", "a plain ASCII file name", shown(name))
     (count,) = _COUNT.unpack(stream.read(_COUNT.size))
     if count != rows * columns * len(_PLANES):
-        raise damaged(file, "count of numbers", f"{rows} x {columns} x 5 = {rows * columns * 5}", count)
+        raise format_error(file, "count of numbers", f"{rows} x {columns} x 5 = {rows * columns * 5}", count)
     return rows, columns, background, name
 
 
@@ -138,7 +138,7 @@ def _read_plane(stream: BinaryIO, file: Path, plane: str, shape: tuple[int, int]
     wanted = 8 * shape[0] * shape[1]
     content = stream.read(wanted)
     if len(content) != wanted:
-        raise damaged(file, plane, f"{wanted} bytes", f"{len(content)} bytes")
+        raise format_error(file, plane, f"{wanted} bytes", f"{len(content)} bytes")
     upward = np.frombuffer(content, dtype="<f8").reshape(shape)
     return np.ascontiguousarray(upward[::-1], dtype=np.float64)
 
@@ -147,7 +147,7 @@ def _require_range(file: Path, plane: str, values: NDArray[np.float64], limits: 
     good = (values >= limits[0]) & (values <= limits[1])  # this form refuses NaN too
     if not good.all():
         got = f"{int((~good).sum())} others, the first {values[~good][0]:g}"
-        raise damaged(file, plane, f"numbers in [{limits[0]:g}, {limits[1]:g}]", got)
+        raise format_error(file, plane, f"numbers in [{limits[0]:g}, {limits[1]:g}]", got)
 
 
 def _is_file_name(name: str) -> bool:

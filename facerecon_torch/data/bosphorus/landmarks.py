@@ -15,7 +15,7 @@ from torch import Tensor
 
 from facerecon_torch.data.range_grid import LARGEST_COORDINATE
 from facerecon_torch.files import replacing
-from facerecon_torch.formats.format_errors import damaged, read_lines, require_data_file, shown, strict_float
+from facerecon_torch.formats.format_errors import format_error, read_lines, require_data_file, shown, strict_float
 
 __all__ = ["IBUG_OF_NAME", "NAMES", "NAMES_22", "NamedLandmarks", "read_landmarks", "write_landmarks"]
 
@@ -117,18 +117,18 @@ def read_landmarks(path: str | os.PathLike[str]) -> NamedLandmarks:
     if flat:
         wanted = 2 * count + 2
         if len(rest) != wanted:
-            raise damaged(file, "lines", f"{wanted} after the count of {count}", len(rest))
+            raise format_error(file, "lines", f"{wanted} after the count of {count}", len(rest))
         _expect(rest[0], "Labels:", file, "heading of the labels")
         _expect(rest[count + 1], "2D Image coordinates:", file, "heading of the coordinates")
         labels, numbers = rest[1 : count + 1], rest[count + 2 :]
     else:
         if len(rest) != 2 * count:
-            raise damaged(file, "lines", f"{2 * count} after the count of {count}", len(rest))
+            raise format_error(file, "lines", f"{2 * count} after the count of {count}", len(rest))
         labels, numbers = rest[0::2], rest[1::2]
     names = tuple(_name(label, file) for label in labels)
     if len(set(names)) != count:
         twice = next(name for name in names if names.count(name) > 1)
-        raise damaged(file, "label", "every name once", f"{twice!r} again")
+        raise format_error(file, "label", "every name once", f"{twice!r} again")
     points = [_point(line, name, 2 if flat else 3, file) for line, name in zip(numbers, names)]
     return NamedLandmarks(names, torch.tensor(points, dtype=torch.float64))
 
@@ -168,21 +168,21 @@ def _content(lines: list[str]) -> Iterator[str]:
 
 def _expect(line: str | None, heading: str, file: Path, field: str) -> None:
     if line is None or line.rstrip(":").split() != heading.rstrip(":").split():
-        raise damaged(file, field, repr(heading), "the end of the file" if line is None else shown(line))
+        raise format_error(file, field, repr(heading), "the end of the file" if line is None else shown(line))
 
 
 def _read_count(line: str | None, file: Path) -> int:
     match = _COUNT.fullmatch(line or "")
     if match is None or not 1 <= int(match.group(1)) <= len(NAMES):
         expected = f"'N landmarks' with N in 1..{len(NAMES)}"
-        raise damaged(file, "count of landmarks", expected, "the end of the file" if line is None else shown(line))
+        raise format_error(file, "count of landmarks", expected, "the end of the file" if line is None else shown(line))
     return int(match.group(1))
 
 
 def _name(label: str, file: Path) -> str:
     name = _BY_SPELLING.get(" ".join(label.lower().split()))
     if name is None:
-        raise damaged(file, "label", "one of the 24 names of landmarks", shown(label))
+        raise format_error(file, "label", "one of the 24 names of landmarks", shown(label))
     return name
 
 
@@ -190,7 +190,7 @@ def _point(line: str, name: str, dimensions: int, file: Path) -> list[float]:
     values = [strict_float(word) for word in line.split()]
     largest = _LARGEST_PIXEL if dimensions == 2 else LARGEST_COORDINATE
     if len(values) != dimensions or not all(abs(value) <= largest for value in values):
-        raise damaged(file, name, f"{dimensions} finite numbers within {largest:g}", shown(line))
+        raise format_error(file, name, f"{dimensions} finite numbers within {largest:g}", shown(line))
     return values
 
 

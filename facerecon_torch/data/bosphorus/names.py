@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facerecon_torch.errors import DataFileError
-from facerecon_torch.formats.format_errors import damaged, shown
+from facerecon_torch.formats.format_errors import format_error, shown
 
 __all__ = ["CLASSES", "EXPRESSION_CLASSES", "ScanName", "list_scans", "parse_name", "partner"]
 
@@ -63,17 +63,17 @@ def parse_name(path: str | Path) -> ScanName:
     stem = file.name[: -len(file.suffix)] if file.suffix.lower() in SUFFIXES else file.name
     fields = stem.split("_")
     if len(fields) != 4:
-        raise damaged(file, "name", f"four parts joined by _, {_GRAMMAR}", shown(file.name))
+        raise format_error(file, "name", f"four parts joined by _, {_GRAMMAR}", shown(file.name))
     subject, kind, code, repetition = fields
     number = _SUBJECT.fullmatch(subject)
     if number is None:
-        raise damaged(file, "subject in the name", "bs and three digits", shown(subject))
+        raise format_error(file, "subject in the name", "bs and three digits", shown(subject))
     if kind not in CLASSES:
-        raise damaged(file, "class in the name", f"one of {', '.join(CLASSES)}", shown(kind))
+        raise format_error(file, "class in the name", f"one of {', '.join(CLASSES)}", shown(kind))
     if not _CODE.fullmatch(code):
-        raise damaged(file, "code in the name", "text without white space, dots and slashes", shown(code))
+        raise format_error(file, "code in the name", "text without white space, dots and slashes", shown(code))
     if not _REPETITION.fullmatch(repetition):
-        raise damaged(file, "repetition in the name", "a number without leading zeros", shown(repetition))
+        raise format_error(file, "repetition in the name", "a number without leading zeros", shown(repetition))
     return ScanName(int(number.group(1)), kind, code, int(repetition))
 
 
@@ -83,7 +83,7 @@ def partner(path: str | Path, suffix: str) -> Path:
     wanted = file.with_suffix(suffix)
     if not wanted.is_file():
         beside = sorted(p.name for p in file.parent.glob(f"{file.stem}.*") if p.name != wanted.name)
-        raise damaged(
+        raise format_error(
             wanted, "file", f"the {suffix} file of the scan {file.stem}", f"only {', '.join(beside) or 'none'}"
         )
     return wanted
@@ -102,12 +102,14 @@ def list_scans(root: str | Path, classes: Collection[str] = tuple(CLASSES)) -> l
     folder = Path(root)
     subjects = [p for p in folder.iterdir() if p.is_dir() and _SUBJECT.fullmatch(p.name)] if folder.is_dir() else []
     if not subjects:
-        raise damaged(folder, "folder", "folders bs000, bs001, ... of subjects", _contents(folder))
+        raise format_error(folder, "folder", "folders bs000, bs001, ... of subjects", _contents(folder))
     files = [p for subject in subjects for p in subject.iterdir() if p.suffix.lower() == ".bnt"]
     named = [(parse_name(p), p) for p in files if not p.name.startswith(".")]
     for name, file in named:
         if file.parent.name != f"bs{name.subject:03d}":
-            raise damaged(file, "subject in the name", f"that of its folder, {file.parent.name}", f"{name.subject:03d}")
+            raise format_error(
+                file, "subject in the name", f"that of its folder, {file.parent.name}", f"{name.subject:03d}"
+            )
     chosen = sorted((name, file) for name, file in named if name.kind in classes)
     if not chosen:
         raise DataFileError(f"{folder}: scans: expected .bnt files of the classes {', '.join(classes)}; got none")

@@ -14,7 +14,7 @@ from facerecon_torch.data.bosphorus.landmarks import read_landmarks
 from facerecon_torch.data.bosphorus.names import CLASSES, SUFFIXES, list_scans, parse_name, partner
 from facerecon_torch.data.recordings import RecordedScan, Recording
 from facerecon_torch.errors import DataFileError
-from facerecon_torch.formats.format_errors import damaged
+from facerecon_torch.formats.format_errors import format_error
 from facerecon_torch.images.read import read_image
 from facerecon_torch.landmarks.scheme import to_paper66
 
@@ -39,7 +39,7 @@ def list_recordings(root: str | os.PathLike[str]) -> list[Recording]:
         for file in sorted(scans | _orphans(home)):
             owner = owners.setdefault(file.parent.name, file.parent)
             if owner != file.parent:
-                raise damaged(file.parent, "subject", "one folder for every subject", f"another one, {owner}")
+                raise format_error(file.parent, "subject", "one folder for every subject", f"another one, {owner}")
             found[file.stem] = _recording(file)
     return [found[name] for name in sorted(found)]
 

@@ -12,7 +12,7 @@ from facerecon_torch.data.facewarehouse.land import read_land, save_land
 from facerecon_torch.data.facewarehouse.names import POSE_NAMES
 from facerecon_torch.data.facewarehouse.poses import ColourDepth, read_poses, save_poses
 from facerecon_torch.formats.blendshapes import read_blendshape_header
-from facerecon_torch.formats.format_errors import damaged
+from facerecon_torch.formats.format_errors import format_error
 from facerecon_torch.formats.quads import QuadMesh, read_quads, save_quads
 from facerecon_torch.formats.testers import TESTER, blendshape_file, find_testers
 from facerecon_torch.images.read import read_image
@@ -71,11 +71,11 @@ def iter_poses(root: str | os.PathLike[str]) -> Iterator[PoseFiles]:
         several = [pose_files(folder, pose) for pose in range(len(POSE_NAMES))]
         present = [one for one in several if any(file.exists() for file in (one.obj, one.png, one.land))]
         if not present:
-            raise damaged(folder / "TrainingPose", "poses", "pose_0 .. pose_19", "none of them")
+            raise format_error(folder / "TrainingPose", "poses", "pose_0 .. pose_19", "none of them")
         for one in present:
             for file in (one.obj, one.png, one.land):
                 if not file.is_file():
-                    raise damaged(file, "partner file", f"one beside the others of {file.stem}", "nothing")
+                    raise format_error(file, "partner file", f"one beside the others of {file.stem}", "nothing")
             yield one
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.data.facewarehouse.names import N_LANDMARKS
 from facerecon_torch.files import replacing
-from facerecon_torch.formats.format_errors import damaged, read_ascii, require_range
+from facerecon_torch.formats.format_errors import format_error, read_ascii, require_range
 
 __all__ = ["checked_points", "read_land", "read_pairs", "require_near", "save_land", "save_pairs", "shorten"]
 
@@ -43,12 +43,14 @@ def read_pairs(file: Path, count: int) -> list[tuple[Decimal, Decimal]]:
     """The numbers of a text of `count` and so many lines `x y`. Raises DataFileError."""
     lines = read_ascii(file, limit=_LIMIT).split("\n")
     if lines[0].strip() != str(count):
-        raise damaged(file, "line 1", f"the count {count}", repr(lines[0][:40]))
+        raise format_error(file, "line 1", f"the count {count}", repr(lines[0][:40]))
     if lines[-1] != "":
-        raise damaged(file, f"line {len(lines)}", "an end of line", f"the end of the file after {lines[-1][:40]!r}")
+        raise format_error(
+            file, f"line {len(lines)}", "an end of line", f"the end of the file after {lines[-1][:40]!r}"
+        )
     rows = lines[1:-1]
     if len(rows) != count:
-        raise damaged(file, "points", f"{count} lines", f"{len(rows)} lines")
+        raise format_error(file, "points", f"{count} lines", f"{len(rows)} lines")
     return [_pair(file, k + 2, row) for k, row in enumerate(rows)]
 
 
@@ -60,7 +62,7 @@ def require_near(file: Path, points: NDArray[np.float64], *, height: int, width:
 def _pair(file: Path, number: int, row: str) -> tuple[Decimal, Decimal]:
     words = row.split()
     if len(words) != 2 or not all(_NUMBER.fullmatch(word) for word in words):
-        raise damaged(file, f"line {number}", "two numbers", repr(row[:40]))
+        raise format_error(file, f"line {number}", "two numbers", repr(row[:40]))
     return Decimal(words[0]), Decimal(words[1])
 
 

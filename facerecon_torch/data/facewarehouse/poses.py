@@ -17,7 +17,7 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.files import replacing
-from facerecon_torch.formats.format_errors import damaged, file_size
+from facerecon_torch.formats.format_errors import file_size, format_error
 
 __all__ = ["ColourDepth", "read_poses", "save_poses"]
 
@@ -40,13 +40,13 @@ def read_poses(path: str | os.PathLike[str], *, height: int = 480, width: int = 
     wanted = _COUNT.size + 5 * pixels + len(_TAIL)
     size = file_size(file)
     if size != wanted:
-        raise damaged(file, "size", f"{wanted} bytes for one frame of {width} x {height}", f"{size} bytes")
+        raise format_error(file, "size", f"{wanted} bytes for one frame of {width} x {height}", f"{size} bytes")
     content = file.read_bytes()
     (frames,) = _COUNT.unpack_from(content)
     if frames != 1:
-        raise damaged(file, "frame count", "1", str(frames))
+        raise format_error(file, "frame count", "1", str(frames))
     if content[-len(_TAIL) :] != _TAIL:
-        raise damaged(file, "tail", f"{len(_TAIL)} bytes of zero", content[-len(_TAIL) :].hex(" "))
+        raise format_error(file, "tail", f"{len(_TAIL)} bytes of zero", content[-len(_TAIL) :].hex(" "))
     colour = np.frombuffer(content, np.uint8, 3 * pixels, _COUNT.size).reshape(height, width, 3)
     depth = np.frombuffer(content, "<u2", pixels, _COUNT.size + 3 * pixels).reshape(height, width)
     rgb = colour.transpose(2, 0, 1).astype(np.float32) / np.float32(255)

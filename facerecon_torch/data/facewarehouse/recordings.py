@@ -24,7 +24,7 @@ from facerecon_torch.data.facewarehouse.points74 import to_ibug68
 from facerecon_torch.data.range_grid import LARGEST_COORDINATE
 from facerecon_torch.data.recordings import RecordedScan, Recording
 from facerecon_torch.formats.blendshapes import read_blendshape_header, read_blendshapes
-from facerecon_torch.formats.format_errors import damaged
+from facerecon_torch.formats.format_errors import format_error
 from facerecon_torch.formats.quads import read_quads, split_quads
 from facerecon_torch.images.read import read_image
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, N_INNER, to_paper66
@@ -86,7 +86,7 @@ def list_recordings(root: str | os.PathLike[str]) -> list[Recording]:
         ]
     if not found:
         got = "; ".join(gaps[:_MOST_NAMED])
-        raise damaged(Path(root), "poses", "TrainingPose/pose_0 .. pose_19 in a folder Tester_N", got)
+        raise format_error(Path(root), "poses", "TrainingPose/pose_0 .. pose_19 in a folder Tester_N", got)
     if gaps:
         more = f"; and {len(gaps) - _MOST_NAMED} more people" if len(gaps) > _MOST_NAMED else ""
         _log.warning("%s: poses that are not there: %s%s", root, "; ".join(gaps[:_MOST_NAMED]), more)
@@ -112,12 +112,12 @@ def read_recording(recording: Recording) -> RecordedScan:
     obj, land = recording.files
     for file in (recording.image, land):
         if not file.is_file():
-            raise damaged(file, "partner file", f"one beside {obj.name}", "nothing")
+            raise format_error(file, "partner file", f"one beside {obj.name}", "nothing")
     shapes = blendshape_file(obj.parents[1])
     count = read_blendshape_header(shapes).n_vertices if shapes.exists() else None
     mesh = read_quads(obj, n_vertices=count)
     if not bool((mesh.vertices.abs() <= LARGEST_COORDINATE).all()):
-        raise damaged(obj, "vertices", f"positions within {LARGEST_COORDINATE / 1000:g} m", "others")
+        raise format_error(obj, "vertices", f"positions within {LARGEST_COORDINATE / 1000:g} m", "others")
     image = read_image(recording.image)
     height, width = image.shape[1:]
     marks = read_land(land, height=height, width=width)
@@ -149,14 +149,16 @@ def _places(land: Path, vertices: Tensor, rows: Tensor, marks: Tensor, size: tup
     try:
         pose = solve_pinhole(solid, known[use], focal=FOCAL_SHARE * width, height=height, width=width)
     except ValueError as error:
-        raise damaged(land, "points", "the places of the mesh's landmarks in one photograph", error) from error
+        raise format_error(land, "points", "the places of the mesh's landmarks in one photograph", error) from error
     apart = float((pose.project(solid) - known[use]).norm(dim=1).median())
     if not apart <= _FARTHEST_SHARE * width:
         expected = f"places within {_FARTHEST_SHARE * width:g} px of the mesh's landmarks"
-        raise damaged(land, "points", expected, f"a median of {apart:.3g} px")
+        raise format_error(land, "points", expected, f"a median of {apart:.3g} px")
     depth = -(vertices @ pose.rotation.mT + pose.translation)[:, 2]
     if not bool((depth > 1.0).all()):
-        raise damaged(land, "points", "places that put the mesh before the camera", f"a depth of {depth.min():g} mm")
+        raise format_error(
+            land, "points", "places that put the mesh before the camera", f"a depth of {depth.min():g} mm"
+        )
     return pose.project(vertices)
 
 

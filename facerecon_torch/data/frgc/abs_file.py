@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from facerecon_torch.data.frgc.compressed import open_data, write_data
 from facerecon_torch.data.range_grid import LARGEST_COORDINATE, RangeGrid
-from facerecon_torch.formats.format_errors import damaged, reading, require_data_file, shown
+from facerecon_torch.formats.format_errors import format_error, reading, require_data_file, shown
 
 __all__ = ["ABS_SUFFIXES", "read_abs", "write_abs"]
 
@@ -44,9 +44,9 @@ def read_abs(path: str | os.PathLike[str]) -> RangeGrid:
         flags, x, y, z = (_read_numbers(stream, file, field, rows * columns) for field in ("flag", *"XYZ"))
         rest = stream.read(1 << 10)
         if rest.strip():
-            raise damaged(file, "end of file", "nothing after the line of Z", shown(rest.strip()[:40]))
+            raise format_error(file, "end of file", "nothing after the line of Z", shown(rest.strip()[:40]))
         if stream.read(1):
-            raise damaged(file, "end of file", "nothing after the line of Z", "more than 1024 blanks")
+            raise format_error(file, "end of file", "nothing after the line of Z", "more than 1024 blanks")
     return _grid(file, flags, np.stack([x, y, z], axis=-1), (rows, columns))
 
 
@@ -78,11 +78,11 @@ def _read_header(stream: BufferedIOBase, file: Path) -> tuple[int, int]:
         line = stream.readline(256)
         match = pattern.fullmatch(line.strip())
         if match is None or not line.endswith(b"\n"):
-            raise damaged(file, field, expected, shown(line))
+            raise format_error(file, field, expected, shown(line))
         values.append(match.group(1))
     rows, columns = int(values[0]), int(values[1])
     if not 1 <= rows * columns <= _LARGEST_GRID:
-        raise damaged(file, "rows, columns", f"1 to {_LARGEST_GRID} cells", f"{rows} x {columns}")
+        raise format_error(file, "rows, columns", f"1 to {_LARGEST_GRID} cells", f"{rows} x {columns}")
     return rows, columns
 
 
@@ -91,32 +91,32 @@ def _read_numbers(stream: BufferedIOBase, file: Path, field: str, count: int) ->
     limit = count * _BYTES_PER_NUMBER + 64
     line = stream.readline(limit + 1)
     if len(line) > limit:
-        raise damaged(file, field, f"a line of at most {limit} bytes for {count} numbers", "a longer one")
+        raise format_error(file, field, f"a line of at most {limit} bytes for {count} numbers", "a longer one")
     if strange := line.translate(None, _NUMERIC):
-        raise damaged(file, field, "plain decimal numbers", shown(strange[:20]))
+        raise format_error(file, field, "plain decimal numbers", shown(strange[:20]))
     words = line.split()
     if len(words) != count:
-        raise damaged(file, field, f"{count} numbers in a line", len(words))
+        raise format_error(file, field, f"{count} numbers in a line", len(words))
     if not line[-1:].isspace():
-        raise damaged(file, field, "white space after the last number", f"the end of the file after {words[-1]!r}")
+        raise format_error(file, field, "white space after the last number", f"the end of the file after {words[-1]!r}")
     try:
         return np.array(words, dtype=np.bytes_).astype(np.float64)
     except ValueError as error:
-        raise damaged(file, field, "plain decimal numbers", error) from error
+        raise format_error(file, field, "plain decimal numbers", error) from error
 
 
 def _grid(file: Path, flags: NDArray[np.float64], points: NDArray[np.float64], shape: tuple[int, int]) -> RangeGrid:
     odd = flags[(flags != 0) & (flags != 1)]
     if odd.size:
-        raise damaged(file, "flag", "0 or 1", f"{odd.size} others, the first {odd[0]:g}")
+        raise format_error(file, "flag", "0 or 1", f"{odd.size} others, the first {odd[0]:g}")
     valid = (flags == 1) & ~(points == _MARKER).all(axis=1)
     if not valid.any():
-        raise damaged(file, "flag", "at least one measured point", "none")
+        raise format_error(file, "flag", "at least one measured point", "none")
     far = ~(np.abs(points) <= LARGEST_COORDINATE) & valid[:, None]  # this form finds NaN too
     if far.any():
         row, axis = (int(index) for index in np.argwhere(far)[0])
         got = f"{int(far.any(axis=1).sum())} others, the first {points[row, axis]:g}"
-        raise damaged(file, "XYZ"[axis], f"measured points within {LARGEST_COORDINATE:g} mm", got)
+        raise format_error(file, "XYZ"[axis], f"measured points within {LARGEST_COORDINATE:g} mm", got)
     points[~valid] = 0
     return RangeGrid(torch.from_numpy(points.reshape(*shape, 3)), torch.from_numpy(valid.reshape(shape)))
 

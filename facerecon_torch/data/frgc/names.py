@@ -7,7 +7,7 @@ from pathlib import Path
 
 from facerecon_torch.data.frgc.abs_file import ABS_SUFFIXES
 from facerecon_torch.data.frgc.texture import TEXTURE_SUFFIXES
-from facerecon_torch.formats.format_errors import damaged, shown
+from facerecon_torch.formats.format_errors import format_error, shown
 
 __all__ = ["RecordingName", "find_texture", "list_recordings", "parse_name"]
 
@@ -42,7 +42,7 @@ def parse_name(path: str | Path) -> RecordingName:
     stem = _stem(file, (*ABS_SUFFIXES, *TEXTURE_SUFFIXES))
     match = _STEM.fullmatch(stem)
     if match is None:
-        raise damaged(file, "name", "SSSSSdNNN, as in 02463d452.abs.gz", shown(file.name))
+        raise format_error(file, "name", "SSSSSdNNN, as in 02463d452.abs.gz", shown(file.name))
     return RecordingName(match.group(1), match.group(2))
 
 
@@ -61,7 +61,7 @@ def find_texture(range_file: str | Path) -> Path:
     if after is not None and taken is None:
         return after
     got = f"only {after.name}, which belongs to {taken.name}" if after and taken else "neither"
-    raise damaged(file, "texture", f"{name.stem}.ppm or {name.next.stem}.ppm (or .ppm.gz) beside it", got)
+    raise format_error(file, "texture", f"{name.stem}.ppm or {name.next.stem}.ppm (or .ppm.gz) beside it", got)
 
 
 def list_recordings(root: str | Path) -> list[Path]:
@@ -75,12 +75,12 @@ def list_recordings(root: str | Path) -> list[Path]:
     found = [p for p in named if not p.name.startswith(".")]
     if not found:
         got = "none" if folder.is_dir() else "no folder"
-        raise damaged(folder, "folder", "range grids SSSSSdNNN.abs or .abs.gz in it or below it", got)
+        raise format_error(folder, "folder", "range grids SSSSSdNNN.abs or .abs.gz in it or below it", got)
     files: dict[RecordingName, Path] = {}
     for file in sorted(found):
         name = parse_name(file)
         if name in files:
-            raise damaged(file, "recording", "every recording once", f"the same one at {files[name]}")
+            raise format_error(file, "recording", "every recording once", f"the same one at {files[name]}")
         files[name] = file
     ordered = sorted(files, key=lambda name: (name.subject, int(name.recording), name.recording))
     return [files[name] for name in ordered]

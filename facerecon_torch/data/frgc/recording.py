@@ -7,7 +7,7 @@ from facerecon_torch.data.frgc.abs_file import read_abs
 from facerecon_torch.data.frgc.names import RecordingName, find_texture, parse_name
 from facerecon_torch.data.frgc.texture import Texture, read_texture
 from facerecon_torch.data.range_grid import RangeGrid
-from facerecon_torch.formats.format_errors import damaged
+from facerecon_torch.formats.format_errors import format_error
 
 __all__ = ["Recording", "read_recording"]
 
@@ -29,5 +29,5 @@ def read_recording(range_file: str | Path) -> Recording:
     texture = read_texture(texture_file)
     size = tuple(texture.image.shape[1:])
     if size != grid.shape:
-        raise damaged(texture_file, "rows, columns", f"{grid.shape} as in {file.name}", size)
+        raise format_error(texture_file, "rows, columns", f"{grid.shape} as in {file.name}", size)
     return Recording(name, grid, texture)

@@ -15,7 +15,7 @@ from facerecon_torch.data.frgc.signature_set import read_signature_set
 from facerecon_torch.data.frgc.texture import TEXTURE_SUFFIXES, read_texture
 from facerecon_torch.data.recordings import RecordedScan, Recording
 from facerecon_torch.errors import DataFileError
-from facerecon_torch.formats.format_errors import damaged, shown
+from facerecon_torch.formats.format_errors import format_error, shown
 
 __all__ = ["DEFAULT_KINDS", "KINDS", "list_recordings", "read_recording"]
 
@@ -49,7 +49,7 @@ def read_recording(recording: Recording) -> RecordedScan:
     grid = read_abs(file)
     if not recording.image.is_file():
         find_texture(file)  # says what was looked for
-        raise damaged(recording.image, "file", f"the texture of {file.name}", "nothing")
+        raise format_error(recording.image, "file", f"the texture of {file.name}", "nothing")
     image = read_texture(recording.image).image
     labelled = torch.full((66, 3), torch.nan, dtype=grid.points.dtype)
     return RecordedScan(grid, _pixels(recording.image, grid.shape, image).to(grid.points), image, labelled)
@@ -86,9 +86,9 @@ def _named_textures(signatures: Iterable[str | os.PathLike[str]]) -> dict[str, s
             stem = parse_name(ranges[0].rpartition("/")[2]).stem
             if named.setdefault(stem, textures[0]) != textures[0]:
                 got = f"{shown(named[stem])} and {shown(textures[0])}"
-                raise damaged(Path(path), f"texture of {stem}", "the same one everywhere", got)
+                raise format_error(Path(path), f"texture of {stem}", "the same one everywhere", got)
             if ".." in textures[0].split("/") or textures[0].startswith("/"):
-                raise damaged(
+                raise format_error(
                     Path(path), f"texture of {stem}", "a name below the data set's folder", shown(textures[0])
                 )
     return named
@@ -100,6 +100,6 @@ def _pixels(texture: Path, shape: tuple[int, int], image: Tensor) -> Float[Tenso
     height, width = image.shape[1:]
     factor = height // rows
     if not 1 <= factor <= _LARGEST_FACTOR or (height, width) != (rows * factor, columns * factor):
-        raise damaged(texture, "rows, columns", f"{rows} x {columns}, or a multiple", f"{height} x {width}")
+        raise format_error(texture, "rows, columns", f"{rows} x {columns}, or a multiple", f"{height} x {width}")
     x, y = (factor * torch.arange(n, dtype=torch.float64) + (factor - 1) / 2 for n in (columns, rows))
     return torch.stack([x.expand(rows, columns), y[:, None].expand(rows, columns)], dim=-1)

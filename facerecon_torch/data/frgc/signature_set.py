@@ -19,7 +19,7 @@ from xml.sax.saxutils import quoteattr
 
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.files import replacing
-from facerecon_torch.formats.format_errors import damaged, reading, require_data_file, shown
+from facerecon_torch.formats.format_errors import format_error, reading, require_data_file, shown
 
 __all__ = ["Presentation", "read_signature_set", "write_signature_set"]
 
@@ -50,7 +50,7 @@ def read_signature_set(path: str | os.PathLike[str]) -> list[Presentation]:
     """
     file = require_data_file(path, (".xml",))
     if file.stat().st_size > _LARGEST:
-        raise damaged(file, "size", f"at most {_LARGEST} bytes", f"{file.stat().st_size} bytes")
+        raise format_error(file, "size", f"at most {_LARGEST} bytes", f"{file.stat().st_size} bytes")
     parser = expat.ParserCreate(namespace_separator=" ")
     state = _State(file)
     parser.StartElementHandler, parser.EndElementHandler = state.open, state.close
@@ -63,7 +63,7 @@ def read_signature_set(path: str | os.PathLike[str]) -> list[Presentation]:
         except DataFileError:
             raise
         except (expat.ExpatError, ValueError, LookupError) as error:  # the latter two from odd encodings
-            raise damaged(file, "text", "well-formed XML", error) from error
+            raise format_error(file, "text", "well-formed XML", error) from error
     return state.found
 
 
@@ -98,7 +98,7 @@ class _State:
     files: list[str] = field(default_factory=list)
 
     def refuse_doctype(self, *_: object) -> None:
-        raise damaged(self.file, "text", "XML without a document type", "a DOCTYPE")
+        raise format_error(self.file, "text", "XML without a document type", "a DOCTYPE")
 
     def open(self, tag: str, attributes: dict[str, str]) -> None:
         kind = tag.rpartition(" ")[2]
@@ -106,14 +106,14 @@ class _State:
         self.elements += 1
         if self.depth > _DEEPEST or self.elements > _MOST_ELEMENTS:
             limit = f"at most {_DEEPEST} elements inside each other and {_MOST_ELEMENTS} in all"
-            raise damaged(self.file, "elements", limit, "more")
+            raise format_error(self.file, "elements", limit, "more")
         if self.depth == 1 and kind != _ROOT:
-            raise damaged(self.file, "root", f"<{_ROOT}>", shown(kind))
+            raise format_error(self.file, "root", f"<{_ROOT}>", shown(kind))
         if kind in _SIGNATURES:
             self.subject = self._attribute(kind, attributes, "name")
         elif kind in _PRESENTATIONS:
             if self.subject is None or self.name is not None:
-                raise damaged(self.file, kind, "one inside of a signature", "one outside, or inside another")
+                raise format_error(self.file, kind, "one inside of a signature", "one outside, or inside another")
             self.name, self.files = self._attribute(kind, attributes, "name"), []
         if "file-name" in attributes and self.name is not None:
             self.files.append(self._attribute(kind, attributes, "file-name").replace("\\", "/"))
@@ -123,7 +123,7 @@ class _State:
         self.depth -= 1
         if kind in _PRESENTATIONS and self.subject is not None and self.name is not None:
             if not self.files:
-                raise damaged(self.file, f"presentation {shown(self.name)}", "a file-name", "none")
+                raise format_error(self.file, f"presentation {shown(self.name)}", "a file-name", "none")
             self.found.append(Presentation(self.subject, self.name, tuple(self.files)))
             self.name = None
         elif kind in _SIGNATURES:
@@ -132,5 +132,7 @@ class _State:
     def _attribute(self, kind: str, attributes: dict[str, str], key: str) -> str:
         value = attributes.get(key, "")
         if not 0 < len(value) <= _LONGEST_NAME or not value.isprintable():
-            raise damaged(self.file, f"{key} of {kind}", f"1 to {_LONGEST_NAME} printable characters", shown(value))
+            raise format_error(
+                self.file, f"{key} of {kind}", f"1 to {_LONGEST_NAME} printable characters", shown(value)
+            )
         return value

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_finite
 from facerecon_torch.data.frgc.compressed import open_data, write_data
-from facerecon_torch.formats.format_errors import damaged, reading, require_data_file, shown
+from facerecon_torch.formats.format_errors import format_error, reading, require_data_file, shown
 
 __all__ = ["TEXTURE_SUFFIXES", "Texture", "read_texture", "write_texture"]
 
@@ -62,7 +62,7 @@ def read_texture(path: str | os.PathLike[str]) -> Texture:
         more = stream.read(1)
     if len(content) != wanted or more:
         got = "more" if more else f"{len(content)} bytes"
-        raise damaged(file, "pixels", f"{wanted} bytes for {columns} x {rows} pixels", got)
+        raise format_error(file, "pixels", f"{wanted} bytes for {columns} x {rows} pixels", got)
     pixels = np.frombuffer(content, dtype=np.uint8).reshape(rows, columns, 3).astype(np.float32) / np.float32(255)
     return Texture(torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), comments)
 
@@ -89,24 +89,24 @@ def _read_header(stream: BufferedIOBase, file: Path) -> tuple[tuple[int, int], t
     """Columns and rows, and the comments: lines until three numbers have come."""
     magic = stream.readline(_LONGEST_LINE)
     if magic.strip() != b"P6":
-        raise damaged(file, "heading", "'P6'", shown(magic[:20]))
+        raise format_error(file, "heading", "'P6'", shown(magic[:20]))
     comments: list[str] = []
     numbers: list[bytes] = []
     while len(numbers) < 3:
         line = stream.readline(_LONGEST_LINE)
         if not line.endswith(b"\n") or len(comments) > _MOST_COMMENTS:
-            raise damaged(file, "header", "width, height and the largest value", shown(line[:20]))
+            raise format_error(file, "header", "width, height and the largest value", shown(line[:20]))
         values, mark, comment = line.partition(b"#")
         if mark:
             comments.append(_comment(comment, file))
         numbers += values.split()
     if len(numbers) != 3 or not all(_NUMBER.fullmatch(number) for number in numbers):
-        raise damaged(file, "header", "width, height and the largest value", shown(b" ".join(numbers)))
+        raise format_error(file, "header", "width, height and the largest value", shown(b" ".join(numbers)))
     columns, rows, largest = (int(number) for number in numbers)
     if largest != 255:
-        raise damaged(file, "largest value", 255, largest)
+        raise format_error(file, "largest value", 255, largest)
     if not 1 <= rows * columns <= _LARGEST_PICTURE:
-        raise damaged(file, "size", f"1 to {_LARGEST_PICTURE} pixels", f"{columns} x {rows}")
+        raise format_error(file, "size", f"1 to {_LARGEST_PICTURE} pixels", f"{columns} x {rows}")
     return (columns, rows), tuple(comments)
 
 
@@ -114,4 +114,4 @@ def _comment(content: bytes, file: Path) -> str:
     try:
         return content.rstrip(b"\r\n").decode("ascii")
     except UnicodeDecodeError as error:
-        raise damaged(file, "comment", "ASCII characters", shown(content)) from error
+        raise format_error(file, "comment", "ASCII characters", shown(content)) from error

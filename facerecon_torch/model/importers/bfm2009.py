@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.formats.format_errors import damaged, file_size, read_ascii, strict_float
+from facerecon_torch.formats.format_errors import file_size, format_error, read_ascii, strict_float
 from facerecon_torch.formats.matlab5 import MatVariable, iter_variables
 from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused
 from facerecon_torch.model.importers.linear_parts import Array, LinearParts, assemble, columns, require_plain
@@ -106,7 +106,7 @@ def _arrays(file: Path) -> dict[str, MatVariable]:
     if model is None:
         return found
     if any(len(values) != 1 for values in model.fields.values()):
-        raise damaged(file, "model", "one struct", f"an array of shape {model.shape}")
+        raise format_error(file, "model", "one struct", f"an array of shape {model.shape}")
     return {name: values[0] for name, values in model.fields.items()}
 
 
@@ -115,11 +115,11 @@ def _matrix(file: Path, arrays: dict[str, MatVariable], name: str, shape: tuple[
     values = arrays[name].values if name in arrays else None
     if values is None or values.ndim != 2 or values.size == 0:
         came = f"shape {arrays[name].shape}" if name in arrays else f"only {', '.join(sorted(arrays))[:200]}"
-        raise damaged(file, name, "a matrix of numbers", came)
+        raise format_error(file, name, "a matrix of numbers", came)
     values = values.T if shape[1] == 1 and values.shape[0] == 1 else values
     if any(want not in (None, got) for want, got in zip(shape, values.shape)):
         wanted = " x ".join("any" if size is None else str(size) for size in shape)
-        raise damaged(file, name, f"a matrix {wanted}", f"{values.shape[0]} x {values.shape[1]}")
+        raise format_error(file, name, f"a matrix {wanted}", f"{values.shape[0]} x {values.shape[1]}")
     require_plain(file, name, values)
     return values
 
@@ -127,7 +127,7 @@ def _matrix(file: Path, arrays: dict[str, MatVariable], name: str, shape: tuple[
 def _shape(file: Path, arrays: dict[str, MatVariable], texture: bool) -> LinearParts:
     mean = _matrix(file, arrays, "shapeMU", (None, 1))[:, 0]
     if len(mean) % 3:
-        raise damaged(file, "shapeMU", "3 V numbers", len(mean))
+        raise format_error(file, "shapeMU", "3 V numbers", len(mean))
     basis = _matrix(file, arrays, "shapePC", (len(mean), None))
     deviation = _matrix(file, arrays, "shapeEV", (basis.shape[1], 1))[:, 0].astype(np.float64)
     parts = LinearParts(
@@ -152,7 +152,7 @@ def _triangles(file: Path, arrays: dict[str, MatVariable], n_vertices: int) -> A
     table = _matrix(file, arrays, name, (None, None))
     table = table.T if table.shape[0] == 3 else table
     if table.shape[1] != 3 or table.min() < 1 or table.max() > n_vertices or not (table == table.round()).all():
-        raise damaged(file, name, f"a table T x 3 of vertices 1..{n_vertices}", f"{table.shape}, or others")
+        raise format_error(file, name, f"a table T x 3 of vertices 1..{n_vertices}", f"{table.shape}, or others")
     return table.astype(np.int64) - 1
 
 
@@ -176,17 +176,19 @@ def _scaled_expression(file: Path, arrays: dict[str, MatVariable], names: tuple[
 def _guo_expression(file: Path) -> _Expression:
     size = file_size(file)
     if not 4 < size <= LARGEST or size % 4:
-        raise damaged(file, "size", f"5 to {LARGEST} bytes, a multiple of 4", f"{size} bytes")
+        raise format_error(file, "size", f"5 to {LARGEST} bytes, a multiple of 4", f"{size} bytes")
     content = file.read_bytes()
     n = int(np.frombuffer(content, "<i4", 1)[0])
     if not 0 < n <= _MAX_COMPONENTS or (size - 4) % (12 * (n + 1)):
-        raise damaged(file, "size", f"4 + 12 V ({n} + 1) bytes for {n} components", f"{size} bytes")
+        raise format_error(file, "size", f"4 + 12 V ({n} + 1) bytes for {n} components", f"{size} bytes")
     rows = np.frombuffer(content, "<f4", offset=4).reshape(n + 1, -1)
     require_plain(file, "values", rows)
     listed = file.with_name("std_exp.txt")
     deviations = np.array([strict_float(word) for word in read_ascii(listed, limit=1 << 20).split()])
     if len(deviations) != n or not (np.abs(deviations) < 1e12).all():
-        raise damaged(listed, "numbers", f"{n} standard deviations below 1e12", f"{len(deviations)}, or other words")
+        raise format_error(
+            listed, "numbers", f"{n} standard deviations below 1e12", f"{len(deviations)}, or other words"
+        )
     return _Expression(file.name, rows[1:].T * deviations.astype(np.float32), np.ones(n), None)
 
 
@@ -208,7 +210,7 @@ def _indices(file: Path, name: str, n_vertices: int) -> Array:
     """Vertices from 0 in a list of vertices from 1 that are all different."""
     table = _matrix(file, _arrays(file), name, (None, 1))[:, 0]
     if table.min() < 1 or table.max() > n_vertices or len(np.unique(table)) != len(table):
-        raise damaged(file, name, f"different vertices in 1..{n_vertices}", f"{table.min():g} to {table.max():g}")
+        raise format_error(file, name, f"different vertices in 1..{n_vertices}", f"{table.min():g} to {table.max():g}")
     if not (table == table.round()).all():
-        raise damaged(file, name, "whole numbers", "others")
+        raise format_error(file, name, "whole numbers", "others")
     return table.astype(np.int64) - 1

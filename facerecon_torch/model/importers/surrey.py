@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facerecon_torch.formats.format_errors import damaged, file_size, shown
+from facerecon_torch.formats.format_errors import file_size, format_error, shown
 from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused
 from facerecon_torch.model.importers.linear_parts import (
     BLENDSHAPE_VARIANCE,
@@ -93,7 +93,7 @@ class _Archive:
         """Where the next `size` bytes begin."""
         start, left = self.at, len(self.content) - self.at
         if not 0 <= size <= left:
-            raise damaged(self.file, name, f"{size} bytes at {start}", f"{left} bytes")
+            raise format_error(self.file, name, f"{size} bytes at {start}", f"{left} bytes")
         self.at += size
         return start
 
@@ -104,7 +104,7 @@ class _Archive:
     def matrix(self, name: str) -> Array:
         rows, cols = self.number(f"{name} rows", "i"), self.number(f"{name} columns", "i")
         if min(rows, cols) < 0:
-            raise damaged(self.file, name, "no negative number of rows or columns", f"{rows} x {cols}")
+            raise format_error(self.file, name, "no negative number of rows or columns", f"{rows} x {cols}")
         start = self.take(name, 4 * rows * cols)
         values = np.frombuffer(self.content, "<f4", rows * cols, start).reshape(rows, cols, order="F")
         require_plain(self.file, name, values)
@@ -121,22 +121,22 @@ class _Archive:
         try:
             return self.content[start : start + size].decode("utf-8")
         except UnicodeDecodeError as error:
-            raise damaged(self.file, name, "UTF-8 text", shown(self.content[start : start + 20])) from error
+            raise format_error(self.file, name, "UTF-8 text", shown(self.content[start : start + 20])) from error
 
     def is_there(self, name: str) -> bool:
         flag = self.number(name, "B")
         if flag not in (0, 1):
-            raise damaged(self.file, name, "0 (there) or 1 (not there)", flag)
+            raise format_error(self.file, name, "0 (there) or 1 (not there)", flag)
         return flag == 0
 
     def end(self) -> None:
         if self.at != len(self.content):
-            raise damaged(self.file, "end of file", f"{self.at} bytes", f"{len(self.content)} bytes")
+            raise format_error(self.file, "end of file", f"{self.at} bytes", f"{len(self.content)} bytes")
 
 
 def _open(file: Path) -> _Archive:
     if not 0 < file_size(file) <= LARGEST:
-        raise damaged(file, "size", f"1 to {LARGEST} bytes", f"{file_size(file)} bytes")
+        raise format_error(file, "size", f"1 to {LARGEST} bytes", f"{file_size(file)} bytes")
     return _Archive(file, file.read_bytes())
 
 
@@ -144,13 +144,13 @@ def _read_model(file: Path) -> _Model:
     archive = _open(file)
     version = archive.number("version", "I")
     if version not in VERSIONS:
-        raise damaged(file, "version", f"{VERSIONS[0]} to {VERSIONS[-1]}", version)
+        raise format_error(file, "version", f"{VERSIONS[0]} to {VERSIONS[-1]}", version)
     shape, colour = _pca(archive, "shape"), _pca(archive, "colour")
     expression: _Pca | dict[str, Array] | None = None
     if version >= 2 and archive.is_there("expressions"):
         kind = archive.number("kind of expressions", "i")
         if kind not in (0, 1):
-            raise damaged(file, "kind of expressions", "0 (PCA) or 1 (blendshapes)", kind)
+            raise format_error(file, "kind of expressions", "0 (PCA) or 1 (blendshapes)", kind)
         expression = _blendshapes(archive) if kind else _pca(archive, "expression")
     if version >= 3 and archive.is_there("landmark names"):
         for _ in range(archive.number("landmark names count", "Q")):
@@ -167,7 +167,7 @@ def _pca(archive: _Archive, name: str) -> _Pca:
     variance = archive.matrix(f"{name} variances")
     if mean.size != len(basis) or variance.size != basis.shape[1] or mean.size % 3:
         came = f"mean {mean.shape}, basis {basis.shape}, variances {variance.shape}"
-        raise damaged(archive.file, name, "a mean of 3 V numbers, a basis 3 V x n and n variances", came)
+        raise format_error(archive.file, name, "a mean of 3 V numbers, a basis 3 V x n and n variances", came)
     return _Pca(mean.reshape(-1), basis, variance.reshape(-1), archive.table(f"{name} triangles", "<i4", 3))
 
 
@@ -183,7 +183,7 @@ def _blendshapes(archive: _Archive) -> dict[str, Array]:
     for _ in range(archive.number("blendshapes count", "Q")):
         name = archive.text("blendshape name")
         if name in shapes:
-            raise damaged(archive.file, "blendshape name", "names that differ", shown(name))
+            raise format_error(archive.file, "blendshape name", "names that differ", shown(name))
         shapes[name] = archive.matrix(f"blendshape {name[:40]!r}").reshape(-1)
     return shapes
 

@@ -10,7 +10,7 @@ import torch
 from facerecon_torch.data.bosphorus.bnt import BosphorusScan, read_bnt, write_bnt
 from facerecon_torch.data.range_grid import RangeGrid
 from facerecon_torch.errors import DataFileError
-from tests.data.damage_cases import all_finite, flipped, read_or_error
+from tests.data.format_error_cases import all_finite, flipped, read_or_error
 
 NAME = "bs000_CAU_A22A25_0.png"
 

@@ -12,7 +12,7 @@ from facerecon_torch.data.bosphorus.landmarks import (
     write_landmarks,
 )
 from facerecon_torch.landmarks.scheme import NAMES_68
-from tests.data.damage_cases import all_finite, flipped, read_or_error
+from tests.data.format_error_cases import all_finite, flipped, read_or_error
 
 LM2 = """# 2D Landmark File
 

@@ -8,7 +8,7 @@ import torch
 from facerecon_torch.data.frgc.abs_file import read_abs, write_abs
 from facerecon_torch.data.range_grid import RangeGrid
 from facerecon_torch.errors import DataFileError
-from tests.data.damage_cases import all_finite, flipped, read_or_error
+from tests.data.format_error_cases import all_finite, flipped, read_or_error
 
 MARK = "-999999.000000"
 TEXT = (

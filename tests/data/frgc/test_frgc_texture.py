@@ -7,7 +7,7 @@ from PIL import Image
 from facerecon_torch.data.frgc.texture import Texture, read_texture, write_texture
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.images.read import read_image
-from tests.data.damage_cases import all_finite, flipped, read_or_error
+from tests.data.format_error_cases import all_finite, flipped, read_or_error
 
 COMMENTS = ("vivid 3D Data", "width", " pitchX 0.5", " focus 7.919691", " viewPoint", "")
 HEAD = b"P6\n#vivid 3D Data\n# focus 7.919691\n2 3\n255\n"

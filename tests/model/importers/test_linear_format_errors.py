@@ -13,7 +13,7 @@ from facerecon_torch.model.importers.ict import read_ict
 from facerecon_torch.model.importers.surrey import read_surrey
 from facerecon_torch.model.importers.template_mesh import read_template_mesh
 from facerecon_torch.structures import Mesh
-from tests.model.importers.damage_linear import survives
+from tests.model.importers.linear_format_errors import survives
 from tests.model.importers.writers_linear import (
     QUADS,
     blendshapes,
