@@ -1,4 +1,4 @@
-"""How readers of data sets report damage, and the reading steps that need the same care in every layout."""
+"""Errors of file formats, and the reading steps that every format shares: bounded sizes, plain text, plain numbers."""
 
 import math
 import os
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from facerecon_torch.errors import DataFileError
 
 __all__ = [
-    "format_error",
     "file_size",
+    "format_error",
     "read_ascii",
+    "read_bounded",
     "read_lines",
     "reading",
     "require_data_file",
     "require_range",
+    "require_size",
     "shown",
     "strict_float",
 ]
@@ -30,86 +32,102 @@ _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,4})?", re.ASCII)
 
 
 def format_error(file: Path, field: str, expected: object, got: object) -> DataFileError:
-    """The error for one field of a file: what was expected there and what came."""
+    """The error for one field of a file, with the expected and the actual content."""
     return DataFileError(f"{file}: {field}: expected {expected}; got {got}")
 
 
 def shown(value: object) -> str:
-    """A value of a damaged file for a message, cut to a length that a terminal can show."""
+    """The value as text of at most 60 characters, for an error message."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def file_size(file: Path) -> int:
+    """The size of an existing file in bytes. Raises DataFileError for a folder and for a missing file."""
+    if not file.is_file():
+        raise format_error(file, "file", "an existing file", "a folder" if file.is_dir() else "nothing")
+    return file.stat().st_size
+
+
 def require_data_file(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> Path:
-    """`path`, if it is an existing file whose name ends in one of `suffixes` (any case); else DataFileError."""
+    """The path of an existing file whose name ends in one of `suffixes` (any case). Raises DataFileError."""
     file = Path(path)
     if not file.name.lower().endswith(suffixes):
         raise format_error(file, "name", f"a name that ends in {' or '.join(suffixes)}", shown(file.name))
-    if not file.is_file():
-        raise format_error(file, "file", "an existing file", "a folder" if file.is_dir() else "nothing")
+    file_size(file)
     return file
+
+
+def require_size(file: Path, *, limit: int, least: int = 1) -> int:
+    """The size of a file of `least` to `limit` bytes. Raises DataFileError for other sizes and a missing file."""
+    size = file_size(file)
+    if not least <= size <= limit:
+        raise format_error(file, "size", f"{least} to {limit} bytes", f"{size} bytes")
+    return size
+
+
+def read_bounded(file: Path, *, limit: int, least: int = 1) -> bytes:
+    """The content of a file of `least` to `limit` bytes; the size is checked before anything is read.
+
+    Args:
+        file: The file to read.
+        limit: Largest size in bytes.
+        least: Smallest size in bytes.
+
+    Raises:
+        DataFileError: The file is missing, a folder, unreadable or of another size.
+    """
+    require_size(file, limit=limit, least=least)
+    with reading(file), open(file, "rb") as stream:
+        content = stream.read(limit + 1)
+    if len(content) > limit:  # the file grew between the two steps
+        raise format_error(file, "size", f"{least} to {limit} bytes", "a larger file")
+    return content
 
 
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
-    """Turn what the system or a decompressor says about a file into DataFileError."""
+    """A context that turns errors of the system and of decompressors into DataFileError for `file`."""
     try:
         yield
     except (EOFError, OSError, zlib.error) as error:
         raise format_error(file, "file", "a readable file", f"{type(error).__name__}: {error}") from error
 
 
-def read_lines(file: Path) -> list[str]:
-    """Lines of a small text file without the white space around them; LF and CRLF.
-
-    Raises DataFileError for a file of more than 1 MiB, of bytes that are not ASCII, or without a line break at its
-    end: a number in the last line may then have lost digits.
-    """
-    with reading(file), open(file, "rb") as stream:
-        content = stream.read(_LARGEST_TEXT + 1)
-    if len(content) > _LARGEST_TEXT:
-        raise format_error(file, "size", f"a text of at most {_LARGEST_TEXT} bytes", "a larger file")
-    if not content.endswith(b"\n"):
-        raise format_error(file, "end of file", "a line break", shown(content[-20:]))
+def read_ascii(file: Path, *, limit: int) -> str:
+    """The text of an ASCII file of at most `limit` bytes, with line ends as \\n. Raises DataFileError."""
+    content = read_bounded(file, limit=limit)
     try:
-        text = content.decode("ascii")
+        return content.decode("ascii").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise format_error(
-            file, "text", "ASCII characters", f"byte {error.start} = {content[error.start]:#04x}"
+            file, f"byte {error.start}", "ASCII text", f"the byte {content[error.start]:#04x}"
         ) from error
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of an ASCII file of at most 1 MiB, without surrounding white space.
+
+    The last line must end in a line break: without one, its last number may have lost digits. Raises DataFileError.
+    """
+    text = read_ascii(file, limit=_LARGEST_TEXT)
+    if not text.endswith("\n"):
+        raise format_error(file, "end of file", "a line break", shown(text[-20:]))
     return [line.strip() for line in text.split("\n")]
 
 
 def strict_float(text: str) -> float:
-    """A plain decimal number; NaN stands for anything else (`nan`, `inf`, `1_0`, words, numbers beyond float64)."""
+    """The value of a plain decimal number; NaN for all other text (`nan`, `inf`, `1_0`, words, overflow)."""
     value = float(text) if _FLOAT.fullmatch(text) else math.nan
     return value if math.isfinite(value) else math.nan
 
 
-def file_size(file: Path) -> int:
-    """Bytes of an existing file. Raises DataFileError for a folder or where nothing is."""
-    if not file.is_file():
-        raise format_error(file, "file", "an existing file", "a folder" if file.is_dir() else "nothing")
-    return file.stat().st_size
-
-
-def read_ascii(file: Path, *, limit: int) -> str:
-    """Text of a file of at most `limit` bytes, its line ends turned into \\n. Raises DataFileError."""
-    size = file_size(file)
-    if not 0 < size <= limit:
-        raise format_error(file, "size", f"1 to {limit} bytes of text", f"{size} bytes")
-    content = file.read_bytes()
-    try:
-        return content.decode("ascii").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise format_error(file, f"byte {error.start}", "ASCII text", f"the byte {content[error.start]}") from error
-
-
-def require_range(file: Path, field: str, values: NDArray[np.floating], low: float, high: float, *, unit: str) -> None:
-    """Raise DataFileError unless every value is a number in [low, high]; NaN is none."""
+def require_range(
+    file: Path, field: str, values: NDArray[np.floating], low: float, high: float, *, unit: str = ""
+) -> None:
+    """Raise DataFileError unless every value lies in [low, high]; NaN does not."""
     inside = (values >= low) & (values <= high)
     if not bool(inside.all()):
         first = float(values[~inside].flat[0])
-        raise format_error(
-            file, field, f"numbers in {low:g}..{high:g} {unit}".rstrip(), f"{int((~inside).sum())} others ({first:g})"
-        )
+        expected = f"numbers in {low:g}..{high:g} {unit}".rstrip()
+        raise format_error(file, field, expected, f"{int((~inside).sum())} others ({first:g})")

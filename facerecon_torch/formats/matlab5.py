@@ -1,5 +1,6 @@
-"""MATLAB 5 files: a walk over their variables that trusts no count. scipy's reader, faced with damaged tags, can
-end the process.
+"""MATLAB 5 files: their variables one by one, with every count checked.
+
+SciPy's reader can crash the process on damaged tags, so it is not used.
 
     128 bytes of header | elements: uint32 type, uint32 bytes, payload (up to 4 bytes: the count in the type's upper
     half and the payload in place of it); a compressed element unpacks to one other; a matrix is elements padded to 8
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facerecon_torch.formats.format_errors import file_size, format_error
+from facerecon_torch.formats.format_errors import format_error, read_bounded
 
 __all__ = ["MatVariable", "iter_variables"]
 
@@ -34,10 +35,10 @@ _COMPLEX = 0x0800
 
 @dataclass(frozen=True, slots=True)
 class MatVariable:
-    """One variable, or one member of a cell array or struct (those of a struct array are named by their field).
+    """One variable, or one member of a cell array or struct; a member of a struct has the name of its field.
 
-    `values` is None where it is no real numeric matrix; `cells` are those of a cell array, column-major; `fields` maps
-    each field of a struct to its value in every struct of the array.
+    `values` is None unless the variable is a real numeric matrix. `cells` are the members of a cell array in
+    column-major order. `fields` maps each field of a struct array to its value in every struct.
     """
 
     name: str
@@ -49,7 +50,7 @@ class MatVariable:
 
 @dataclass
 class _Cursor:
-    """A place in some bytes; `where` names them in errors."""
+    """A position in a block of bytes; `where` names the block in errors."""
 
     file: Path
     where: str
@@ -57,7 +58,7 @@ class _Cursor:
     at: int = 0
 
     def element(self, *, padded: bool) -> tuple[int, memoryview]:
-        """Type and payload of the next element, both inside the bytes that are there."""
+        """The type and payload of the next element. Raises DataFileError where the bytes end before the payload."""
         kind, count, start = self._tag()
         end = start + count
         if end > len(self.content):
@@ -80,8 +81,15 @@ class _Cursor:
 
 
 def iter_variables(file: Path, *, limit: int = _LIMIT) -> Iterator[MatVariable]:
-    """The variables one after the other. Raises DataFileError for a file that is not little-endian MATLAB 5, for
-    counts that do not agree, and for more than `limit` bytes, of the file or of one unpacked variable."""
+    """The variables of the file, in order.
+
+    Args:
+        file: A little-endian MATLAB 5 file.
+        limit: Largest size in bytes, of the file and of each unpacked variable.
+
+    Raises:
+        DataFileError: The file has another format, contradictory counts, or exceeds `limit`.
+    """
     cursor = _Cursor(file, "content", memoryview(_content(file, limit)), _HEADER)
     while cursor.at < len(cursor.content):
         kind, payload = cursor.element(padded=False)
@@ -96,15 +104,12 @@ def iter_variables(file: Path, *, limit: int = _LIMIT) -> Iterator[MatVariable]:
 
 
 def _content(file: Path, limit: int) -> bytes:
-    size = file_size(file)
-    if not _HEADER < size <= limit:
-        raise format_error(file, "size", f"{_HEADER + 1} to {limit} bytes", f"{size} bytes")
-    content = file.read_bytes()
+    content = read_bounded(file, least=_HEADER + 1, limit=limit)
     if content[:6] != b"MATLAB" or content[124:128] != b"\x00\x01IM":
-        came = f"{content[:6]!r} .. {content[124:128]!r}"
+        actual = f"{content[:6]!r} .. {content[124:128]!r}"
         if content[:10] == b"MATLAB 7.3":
-            came = "MATLAB 7.3 (HDF5): save it again in MATLAB with save(..., '-v7')"
-        raise format_error(file, "header", "a little-endian MATLAB 5 file (b'MATLAB' .. version 0x0100, b'IM')", came)
+            actual = "MATLAB 7.3 (HDF5): save it again in MATLAB with save(..., '-v7')"
+        raise format_error(file, "header", "a little-endian MATLAB 5 file (b'MATLAB' .. version 0x0100, b'IM')", actual)
     return content
 
 
@@ -129,8 +134,8 @@ def _variable(file: Path, payload: memoryview, member: str = "", depth: int = 0)
     sizes = _numbers(cursor, "dimensions", _INT32)
     kind, name = cursor.element(padded=True)
     if kind != _INT8 or not bytes(name).isascii() or len(flags) != 2 or len(sizes) < 2 or min(sizes) < 0:
-        came = f"flags {flags}, dimensions {sizes[:4]}, name of type {kind}"
-        raise format_error(file, cursor.where, "two flags, two or more dimensions and an ASCII name", came)
+        actual = f"flags {flags}, dimensions {sizes[:4]}, name of type {kind}"
+        raise format_error(file, cursor.where, "two flags, two or more dimensions and an ASCII name", actual)
     shape, label, form = tuple(sizes), member or bytes(name).decode("ascii"), flags[0] & 0xFF
     if depth > _DEEPEST:
         raise format_error(file, label, f"at most {_DEEPEST} arrays inside each other", "more")
@@ -152,7 +157,7 @@ def _numbers(cursor: _Cursor, name: str, wanted: int) -> list[int]:
 
 
 def _count(cursor: _Cursor, name: str, shape: tuple[int, ...], per_entry: int) -> int:
-    """Members of a cell or struct array: no more than the bytes that are left have tags for."""
+    """The number of members of a cell or struct array, at most one for every 8 remaining bytes."""
     count = per_entry
     for size in shape:
         count *= size
@@ -163,13 +168,13 @@ def _count(cursor: _Cursor, name: str, shape: tuple[int, ...], per_entry: int) -
 
 
 def _members(cursor: _Cursor, labels: list[str], depth: int) -> tuple[MatVariable, ...]:
-    found = []
+    members = []
     for label in labels:
         kind, payload = cursor.element(padded=True)
         if kind != _MATRIX:
             raise format_error(cursor.file, label, "a matrix (element type 14)", f"type {kind}")
-        found.append(_variable(cursor.file, payload, label, depth + 1))
-    return tuple(found)
+        members.append(_variable(cursor.file, payload, label, depth + 1))
+    return tuple(members)
 
 
 def _fields(cursor: _Cursor, name: str, shape: tuple[int, ...], depth: int) -> dict[str, tuple[MatVariable, ...]]:

@@ -1,4 +1,4 @@
-"""NPZ files: a zip of `NAME.npy`, each a header and the values; read without pickles and without trust in a count."""
+"""NPZ files: a zip of `NAME.npy` members, read without pickles; every count is checked before memory is allocated."""
 
 import io
 import os
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from facerecon_torch.formats.format_errors import file_size, format_error
+from facerecon_torch.formats.format_errors import format_error, require_size
 
 __all__ = ["read_npz"]
 
@@ -24,13 +24,17 @@ _UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, 
 
 
 def read_npz(path: str | os.PathLike[str], *, limit: int = LARGEST) -> dict[str, NDArray[Any]]:
-    """The arrays by name, of numbers or text, read-only; arrays of other types are left out.
+    """The arrays of numbers or text by name, read-only; arrays of other types are left out.
 
-    Raises DataFileError for a file that is no whole zip of npy files and for more than `limit` bytes unpacked.
+    Args:
+        path: The file.
+        limit: Largest size in bytes, of the file and of its unpacked members together.
+
+    Raises:
+        DataFileError: The file is not a complete zip of npy files, or exceeds `limit`.
     """
     file = Path(path)
-    if not 0 < file_size(file) <= limit:
-        raise format_error(file, "size", f"1 to {limit} bytes", f"{file_size(file)} bytes")
+    require_size(file, limit=limit)
     arrays: dict[str, NDArray[Any]] = {}
     try:
         with zipfile.ZipFile(file) as archive:

@@ -1,5 +1,6 @@
-"""PLY files: vertices, their texture coordinates and polygons, in text or in little- or big-endian bytes; other
-elements and properties are passed over.
+"""PLY files: vertices, their texture coordinates and polygons, in text or in little- or big-endian bytes.
+
+Other elements and properties are skipped.
 
     ply | format ascii 1.0 | element NAME COUNT | property TYPE NAME | property list TYPE TYPE NAME | end_header | rows
 """
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facerecon_torch.formats.format_errors import file_size, format_error, shown, strict_float
+from facerecon_torch.formats.format_errors import format_error, read_bounded, shown, strict_float
 
 __all__ = ["read_ply"]
 
@@ -36,7 +37,7 @@ _UV = (("s", "t"), ("u", "v"), ("texture_u", "texture_v"))
 class _Property:
     name: str
     code: str
-    length_code: str = ""  # of a list
+    length_code: str = ""  # type of the length of a list; empty for a scalar
 
 
 @dataclass
@@ -47,11 +48,13 @@ class _Element:
 
 
 def read_ply(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], list[list[int]]]:
-    """Vertices [V, 3], texture coordinates [V, 2] or [0, 2], and polygons. Raises DataFileError for a damaged header,
-    for rows that are not those it announces, and for polygons of fewer than three corners."""
-    if not 0 < file_size(file) <= LARGEST:
-        raise format_error(file, "size", f"1 to {LARGEST} bytes", f"{file_size(file)} bytes")
-    content = file.read_bytes()
+    """Vertices [V, 3], texture coordinates [V, 2] or [0, 2], and the corners of every polygon.
+
+    Raises:
+        DataFileError: The header is damaged, the rows differ from those that it announces, or a polygon has fewer than
+            three corners.
+    """
+    content = read_bounded(file, limit=LARGEST)
     order, elements, at = _header(file, content)
     body = _Text(file, _words(file, content[at:])) if order == "" else _Bytes(file, content, at, order)
     vertices, uv = np.zeros((0, 3)), np.zeros((0, 2))
@@ -84,8 +87,8 @@ def _header(file: Path, content: bytes) -> tuple[str, list[_Element], int]:
             order = _ORDERS[words[1]]
         elif kind == "element" and len(words) == 3 and words[2].isascii() and words[2].isdigit() and len(words[2]) < 10:
             elements.append(_Element(words[1], int(words[2])))
-        elif kind == "property" and elements and (found := _property(words[1:])):
-            elements[-1].properties.append(found)
+        elif kind == "property" and elements and (described := _property(words[1:])):
+            elements[-1].properties.append(described)
         elif kind not in ("comment", "obj_info"):
             raise format_error(file, "header", "format, element, property or comment", shown(" ".join(words)))
     if order is None:
@@ -97,9 +100,10 @@ def _property(words: list[str]) -> _Property | None:
     if len(words) == 2 and words[0] in _CODES:
         return _Property(words[1], _CODES[words[0]])
     if len(words) == 4 and words[0] == "list" and words[1] in _CODES and words[2] in _CODES:
-        found = _Property(words[3], _CODES[words[2]], _CODES[words[1]])
-        whole = found.length_code not in "fd" and (found.name not in _CORNERS or found.code not in "fd")
-        return found if whole else None
+        described = _Property(words[3], _CODES[words[2]], _CODES[words[1]])
+        corners = described.name in _CORNERS
+        integral = described.length_code not in "fd" and not (corners and described.code in "fd")
+        return described if integral else None
     return None
 
 
@@ -115,7 +119,7 @@ def _positions(
 
 
 def _rows(body: "_Text | _Bytes", element: _Element) -> list[list[float | int]]:
-    """The corners of every row; all its other properties are read and dropped."""
+    """The corners of every row; its other properties are read and dropped."""
     rows = []
     for _ in range(element.count):
         corners: list[float | int] = []
@@ -136,14 +140,14 @@ def _words(file: Path, content: bytes) -> list[str]:
 
 @dataclass
 class _Text:
-    """Rows in words."""
+    """The rows of a text file, as words."""
 
     file: Path
     words: list[str]
     at: int = 0
 
     def take(self, name: str, code: str, count: int) -> list[float | int]:
-        """The next numbers; whole ones for a code of integers."""
+        """The next `count` numbers; a code of integers requires integral numbers."""
         if not 0 <= count <= len(self.words) - self.at:
             raise format_error(self.file, f"element {name}", f"{count} numbers", f"{len(self.words) - self.at}")
         values = [strict_float(word) for word in self.words[self.at : self.at + count]]
@@ -164,7 +168,7 @@ class _Text:
 
 @dataclass
 class _Bytes:
-    """Rows in bytes."""
+    """The rows of a binary file."""
 
     file: Path
     content: bytes
@@ -172,7 +176,7 @@ class _Bytes:
     order: str
 
     def _advance(self, name: str, size: int) -> int:
-        """Where the next `size` bytes begin."""
+        """The offset of the next `size` bytes."""
         start, left = self.at, len(self.content) - self.at
         if not 0 <= size <= left:
             raise format_error(self.file, f"element {name}", f"{size} bytes at {start}", f"{left} bytes")
@@ -180,7 +184,7 @@ class _Bytes:
         return start
 
     def take(self, name: str, code: str, count: int) -> list[float | int]:
-        """The next numbers."""
+        """The next `count` numbers."""
         start = self._advance(name, count * struct.calcsize(self.order + code))
         return list(struct.unpack_from(f"{self.order}{count}{code}", self.content, start))
 

@@ -13,6 +13,7 @@ from facerecon_torch.checks import require_finite
 __all__ = ["N_CONTOUR", "N_LANDMARKS", "FaceTopology"]
 
 N_LANDMARKS = 66
+"""Landmarks of the paper: 49 inner points, then 17 contour points (`landmarks.scheme` has names and order)."""
 N_CONTOUR = 17
 
 

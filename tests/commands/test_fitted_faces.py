@@ -8,12 +8,13 @@ from PIL import Image
 from torch.testing import assert_close
 
 from facerecon_torch.data.aflw.face_set import load_fitted_faces
-from facerecon_torch.data.aflw.faces import Aflw2000Face, BfmFit, LpFace, save_aflw2000, save_lp
+from facerecon_torch.data.aflw.files import FittedPhoto
 from facerecon_torch.data.specs import FittedPhotos
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.model.linear import LinearModel
 from facerecon_torch.model.tiny import tiny_linear
+from tests.data.aflw_mat import write_fitted_mat
 
 
 @pytest.fixture
@@ -24,18 +25,18 @@ def bfm():
     return LinearModel(tiny.mean, *bases, tiny.topology)
 
 
-def a_fit(yaw: float, generator: torch.Generator) -> BfmFit:
+def a_photo(yaw: float, generator: torch.Generator) -> FittedPhoto:
+    points = 100 * torch.rand(68, 2, generator=generator, dtype=torch.float64)
     pose = torch.tensor([0.1, yaw, 0.0, 200.0, 220.0, -50.0, 1e-3], dtype=torch.float64)
     shape = 1e5 * torch.randn(199, generator=generator, dtype=torch.float64)
-    return BfmFit(pose, shape, torch.randn(29, generator=generator, dtype=torch.float64))
+    return FittedPhoto(points, shape, torch.randn(29, generator=generator, dtype=torch.float64), pose)
 
 
 def write_lp(root, names, rng, yaws):
     faces = {}
     for (part, name), yaw in zip(names, yaws):
-        (root / part).mkdir(parents=True, exist_ok=True)
-        faces[part, name] = LpFace(100 * torch.rand(68, 2, generator=rng, dtype=torch.float64), a_fit(yaw, rng))
-        save_lp(faces[part, name], root / part / f"{name}.mat")
+        faces[part, name] = a_photo(yaw, rng)
+        write_fitted_mat(root / part / f"{name}.mat", "w300lp", faces[part, name])
         Image.new("RGB", (8, 8)).save(root / part / f"{name}.jpg")
     return faces
 
@@ -48,9 +49,9 @@ def test_meshes_and_landmarks_follow_the_files(bfm, tmp_path, rng):
     assert loaded.subjects.tolist() == [0, 0, 0, 1]
     first = faces[names[0]]
     assert_close(loaded.landmarks[0], to_paper66(first.points[None])[0].float())
-    assert_close(loaded.parameters.identity[0], (1e-5 * first.fit.shape).float())
-    expected = bfm.mean + bfm.identity_basis @ (1e-5 * first.fit.shape).float()
-    assert_close(loaded.meshes[0], expected + bfm.expression_basis @ first.fit.expression.float(), rtol=1e-5, atol=1e-3)
+    assert_close(loaded.parameters.identity[0], (1e-5 * first.shape).float())
+    expected = bfm.mean + bfm.identity_basis @ (1e-5 * first.shape).float()
+    assert_close(loaded.meshes[0], expected + bfm.expression_basis @ first.expression.float(), rtol=1e-5, atol=1e-3)
 
 
 def test_far_turned_faces_are_left_out_and_the_rest_spread(bfm, tmp_path, rng):
@@ -61,14 +62,13 @@ def test_far_turned_faces_are_left_out_and_the_rest_spread(bfm, tmp_path, rng):
 
 
 def test_aflw2000_uses_the_points_of_the_surface(bfm, tmp_path, rng):
-    points = 100 * torch.rand(68, 3, generator=rng, dtype=torch.float64)
-    hidden = torch.zeros(21, dtype=torch.bool)
+    photo = a_photo(0.1, rng)
     for name in ("image00002", "image00004"):
-        save_aflw2000(Aflw2000Face(points, torch.zeros(21, 2), hidden, a_fit(0.1, rng)), tmp_path / f"{name}.mat")
+        write_fitted_mat(tmp_path / f"{name}.mat", "aflw2000", photo)
         Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.jpg")
     loaded = load_fitted_faces(FittedPhotos(name="aflw2000", root=str(tmp_path)), bfm)
     assert loaded.subjects.tolist() == [0, 1]
-    assert_close(loaded.landmarks[0], to_paper66(points[None, :, :2])[0].float(), rtol=1e-5, atol=1e-4)
+    assert_close(loaded.landmarks[0], to_paper66(photo.points[None])[0].float(), rtol=1e-5, atol=1e-4)
 
 
 def test_another_model_or_folder_is_refused(bfm, tmp_path):

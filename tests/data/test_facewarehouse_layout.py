@@ -6,13 +6,20 @@ import pytest
 import torch
 
 from facerecon_torch.data.facewarehouse import recordings
-from facerecon_torch.data.facewarehouse.folders import find_testers, pose_files, read_depth, read_pose
-from facerecon_torch.data.facewarehouse.names import EXPRESSION_NAMES, POSE_NAMES
-from facerecon_torch.formats.blendshapes import read_blendshape_header
+from facerecon_torch.data.facewarehouse.folders import POSE_NAMES, pose_files
+from facerecon_torch.formats.facewarehouse import (
+    EXPRESSION_NAMES,
+    blendshape_file,
+    find_testers,
+    read_blendshape_header,
+    read_blendshapes,
+)
+from facerecon_torch.formats.polygon_mesh import read_polygon_mesh
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, N_INNER
 from facerecon_torch.model.default_face import load_source, load_topology
 from facerecon_torch.synthetic.layouts import LayoutSpec, find_layout, load_truth, write_set
 from facerecon_torch.synthetic.layouts.facewarehouse import POSES, SHAPES
+from tests.data.depth_frame import read_poses
 
 _SPEC = LayoutSpec(layout="facewarehouse", subjects=1, samples=2, seed=5)
 _INNER = load_topology().landmark_vertices[:N_INNER]
@@ -27,7 +34,7 @@ def written(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shapes(written):
     ((_, tester),) = find_testers(written[0])
-    return recordings.read_tester_shapes(tester)
+    return read_blendshapes(blendshape_file(tester))
 
 
 def test_the_full_set_has_the_real_ones_numbers():
@@ -77,15 +84,15 @@ def test_the_depth_is_the_surface_behind_the_pixels(written):
     folder, truth = written
     for k, recording in enumerate(recordings.list_recordings(folder)):
         files = pose_files(recording.files[0].parents[1], int(recording.code.removeprefix("pose_")))
-        frame = read_depth(files)
-        assert torch.equal(frame.colour, read_pose(files).image)
+        colour, depth = read_poses(files.poses)
+        assert torch.equal(colour, recordings.read_recording(recording).image)
         nose = truth.vertices[k, _INNER[IBUG_OF_PAPER.index(30)]]
         seen = truth.extra["camera_rotation"][k] @ nose + truth.extra["camera_translation"][k]
         x, y = truth.landmarks[k, IBUG_OF_PAPER.index(30)].round().long().tolist()
-        around = frame.depth[y - 1 : y + 2, x - 1 : x + 2]
+        around = depth[y - 1 : y + 2, x - 1 : x + 2]
         assert abs(float(around.median() + seen[2])) < 3  # mm, twice the sensor's noise
         assert 400 < float(around.median()) < 600
-        assert 0.1 < float((frame.depth > 0).float().mean()) < 0.6
+        assert 0.1 < float((depth > 0).float().mean()) < 0.6
 
 
 def test_pose_0_is_shape_0_and_the_header_counts_the_mesh(written, shapes):
@@ -95,17 +102,19 @@ def test_pose_0_is_shape_0_and_the_header_counts_the_mesh(written, shapes):
     header = read_blendshape_header(tester / "Blendshape" / "shape.bs")
     assert (header.n_shapes, header.n_vertices) == (47, 4071)
     assert header.n_faces == len(load_topology().triangles)
-    assert torch.equal(shapes.triangles, load_topology().triangles)
+    mesh = read_polygon_mesh(tester / "Blendshape" / "shape_0.obj", exponent=2, n_vertices=4071)
+    assert torch.equal(mesh.triangles, load_topology().triangles)
+    torch.testing.assert_close(mesh.vertices, shapes[0], rtol=0, atol=1e-4)
     scan = recordings.read_recording(recordings.list_recordings(folder)[0])
-    torch.testing.assert_close(shapes.vertices[0], scan.points, rtol=0, atol=1e-4)
+    torch.testing.assert_close(shapes[0], scan.points, rtol=0, atol=1e-4)
 
 
 def _moved(shapes, name):
-    return shapes.vertices[EXPRESSION_NAMES.index(name)] - shapes.vertices[0]
+    return shapes[EXPRESSION_NAMES.index(name)] - shapes[0]
 
 
 def test_shapes_move_what_their_names_say(shapes):
-    x = shapes.vertices[0, :, 0] - shapes.vertices[0, _INNER, 0].mean()
+    x = shapes[0, :, 0] - shapes[0, _INNER, 0].mean()
     for stem in ("EyeBlink", "EyeSquint", "EyeOpen", "BrowsD", "BrowsU", "MouthSmile", "MouthFrown", "CheekSquint"):
         left, right = (_moved(shapes, f"{stem}_{side}").square().sum(dim=1) for side in "LR")
         assert float((left * x).sum()) > 0 > float((right * x).sum())  # L is +x

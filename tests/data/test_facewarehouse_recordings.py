@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from facerecon_torch.data.facewarehouse import recordings as facewarehouse
-from facerecon_torch.data.facewarehouse.folders import PoseSample, blendshape_file, pose_files, save_pose
+from facerecon_torch.data.facewarehouse.folders import PoseSample, pose_files, save_pose
+from facerecon_torch.data.facewarehouse.landmarks74 import from_ibug68
 from facerecon_torch.data.facewarehouse.photo_pose import PinholePose, solve_pinhole
-from facerecon_torch.data.facewarehouse.points74 import from_ibug68
 from facerecon_torch.data.recordings import RecordingSource
 from facerecon_torch.errors import DataFileError
-from facerecon_torch.formats.blendshapes import save_blendshapes
-from facerecon_torch.formats.quads import QuadMesh, save_quads
+from facerecon_torch.formats.facewarehouse import blendshape_file, save_blendshapes
+from facerecon_torch.formats.quads import QuadMesh
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.landmarks.scheme import from_paper66
 from facerecon_torch.model.default_face import load_source, load_topology
@@ -145,18 +145,6 @@ def test_points_that_no_camera_gives_are_refused(spread, root, rng):
     recording.files[1].write_text("\r\n".join(lines), newline="")
     with pytest.raises(DataFileError, match=r"pose_2\.land: points: expected .*; got "):
         facewarehouse.read_recording(recording)
-
-
-def test_blendshapes_of_any_number_of_vertices_come_with_their_triangles(tmp_path):
-    shapes = torch.arange(3 * 4 * 3, dtype=torch.float64).reshape(3, 4, 3) * 100 / 8
-    file = save_blendshapes(shapes, blendshape_file(tmp_path))
-    save_quads(_mesh(shapes[0]), file.with_name("shape_0.obj"))
-    tester = facewarehouse.read_tester_shapes(tmp_path)
-    assert torch.equal(tester.vertices, shapes)
-    assert tester.triangles.tolist() == [[0, 1, 2], [0, 2, 3]]
-    save_quads(_mesh(torch.cat([shapes[0], shapes[0]])), file.with_name("shape_0.obj"))
-    with pytest.raises(DataFileError, match=r"shape_0\.obj: .*expected 4; got 8"):
-        facewarehouse.read_tester_shapes(tmp_path)
 
 
 def test_one_point_far_off_hardly_moves_the_pose():

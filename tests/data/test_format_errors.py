@@ -7,17 +7,16 @@ import time
 from dataclasses import fields, is_dataclass
 
 import pytest
-import scipy.io
 import torch
 
-from facerecon_torch.data.aflw.faces import Aflw2000Face, BfmFit, LpFace, read_aflw2000, read_lp, save_aflw2000, save_lp
-from facerecon_torch.data.aflw.folders import read_lp_points, save_lp_points
-from facerecon_torch.data.facewarehouse.land import read_land, save_land
-from facerecon_torch.data.facewarehouse.land73 import read_land73, save_land73
-from facerecon_torch.data.facewarehouse.poses import ColourDepth, read_poses, save_poses
+from facerecon_torch.data.aflw.files import FittedPhoto, read_fitted_photo
+from facerecon_torch.data.facewarehouse.landmarks74 import read_land, save_land
 from facerecon_torch.errors import DataFileError
-from facerecon_torch.formats.blendshapes import read_blendshapes, save_blendshapes
-from facerecon_torch.formats.quads import QuadMesh, read_quads, save_quads
+from facerecon_torch.formats.facewarehouse import read_blendshapes, save_blendshapes
+from facerecon_torch.formats.format_errors import format_error
+from facerecon_torch.formats.polygon_mesh import read_polygon_mesh
+from facerecon_torch.formats.quads import QuadMesh, save_quads
+from tests.data.aflw_mat import write_fitted_mat
 
 _FLIPS = 1000
 
@@ -27,56 +26,40 @@ def _grid(rng, *shape):
     return (torch.rand(*shape, generator=rng, dtype=torch.float64) * 4096).round() / 16
 
 
-def _fit(rng):
-    sizes = {"pose": 7, "shape": 199, "expression": 29, "texture": 199, "colour": 7, "illumination": 10, "crop": 4}
-    values = {name: _grid(rng, size) + 1 for name, size in sizes.items()}
-    return BfmFit(**{**values, "crop": values["crop"].round()})
-
-
 def _shapes(rng):
     return (_grid(rng, 3, 5, 3) - 100) * 100 / 128  # a hundred times what float32 holds
 
 
-def _quads(rng):
-    faces = torch.tensor([[0, 1, 2, 3], [3, 2, 4, 5]])
-    return QuadMesh(vertices=_grid(rng, 6, 3) / 7, uv=_grid(rng, 7, 2) / 256, faces=faces, face_uv=faces + 1)
+def _mesh(rng):
+    faces = torch.tensor([[0, 1, 2], [2, 1, 3]])
+    return QuadMesh(vertices=_grid(rng, 4, 3) / 7, uv=_grid(rng, 4, 2) / 256, faces=faces, face_uv=faces)
 
 
-def _frame(rng):
-    colour = torch.randint(256, (3, 4, 5), generator=rng).float() / 255
-    return ColourDepth(colour=colour, depth=torch.randint(2000, (4, 5), generator=rng).float())
+def _read_mesh(file):
+    mesh = read_polygon_mesh(file, n_vertices=4, exponent=2)
+    if mesh.uv is None or len(mesh.triangles) != 2:  # a text does not say how many faces it has
+        raise format_error(file, "faces", "2 with texture coordinates", len(mesh.triangles))
+    return QuadMesh(vertices=mesh.vertices, uv=mesh.uv, faces=mesh.triangles, face_uv=mesh.triangles)
 
 
-def _save_packed(face, file):
-    save_lp(face, file)
-    arrays = {key: value for key, value in scipy.io.loadmat(file).items() if not key.startswith("__")}
-    scipy.io.savemat(file, arrays, do_compression=True)
+def _photo(rng):
+    return FittedPhoto(*(_grid(rng, *shape) + 1 for shape in ((68, 2), (199,), (29,), (7,))))
 
 
-def _aflw(rng):
-    visible = torch.arange(21) % 3 != 0
-    points = _grid(rng, 21, 2) * visible[:, None]
-    return Aflw2000Face(points=_grid(rng, 68, 3), aflw_points=points, visible=visible, fit=_fit(rng))
+def _mat(data_set, compressed):
+    def save(photo, file):
+        write_fitted_mat(file, data_set, photo, compressed=compressed)
+
+    return _photo, save, lambda file: read_fitted_photo(file, data_set)
 
 
 _FORMATS = {
     "shape.bs": (_shapes, save_blendshapes, read_blendshapes),
-    "pose_0.obj": (_quads, save_quads, lambda file: read_quads(file, n_vertices=6, n_faces=2)),
+    "pose_0.obj": (_mesh, save_quads, _read_mesh),
     "pose_0.land": (lambda rng: _grid(rng, 74, 2), save_land, read_land),
-    "face.land73": (
-        lambda rng: _grid(rng, 73, 2),
-        lambda points, file: save_land73(points, file, height=480, width=640),
-        lambda file: read_land73(file, height=480, width=640),
-    ),
-    "pose_0.poses": (_frame, save_poses, lambda file: read_poses(file, height=4, width=5)),
-    "lp.mat": (lambda rng: LpFace(points=_grid(rng, 68, 2), fit=_fit(rng)), save_lp, read_lp),
-    "packed.mat": (lambda rng: LpFace(points=_grid(rng, 68, 2), fit=_fit(rng)), _save_packed, read_lp),
-    "aflw.mat": (_aflw, save_aflw2000, read_aflw2000),
-    "name_pts.mat": (
-        lambda rng: (_grid(rng, 68, 2), _grid(rng, 68, 2)),
-        lambda value, file: save_lp_points(*value, file),
-        read_lp_points,
-    ),
+    "lp.mat": _mat("w300lp", compressed=False),
+    "packed.mat": _mat("w300lp", compressed=True),
+    "aflw.mat": _mat("aflw2000", compressed=False),
 }
 
 
@@ -129,7 +112,7 @@ def _promise_holds(file, read, want):
 
 
 def _offsets(size):
-    """Every byte of a small file; of the two larger .mat, whose reader name_pts.mat tries at every byte, a part."""
+    """Every byte of a small file, and some bytes of a large one."""
     if size <= 3000:
         return list(range(size))
     return sorted({*range(300), *range(300, size, 11), *range(size - 300, size)})
@@ -167,7 +150,7 @@ def test_flipped_bytes_give_an_error_or_finite_numbers(written):
 
 def test_bytes_behind_the_end_are_refused_where_the_size_is_known(written):
     _, file, _, read = written
-    if file.suffix in (".bs", ".poses", ".land", ".land73"):
+    if file.suffix in (".bs", ".land"):
         file.write_bytes(file.read_bytes() + b"1 1\r\n")
         with pytest.raises(DataFileError, match=re.escape(str(file))):
             read(file)

@@ -13,10 +13,10 @@ from facerecon_torch.commands.prepare.specs import PrepareSpecs
 from facerecon_torch.commands.prepare.worker import PrepareTask
 from facerecon_torch.data.prepared import PreparedSet
 from facerecon_torch.data.recordings import Recording, choose_kinds, open_data_set
-from facerecon_torch.files import replacing
+from facerecon_torch.files import replacing, write_json
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.model.load import load_face_model
-from facerecon_torch.runtime.environment import REPORT_FORMAT, environment, write_json
+from facerecon_torch.runtime.environment import REPORT_FORMAT, environment
 from facerecon_torch.runtime.phases import Phases
 
 __all__ = ["choose_recordings", "prepare", "prepare_from_config"]

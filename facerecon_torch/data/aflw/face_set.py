@@ -1,4 +1,4 @@
-"""300W-LP and AFLW2000-3D as training reads them: photographs whose true meshes follow from fitted weights."""
+"""300W-LP and AFLW2000-3D as labelled sets: the true mesh of a photograph follows from its fitted weights."""
 
 import logging
 import math
@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.data.aflw.faces import BfmFit, read_aflw2000, read_lp
-from facerecon_torch.data.aflw.folders import PhotoFiles, iter_aflw2000, iter_lp
+from facerecon_torch.data.aflw.files import PhotoFiles, iter_aflw2000, iter_lp, read_fitted_photo
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.specs import FittedPhotos
 from facerecon_torch.landmarks.scheme import to_paper66
@@ -26,36 +25,46 @@ _PIECE = 64
 
 
 def load_fitted_faces(data: FittedPhotos, model: FaceModel) -> FaceSet:
-    """The photographs of `data.root` with their 68 points and the meshes that their fitted weights make of `model`.
+    """The photographs below `data.root` with their landmarks and the meshes of `model` with their fitted weights.
 
-    All copies of one photograph (turned and mirrored ones in 300W-LP) count as one subject, so that no fold has it on
-    both sides. Raises DataFileError for another folder or a damaged file, ValueError for a model that is not BFM 2009
-    with 199 identities and 29 expressions.
+    All copies of one photograph (rotated and mirrored ones in 300W-LP) count as one subject, so that no fold has
+    copies of one photograph in both of its parts.
+
+    Args:
+        data: The data set, its folder, the largest number of photographs and the largest yaw.
+        model: BFM 2009 with 199 identities and 29 expressions.
+
+    Raises:
+        DataFileError: The folder is not that of the data set, or a file is damaged.
+        ValueError: The model is another one.
     """
     _require_bfm(model)
     is_lp = data.name == "w300lp"
-    files = list((iter_lp if is_lp else iter_aflw2000)(data.require_root()))
-    files = _spread(files, data.images)
-    points, fits = zip(*map(_read_lp if is_lp else _read_aflw2000, files))
-    yaw = torch.stack([fit.pose[1] for fit in fits]).abs()
-    rows = torch.nonzero(yaw <= math.radians(data.max_yaw)).flatten()
-    _log.info("%s: %d of %d photographs turned by at most %g degrees", data.name, len(rows), len(files), data.max_yaw)
-    raw = (torch.stack([fit.shape for fit in fits])[rows], torch.stack([fit.expression for fit in fits])[rows])
-    parameters = FaceParameters(*coefficients_from_300wlp(*raw)).to(model.dtype)
+    files = _spread(list((iter_lp if is_lp else iter_aflw2000)(data.require_root())), data.images)
+    pairs = [(file, read_fitted_photo(file.mat, "w300lp" if is_lp else "aflw2000")) for file in files]
+    chosen = [(file, photo) for file, photo in pairs if abs(float(photo.pose[1])) <= math.radians(data.max_yaw)]
+    _log.info(
+        "%s: %d of %d photographs with a yaw of at most %g degrees", data.name, len(chosen), len(files), data.max_yaw
+    )
+    if not chosen:
+        raise ValueError(f"data.max_yaw must admit at least one photograph; got {data.max_yaw} for {len(files)}")
+    shapes, expressions = (torch.stack([getattr(p, name) for _, p in chosen]) for name in ("shape", "expression"))
+    identity, expression = coefficients_from_300wlp(shapes, expressions)
+    parameters = FaceParameters(identity=identity, expression=expression).to(model.dtype)
     return FaceSet(
         name=data.name,
-        images=tuple(files[k].image for k in rows.tolist()),
-        subjects=_photographs([files[k] for k in rows.tolist()]),
-        landmarks=to_paper66(torch.stack(points))[rows].float(),
+        images=tuple(file.image for file, _ in chosen),
+        subjects=_photographs([file for file, _ in chosen]),
+        landmarks=to_paper66(torch.stack([photo.points for _, photo in chosen])).float(),
         meshes=_vertices(model, parameters),
         parameters=parameters,
     )
 
 
 def _vertices(model: FaceModel, parameters: FaceParameters) -> Float[Tensor, "n vertices 3"]:
-    """Made on the model's device in pieces, kept on the CPU: they are large."""
-    pieces = [parameters[k : k + _PIECE].to(model.device) for k in range(0, len(parameters.identity), _PIECE)]
-    return torch.cat([model.vertices(piece.identity, piece.expression).cpu() for piece in pieces])
+    """The meshes of the weights on the CPU, computed on the model's device piece by piece."""
+    pieces = [parameters[k : k + _PIECE].to(model.device) for k in range(0, len(parameters), _PIECE)]
+    return torch.cat([model(piece.identity, piece.expression).cpu() for piece in pieces])
 
 
 def _require_bfm(model: FaceModel) -> None:
@@ -69,25 +78,15 @@ def _require_bfm(model: FaceModel) -> None:
 
 
 def _spread(files: list[PhotoFiles], most: int | None) -> list[PhotoFiles]:
-    """At most `most` of them, evenly spread over the list."""
+    """At most `most` files, evenly spread over the list."""
     if most is None or len(files) <= most:
         return files
     return [files[k * len(files) // most] for k in range(most)]
 
 
-def _read_lp(files: PhotoFiles) -> tuple[Tensor, BfmFit]:
-    face = read_lp(files.mat)
-    return face.points, face.fit
-
-
-def _read_aflw2000(files: PhotoFiles) -> tuple[Tensor, BfmFit]:
-    face = read_aflw2000(files.mat)
-    return face.points[:, :2], face.fit
-
-
 def _photographs(files: list[PhotoFiles]) -> Tensor:
-    """A number for every source photograph: 300W-LP names its turned copies NAME_0, NAME_1 ..., and mirrored ones lie
-    in a folder SET_Flip."""
+    """The number of the source photograph of every file. 300W-LP names rotated copies NAME_0, NAME_1 ..., and keeps
+    mirrored copies in a folder SET_Flip."""
     sources = [
         (f.part.removesuffix("_Flip"), re.sub(r"_\d+$", "", f.image.stem) if f.part else f.image.stem) for f in files
     ]

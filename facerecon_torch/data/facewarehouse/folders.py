@@ -1,39 +1,55 @@
-"""The folders of FaceWarehouse: where each person's files lie, found or made one after the other."""
+"""The files of FaceWarehouse's photographs: where they lie, and how they are written.
 
-import os
-from collections.abc import Iterator
+    pose_k.poses: int32 frames (1) | uint8 RGB [480, 640, 3] | uint16 depth [480, 640] in mm | 12 bytes of zero
+
+little-endian, rows from the top; the depth is registered to the colours, and 0 where nothing was measured.
+"""
+
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.data.facewarehouse.land import read_land, save_land
-from facerecon_torch.data.facewarehouse.names import POSE_NAMES
-from facerecon_torch.data.facewarehouse.poses import ColourDepth, read_poses, save_poses
-from facerecon_torch.formats.blendshapes import read_blendshape_header
-from facerecon_torch.formats.format_errors import format_error
-from facerecon_torch.formats.quads import QuadMesh, read_quads, save_quads
-from facerecon_torch.formats.testers import TESTER, blendshape_file, find_testers
-from facerecon_torch.images.read import read_image
+from facerecon_torch.checks import require_finite, require_shape
+from facerecon_torch.data.facewarehouse.landmarks74 import save_land
+from facerecon_torch.files import replacing
+from facerecon_torch.formats.facewarehouse import TESTER
+from facerecon_torch.formats.quads import QuadMesh, save_quads
 from facerecon_torch.images.write import save_png
 
-__all__ = [
-    "PoseFiles",
-    "PoseSample",
-    "blendshape_file",
-    "find_testers",
-    "iter_poses",
-    "pose_files",
-    "read_depth",
-    "read_pose",
-    "save_pose",
-]
+__all__ = ["POSE_NAMES", "PoseFiles", "PoseSample", "pose_files", "save_pose"]
+
+POSE_NAMES = (
+    "neutral",
+    "mouth stretch",
+    "smile",
+    "brow lower",
+    "brow raiser",
+    "anger",
+    "jaw left",
+    "jaw right",
+    "jaw forward",
+    "mouth left",
+    "mouth right",
+    "dimpler",
+    "chin raiser",
+    "lip puckerer",
+    "lip funneler",
+    "sadness",
+    "lip roll",
+    "grin",
+    "cheek blowing",
+    "eyes closed",
+)
+"""The 20 photographed expressions, in the order of the files pose_0 .. pose_19."""
+_LARGEST_DEPTH = 65535.0
 
 
 @dataclass(frozen=True, slots=True)
 class PoseFiles:
-    """Files of one photograph; `pose` counts from 0 and names an entry of POSE_NAMES."""
+    """The files of one photograph; `pose` counts from 0 and is an index of POSE_NAMES."""
 
     tester: int
     pose: int
@@ -45,7 +61,7 @@ class PoseFiles:
 
 @dataclass(frozen=True, slots=True)
 class PoseSample:
-    """One photograph: RGB in [0, 1], the person's mesh in this expression (mm, its pose unknown), 74 points in px."""
+    """One photograph: RGB in [0, 1], the person's mesh in this expression (mm), 74 points in px."""
 
     image: Float[Tensor, "3 height width"]
     mesh: QuadMesh
@@ -53,7 +69,7 @@ class PoseSample:
 
 
 def pose_files(tester: Path, pose: int) -> PoseFiles:
-    """Names of the files of one pose, present or not. Raises ValueError for a pose outside 0..19."""
+    """The paths of one pose's files, whether they exist or not. Raises ValueError for a pose outside 0..19."""
     match = TESTER.fullmatch(tester.name)
     if match is None or not 0 <= pose < len(POSE_NAMES):
         raise ValueError(f"a folder Tester_N and a pose in 0..{len(POSE_NAMES) - 1} are required; got {tester}, {pose}")
@@ -62,48 +78,24 @@ def pose_files(tester: Path, pose: int) -> PoseFiles:
     return PoseFiles(tester=int(match.group(1)), pose=pose, obj=obj, png=png, land=land, poses=poses)
 
 
-def iter_poses(root: str | os.PathLike[str]) -> Iterator[PoseFiles]:
-    """The poses of every person in order, one by one; a person may lack whole poses.
-
-    Raises DataFileError for a pose that lacks its .obj, .png or .land, and for a person without any pose.
-    """
-    for _, folder in find_testers(root):
-        several = [pose_files(folder, pose) for pose in range(len(POSE_NAMES))]
-        present = [one for one in several if any(file.exists() for file in (one.obj, one.png, one.land))]
-        if not present:
-            raise format_error(folder / "TrainingPose", "poses", "pose_0 .. pose_19", "none of them")
-        for one in present:
-            for file in (one.obj, one.png, one.land):
-                if not file.is_file():
-                    raise format_error(file, "partner file", f"one beside the others of {file.stem}", "nothing")
-            yield one
-
-
-def read_pose(files: PoseFiles) -> PoseSample:
-    """Photograph, mesh and landmarks of one pose; the mesh must have the vertex count of the person's shape.bs,
-    where that exists. Raises DataFileError, or ImageFileError for the photograph."""
-    image = read_image(files.png)
-    shapes = blendshape_file(files.obj.parents[1])
-    count = read_blendshape_header(shapes).n_vertices if shapes.exists() else None
-    height, width = image.shape[1:]
-    return PoseSample(
-        image=image,
-        mesh=read_quads(files.obj, n_vertices=count),
-        landmarks=read_land(files.land, height=height, width=width),
-    )
-
-
 def save_pose(sample: PoseSample, files: PoseFiles, *, depth: Float[Tensor, "height width"] | None = None) -> None:
-    """Write the files of one pose, .poses only with `depth` in mm. Raises ValueError as each writer does."""
+    """Write the files of one pose, the .poses file only with `depth` in mm. Raises ValueError as each writer does."""
     height, width = sample.image.shape[1:]
     save_quads(sample.mesh, files.obj)
     save_png(sample.image, files.png)
     save_land(sample.landmarks, files.land, height=height, width=width)
     if depth is not None:
-        save_poses(ColourDepth(colour=sample.image, depth=depth), files.poses)
+        _save_poses(sample.image, depth, files.poses)
 
 
-def read_depth(files: PoseFiles) -> ColourDepth:
-    """Colour and depth of one pose, of the size of its photograph. Raises DataFileError."""
-    height, width = read_image(files.png).shape[1:]
-    return read_poses(files.poses, height=height, width=width)
+def _save_poses(colour: Float[Tensor, "3 height width"], depth: Float[Tensor, "height width"], path: Path) -> None:
+    """Write one frame; colours are rounded to 8 bits, depths to whole mm."""
+    require_shape("colour", colour, (3, *depth.shape))
+    for name, values, high in (("colour", colour, 1.0), ("depth", depth, _LARGEST_DEPTH)):
+        require_finite(name, values)
+        if values.numel() == 0 or float(values.min()) < 0 or float(values.max()) > high:
+            raise ValueError(f"{name} must hold values in 0..{high:g}; got {tuple(values.shape)} outside of it")
+    pixels = (colour.detach().cpu() * 255).round().byte().permute(1, 2, 0).numpy()
+    millimetres = depth.detach().cpu().round().numpy().astype("<u2")
+    with replacing(path) as aside:
+        aside.write_bytes(struct.pack("<i", 1) + pixels.tobytes() + millimetres.tobytes() + bytes(12))

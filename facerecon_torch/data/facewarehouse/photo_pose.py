@@ -1,4 +1,4 @@
-"""Where a mesh stands before the camera that took its photograph: six numbers from landmarks in 3D and 2D.
+"""The pose of a mesh in the frame of the camera that took its photograph, from landmarks in 3D and 2D.
 
 Camera frame: mm, +x image right, +y up, the camera in the origin looking along -z, so that z < 0 before it. With
 X = R v + T: x = cx + f X / -Z, y = cy - f Y / -Z (px).
@@ -21,7 +21,7 @@ _TRUSTED_PX = 4.0  # residual beyond which a point counts less
 
 @dataclass(frozen=True)
 class PinholePose:
-    """R and T of a mesh, with the camera's focal length and principal point in px."""
+    """The rotation and translation of a mesh, and the camera's focal length and principal point in px."""
 
     rotation: Float[Tensor, "3 3"]
     translation: Float[Tensor, "3"]
@@ -29,17 +29,27 @@ class PinholePose:
     centre: Float[Tensor, "2"]
 
     def project(self, points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 2"]:
-        """Places of points (mm, the mesh's frame) in the photograph, px."""
+        """The pixels of points that are given in mm in the mesh's frame."""
         return _pixels(points @ self.rotation.mT + self.translation, self)
 
 
 def solve_pinhole(
     points: Float[Tensor, "n 3"], pixels: Float[Tensor, "n 2"], *, focal: float | int, height: int, width: int
 ) -> PinholePose:
-    """The pose that carries `points` (mm) onto `pixels` for a camera whose axis meets the picture's middle.
+    """The pose that projects `points` onto `pixels`, for a camera whose axis meets the middle of the picture.
 
-    Starts from the scaled orthographic camera of Eq. 6 and takes Gauss-Newton steps in float64; residuals of more than
-    4 px count in proportion to 1 / residual (Huber). Raises ValueError where the points fix no pose.
+    The scaled orthographic camera of Eq. 6 is refined by Gauss-Newton steps in float64; residuals above 4 px are
+    weighted by 1 / residual (Huber).
+
+    Args:
+        points: Points in mm in the mesh's frame.
+        pixels: Their pixels.
+        focal: Focal length in px.
+        height: Height of the picture in px.
+        width: Width of the picture in px.
+
+    Raises:
+        ValueError: The points do not determine a pose, or lie behind the camera.
     """
     solid, flat = points.double(), pixels.double()
     camera = solve_camera(solid, flat)

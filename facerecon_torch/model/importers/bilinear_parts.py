@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.formats.testers import EXPRESSION_NAMES
+from facerecon_torch.formats.facewarehouse import EXPRESSION_NAMES
 from facerecon_torch.model.importers.imported import (
     LARGEST_FACE,
     SMALLEST_FACE,

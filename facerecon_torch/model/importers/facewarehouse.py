@@ -6,15 +6,17 @@ from pathlib import Path
 
 from torch import Tensor
 
-from facerecon_torch.formats.blendshapes import (
-    MM_PER_UNIT,
+from facerecon_torch.formats.facewarehouse import (
+    MM_PER_DM,
+    N_TESTERS,
     BlendshapeHeader,
+    blendshape_file,
+    find_testers,
     iter_blendshapes,
     read_blendshape_header,
     read_blendshapes,
 )
 from facerecon_torch.formats.polygon_mesh import PolygonMesh, read_polygon_mesh
-from facerecon_torch.formats.testers import N_TESTERS, blendshape_file, find_testers
 from facerecon_torch.model.importers.bilinear_parts import assemble_bilinear, expression_names
 from facerecon_torch.model.importers.building import BuildSpec, People, build_bilinear
 from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused
@@ -59,7 +61,7 @@ def read_facewarehouse(
         names=expression_names(header.n_shapes),
         topology_name=f"facewarehouse_{header.n_vertices}",
         mm_per_unit=1.0,
-        summary={**built.summary, **people, "mm_per_unit": MM_PER_UNIT},
+        summary={**built.summary, **people, "mm_per_unit": MM_PER_DM},
     )
 
 

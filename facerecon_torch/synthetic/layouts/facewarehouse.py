@@ -11,11 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.data.facewarehouse.folders import PoseSample, blendshape_file, pose_files, save_pose
-from facerecon_torch.data.facewarehouse.names import EXPRESSION_NAMES, POSE_NAMES
-from facerecon_torch.data.facewarehouse.points74 import from_ibug68
+from facerecon_torch.data.facewarehouse.folders import POSE_NAMES, PoseSample, pose_files, save_pose
+from facerecon_torch.data.facewarehouse.landmarks74 import from_ibug68
 from facerecon_torch.data.facewarehouse.recordings import FOCAL_SHARE
-from facerecon_torch.formats.blendshapes import MM_PER_UNIT, save_blendshapes
+from facerecon_torch.formats.facewarehouse import EXPRESSION_NAMES, MM_PER_DM, blendshape_file, save_blendshapes
 from facerecon_torch.formats.quads import QuadMesh, save_quads
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.landmarks.scheme import from_paper66
@@ -180,7 +179,7 @@ def _write_shapes(shapes: Float[Tensor, "47 v 3"], folder: Path) -> None:
     first = save_quads(meshes[0], file.with_name("shape_0.obj")).read_bytes()
     shared = first[first.index(b"vt ") :]
     for k, mesh in enumerate(meshes[1:], start=1):
-        lines = (f"v {x:.6f} {y:.6f} {z:.6f}\n" for x, y, z in (mesh.vertices / MM_PER_UNIT).tolist())
+        lines = (f"v {x:.6f} {y:.6f} {z:.6f}\n" for x, y, z in (mesh.vertices / MM_PER_DM).tolist())
         write_bytes(file.with_name(f"shape_{k}.obj"), "".join(lines).encode("ascii") + shared)
     save_blendshapes(torch.stack([mesh.vertices for mesh in meshes]), file, n_faces=len(meshes[0].faces))
 
