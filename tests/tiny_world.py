@@ -13,9 +13,9 @@ from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix
-from facerecon_torch.model.tiny import tiny_bilinear
 from facerecon_torch.regression import CascadeSpec, RidgeSpec
 from facerecon_torch.structures import Camera, FaceParameters
+from tests.tiny_model import tiny_bilinear
 
 SIZE = 160
 

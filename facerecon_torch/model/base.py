@@ -1,4 +1,4 @@
-"""The one interface of face models: what fitting, features and the cascade may ask of any of them."""
+"""The interface of face models that fitting, features and the cascade use."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,12 +18,15 @@ _Model = TypeVar("_Model", bound="FaceModel")
 
 
 class FaceModel(nn.Module, ABC):
-    """A face shape in identity (alpha) and expression (beta) weights; vertices in mm, model frame.
+    """A face shape as a function of identity weights (alpha) and expression weights (beta).
 
-    A module without parameters: its arrays are buffers and follow `.to(...)`. They are not persistent,
-    because models are saved by `model.native` and never inside another module's state. All weights and
-    answers have the dtype of the model and live on its device. Batch axes of identity and expression
-    broadcast against each other.
+    The module has no parameters. Its arrays are buffers that follow `.to(...)`, and are not part of the `state_dict`:
+    `model.io.save_model` stores them in a file of their own, and `sha256` identifies them. Weights and results have the
+    dtype and the device of the model.
+
+    Example:
+        model = load_model("face.safetensors").to("cuda")
+        vertices = model(model.identity_mean, model.expression_mean)  # [V, 3] in mm, model frame
     """
 
     identity_mean: Tensor  # [I]
@@ -37,12 +40,12 @@ class FaceModel(nn.Module, ABC):
         self.expression_names = tuple(expression_names)
         if len(set(self.expression_names)) != len(self.expression_names):
             raise ValueError(f"expression_names must differ from each other; got {self.expression_names}")
-        self.restricted = False  # True for an answer of `restrict`
+        self.restricted = False  # True for a result of `restrict`
         self._sha256: str | None = None
 
     @property
     def topology(self) -> FaceTopology | None:
-        """Tables of the mesh, on the model's device; None for a restricted model."""
+        """The tables of the mesh on the model's device; None for a restricted model."""
         return self._topology
 
     @property
@@ -65,54 +68,62 @@ class FaceModel(nn.Module, ABC):
     def device(self) -> torch.device:
         return self.identity_mean.device
 
+    def forward(
+        self, identity: Float[Tensor, "*#b identities"], expression: Float[Tensor, "*#b expressions"]
+    ) -> Float[Tensor, "*#b vertices 3"]:
+        """The vertices in mm, model frame.
+
+        Args:
+            identity: Identity weights alpha.
+            expression: Expression weights beta; the batch axes of both broadcast against each other.
+        """
+        return self.vertices(identity, expression)
+
     @abstractmethod
     def vertices(
         self, identity: Float[Tensor, "*#b identities"], expression: Float[Tensor, "*#b expressions"]
     ) -> Float[Tensor, "*#b vertices 3"]:
-        """Vertices in mm, model frame."""
+        """The vertices in mm, model frame; `model(identity, expression)` is the same."""
 
     @abstractmethod
     def identity_design(
         self, expression: Float[Tensor, "*b expressions"]
     ) -> tuple[Float[Tensor, "*b vertices 3 identities"], Float[Tensor, "*b vertices 3"]]:
-        """(matrix, offset) in mm with vertices = matrix @ alpha + offset for this expression."""
+        """The matrix and offset, in mm, with vertices = matrix @ alpha + offset for this expression."""
 
     @abstractmethod
     def expression_design(
         self, identity: Float[Tensor, "*b identities"]
     ) -> tuple[Float[Tensor, "*b vertices 3 expressions"], Float[Tensor, "*b vertices 3"]]:
-        """(matrix, offset) in mm with vertices = matrix @ beta + offset for this identity."""
+        """The matrix and offset, in mm, with vertices = matrix @ beta + offset for this identity."""
 
     @abstractmethod
     def restrict(self: _Model, rows: Int[Tensor, "rows"]) -> _Model:
-        """The same model on the vertices `rows` only, in that order (repeats allowed); its topology is
-        None."""
+        """The model of the vertices `rows`, in that order and with repeats; its topology is None."""
 
     @abstractmethod
     def expression_weights(self, expression: Float[Tensor, "*b expressions"]) -> Float[Tensor, "*b names"]:
-        """Non-negative weights of the named expressions, in the order of `expression_names`."""
+        """The non-negative weights of the named expressions, in the order of `expression_names`."""
 
     @abstractmethod
     def factors(self) -> dict[str, Tensor]:
-        """The arrays that define the shapes, by name: what a file stores and the hash covers."""
+        """The arrays that define the shapes, by name. They are stored in the model's file and covered by its hash."""
 
     def fix_gauge(
         self, identity: Float[Tensor, "*#b identities"], expression: Float[Tensor, "*#b expressions"]
     ) -> tuple[Float[Tensor, "*#b identities"], Float[Tensor, "*#b expressions"]]:
-        """Equivalent weights of the same shape in the model's gauge; here the weights themselves."""
+        """The weights of the same shape in the model's gauge. A model without a gauge returns its arguments."""
         return identity, expression
 
     @property
     def sha256(self) -> str:
-        """Hash of factors and topology (as little-endian float32 and int64), equal on every device and
-        unchanged by a move to float64. Computed once."""
+        """The hash of factors and topology as float32 and int64: equal on every device, in float32 and in float64."""
         if self._sha256 is None:
             self._sha256 = _hash_of(self)
         return self._sha256
 
     def _with_vertex_arrays(self: _Model, arrays: dict[str, Tensor]) -> _Model:
-        """A model that shares every other array with this one but none of its containers, so that moving one
-        of the two to another device leaves the other where it is."""
+        """A model with other vertex arrays that shares all remaining arrays, but can be moved independently."""
         shared = {id(array): array for array in self.buffers()}
         model = deepcopy(self, {**shared, id(self._topology): self._topology})
         model._buffers.update(arrays)

@@ -19,10 +19,19 @@ __all__ = ["BilinearModel"]
 class BilinearModel(FaceModel):
     """S = Cr x2 alpha x3 beta (Eq. 2), in mm, model frame.
 
-    core: [V, 3, I, E]. identity_rows: U_id [n_ids, I]. expression_rows: U_exp [n_exp, E], one row per name of
-    `expression_names`; "neutral" is the name of the row that named weights are relative to. The rows give mu
-    and 1/Q of Eq. 7, in the gauge asked for (`model.gauge`). Raises TypeError or ValueError for arrays that
-    do not fit together or are not finite.
+    The rows of U_id and U_exp give mu and 1/Q of Eq. 7, in the chosen gauge (`model.gauge`).
+
+    Args:
+        core: Cr, [V, 3, I, E] in mm.
+        identity_rows: U_id, [n_ids, I].
+        expression_rows: U_exp, [n_exp, E].
+        topology: The tables of the mesh.
+        expression_names: One name for each row of U_exp; named weights are relative to the row "neutral".
+        gauge: "fixed" keeps the size of the face out of beta; "free" leaves weights as they are.
+
+    Raises:
+        TypeError: The arrays are not all float32 or all float64.
+        ValueError: The arrays do not fit together, or hold a value that is not finite.
     """
 
     core: Tensor
@@ -66,9 +75,8 @@ class BilinearModel(FaceModel):
     def vertices(
         self, identity: Float[Tensor, "*#b identities"], expression: Float[Tensor, "*#b expressions"]
     ) -> Float[Tensor, "*#b vertices 3"]:
-        """Eq. 2. A factor shared by the whole batch is contracted first, which leaves one small product per
-        face; otherwise one product with the outer product of both factors, which holds no array per face but
-        the answer."""
+        """Eq. 2. If the whole batch shares one factor, the core is contracted with it first. Otherwise one matrix
+        product with the outer products of both factors needs no further array per face."""
         identity_shared = _is_shared(identity)
         if identity_shared and not _is_shared(expression):
             matrix, _ = self.expression_design(identity.reshape(-1))
@@ -104,32 +112,21 @@ class BilinearModel(FaceModel):
     def restrict(self, rows: Int[Tensor, "rows"]) -> "BilinearModel":
         return self._with_vertex_arrays({"core": self.core[rows]})
 
-    def with_gauge(self, gauge: Gauge) -> "BilinearModel":
-        """The same shapes with mu and 1/Q of another gauge; "free" leaves weights as they are, for parity."""
-        return BilinearModel(
-            self.core,
-            self.identity_rows,
-            self.expression_rows,
-            self.topology,
-            expression_names=self.expression_names,
-            gauge=gauge,
-        )
-
     def fix_gauge(
         self, identity: Float[Tensor, "*#b identities"], expression: Float[Tensor, "*#b expressions"]
     ) -> tuple[Float[Tensor, "*#b identities"], Float[Tensor, "*#b expressions"]]:
-        """(c alpha, beta / c) with beta's component along mu_b equal to 1 (model/gauge.py); unchanged if
-        free."""
+        """(c alpha, beta / c), where beta's component along mu_b becomes 1 (model/gauge.py); unchanged if free."""
         if self.gauge == "free":
             return identity, expression
         return fix_gauge(identity, expression, self.gauge_direction)
 
     def expression_weights(self, expression: Float[Tensor, "*b expressions"]) -> Float[Tensor, "*b names"]:
-        """Weights of the named expressions that come nearest to beta, in mm on the mean identity
-        (named_weights.py). beta is brought into the fixed gauge first, so that the weights do not depend on
-        the size of the face."""
+        """The weights of the named expressions nearest to beta, in mm on the mean identity (named_weights.py).
+
+        beta is first brought into the fixed gauge, so that the weights do not depend on the size of the face.
+        """
         _, normalised = fix_gauge(self.identity_mean, expression, self.gauge_direction)
-        return self.named.weights(normalised)
+        return self.named(normalised)
 
     def factors(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in ("core", "identity_rows", "expression_rows")}

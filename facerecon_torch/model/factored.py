@@ -1,7 +1,7 @@
-"""Vertices of a bilinear model for a fraction of the dense product, where its core has the structure that faces have.
+"""Vertices of a bilinear model by fewer multiplications than the dense product needs, for cores of real faces.
 
-The dense product multiplies every vertex coordinate by all I x E products alpha_i beta_j. But an expression moves a
-vertex along few directions only, which identity bends and scales. With mu_b the mean expression, t = <mu_b, beta> /
+The dense product multiplies every vertex coordinate by all I x E products alpha_i beta_j. But expressions move a vertex
+along few directions only, which depend on the identity. With mu_b the mean expression, t = <mu_b, beta> /
 |mu_b|^2 and beta' = beta - t mu_b, Eq. 2 is, vertex by vertex,
 
     v = M alpha t + sum_l G_l(alpha) D_l(beta'),   M = Cr x3 mu_b   [3, I],   G_l(alpha) [3],   D_l(beta') one number,
@@ -21,19 +21,19 @@ from facerecon_torch.model.bilinear import BilinearModel
 
 __all__ = ["FactoredVertices", "factor_vertices"]
 
-# Standard deviations that the largest error of some million coordinates stays within, for sums of many small terms.
+# The largest error of some million coordinates, in standard deviations, for sums of many small terms.
 _LARGEST = 6.0
-# What a CPU works on together, so that products are still in its cache when they are added up: the fastest of 32 to
-# 1,024 faces by 256 to 4,071 vertices. A GPU takes everything at once.
+# Tile of a CPU whose products stay in its cache: the fastest of 32 to 1,024 faces by 256 to 4,071 vertices. A GPU takes
+# everything at once.
 _TILE_FACES, _TILE_VERTICES = 128, 512
-# A direction that the model's own rows hardly show still counts with this share of the mean variance.
+# Least variance of a direction, relative to the mean variance.
 _FLOOR = 1e-3
-_PAYS = 0.5  # share of the dense product's multiplications above which factors are not worth their passes over memory
+_PAYS = 0.5  # share of the dense product's multiplications; above it, more passes over memory outweigh the saving
 
 
 @dataclass(frozen=True)
 class _Tile:
-    """Vertices first..last, coordinates outermost: column k n + v holds coordinate k of vertex v."""
+    """Factors of some vertices, coordinates outermost: column k n + v holds coordinate k of vertex v."""
 
     vertices: slice
     base: Float[Tensor, "identities columns"]  # M
@@ -44,7 +44,8 @@ class _Tile:
 class FactoredVertices:
     """S(alpha, beta) of one model, in its dtype and on its device, by `terms` terms per vertex.
 
-    `deviation_mm` is the standard deviation of the error at the worst vertex, over faces spread as the model's rows.
+    `deviation_mm` is the standard deviation of the error at the worst vertex, over faces distributed as the model's
+    rows.
     """
 
     def __init__(self, model: BilinearModel, terms: int) -> None:
@@ -62,7 +63,7 @@ class FactoredVertices:
     def __call__(
         self, identity: Float[Tensor, "b identities"], expression: Float[Tensor, "b expressions"]
     ) -> Float[Tensor, "b vertices 3"]:
-        """Vertices in mm, model frame."""
+        """The vertices in mm, model frame."""
         share = (expression @ self._mean)[:, None]
         rest = expression - share * self._direction
         scaled = identity * share
@@ -88,11 +89,16 @@ class FactoredVertices:
 
 
 def factor_vertices(model: BilinearModel, tolerance_mm: float | int = 0.02) -> FactoredVertices | None:
-    """The cheapest factors whose largest error over millions of vertices is expected below `tolerance_mm`, for faces
-    spread as the model's rows.
+    """The cheapest factors with an error below `tolerance_mm`; None if they save less than half of the multiplications.
 
-    None where they would not pay: a core without that structure needs nearly all of its products. Takes a second or
-    two, which thousands of faces win back. Raises ValueError unless the tolerance is positive.
+    Factoring takes one to two seconds, so it pays from thousands of faces on.
+
+    Args:
+        model: The model to factor.
+        tolerance_mm: Largest expected error over millions of vertices, for faces distributed as the model's rows.
+
+    Raises:
+        ValueError: The tolerance is not positive.
     """
     if not tolerance_mm > 0:
         raise ValueError(f"tolerance_mm must be positive; got {tolerance_mm}")
@@ -130,7 +136,7 @@ def _tile(
 
 
 def _spread(variance: Tensor, mean: Tensor | None) -> Float[Tensor, "n n"]:
-    """The square root of the second moments of a factor's weights, and its floor, in float64."""
+    """The square root of the second moments of a factor's weights in float64, with a floor."""
     moments = torch.diag(variance.double())
     if mean is not None:
         moments = moments + torch.outer(mean.double(), mean.double())
@@ -141,7 +147,7 @@ def _spread(variance: Tensor, mean: Tensor | None) -> Float[Tensor, "n n"]:
 
 
 def _remainder(model: BilinearModel) -> tuple[Float[Tensor, "v 3 i e"], Float[Tensor, "e e"]]:
-    """T, and the square root of the second moments of beta, float64."""
+    """T and the square root of the second moments of beta, in float64."""
     direction = model.expression_mean.double()
     direction = direction / direction.norm()
     core = model.core.double()
@@ -150,7 +156,7 @@ def _remainder(model: BilinearModel) -> tuple[Float[Tensor, "v 3 i e"], Float[Te
 
 
 def _gram(model: BilinearModel) -> tuple[Tensor, Tensor, Tensor]:
-    """(T, root of the moments of beta, weighted Gram matrix [v, e, e] of every vertex's T)."""
+    """T, the root of the moments of beta, and the weighted Gram matrix [v, e, e] of every vertex's T."""
     remainder, root = _remainder(model)
     weighted = torch.einsum("ip,vkie->vkpe", _spread(model.identity_variance, model.identity_mean), remainder) @ root
     flat = weighted.flatten(1, 2)
@@ -158,18 +164,18 @@ def _gram(model: BilinearModel) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _tails(model: BilinearModel) -> Float[Tensor, "v terms"]:
-    """Standard deviation in mm of what R = 0, 1, 2, ... terms leave out at every vertex."""
+    """The standard deviation in mm of the error of R = 0, 1, 2, ... terms at every vertex."""
     values = torch.linalg.eigvalsh(_gram(model)[2]).clamp_min(0)
     left = values.cumsum(-1).flip(-1)
     return torch.cat([left, torch.zeros_like(left[:, :1])], dim=-1).sqrt()
 
 
 def _factors(model: BilinearModel, terms: int) -> tuple[Tensor, Tensor, Tensor, Float[Tensor, "v"]]:
-    """M [v, 3, i], D [v, terms, e], G [v, 3, terms, i], and the deviation that they leave at every vertex."""
+    """M [v, 3, i], D [v, terms, e], G [v, 3, terms, i], and the standard deviation of the error at every vertex."""
     remainder, root, gram = _gram(model)
     values, vectors = torch.linalg.eigh(gram)
     chosen = vectors[..., model.n_expression - terms :]
-    # z = root^-1 beta' has unit spread: T beta' = (T root Y) (Y' z) + what the terms leave out
+    # z = root^-1 beta' has unit spread: T beta' = (T root Y) (Y' z) + remainder
     moves = (torch.linalg.inv(root) @ chosen).mT
     bends = torch.einsum("vkie,ver->vkri", remainder @ root, chosen)
     mean = model.expression_mean.double()

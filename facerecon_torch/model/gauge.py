@@ -25,13 +25,13 @@ __all__ = ["SMALLEST_COMPONENT", "Gauge", "RowStatistics", "fix_gauge", "gauge_c
 
 Gauge = Literal["fixed", "free"]
 
-SMALLEST_COMPONENT = 0.05  # of beta along mu_b; faces lie near 1, and dividing by less would blow beta up
+SMALLEST_COMPONENT = 0.05  # of beta along mu_b; faces lie near 1, and division by less would make beta huge
 _SMALLEST_MEAN = 1e-6  # |mu_b|^2 of the mean squared row; below it the factors are centred and fix no gauge
 _VARIANCE_FLOOR = 1e-6  # of the mean variance: keeps 1 / variance finite and the solves of Eq. 7 well conditioned
 
 
 class RowStatistics(NamedTuple):
-    """mu and 1/Q of Eq. 7 for alpha and beta, and the direction mu_b that fixes the gauge."""
+    """mu and 1/Q of Eq. 7 for alpha and beta, and the direction mu_b of the gauge."""
 
     identity_mean: Float[Tensor, "identities"]
     identity_variance: Float[Tensor, "identities"]
@@ -43,9 +43,10 @@ class RowStatistics(NamedTuple):
 def gauge_component(
     expression: Float[Tensor, "*b expressions"], direction: Float[Tensor, "expressions"]
 ) -> Float[Tensor, "*b"]:
-    """c = beta' mu_b / |mu_b|^2, or 1 where |c| is below SMALLEST_COMPONENT or not finite: such a beta holds
-    no usable size and keeps its weights (so does every beta if mu_b is zero). A negative c is used as it is;
-    it flips both signs and keeps the shape."""
+    """c = beta' mu_b / |mu_b|^2, or 1 if |c| is below SMALLEST_COMPONENT or not finite, or if mu_b is zero.
+
+    Such a beta holds no usable size. A negative c changes both signs and keeps the shape.
+    """
     component = (expression @ direction) / direction.square().sum().clamp_min(torch.finfo(direction.dtype).tiny)
     usable = (component.abs() >= SMALLEST_COMPONENT) & torch.isfinite(component)
     return torch.where(usable, component, torch.ones_like(component))
@@ -56,8 +57,10 @@ def fix_gauge(
     expression: Float[Tensor, "*#b expressions"],
     direction: Float[Tensor, "expressions"],
 ) -> tuple[Float[Tensor, "*#b identities"], Float[Tensor, "*#b expressions"]]:
-    """(c alpha, beta / c): the same shape, beta's component along mu_b is 1 (see `gauge_component` for the
-    rows that stay as they are). Differentiable; finite input never gives NaN."""
+    """(c alpha, beta / c): the same shape, with a component of 1 along mu_b (exceptions: `gauge_component`).
+
+    Differentiable; finite input never gives NaN.
+    """
     component = gauge_component(expression, direction)[..., None]
     return component * identity, expression / component
 
@@ -67,11 +70,10 @@ def row_statistics(
     expression_rows: Float[Tensor, "n_exps expressions"],
     gauge: Gauge,
 ) -> RowStatistics:
-    """Means and population variances of the rows (`free`), or of the pairs in the fixed gauge (module
-    docstring).
+    """Means and population variances of the rows ("free"), or of the pairs in the fixed gauge, in float64.
 
-    float64; the direction is zero where the rows have (almost) no mean. Raises ValueError if the gauge is
-    fixed and the rows of U_exp have (almost) no mean: centred factors have no gauge to fix.
+    The direction is zero if the rows have (almost) no mean. Raises ValueError if the gauge is fixed and the rows of
+    U_exp have (almost) no mean: centred factors have no gauge.
     """
     people, faces = identity_rows.to(torch.float64), expression_rows.to(torch.float64)
     direction = faces.mean(dim=0)
@@ -95,6 +97,6 @@ def row_statistics(
 
 
 def _floored(variance: Float[Tensor, "n"], mean: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-    # A single row has no variance at all; the mean then still gives a positive scale.
+    # A single row has no variance; the mean then gives a positive scale.
     floor = _VARIANCE_FLOOR * (variance.mean() + _VARIANCE_FLOOR * mean.square().mean())
     return variance.clamp_min(float(floor))

@@ -1,9 +1,9 @@
 """Higher-order SVD of a data tensor in its two short modes (identity, expression).
 
-T ~ core x2 U_id x3 U_exp (Eq. 2 of the paper; De Lathauwer et al., 2000). The columns of U_id and U_exp are
-the leading left singular vectors of the two unfoldings. They come from Gram matrices summed over chunks of
-rows in float64, so that a large tensor is never copied as a whole: it may be strided, and a view of a
-memory-mapped file that is larger than the memory.
+T ~ core x2 U_id x3 U_exp (Eq. 2 of the paper; De Lathauwer et al., 2000). The columns of U_id and U_exp are the leading
+left singular vectors of the two unfoldings. They come from Gram matrices, which are summed over chunks of rows in
+float64. The tensor is never copied as a whole: it may be strided, or a view of a memory-mapped file that is larger than
+the memory.
 """
 
 from dataclasses import dataclass
@@ -14,18 +14,19 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_shape
 
-__all__ = ["Hosvd", "hosvd", "project_core"]
+__all__ = ["Hosvd", "hosvd"]
 
 _CHUNK_VALUES = 4_000_000  # float64 values held beside the tensor: 32 MB per copy
 
 
 @dataclass(frozen=True)
 class Hosvd:
-    """T[r, n, e] ~ sum_ij core[r, i, j] identity_rows[n, i] expression_rows[e, j]; the row matrices have
-    orthonormal columns. The singular values of both unfoldings are complete (also those beyond the ranks).
+    """T[r, n, e] ~ sum_ij core[r, i, j] identity_rows[n, i] expression_rows[e, j].
 
-    `residual_rms` is the root mean square over all values of T of what the truncation leaves out, `spread_rms` that
-    of T about its mean over people and expressions; both in the unit of T, per coordinate."""
+    The row matrices have orthonormal columns. The singular values of both unfoldings include those beyond the ranks.
+    `residual_rms` is the root mean square of the truncation error over all values of T, and `spread_rms` that of T
+    about its mean over people and expressions, both in the unit of T.
+    """
 
     core: Float[Tensor, "rows identities expressions"]
     identity_rows: Float[Tensor, "n_ids identities"]
@@ -44,13 +45,19 @@ class Hosvd:
 def hosvd(
     tensor: Tensor, identity_rank: int, expression_rank: int, *, device: torch.device | str | None = None
 ) -> Hosvd:
-    """Truncated HOSVD of `tensor` [3V, ids, exps] (mm; row 3 v + axis); the answer lies on its device.
+    """The truncated HOSVD of a data tensor, with the dtype and device of `tensor`.
 
-    `device` is where the chunks are worked on, one after the other (default: where `tensor` is): with a GPU, a
-    tensor in a memory-mapped file needs little memory on both sides. Sums, eigenvectors and projection are
-    float64; the answer has the dtype of `tensor`. Sign convention: the entry of largest magnitude of every
-    column of the row matrices is positive. Singular values below 1e-8 of the largest are not resolved, for Gram
-    matrices square them. Raises ValueError for a rank outside [1, size of its mode].
+    Sums, eigenvectors and projection are float64. In every column of the row matrices, the entry of largest magnitude
+    is positive. Gram matrices square the singular values, so those below 1e-8 of the largest are not resolved.
+
+    Args:
+        tensor: [3V, ids, exps] in mm; row 3 v + axis.
+        identity_rank: Columns of U_id.
+        expression_rank: Columns of U_exp.
+        device: Where the chunks are processed, one at a time; by default the device of `tensor`.
+
+    Raises:
+        ValueError: A rank lies outside [1, size of its mode], or the tensor has other axes.
     """
     require_shape("tensor", tensor, (None, None, None))
     if tensor.ndim != 3 or not tensor.is_floating_point():
@@ -74,19 +81,6 @@ def hosvd(
         residual_rms=residual,
         spread_rms=spread,
     )
-
-
-def project_core(tensor: Tensor, identity_rows: Tensor, expression_rows: Tensor) -> Tensor:
-    """The least-squares core [rows, I, E] of `tensor` [rows, ids, exps] for given row matrices [ids, I],
-    [exps, E].
-
-    For orthonormal columns this is T x2 U_id' x3 U_exp'; columns that are rounded or not orthonormal are
-    answered exactly through the pseudo-inverse. float64 sums in chunks; the answer has the dtype of `tensor`.
-    """
-    require_shape("tensor", tensor, (None, len(identity_rows), len(expression_rows)))
-    identity_inverse = torch.linalg.pinv(identity_rows.to(tensor.device, torch.float64))
-    expression_inverse = torch.linalg.pinv(expression_rows.to(tensor.device, torch.float64))
-    return _contract(tensor, identity_inverse.mT, expression_inverse.mT)[0]
 
 
 def _chunks(tensor: Float[Tensor, "rows n_ids n_exps"]) -> tuple[Float[Tensor, "chunk n_ids n_exps"], ...]:
@@ -121,8 +115,8 @@ def _contract(
     identity: Float[Tensor, "n_ids i"],
     expression: Float[Tensor, "n_exps e"],
 ) -> tuple[Float[Tensor, "rows i e"], Float[Tensor, "2"]]:
-    """The core, and two sums of squares over all values: of what orthonormal columns leave out, and of the tensor
-    about its mean over people and expressions. The work is done where the columns are."""
+    """The core, and two sums of squares: of the truncation error, and of the tensor about its mean over people and
+    expressions. The computation runs on the device of the columns."""
     core = tensor.new_empty(tensor.shape[0], identity.shape[1], expression.shape[1])
     left_out, spread = identity.new_zeros(2).unbind()
     start = 0

@@ -1,9 +1,9 @@
 """The native model file: safetensors, with one JSON document in the header's metadata.
 
-Stored are the factors that define the shapes (bilinear: core and rows; linear: mean, bases, priors, texture)
-and the topology. The document names format, version, kind, gauge, expression names and the SHA-256 of all
-tensors and of the document itself, so that no damaged or edited file is read. The large arrays may be stored
-as float16 (lossy), float32 or float64; the small ones never below float32.
+The file holds the factors that define the shapes (bilinear: core and rows; linear: mean, bases, priors, texture) and
+the topology. The document holds format, version, kind, gauge, expression names and the SHA-256 of all tensors and of
+the document itself, so that a damaged or edited file is refused. Large arrays may be stored as float16 (lossy), float32
+or float64; small arrays are at least float32.
 """
 
 import json
@@ -33,7 +33,7 @@ VERSION = 1
 _METADATA_KEY = "facerecon"
 _STORAGE = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 _KINDS: dict[str, type[FaceModel]] = {"bilinear": BilinearModel, "linear": LinearModel}
-_LARGE = ("core", "identity_basis", "expression_basis", "texture_basis")  # what float16 storage may round
+_LARGE = ("core", "identity_basis", "expression_basis", "texture_basis")  # arrays that float16 storage rounds
 _FACTORS = {
     "bilinear": ("core", "identity_rows", "expression_rows"),
     "linear": (
@@ -70,16 +70,25 @@ _DOCUMENT = {
 
 
 def save_model(model: FaceModel, path: str | Path, *, storage: str = "float32") -> None:
-    """Write `model` to `path` in float16, float32 or float64, aside first and renamed when complete.
+    """Write a model file, aside and then renamed.
 
-    Raises ValueError for a restricted model, an unknown storage or values that overflow it, TypeError for a
-    model of another kind.
+    Args:
+        model: A BilinearModel or LinearModel.
+        path: The file to write.
+        storage: Type of the large arrays: "float16", "float32" or "float64".
+
+    Raises:
+        TypeError: The model is of another kind.
+        ValueError: The model is restricted to some vertices, the storage is unknown, or a value overflows it.
+
+    Example:
+        save_model(model, "face.safetensors", storage="float16")
     """
     if storage not in _STORAGE:
         raise ValueError(f"storage must be one of {', '.join(_STORAGE)}; got {storage!r}")
     kind = next((name for name, cls in _KINDS.items() if type(model) is cls), None)
     if model.restricted:
-        raise ValueError("model must be whole to be saved; this one is restricted to some of its vertices")
+        raise ValueError("model must have all of its vertices to be saved; this one is restricted to some")
     if kind is None:
         raise TypeError(f"model must be a BilinearModel or a LinearModel; got {type(model).__name__}")
     tensors = {name: _stored(name, array, storage) for name, array in model.factors().items()}
@@ -102,10 +111,17 @@ def save_model(model: FaceModel, path: str | Path, *, storage: str = "float32") 
 
 
 def load_model(path: str | Path) -> FaceModel:
-    """Read a model file, on the CPU: float64 if stored so, else float32.
+    """The model of a file, on the CPU, in float64 if it is stored so, else in float32.
 
-    Raises FileNotFoundError for a missing file and ModelFileError, naming file, key, what was expected and
-    what came, for a file that is no complete, undamaged model of this version.
+    Args:
+        path: A file of `save_model`.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ModelFileError: The file is damaged, incomplete, edited or of another version.
+
+    Example:
+        model = load_model("face.safetensors")
     """
     path = Path(path)
     require_file("model file", path)

@@ -1,4 +1,4 @@
-"""Which vertices of known model topologies are iBUG landmarks: lists by others, each with its source and licence."""
+"""The vertices of iBUG landmarks on published model topologies, as lists with source and licence."""
 
 import json
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ _ASSET = Path(__file__).resolve().parents[1] / "assets" / "landmark_vertices.jso
 
 @dataclass(frozen=True, kw_only=True)
 class LandmarkList:
-    """One list: point of the iBUG 68 scheme (from 0) -> vertex (from 0).
+    """One list: iBUG point (0..67) -> vertex (from 0).
 
-    `verified` says how far the list was checked, `n_vertices` for which mesh it counts.
+    `verified` says how the list was checked; `n_vertices` is the size of the mesh that it belongs to.
     """
 
     topology: str
@@ -36,25 +36,30 @@ def _all_lists() -> tuple[LandmarkList, ...]:
 
 
 def landmark_lists(topology: str | None = None) -> tuple[LandmarkList, ...]:
-    """The lists for one topology, the preferred one first; all lists without a name."""
-    return tuple(found for found in _all_lists() if topology in (None, found.topology))
+    """The lists of one topology, the preferred list first; all lists if `topology` is None."""
+    return tuple(entry for entry in _all_lists() if topology in (None, entry.topology))
 
 
 def known_landmarks(topology: str, n_vertices: int) -> dict[int, int]:
-    """iBUG point -> vertex from the lists for `topology`; empty for a topology without a list.
+    """iBUG point -> vertex, from the lists of `topology`; empty for a topology without lists.
 
-    The preferred list wins, others fill what it lacks. A mesh with fewer vertices than the lists count is taken
-    for the first part of the topology, as models are published in both forms: points beyond it are left out.
-    Raises ValueError for a mesh with more vertices, to which the indices cannot belong.
+    The preferred list takes precedence over the others. Some models are published with only the first vertices of
+    their topology: points on missing vertices are left out.
+
+    Args:
+        topology: Name of the topology.
+        n_vertices: Number of vertices of the mesh.
+
+    Raises:
+        ValueError: The mesh has more vertices than the lists expect.
     """
     lists = landmark_lists(topology)
-    for found in lists:
-        if n_vertices > found.n_vertices:
-            raise ValueError(
-                f"landmark list {topology}/{found.name} counts vertices of a mesh with {found.n_vertices}; "
-                f"got a mesh with {n_vertices}"
-            )
     merged: dict[int, int] = {}
-    for found in reversed(lists):
-        merged |= {point: vertex for point, vertex in found.vertices.items() if vertex < n_vertices}
+    for entry in reversed(lists):
+        if n_vertices > entry.n_vertices:
+            raise ValueError(
+                f"landmark list {topology}/{entry.name} requires a mesh of at most {entry.n_vertices} vertices; "
+                f"got {n_vertices}"
+            )
+        merged |= {point: vertex for point, vertex in entry.vertices.items() if vertex < n_vertices}
     return dict(sorted(merged.items()))

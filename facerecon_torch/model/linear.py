@@ -15,15 +15,25 @@ __all__ = ["LinearModel"]
 
 
 class LinearModel(FaceModel):
-    """S = mean + A_id alpha + A_exp beta (Eq. 1a), in mm, model frame; texture T = T_mean + A_tex gamma (Eq.
-    1b).
+    """S = mean + A_id alpha + A_exp beta (Eq. 1a), in mm, model frame; texture T = T_mean + A_tex gamma (Eq. 1b).
 
-    mean: [V, 3]. identity_basis: [V, 3, I]. expression_basis: [V, 3, E]. The variances [I], [E] are 1/Q of
-    Eq. 7 (1 if not given: a basis already scaled to standard deviations), the means are zero unless given.
-    `expression_rows` [n, E] are the weights of the expressions named in `expression_names` (for blendshapes
-    the identity matrix); without them there are no named weights. `texture_mean` [V, 3] and `texture_basis`
-    [V, 3, T] are RGB in [0, 1], both or neither. Raises TypeError or ValueError for arrays that do not fit
-    together or are not finite.
+    Args:
+        mean: [V, 3] in mm.
+        identity_basis: A_id, [V, 3, I] in mm.
+        expression_basis: A_exp, [V, 3, E] in mm.
+        topology: The tables of the mesh.
+        identity_mean: mu of alpha, [I]; 0 by default.
+        identity_variance: 1/Q of Eq. 7 for alpha, [I]; 1 by default, for a basis scaled to standard deviations.
+        expression_mean: mu of beta, [E]; 0 by default.
+        expression_variance: 1/Q of Eq. 7 for beta, [E]; 1 by default.
+        expression_rows: beta of every named expression, [n, E]; the identity matrix for blendshapes.
+        expression_names: One name for each of these rows; without rows there are no named weights.
+        texture_mean: T_mean, [V, 3], RGB in [0, 1]; given together with `texture_basis` or not at all.
+        texture_basis: A_tex, [V, 3, T].
+
+    Raises:
+        TypeError: The arrays are not all float32 or all float64.
+        ValueError: The arrays do not fit together, or hold a value that is not finite.
     """
 
     mean: Tensor
@@ -74,11 +84,6 @@ class LinearModel(FaceModel):
     def n_vertices(self) -> int:
         return self.mean.shape[0]
 
-    @property
-    def n_texture(self) -> int:
-        """Number of texture weights; 0 for a model without texture."""
-        return 0 if self.texture_basis is None else self.texture_basis.shape[-1]
-
     def vertices(
         self, identity: Float[Tensor, "*#b identities"], expression: Float[Tensor, "*#b expressions"]
     ) -> Float[Tensor, "*#b vertices 3"]:
@@ -86,8 +91,7 @@ class LinearModel(FaceModel):
         return self.mean + _weighted(self.identity_basis, identity) + _weighted(self.expression_basis, expression)
 
     def colours(self, texture: Float[Tensor, "*b textures"]) -> Float[Tensor, "*b vertices 3"]:
-        """Vertex colours (Eq. 1b), RGB, not clipped to [0, 1]. Raises ValueError for a model without
-        texture."""
+        """The vertex colours (Eq. 1b), RGB, not clipped to [0, 1]. Raises ValueError for a model without texture."""
         if self.texture_mean is None or self.texture_basis is None:
             raise ValueError("colours need a model with texture_mean and texture_basis; this one has neither")
         return self.texture_mean + _weighted(self.texture_basis, texture)
@@ -109,8 +113,8 @@ class LinearModel(FaceModel):
         return self._with_vertex_arrays({n: a[rows] for n, a in self.factors().items() if n in names})
 
     def expression_weights(self, expression: Float[Tensor, "*b expressions"]) -> Float[Tensor, "*b names"]:
-        """Weights of the named expressions that come nearest to beta, in mm (named_weights.py)."""
-        return self.named.weights(expression)
+        """The weights of the named expressions nearest to beta, in mm (named_weights.py)."""
+        return self.named(expression)
 
     def factors(self) -> dict[str, Tensor]:
         return {name: array for name, array in self._buffers.items() if array is not None}

@@ -1,13 +1,13 @@
-"""Expression factors read as non-negative weights of named expressions.
+"""Expression weights beta as non-negative weights of named expressions.
 
 With u_0 the row of the neutral face and u_k the rows of the others,
 
     min_w |L (beta - u_0 - sum_k w_k (u_k - u_0))|^2 + ridge |w|^2   with  w_k >= 0,
 
-where |L x|^2 = x' M x and M is the mean squared vertex displacement (mm^2) that x causes on the mean
-identity. Weights may add up to more than 1, for expressions are added to each other. The ridge makes the
-answer unique where there are more names than factors, and keeps names from cancelling each other. Solved
-for a whole batch at once by the active-set method of Lawson and Hanson (1974).
+where |L x|^2 = x' M x is the mean squared vertex displacement (mm^2) of x on the mean identity. Expressions are added
+to each other, so weights may sum to more than 1. The ridge makes the solution unique if there are more names than
+factors, and prevents names from cancelling each other. A whole batch is solved at once by the active-set method of
+Lawson and Hanson (1974).
 """
 
 import torch
@@ -18,13 +18,15 @@ __all__ = ["NEUTRAL", "NamedExpressions", "nonnegative_least_squares"]
 
 NEUTRAL = "neutral"
 
-RIDGE = 0.03  # of the mean squared size of the expressions: with less, names cancel each other at weights above 2
+RIDGE = (
+    0.03  # of the mean squared size of the expressions; smaller values let names cancel each other at weights above 2
+)
 _STEPS_PER_NAME = 4  # an active set changes once per step; solutions need about 2 steps per non-zero weight
 _STEPS_PER_CHECK = 4  # the check for a finished batch waits for the device
 
 
 class NamedExpressions(nn.Module):
-    """Rows [n, E] and their names, measured by `metric` M [E, E] in mm^2."""
+    """The weights of named expressions for beta; distances are measured by `metric`, M in mm^2."""
 
     origin: Tensor
     directions: Tensor
@@ -46,9 +48,11 @@ class NamedExpressions(nn.Module):
         self.register_buffer("directions", rows[others] - origin, persistent=False)
         self.register_buffer("root", root.to(rows.dtype), persistent=False)
 
-    def weights(self, expression: Float[Tensor, "*b expressions"]) -> Float[Tensor, "*b names"]:
-        """Weights by name; the neutral face gets what the others leave of 1, at least 0. float64 inside. Not
-        meant to be differentiated."""
+    def forward(self, expression: Float[Tensor, "*b expressions"]) -> Float[Tensor, "*b names"]:
+        """The weights by name, computed in float64 and not differentiable.
+
+        The weight of the neutral face is 1 minus the sum of the others, at least 0.
+        """
         root = self.root.to(torch.float64)
         directions = self.directions.to(torch.float64) @ root
         target = (expression - self.origin).detach().to(torch.float64) @ root
@@ -64,11 +68,11 @@ class NamedExpressions(nn.Module):
 
 
 def nonnegative_least_squares(gram: Float[Tensor, "n n"], target: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-    """argmin_w w' gram w / 2 - target' w with w >= 0, for positive definite `gram` (float64).
+    """argmin_w w' gram w / 2 - target' w with w >= 0, for a positive definite float64 `gram`.
 
-    Every step either moves a sample's weights to the optimum of its passive set and lets one more weight in,
-    or stops where a weight reaches 0 and takes that one out. Steps are bounded; a sample that has not
-    finished keeps its last, non-negative weights.
+    In every step the weights of a sample either reach the optimum of its passive set, which then gains one weight, or
+    stop where a weight becomes 0, which then leaves the set. The number of steps is bounded; a sample that has not
+    converged keeps its last, non-negative weights.
     """
     weights = torch.zeros_like(target)
     passive = torch.zeros_like(target, dtype=torch.bool)
@@ -92,8 +96,10 @@ def _towards_optimum(
     weights: Float[Tensor, "b n"],
     passive: Tensor,
 ) -> tuple[Float[Tensor, "b n"], Tensor, Tensor]:
-    """Weights moved to the optimum of the passive set, or as far as they stay non-negative; the passive set
-    without the weights that stopped the move; and whether nothing stopped it."""
+    """One step towards the optimum of the passive set, as far as the weights stay non-negative.
+
+    Returns the weights, the passive set without the weights that became 0, and whether the optimum was reached.
+    """
     both = passive[:, :, None] & passive[:, None, :]
     masked = torch.where(both, gram, torch.diag_embed((~passive).to(gram.dtype)))
     factor, _ = torch.linalg.cholesky_ex(masked)

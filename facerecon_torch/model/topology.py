@@ -1,7 +1,7 @@
-"""What a face mesh knows beside its vertices: triangles, texture coordinates, landmarks, contour lines,
-vertex sets."""
+"""The tables of a face mesh: triangles, texture coordinates, landmarks, contour lines and vertex sets."""
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -19,10 +19,11 @@ N_CONTOUR = 17
 
 @dataclass(frozen=True, eq=False)
 class FaceTopology:
-    """Index tables of one face mesh; every index counts vertices, from 0.
+    """The index tables of one face mesh; every index counts vertices, from 0.
 
-    Raises TypeError for a table that is not an int64 tensor (uv: floating point), ValueError for a wrong
-    shape or an index outside the mesh.
+    Raises:
+        TypeError: A table is not an int64 tensor (uv: a floating-point tensor).
+        ValueError: A table has a wrong shape or an index outside the mesh.
     """
 
     triangles: Tensor  # [T, 3], counter-clockwise seen from outside
@@ -60,15 +61,21 @@ class FaceTopology:
         return self.uv.shape[0]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "FaceTopology":
-        """The same topology with `change` (a move of device or of dtype) applied to every table."""
-        return FaceTopology(**{name: change(table) for name, table in self.tables().items()})
+        """The topology with every table moved by `change` to another device or dtype, without checking it again.
+
+        A check would read the tables back from the device.
+        """
+        moved = copy(self)
+        for name, table in self.tables().items():
+            object.__setattr__(moved, name, change(table))
+        return moved
 
     def to(self, device: torch.device | str) -> "FaceTopology":
-        """The same topology on another device."""
+        """The topology on another device."""
         return self.map(lambda table: table.to(device))
 
     def tables(self) -> dict[str, Tensor]:
-        """Every table by name, in the order of the fields."""
+        """All tables by name, in the order of the fields."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 

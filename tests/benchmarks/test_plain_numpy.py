@@ -9,7 +9,7 @@ from benchmarks.data import LowRank, draw_faces, waves
 from facerecon_torch.features import HogSpec
 from facerecon_torch.features.hog import patch as patch_hog
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
-from facerecon_torch.model.tiny import tiny_bilinear
+from tests.tiny_model import tiny_bilinear
 
 
 def test_the_landmark_fit_agrees():

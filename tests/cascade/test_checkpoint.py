@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from facerecon_torch.cascade.checkpoint import load_cascade, save_cascade
 from facerecon_torch.errors import ModelFileError
-from facerecon_torch.model.tiny import tiny_bilinear
+from tests.tiny_model import tiny_bilinear
 
 
 @pytest.fixture

@@ -23,11 +23,11 @@ from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.fitting.crop import CropSpec, camera_from_crop
 from facerecon_torch.fitting.landmark_fit import FitSpec
 from facerecon_torch.model.io import save_model
-from facerecon_torch.model.tiny import tiny_bilinear
 from facerecon_torch.regression.cascade import Cascade
 from facerecon_torch.regression.ridge import Ridge
 from facerecon_torch.regression.stage import Stage
 from facerecon_torch.structures import Camera
+from tests.tiny_model import tiny_bilinear
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCHES = (1, 2, 5)

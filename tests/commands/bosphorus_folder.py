@@ -13,8 +13,8 @@ from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.images.write import save_png
 from facerecon_torch.landmarks.scheme import from_paper66
 from facerecon_torch.model.io import save_model
-from facerecon_torch.model.tiny import tiny_bilinear
 from tests.registration.scanning import scan_grid
+from tests.tiny_model import tiny_bilinear
 
 SPACING = 2.5  # mm between the cells of a grid
 DENSITY = 1.2  # px per mm of the photographs

@@ -12,8 +12,8 @@ from facerecon_torch.commands.cli import main
 from facerecon_torch.data.prepared import PreparedRows, assemble, write_part
 from facerecon_torch.export import FaceRecord, save_parameters_parquet
 from facerecon_torch.model.io import save_model
-from facerecon_torch.model.tiny import tiny_bilinear
 from facerecon_torch.structures import Camera, FaceParameters
+from tests.tiny_model import tiny_bilinear
 
 NAMES = ("bs000_E_HAPPY_0", "bs001_N_N_0", "bs001_YR_L90_0")
 

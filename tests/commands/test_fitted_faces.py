@@ -13,8 +13,8 @@ from facerecon_torch.data.specs import FittedPhotos
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.model.linear import LinearModel
-from facerecon_torch.model.tiny import tiny_linear
 from tests.data.aflw_mat import write_fitted_mat
+from tests.tiny_model import tiny_linear
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from facerecon_torch.data.prepared import load_prepared
 from facerecon_torch.geometry.mesh_ops import get_backend
 from facerecon_torch.images.read import read_image
 from facerecon_torch.landmarks.scheme import to_paper66
-from facerecon_torch.model.tiny import tiny_topology
 from tests.commands.bosphorus_folder import content, words, write_folder
+from tests.tiny_model import tiny_topology
 
 
 @pytest.fixture(scope="module")

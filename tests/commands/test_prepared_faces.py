@@ -16,7 +16,7 @@ from facerecon_torch.errors import DataFileError
 from facerecon_torch.images.write import save_png
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.io import save_model
-from facerecon_torch.model.tiny import tiny_linear
+from tests.tiny_model import tiny_linear
 from tests.tiny_world import blobs, make_samples, make_setup
 
 PEOPLE, IMAGES = 8, 3

@@ -13,9 +13,9 @@ from facerecon_torch.fitting.small_ridge import solve_normal
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.model.gauge import gauge_component
-from facerecon_torch.model.tiny import tiny_bilinear, tiny_linear
 from facerecon_torch.structures import Camera, FaceParameters
 from tests.reference.landmark_fit_twin import fit_slowly
+from tests.tiny_model import tiny_bilinear, tiny_linear
 
 EXACT = FitSpec(contour="fixed", contour_component="full", identity_penalty=1e-9, expression_penalty=1e-9)
 

@@ -18,8 +18,8 @@ from facerecon_torch.fitting.crop import (
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix, matrix_to_euler
 from facerecon_torch.images import resample
-from facerecon_torch.model.tiny import tiny_bilinear
 from facerecon_torch.structures import Camera
+from tests.tiny_model import tiny_bilinear
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from torch.testing import assert_close
 
 from facerecon_torch.fitting.dense_fit import DenseSpec, fit_dense
 from facerecon_torch.model.gauge import gauge_component
-from facerecon_torch.model.tiny import tiny_bilinear, tiny_linear
 from facerecon_torch.structures import FaceParameters
+from tests.tiny_model import tiny_bilinear, tiny_linear
 
 KINDS = [tiny_bilinear, tiny_linear]
 

@@ -11,9 +11,9 @@ from facerecon_torch.fitting import designs
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix
-from facerecon_torch.model.tiny import tiny_bilinear, tiny_linear
 from facerecon_torch.structures import Camera, FaceParameters
 from tests.fitting.test_coefficients import draw
+from tests.tiny_model import tiny_bilinear, tiny_linear
 
 
 def noisy_landmarks(model, n, rng):

@@ -6,8 +6,8 @@ from torch.testing import assert_close
 
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.fitting.penalties import select_penalties
-from facerecon_torch.model.tiny import tiny_bilinear
 from tests.fitting.test_coefficients import draw
+from tests.tiny_model import tiny_bilinear
 
 GRID = (0.01, 3.0, 3000.0)
 

@@ -6,8 +6,8 @@ from torch.testing import assert_close
 
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.gauge import SMALLEST_COMPONENT, fix_gauge, row_statistics
-from facerecon_torch.model.tiny import tiny_bilinear
 from tests.reference.model_loops import gauge_statistics
+from tests.tiny_model import tiny_bilinear, with_gauge
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_statistics_are_those_of_all_pairs():
 
 
 def test_free_statistics_are_those_of_the_rows():
-    model = tiny_bilinear().double().with_gauge("free")
+    model = with_gauge(tiny_bilinear().double(), "free")
     assert model.gauge == "free"
     assert_close(model.identity_mean, model.identity_rows.mean(dim=0))
     assert_close(model.expression_mean, model.expression_rows.mean(dim=0))

@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from facerecon_torch.model import hosvd as module
-from facerecon_torch.model.hosvd import hosvd, project_core
+from facerecon_torch.model.hosvd import hosvd
 from tests.reference.model_loops import hosvd_approximation
 
 
@@ -66,22 +66,6 @@ def test_chunks_do_not_change_the_answer(tensor, tolerance, monkeypatch):
 def test_strided_tensor_is_the_same_tensor(tensor, tolerance):
     strided = tensor.permute(2, 0, 1).contiguous().permute(1, 2, 0)
     assert_close(hosvd(strided, 5, 3).core, hosvd(tensor, 5, 3).core, rtol=tolerance, atol=tolerance)
-
-
-def test_project_core_finds_the_core_again(tensor, tolerance):
-    answer = hosvd(tensor, 5, 3)
-    core = project_core(tensor, answer.identity_rows, answer.expression_rows)
-    assert (core.dtype, core.device) == (tensor.dtype, tensor.device)
-    assert_close(core, answer.core, rtol=tolerance, atol=100 * tolerance)
-
-
-def test_project_core_is_least_squares_for_any_rows(tensor, rng):
-    exact = tensor.double()
-    people, faces = (torch.randn(n, k, generator=rng, dtype=torch.float64).to(exact) for n, k in ((12, 4), (7, 3)))
-    core = project_core(exact, people, faces)
-    residual = exact - torch.einsum("rie,ni,ke->rnk", core, people, faces)
-    gradient = torch.einsum("rnk,ni,ke->rie", residual, people, faces)
-    assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("ranks", [(0, 3), (13, 3), (5, 8)])

@@ -51,7 +51,7 @@ def test_the_first_part_of_a_mesh_keeps_the_points_that_lie_in_it():
 
 
 def test_a_mesh_that_is_too_large_is_refused():
-    with pytest.raises(ValueError, match="3448; got a mesh with 3449"):
+    with pytest.raises(ValueError, match="at most 3448 vertices; got 3449"):
         known_landmarks("sfm_3448", 3449)
 
 

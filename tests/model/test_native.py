@@ -13,11 +13,11 @@ from facerecon_torch.model import io as native
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.io import load_model, save_model
 from facerecon_torch.model.linear import LinearModel
-from facerecon_torch.model.tiny import tiny_bilinear, tiny_linear
+from tests.tiny_model import tiny_bilinear, tiny_linear, with_gauge
 
 BUILDERS = {
     "bilinear": tiny_bilinear,
-    "free": lambda: tiny_bilinear().with_gauge("free"),
+    "free": lambda: with_gauge(tiny_bilinear(), "free"),
     "linear": tiny_linear,
     "bare": lambda: BilinearModel(
         *tiny_bilinear().factors().values(), None, expression_names=[f"expression {k}" for k in range(7)]

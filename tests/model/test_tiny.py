@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from facerecon_torch.model.tiny import tiny_bilinear, tiny_linear
+from tests.tiny_model import tiny_bilinear, tiny_linear
 
 BUILDERS = pytest.mark.parametrize("build", [tiny_bilinear, tiny_linear])
 

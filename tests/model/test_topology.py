@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from facerecon_torch.model.tiny import tiny_topology
 from facerecon_torch.model.topology import FaceTopology
+from tests.tiny_model import tiny_topology
 
 V = 313
 

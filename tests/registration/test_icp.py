@@ -10,7 +10,6 @@ from facerecon_torch.geometry.rotation import axis_angle_to_matrix
 from facerecon_torch.landmarks.scheme import GROUPS_66, IBUG_OF_PAPER
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.default_face import load_default_face
-from facerecon_torch.model.tiny import tiny_bilinear, tiny_linear
 from facerecon_torch.registration.scan.fitted_face import FitState
 from facerecon_torch.registration.scan.gauss_newton import Residuals, make_groups, make_priors, take_step
 from facerecon_torch.registration.scan.icp import fit_scans
@@ -18,6 +17,7 @@ from facerecon_torch.registration.scan.icp_spec import IcpSpec
 from facerecon_torch.registration.scan.surface import resample_grid, resample_mesh, stack_scans
 from tests.reference.scan_loops import fit_step
 from tests.registration.scanning import draw_faces, pose, scan_grid
+from tests.tiny_model import tiny_bilinear, tiny_linear
 
 _POSES = ((0.0, 4.0, -3.0), (-6.0, -8.0, 5.0), (3.0, 0.0, 0.0), (45.0, 5.0, -8.0), (-45.0, 0.0, 0.0), (20.0, -5.0, 0.0))
 _LABELLED = [IBUG_OF_PAPER.index(i) for i in (17, 21, 22, 26, 36, 39, 42, 45, 30, 31, 35, 48, 51, 54, 57)]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from facerecon_torch.model.tiny import tiny_bilinear
 from facerecon_torch.registration.scan.surface import resample_grid, resample_mesh, stack_scans
 from tests.registration.scanning import scan_grid
+from tests.tiny_model import tiny_bilinear
 
 
 def _grid(depth, spacing=0.75):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER
-from facerecon_torch.model.tiny import tiny_bilinear
 from facerecon_torch.report.topology import TopologyMarks, draw_topology
+from tests.tiny_model import tiny_bilinear
 
 RED, YELLOW = (255, 30, 20), (255, 225, 50)
 

@@ -11,7 +11,7 @@ from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.importers.bilinear_parts import expression_names, plausible_unit, rows_with_moments
 from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors
 from facerecon_torch.model.linear import LinearModel
-from facerecon_torch.model.tiny import tiny_bilinear, tiny_linear
+from tests.tiny_model import tiny_bilinear, tiny_linear
 
 
 def arguments(model):

@@ -1,4 +1,4 @@
-"""A tiny procedural face for tests, demos and benchmarks: no data, no licence, built in milliseconds.
+"""A tiny procedural face: no data, no licence, built in milliseconds.
 
 The mesh is an ellipsoid with a nose, eye sockets, lips and a jaw, triangulated over its longitude and
 latitude. All 66 landmarks and 17 contour lines are true vertices. It has the proportions of a head in mm, not
@@ -14,11 +14,12 @@ from scipy.spatial import Delaunay
 from torch import Tensor
 
 from facerecon_torch.model.bilinear import BilinearModel
+from facerecon_torch.model.gauge import Gauge
 from facerecon_torch.model.hosvd import hosvd
 from facerecon_torch.model.linear import LinearModel
 from facerecon_torch.model.topology import N_CONTOUR, FaceTopology
 
-__all__ = ["tiny_bilinear", "tiny_linear", "tiny_topology"]
+__all__ = ["tiny_bilinear", "tiny_linear", "tiny_topology", "with_gauge"]
 
 _RADII = (75.0, 105.0, 90.0)  # mm: half width, half height, depth
 _N_PEOPLE = 24
@@ -62,6 +63,12 @@ def tiny_linear(n_identity: int = 6) -> LinearModel:
         texture_mean=torch.tensor([0.75, 0.55, 0.45]).expand(n_vertices, 3),
         texture_basis=tint.expand(n_vertices, 3, 2),
     )
+
+
+def with_gauge(model: BilinearModel, gauge: Gauge) -> BilinearModel:
+    """The same shapes with mu and 1/Q of another gauge."""
+    factors = (model.core, model.identity_rows, model.expression_rows, model.topology)
+    return BilinearModel(*factors, expression_names=model.expression_names, gauge=gauge)
 
 
 def tiny_topology() -> FaceTopology:
