@@ -242,7 +242,7 @@ def test_degenerate_landmarks_are_left_out_or_marked(photographs, model):
 def test_wrong_images_and_landmarks_are_refused(photographs, model, tmp_path):
     images, landmarks = photographs
     seeing(model, landmarks[0])
-    for wrong in (np.zeros((4, 4, 2), np.uint8), torch.zeros(4, 4), torch.zeros(4, 4, 3)):
+    for wrong in (np.zeros((4, 4, 2), np.uint8), torch.zeros(4, 4), torch.zeros(5, 4, 3)):
         with pytest.raises(ValueError, match=r"image must be a path.*; got (an array|a tensor) of"):
             model.predict([wrong])
     for wrong in (np.zeros((4, 4, 3), np.int32), torch.zeros(3, 4, 4, dtype=torch.int64), 7, io.StringIO("x")):

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer import image_loader as infer_pictures
+from facerecon_torch.commands.infer import run as infer_module
 from facerecon_torch.commands.infer.image_loader import decoded_ahead, decoded_in_batches
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.run import infer
