@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/python -m facerecon_torch.demo outputs/demo
+	$(BIN)/python -m facerecon_torch.commands.demo outputs/demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m 'not slow' --durations=10 $(PYTEST_FLAGS)

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from facerecon_torch.cascade.observe import FaceObserver, Observed
+from facerecon_torch.commands.train.train import train_methods
 from facerecon_torch.features.joint import JointSpec
-from facerecon_torch.fitting.coefficients import LandmarkFitter
-from facerecon_torch.model.protocol import FaceModel
-from facerecon_torch.pipeline.observe import FaceObserver, Observed
-from facerecon_torch.pipeline.train import train_methods
+from facerecon_torch.fitting.landmark_fit import LandmarkFitter
+from facerecon_torch.model.base import FaceModel
 from facerecon_torch.regression import CascadeSpec
 from facerecon_torch.structures import FaceParameters
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
+from facerecon_torch.commands.train.samples import Samples
+from facerecon_torch.commands.train.shared import Shared
+from facerecon_torch.commands.train.train import Outcome, TrainSetup, train_methods
 from facerecon_torch.data.splits import group_folds, paper_folds
 from facerecon_torch.features.joint import JointSpec
-from facerecon_torch.pipeline.samples import Samples
-from facerecon_torch.pipeline.train import Outcome, TrainSetup, train_methods
-from facerecon_torch.pipeline.train_memory import UNBOUNDED, MemoryBudget
-from facerecon_torch.pipeline.train_shared import Shared
 from facerecon_torch.regression import CascadeSpec
+from facerecon_torch.runtime.budget import UNBOUNDED, MemoryBudget
 
 from .bench_ridge import operations
 from .case import Case, Context, Group

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from facerecon_torch.fitting.camera import solve_camera
-from facerecon_torch.fitting.coefficients import FitSpec, LandmarkFitter
+from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.geometry.projection import project
-from facerecon_torch.model.protocol import FaceModel
+from facerecon_torch.model.base import FaceModel
 from facerecon_torch.structures import FaceParameters, LandmarkFit
 
 from . import plain_numpy

@@ -14,14 +14,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
+from facerecon_torch.cascade.checkpoint import FaceCascade, load_cascade
+from facerecon_torch.cascade.crops import canonical_crops
+from facerecon_torch.cascade.cuda_graph import LatencySession
+from facerecon_torch.cascade.reconstruct import Reconstruction, reconstruct_landmarks
+from facerecon_torch.commands.infer.options import InferOptions
+from facerecon_torch.commands.infer.run import InferReport, infer
 from facerecon_torch.landmarks import build_detector
-from facerecon_torch.pipeline.artefact import FaceCascade, load_cascade
-from facerecon_torch.pipeline.crops import canonical_crops
-from facerecon_torch.pipeline.infer import InferReport, infer
-from facerecon_torch.pipeline.infer_options import InferOptions
-from facerecon_torch.pipeline.latency import LatencySession
-from facerecon_torch.pipeline.reconstruct import Reconstruction, reconstruct_landmarks
-from facerecon_torch.pipeline.stage_times import StageTimes
+from facerecon_torch.runtime.timer import StageTimes
 
 from . import plain_numpy
 from .case import Case, Context, Group

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.factored import factor_vertices
-from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.structures import FaceParameters
 
 from .case import Case, Context, Group

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from facerecon_torch.geometry.mesh_ops import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
-from facerecon_torch.model.protocol import FaceModel
-from facerecon_torch.registration.register import Registered, register
-from facerecon_torch.registration.surface import ScanBatch, resample_grid, stack_scans
+from facerecon_torch.model.base import FaceModel
+from facerecon_torch.registration.scan.register import Registered, register
+from facerecon_torch.registration.scan.surface import ScanBatch, resample_grid, stack_scans
 
 from .case import Case, Context, Group
 from .data import default_model, draw_parameters

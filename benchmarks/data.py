@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from facerecon_torch.fitting.coefficients import FitSpec, LandmarkFitter
+from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.geometry.mesh_ops import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.geometry.projection import project, rotate_to_view
 from facerecon_torch.geometry.rotation import euler_to_matrix
+from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.default_face import load_default_face
-from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.structures import Camera, FaceParameters
 
 __all__ = ["Faces", "LowRank", "default_model", "draw_faces", "draw_parameters", "draw_points", "render", "waves"]

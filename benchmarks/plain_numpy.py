@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from facerecon_torch.features import HogSpec
-from facerecon_torch.features.gradients import EVEN
-from facerecon_torch.fitting.coefficients import FitSpec
-from facerecon_torch.model.protocol import FaceModel
+from facerecon_torch.features.hog.gradients import EVEN
+from facerecon_torch.fitting.landmark_fit import FitSpec
+from facerecon_torch.model.base import FaceModel
 from facerecon_torch.regression import Cascade
 
 __all__ = ["PlainCamera", "PlainFace", "PlainModel", "describe_patch", "fit_landmarks", "run_cascade", "solve_camera"]

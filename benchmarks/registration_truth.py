@@ -21,8 +21,8 @@ from torch import Tensor
 
 from facerecon_torch.data.prepared import PreparedSet, load_prepared
 from facerecon_torch.metrics.registration import Placement, pose_error_degrees, surface_errors
+from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.default_face import load_default_face
-from facerecon_torch.model.protocol import FaceModel
 
 _TARGETS = {  # figure: the most it may be
     "M across, median mm": 0.25,

@@ -6,15 +6,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from facerecon_torch.cascade.feature_cache import CropBank, build_bank
+from facerecon_torch.commands.train.evaluate import Truth
+from facerecon_torch.commands.train.samples import Samples
+from facerecon_torch.commands.train.train import TrainSetup
 from facerecon_torch.features import HogMaps, HogSpec
 from facerecon_torch.features.joint import JointSpec
-from facerecon_torch.fitting.coefficients import FitSpec
 from facerecon_torch.fitting.crop import CropSpec
-from facerecon_torch.model.protocol import FaceModel
-from facerecon_torch.pipeline.crop_bank import CropBank, build_bank
-from facerecon_torch.pipeline.evaluate import Truth
-from facerecon_torch.pipeline.samples import Samples
-from facerecon_torch.pipeline.train import TrainSetup
+from facerecon_torch.fitting.landmark_fit import FitSpec
+from facerecon_torch.model.base import FaceModel
 from facerecon_torch.regression import CascadeSpec
 
 from .data import default_model, draw_faces, render

@@ -17,32 +17,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from facerecon_torch.model.default_face import load_default_face
-    from facerecon_torch.model.native import load_model, save_model
-    from facerecon_torch.pipeline.artefact import FaceCascade, load_cascade, save_cascade
-    from facerecon_torch.pipeline.reconstruct import (
+    from facerecon_torch.cascade.checkpoint import FaceCascade, load_cascade, save_cascade
+    from facerecon_torch.cascade.reconstruct import (
         KnownSize,
         ReconstructedFace,
         reconstruct,
         reconstruct_landmarks,
     )
+    from facerecon_torch.model.default_face import load_default_face
+    from facerecon_torch.model.io import load_model, save_model
     from facerecon_torch.structures import Camera, Detection, FaceParameters, Mesh
 
 _HOME = {
     "Camera": "structures",
     "Detection": "structures",
-    "FaceCascade": "pipeline.artefact",
+    "FaceCascade": "cascade.checkpoint",
     "FaceParameters": "structures",
-    "KnownSize": "pipeline.reconstruct",
+    "KnownSize": "cascade.reconstruct",
     "Mesh": "structures",
-    "ReconstructedFace": "pipeline.reconstruct",
-    "load_cascade": "pipeline.artefact",
+    "ReconstructedFace": "cascade.reconstruct",
+    "load_cascade": "cascade.checkpoint",
     "load_default_face": "model.default_face",
-    "load_model": "model.native",
-    "reconstruct": "pipeline.reconstruct",
-    "reconstruct_landmarks": "pipeline.reconstruct",
-    "save_cascade": "pipeline.artefact",
-    "save_model": "model.native",
+    "load_model": "model.io",
+    "reconstruct": "cascade.reconstruct",
+    "reconstruct_landmarks": "cascade.reconstruct",
+    "save_cascade": "cascade.checkpoint",
+    "save_model": "model.io",
 }
 
 __all__ = [

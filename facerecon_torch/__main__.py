@@ -2,7 +2,7 @@
 
 import sys
 
-from facerecon_torch.cli import main
+from facerecon_torch.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

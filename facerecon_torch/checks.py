@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["require_file", "require_finite", "require_shape"]
+__all__ = ["require_count", "require_file", "require_finite", "require_shape"]
 
 
 def require_shape(name: str, value: Tensor, shape: tuple[int | None, ...]) -> None:
@@ -33,3 +33,9 @@ def require_file(name: str, path: Path) -> None:
     if not path.is_file():
         what = "a folder" if path.is_dir() else "nothing"
         raise FileNotFoundError(f"{name} must be an existing file; {what} is at {path}")
+
+
+def require_count(key: str, value: object, least: int) -> None:
+    """Raise ValueError unless `value` is an integer of at least `least`; `key` is how the user spells it."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{key} must be an integer of at least {least}; got {value!r}")

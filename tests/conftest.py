@@ -7,6 +7,8 @@ os.environ.setdefault("WARP_CACHE_PATH", os.path.expanduser("~/.cache/facerecon_
 import pytest
 import torch
 
+pytest_plugins = ["tests.tiny_fixtures"]
+
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 
 

@@ -5,8 +5,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException, InstantiationException
 from hydra.utils import instantiate
 
-from facerecon_torch.pipeline.hydra_entry import config_folder
-from facerecon_torch.pipeline.specs import TrainSpecs
+from facerecon_torch.commands.hydra_app import config_folder
+from facerecon_torch.config.train import TrainSpecs
 
 GROUPS = ("model", "data", "landmarks", "fitting", "features", "regression", "cascade", "cv", "runtime")
 OPTIONS = [(g, p.stem) for g in GROUPS for p in sorted((config_folder() / g).glob("*.yaml"))]

@@ -1,131 +1,156 @@
-"""Imports point one way: a package may import what stands before it, never what stands after."""
+"""Imports point one way: a package imports what stands before it in LAYERS, and no circle of files exists."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PACKAGE = "facerecon_torch"
-# Parts of one row stand side by side and do not know each other.
-_LAYERS = (
-    ("errors",),
-    ("checks", "files", "memory", "processes", "ranks", "version"),
-    ("formats",),
-    ("structures",),
-    ("geometry",),
-    ("model",),
-    ("images",),
-    ("landmarks",),
-    ("fitting",),
-    ("features",),
-    ("regression",),
-    ("metrics", "export", "registration"),
-    ("report",),
-    ("data",),
-    ("pipeline",),
-    ("batch",),
-    ("doctor",),
-    ("cli",),
-    ("demo",),  # drives the commands as a user would
+# Lowest first. Every file and folder at the top of the package stands here.
+LAYERS = (
+    "errors",
+    "checks",
+    "files",
+    "formats",
+    "structures",
+    "runtime",
+    "geometry",
+    "model",
+    "images",
+    "landmarks",
+    "fitting",
+    "features",
+    "regression",
+    "cascade",
+    "registration",
+    "data",
+    "synthetic",
+    "metrics",
+    "report",
+    "export",
+    "config",
+    "commands",
 )
-_ORDER = {name: level for level, row in enumerate(_LAYERS) for name in row}
-_ONLY = {
-    "regression": {"errors", "checks", "memory", "ranks"},  # knows no faces
-    "data": {
-        "errors",
-        "checks",
-        "files",
-        "processes",
-        "formats",
-        "structures",
-        "geometry",
-        "model",
-        "images",
-        "landmarks",
-        "fitting",
-    },
-    "report": {"errors", "checks", "structures", "geometry", "model", "metrics", "export", "images"},
-}
+# Knows no faces.
+_ONLY = {"regression": {"errors", "checks", "files", "runtime"}}
+_FILES_PER_FOLDER = 16
 
 
-def _part(module):
-    """`facerecon_torch.geometry.align` -> `geometry`; None outside the package, "" for the package itself."""
-    name, _, rest = module.partition(".")
-    return rest.partition(".")[0] if name == _PACKAGE else None
+def _modules(root):
+    """Dotted name inside the package -> file."""
+    package = root / _PACKAGE
+    names = {
+        path.relative_to(package).with_suffix("").as_posix().replace("/", "."): path for path in package.rglob("*.py")
+    }
+    return {name.removesuffix("__init__").rstrip("."): path for name, path in names.items()}
 
 
-def _imports(path):
-    """Every module of the package that a file imports, also inside functions."""
-    package = path.relative_to(_ROOT).parent.parts
+def _imports(name, path, modules):
+    """Modules of the package that a file imports, also inside functions."""
+    is_folder = path.name == "__init__.py"
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if _part(alias.name) is not None)
+            targets = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
+            above = f"{_PACKAGE}.{name}".split(".")
+            above = above[: len(above) + is_folder - node.level] if node.level else []
             module = ".".join([*above, *([node.module] if node.module else [])])
-            if _part(module) == "":
-                yield from (f"{module}.{alias.name}" for alias in node.names)
-            elif _part(module) is not None:
-                yield module
+            targets = [
+                f"{module}.{alias.name}" if f"{module}.{alias.name}".removeprefix(f"{_PACKAGE}.") in modules else module
+                for alias in node.names
+            ]
+        else:
+            continue
+        yield from (t.removeprefix(_PACKAGE).lstrip(".") for t in targets if t.split(".")[0] == _PACKAGE)
 
 
-def _broken(part, imported, exports=()):
-    target = _part(imported)
-    if target == part or target in exports:
+def _layer(name):
+    return name.split(".")[0]
+
+
+def _broken(importer, imported):
+    """The reason why `importer` may not import `imported`; None where it may."""
+    low, high = _layer(imported), _layer(importer)
+    if low == high or not imported:  # the package itself: its version
         return None
-    if target not in _ORDER:
-        return f"{part} imports {imported}, which has no place in the layers"
-    if part in _ONLY and target not in _ONLY[part]:
-        return f"{part} imports {imported}, which it must not know"
-    if _ORDER[target] >= _ORDER[part]:
-        return f"{part} imports {imported}, which stands beside or after it"
+    if low not in LAYERS:
+        return f"{importer} imports {imported}, which has no place in LAYERS"
+    if high in _ONLY and low not in _ONLY[high]:
+        return f"{importer} imports {imported}; {high} may import {', '.join(sorted(_ONLY[high]))}"
+    if LAYERS.index(low) > LAYERS.index(high):
+        return f"{importer} imports {imported}, which stands after it"
     return None
 
 
-def _files():
-    return sorted((_ROOT / _PACKAGE).rglob("*.py"))
+def _circles(graph):
+    """Groups of modules that import each other, by repeated removal of modules that import or are imported by none."""
+    left = {name: set(targets) & set(graph) - {name} for name, targets in graph.items()}
+    while True:
+        imported = set().union(*left.values()) if left else set()
+        loose = [name for name, targets in left.items() if not targets or name not in imported]
+        if not loose:
+            return sorted(left)
+        for name in loose:
+            del left[name]
+        left = {name: targets - set(loose) for name, targets in left.items()}
 
 
-def test_every_part_of_the_package_has_a_place():
-    parts = {path.relative_to(_ROOT / _PACKAGE).parts[0].removesuffix(".py") for path in _files()}
-    assert parts - {"__init__", "__main__"} <= set(_ORDER)
+@pytest.fixture(scope="module")
+def graph():
+    modules = _modules(_ROOT)
+    return {name: set(_imports(name, path, modules)) for name, path in modules.items() if name not in ("", "__main__")}
 
 
-@pytest.mark.parametrize("part", _ORDER)
-def test_no_import_points_back(part):
-    found = [
-        f"{path.relative_to(_ROOT)}: {broken}"
-        for path in _files()
-        if path.relative_to(_ROOT / _PACKAGE).parts[0].removesuffix(".py") == part
-        for imported in _imports(path)
-        if (broken := _broken(part, imported, {"__version__"}))
-    ]
-    assert not found, "\n".join(found)
+def test_every_file_and_folder_has_a_place(graph):
+    assert {_layer(name) for name in graph} == set(LAYERS)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_no_import_points_back(graph, layer):
+    reasons = [_broken(name, t) for name, targets in graph.items() if _layer(name) == layer for t in targets]
+    assert not any(reasons), "\n".join(filter(None, reasons))
+
+
+def test_no_circle_of_files(graph):
+    assert _circles(graph) == []
+
+
+def test_no_folder_is_a_bag():
+    sizes = Counter(path.parent for path in (_ROOT / _PACKAGE).rglob("*.py"))
+    assert {folder.name: size for folder, size in sizes.items() if size > _FILES_PER_FOLDER} == {}
 
 
 @pytest.mark.parametrize(
-    ("part", "imported", "allowed"),
+    ("importer", "imported", "allowed"),
     [
-        ("fitting", "facerecon_torch.model.protocol", True),
-        ("fitting", "facerecon_torch.pipeline", False),
-        ("geometry", "facerecon_torch.model.bilinear", False),
-        ("metrics", "facerecon_torch.export.obj", False),
-        ("report", "facerecon_torch.metrics.ced", True),
-        ("regression", "facerecon_torch.geometry.align", False),
-        ("regression", "facerecon_torch.checks", True),
-        ("data", "facerecon_torch.features.hog", False),
-        ("cli", "facerecon_torch.pipeline.train", True),
-        ("model", "facerecon_torch.unheard_of", False),
+        ("fitting.camera", "model.base", True),
+        ("fitting.camera", "commands.train", False),
+        ("geometry.align", "model.bilinear", False),
+        ("metrics.scan", "export.obj", False),
+        ("report.tables", "metrics.ced", True),
+        ("regression.ridge", "geometry.align", False),
+        ("regression.ridge", "checks", True),
+        ("cascade.observe", "commands.train.methods", False),
+        ("commands.cli", "config.train", True),
+        ("model.base", "unheard_of", False),
     ],
 )
-def test_the_walk_itself_can_fail(part, imported, allowed):
-    assert (_broken(part, imported) is None) == allowed
+def test_the_walk_itself_can_fail(importer, imported, allowed):
+    assert (_broken(importer, imported) is None) == allowed
 
 
-def test_relative_and_nested_imports_are_seen(monkeypatch, tmp_path):
-    monkeypatch.setattr(f"{__name__}._ROOT", tmp_path)
+def test_circles_are_found():
+    assert _circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == ["b", "c"]
+    assert _circles({"a": {"b"}, "b": set(), "c": {"a", "b"}}) == []
+
+
+def test_relative_and_nested_imports_are_seen(tmp_path):
     path = tmp_path / _PACKAGE / "model" / "deep" / "file.py"
     path.parent.mkdir(parents=True)
     path.write_text("from ...fitting import camera\ndef f():\n    import facerecon_torch.data.splits\nimport torch\n")
-    assert sorted(_imports(path)) == ["facerecon_torch.data.splits", "facerecon_torch.fitting"]
+    (tmp_path / _PACKAGE / "fitting").mkdir()
+    (tmp_path / _PACKAGE / "fitting" / "camera.py").touch()
+    modules = _modules(tmp_path)
+    assert sorted(_imports("model.deep.file", path, modules)) == ["data.splits", "fitting.camera"]

@@ -45,7 +45,9 @@ def test_the_wheel_is_what_runs(installed, tmp_path):
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"]])
 def test_first_words_answer_without_torch(installed, tmp_path, words):
-    code = f"import sys; from facerecon_torch.cli import main; main({words!r}); sys.exit('torch' in sys.modules)"
+    code = (
+        f"import sys; from facerecon_torch.commands.cli import main; main({words!r}); sys.exit('torch' in sys.modules)"
+    )
     answer = run(installed / "python", "-c", code, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout

@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-__all__ = ["PAPER_GROUPS", "PROTOCOLS", "Fold", "check_disjoint", "fold_of", "group_folds", "paper_folds"]
+from facerecon_torch.checks import require_count
+
+__all__ = ["CvSpec", "PAPER_GROUPS", "PROTOCOLS", "Fold", "check_disjoint", "fold_of", "group_folds", "paper_folds"]
 
 PROTOCOLS = ("holdout", "group_kfold", "paper_5x5")
 PAPER_GROUPS = 5  # Section 4.1 of the paper: 5 experiments ...
@@ -59,3 +61,40 @@ def check_disjoint(train: Int[Tensor, "train_rows"], test: Int[Tensor, "test_row
     if both:
         shown: Sequence[int] = both[:10]
         raise ValueError(f"no subject may stand on both sides; {len(both)} do, among them {list(shown)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CvSpec:
+    """Which subjects train and which test."""
+
+    protocol: str = "holdout"  # holdout: the data set's own test people | group_kfold | paper_5x5
+    fold: int | str = "all"  # 0..n-1, or all; under holdout, a fold is left out of training and not tested on
+    folds: int = 5  # of group_kfold and holdout
+    nested: int = 5  # grouped folds of the whole cascade over the training people, 0: none
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"cv.protocol must be one of {', '.join(PROTOCOLS)}; got {self.protocol!r}")
+        if self.fold != "all" and (not isinstance(self.fold, int) or isinstance(self.fold, bool)):
+            raise ValueError(f"cv.fold must be a number from 0 or all; got {self.fold!r}")
+        require_count("cv.folds", self.folds, 2)
+        require_count("cv.nested", self.nested, 0)
+        if self.nested == 1:
+            raise ValueError("cv.nested must be 0 (none) or at least 2; got 1")
+        if isinstance(self.fold, int) and not 0 <= self.fold < self.available:
+            raise ValueError(f"cv.fold must lie in 0..{self.available - 1} for {self.protocol}; got {self.fold}")
+
+    @property
+    def available(self) -> int:
+        """How many folds the protocol has."""
+        return PAPER_GROUPS if self.protocol == "paper_5x5" else self.folds
+
+    @property
+    def splits_training(self) -> bool:
+        """Whether the training people are split into folds at all."""
+        return self.protocol != "holdout" or self.fold != "all"
+
+    @property
+    def chosen(self) -> list[int]:
+        """The folds to run."""
+        return list(range(self.available)) if isinstance(self.fold, str) else [self.fold]

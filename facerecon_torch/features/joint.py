@@ -9,7 +9,7 @@ from torch import Tensor
 
 from facerecon_torch.features.displacement import CONTOUR_COMPONENTS, displacement
 from facerecon_torch.features.hog import HogField
-from facerecon_torch.features.hog_spec import HogSpec
+from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.landmarks.scheme import N_CONTOUR, N_INNER
 
 __all__ = ["JointSpec", "joint_feature"]

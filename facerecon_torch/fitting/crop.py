@@ -14,9 +14,9 @@ from torch import Tensor
 
 from facerecon_torch.fitting.camera import solve_camera
 from facerecon_torch.fitting.contour import in_plane_rotation
-from facerecon_torch.fitting.resample import OUTSIDE, resample
 from facerecon_torch.geometry.projection import project
-from facerecon_torch.model.protocol import FaceModel
+from facerecon_torch.images.resample import OUTSIDE, resample
+from facerecon_torch.model.base import FaceModel
 from facerecon_torch.structures import Camera, Crop
 
 __all__ = [

@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facerecon_torch.landmarks.scheme import N_INNER
+from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.linear import LinearModel
-from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.model.topology import N_CONTOUR
 
 __all__ = ["Design", "Designs", "build_designs", "take_rows", "take_shared_rows"]

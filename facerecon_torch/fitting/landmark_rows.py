@@ -7,7 +7,7 @@ from torch import Tensor
 from facerecon_torch.fitting.contour import ContourLines, ContourSpec, build_contour_lines, choose_slots, sight_lines
 from facerecon_torch.fitting.designs import take_rows
 from facerecon_torch.landmarks.scheme import N_INNER
-from facerecon_torch.model.protocol import FaceModel
+from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.topology import N_CONTOUR
 
 __all__ = ["CONTOURS", "LandmarkRows"]

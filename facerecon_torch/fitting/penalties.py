@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facerecon_torch.checks import require_shape
-from facerecon_torch.fitting.coefficients import FitSpec, LandmarkFitter
-from facerecon_torch.model.protocol import FaceModel
+from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
+from facerecon_torch.model.base import FaceModel
 
 __all__ = ["EXPRESSION_GRID", "IDENTITY_GRID", "PenaltyChoice", "judged_faces", "select_penalties"]
 

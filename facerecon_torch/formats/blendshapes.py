@@ -18,7 +18,7 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.files import replacing
-from facerecon_torch.formats.damage import damaged, file_size, require_range
+from facerecon_torch.formats.format_errors import damaged, file_size, require_range
 
 __all__ = ["BlendshapeHeader", "iter_blendshapes", "read_blendshape_header", "read_blendshapes", "save_blendshapes"]
 

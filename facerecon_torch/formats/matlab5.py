@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facerecon_torch.formats.damage import damaged, file_size
+from facerecon_torch.formats.format_errors import damaged, file_size
 
 __all__ = ["MatVariable", "iter_variables"]
 

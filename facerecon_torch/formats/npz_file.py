@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from facerecon_torch.formats.damage import damaged, file_size
+from facerecon_torch.formats.format_errors import damaged, file_size
 
 __all__ = ["read_npz"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facerecon_torch.formats.damage import damaged, file_size, shown, strict_float
+from facerecon_torch.formats.format_errors import damaged, file_size, shown, strict_float
 
 __all__ = ["read_ply"]
 

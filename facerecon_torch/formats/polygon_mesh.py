@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facerecon_torch.formats.damage import damaged, read_ascii, require_range, shown
+from facerecon_torch.formats.format_errors import damaged, read_ascii, require_range, shown
 from facerecon_torch.formats.ply_file import read_ply
 
 __all__ = ["PolygonMesh", "fan", "read_polygon_mesh"]

@@ -19,7 +19,7 @@ from torch import Tensor
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.files import replacing
 from facerecon_torch.formats.blendshapes import MM_PER_UNIT, REACH
-from facerecon_torch.formats.damage import damaged, read_ascii, require_range
+from facerecon_torch.formats.format_errors import damaged, read_ascii, require_range
 
 __all__ = ["QuadMesh", "read_quads", "save_quads", "split_quads"]
 

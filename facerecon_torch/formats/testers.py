@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from facerecon_torch.formats.damage import damaged
+from facerecon_torch.formats.format_errors import damaged
 
 __all__ = ["EXPRESSION_NAMES", "N_TESTERS", "TESTER", "blendshape_file", "find_testers"]
 

@@ -14,8 +14,8 @@ from scipy import sparse
 from torch import Tensor
 
 from facerecon_torch.geometry.laplacian import Laplacian, laplacian_of_weights
-from facerecon_torch.geometry.mesh_answers import describe_closest, require_indices, triangle_corners
 from facerecon_torch.geometry.mesh_ops import ClosestPoint, Raster, RayHit, get_backend
+from facerecon_torch.geometry.mesh_types import describe_closest, require_indices, triangle_corners
 from facerecon_torch.geometry.triangle_point import nearest_in_triangle
 
 __all__ = ["Pytorch3dBackend"]

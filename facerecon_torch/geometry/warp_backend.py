@@ -18,8 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facerecon_torch.geometry.laplacian import Laplacian, cotangent_laplacian
-from facerecon_torch.geometry.mesh_answers import describe_closest, require_indices
 from facerecon_torch.geometry.mesh_ops import ClosestPoint, Raster, RayHit
+from facerecon_torch.geometry.mesh_types import describe_closest, require_indices
 
 __all__ = ["WarpBackend", "start_warp"]
 

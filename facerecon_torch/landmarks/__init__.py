@@ -1,12 +1,7 @@
 """Face landmarks: the schemes, the detectors behind one protocol, and landmark files."""
 
-from facerecon_torch.landmarks.detector import (
-    DETECTOR_NAMES,
-    LICENCES,
-    LandmarkDetector,
-    build_detector,
-    choose_faces,
-)
+from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces
+from facerecon_torch.landmarks.registry import DETECTORS, build_detector
 from facerecon_torch.landmarks.scheme import (
     GROUPS_66,
     GROUPS_68,
@@ -23,11 +18,10 @@ from facerecon_torch.landmarks.scheme import (
 )
 
 __all__ = [
-    "DETECTOR_NAMES",
+    "DETECTORS",
     "GROUPS_66",
     "GROUPS_68",
     "IBUG_OF_PAPER",
-    "LICENCES",
     "LandmarkDetector",
     "MIRROR_66",
     "MIRROR_68",

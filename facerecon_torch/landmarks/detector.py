@@ -1,11 +1,9 @@
-"""What a landmark detector is, how one is built by name, and which of the faces it found are used."""
+"""The protocol of landmark detectors, and the choice among the faces that one finds."""
 
-import inspect
 import logging
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,32 +16,14 @@ from facerecon_torch.images.read import Pixels, in_unit_range
 from facerecon_torch.structures import Detection
 
 __all__ = [
-    "DETECTOR_NAMES",
-    "LICENCES",
     "LandmarkDetector",
     "PixelFreeDetector",
-    "build_detector",
     "choose_faces",
     "detect_faces",
-    "say_licence",
     "sort_faces",
 ]
 
 _log = logging.getLogger(__name__)
-
-DETECTOR_NAMES = ("auto", "face_alignment", "dlib", "file")
-
-LICENCES: dict[str, str] = {
-    "dlib": (
-        "dlib's 68-point predictor was trained on iBUG 300-W, whose licence excludes commercial use; "
-        "the code is under the Boost Software License"
-    ),
-    "face_alignment": (
-        "the 2D-FAN weights were trained on data derived from iBUG 300-W and the S3FD weights on WIDER FACE, "
-        "both for research only, not for commercial use; the code is under the BSD 3-clause licence"
-    ),
-    "file": "landmarks read from a file have the licence of the file",
-}
 
 
 @runtime_checkable
@@ -52,11 +32,15 @@ class LandmarkDetector(Protocol):
 
     @property
     def name(self) -> str:
-        """One of DETECTOR_NAMES without `auto`."""
+        """The key of `registry.DETECTORS`."""
 
     @property
     def licence(self) -> str:
         """What may be done with the answers."""
+
+    @staticmethod
+    def weight_files() -> list[Path]:
+        """The weight files, whether they are there or not. Raises DetectorError where their place is unknown."""
 
     def detect(self, image: Tensor, *, path: Path | None = None) -> list[Detection]:
         """Every face of one picture, the one with the largest score x box area first; an empty list if there
@@ -82,50 +66,6 @@ def detect_faces(detector: LandmarkDetector, pixels: Pixels, *, path: Path | Non
     if path is not None and isinstance(detector, PixelFreeDetector):
         return detector.find(path, pixels.shape[-2], pixels.shape[-1])
     return detector.detect(in_unit_range(pixels), path=path)
-
-
-def build_detector(name: str, **options: Any) -> LandmarkDetector:
-    """Detector by name: `auto`, `face_alignment`, `dlib` or `file`; options are those of its constructor.
-
-    Nothing heavy is loaded before the first picture, so the answer may be sent to other processes. Raises
-    ValueError for an unknown name, TypeError for an unknown option, DetectorError when an extra or a weight
-    file is missing.
-    """
-    builder = _builder(name)
-    known = list(inspect.signature(builder).parameters)
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise TypeError(f"detector {name!r} has the options {', '.join(known)}; got {', '.join(unknown)}")
-    detector = builder(**options)
-    say_licence(detector.name)
-    return detector
-
-
-def _builder(name: str) -> Callable[..., LandmarkDetector]:
-    # Imported here: the adapters import this module.
-    if name == "auto":
-        from facerecon_torch.landmarks.auto import choose_detector
-
-        return choose_detector
-    if name == "face_alignment":
-        from facerecon_torch.landmarks.face_alignment_detector import FaceAlignmentDetector
-
-        return FaceAlignmentDetector
-    if name == "dlib":
-        from facerecon_torch.landmarks.dlib_detector import DlibDetector
-
-        return DlibDetector
-    if name == "file":
-        from facerecon_torch.landmarks.file_landmarks import FileLandmarks
-
-        return FileLandmarks
-    raise ValueError(f"detector must be one of {', '.join(DETECTOR_NAMES)}; got {name!r}")
-
-
-@lru_cache(maxsize=len(LICENCES))
-def say_licence(name: str) -> None:
-    """Log the licence of a detector once per process."""
-    _log.warning("landmark detector %s: %s", name, LICENCES[name])
 
 
 def choose_faces(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.errors import DetectorError
-from facerecon_torch.landmarks.detector import LICENCES, as_bytes, require_image, resize, sort_faces
+from facerecon_torch.landmarks.detector import as_bytes, require_image, resize, sort_faces
 from facerecon_torch.structures import Detection
 
 __all__ = ["DlibDetector", "dlib_predictor_path"]
@@ -49,7 +49,15 @@ class DlibDetector:
     """
 
     name = "dlib"
-    licence = LICENCES["dlib"]
+    licence = (
+        "dlib's 68-point predictor was trained on iBUG 300-W, whose licence excludes commercial use; "
+        "the code is under the Boost Software License"
+    )
+
+    @staticmethod
+    def weight_files() -> list[Path]:
+        """The predictor that face-recognition-models brings. Raises DetectorError where that package is missing."""
+        return [dlib_predictor_path()]
 
     def __init__(
         self,

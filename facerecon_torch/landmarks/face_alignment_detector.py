@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from facerecon_torch.errors import DetectorError
-from facerecon_torch.landmarks.detector import LICENCES, as_bytes, require_image, resize, sort_faces
+from facerecon_torch.landmarks.detector import as_bytes, require_image, resize, sort_faces
 from facerecon_torch.structures import Detection
 
 __all__ = ["WEIGHT_FILES", "FaceAlignmentDetector", "missing_weights", "usable_device", "weight_paths"]
@@ -46,7 +46,15 @@ class FaceAlignmentDetector:
     """
 
     name = "face_alignment"
-    licence = LICENCES["face_alignment"]
+    licence = (
+        "the 2D-FAN weights were trained on data derived from iBUG 300-W and the S3FD weights on WIDER FACE, "
+        "both for research only, not for commercial use; the code is under the BSD 3-clause licence"
+    )
+
+    @staticmethod
+    def weight_files() -> list[Path]:
+        """Both weight files, whether they are there or not."""
+        return weight_paths()
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.errors import LandmarkFileError
-from facerecon_torch.landmarks.detector import LICENCES, require_image, sort_faces
+from facerecon_torch.landmarks.detector import require_image, sort_faces
 from facerecon_torch.landmarks.point_files import (
     POINT_SUFFIXES,
     TABLE_SUFFIXES,
@@ -34,7 +34,12 @@ class FileLandmarks:
     """
 
     name = "file"
-    licence = LICENCES["file"]
+    licence = "landmarks read from a file have the licence of the file"
+
+    @staticmethod
+    def weight_files() -> list[Path]:
+        """No file."""
+        return []
 
     def __init__(self, *, source: str | Path | None = None, pts_origin: int = 1) -> None:
         if pts_origin not in (0, 1):

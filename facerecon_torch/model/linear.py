@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
+from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.named_weights import NamedExpressions
-from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.model.topology import FaceTopology
 
 __all__ = ["LinearModel"]

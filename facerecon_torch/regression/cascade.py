@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.checks import require_finite
-from facerecon_torch.ranks import SINGLE, Ranks
 from facerecon_torch.regression.gram import Moments, SampleGram
 from facerecon_torch.regression.search import ErrorFunction, PathPoint, mean_error
 from facerecon_torch.regression.selection import Factorisation
@@ -23,6 +22,7 @@ from facerecon_torch.regression.stage import Stage, StageFit, fit_stage, predict
 from facerecon_torch.regression.stage_spec import DEFAULT_RHOS, StageSpec
 from facerecon_torch.regression.storage import stages_from_tensors, stages_meta, stages_to_tensors
 from facerecon_torch.regression.streaming import Features
+from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
 __all__ = ["Cascade", "CascadeSpec", "StageReport", "train_cascade"]
 

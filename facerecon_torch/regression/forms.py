@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facerecon_torch.ranks import SINGLE, Ranks
 from facerecon_torch.regression.gram import (
     Moments,
     SampleGram,
@@ -30,6 +29,7 @@ from facerecon_torch.regression.row_pass import leave_group_out_primal
 from facerecon_torch.regression.selection import Factorisation, leave_group_out_dual
 from facerecon_torch.regression.streaming import Features
 from facerecon_torch.regression.triangle import Eigen
+from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
 __all__ = ["DualForm", "FormName", "PrimalForm", "Problem", "RidgeForm", "Solution", "choose_form", "make_form"]
 

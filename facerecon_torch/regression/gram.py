@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facerecon_torch.memory import halve_on_out_of_memory
-from facerecon_torch.ranks import SINGLE, Ranks
 from facerecon_torch.regression.layout import Layout, lay_out, own_chunks, shifted_chunks
 from facerecon_torch.regression.streaming import Features, chunk_rows
 from facerecon_torch.regression.triangle import Triangle, tiles
+from facerecon_torch.runtime.memory import halve_on_out_of_memory
+from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
 __all__ = [
     "Moments",

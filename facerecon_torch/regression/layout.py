@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.ranks import SINGLE, Ranks
 from facerecon_torch.regression.streaming import Features, first_rows, product_dtype_of, row_chunks
+from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
 __all__ = ["Layout", "lay_out", "own_chunks", "shifted_chunks"]
 

@@ -4,8 +4,8 @@ from typing import Literal
 
 import torch
 
-from facerecon_torch.memory import free_bytes
 from facerecon_torch.regression.selection import Factorisation
+from facerecon_torch.runtime.memory import free_bytes
 
 __all__ = ["FormName", "choose_factorisation", "choose_form"]
 

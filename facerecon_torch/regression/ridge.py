@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
-from facerecon_torch.ranks import SINGLE, Ranks
 from facerecon_torch.regression.forms import make_form
 from facerecon_torch.regression.plan import FormName
 from facerecon_torch.regression.streaming import Features
+from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
 __all__ = ["Ridge", "fit_ridge"]
 

@@ -12,8 +12,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facerecon_torch.memory import halve_on_out_of_memory
-from facerecon_torch.ranks import SINGLE, Ranks
 from facerecon_torch.regression.gram import Moments
 from facerecon_torch.regression.selection import (
     Factorisation,
@@ -24,6 +22,8 @@ from facerecon_torch.regression.selection import (
 )
 from facerecon_torch.regression.streaming import Features, chunk_rows, group_chunks
 from facerecon_torch.regression.triangle import Eigen, tiles
+from facerecon_torch.runtime.memory import halve_on_out_of_memory
+from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
 __all__ = ["leave_group_out_primal", "left_out_residuals"]
 

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.ranks import Ranks
 from facerecon_torch.regression.forms import RidgeForm
 from facerecon_torch.regression.stage_spec import StageSpec
+from facerecon_torch.runtime.ranks import Ranks
 
 __all__ = ["ErrorFunction", "PathPoint", "block_scales", "mean_error", "penalty_of", "search", "walk"]
 

@@ -22,8 +22,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facerecon_torch.ranks import SINGLE, Ranks
 from facerecon_torch.regression.triangle import Eigen, decompose
+from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
 __all__ = [
     "Factorisation",

@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.ranks import SINGLE, Ranks
 from facerecon_torch.regression.forms import make_form
 from facerecon_torch.regression.gram import Moments, SampleGram
 from facerecon_torch.regression.ridge import Ridge, require_targets
 from facerecon_torch.regression.search import ErrorFunction, PathPoint, block_scales, penalty_of, search
 from facerecon_torch.regression.stage_spec import DEFAULT_RHOS, StageSpec
 from facerecon_torch.regression.streaming import Features, row_chunks
+from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
 __all__ = ["DEFAULT_RHOS", "PathPoint", "Stage", "StageFit", "StageSpec", "fit_stage", "predict"]
 

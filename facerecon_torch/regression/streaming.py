@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facerecon_torch.memory import free_bytes
+from facerecon_torch.runtime.memory import free_bytes
 
 __all__ = [
     "Features",

@@ -11,7 +11,7 @@ import torch
 from benchmarks import plots, suite
 from benchmarks.case import Alone, Case, Context, Group, Row
 from benchmarks.table import table
-from facerecon_torch.cli import main as facerecon
+from facerecon_torch.commands.cli import main as facerecon
 
 FIELDS = {
     "group", "name", "unit", "items", "rival", "axis", "x", "versus", "median_ms", "low_ms", "spread_ms", "rounds_ms",

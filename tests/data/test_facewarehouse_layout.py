@@ -8,11 +8,11 @@ import torch
 from facerecon_torch.data.facewarehouse import recordings
 from facerecon_torch.data.facewarehouse.folders import find_testers, pose_files, read_depth, read_pose
 from facerecon_torch.data.facewarehouse.names import EXPRESSION_NAMES, POSE_NAMES
-from facerecon_torch.data.synthetic.layouts import LayoutSpec, find_layout, load_truth, write_set
-from facerecon_torch.data.synthetic.layouts.facewarehouse import POSES, SHAPES
 from facerecon_torch.formats.blendshapes import read_blendshape_header
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, N_INNER
 from facerecon_torch.model.default_face import load_source, load_topology
+from facerecon_torch.synthetic.layouts import LayoutSpec, find_layout, load_truth, write_set
+from facerecon_torch.synthetic.layouts.facewarehouse import POSES, SHAPES
 
 _SPEC = LayoutSpec(layout="facewarehouse", subjects=1, samples=2, seed=5)
 _INNER = load_topology().landmark_vertices[:N_INNER]

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from facerecon_torch.data.frgc import recordings
-from facerecon_torch.data.synthetic.layouts import LayoutSpec, find_layout, write_set
-from facerecon_torch.data.synthetic.layouts.pinhole import Pinhole
 from facerecon_torch.geometry.mesh_ops import get_backend
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.landmarks.scheme import N_INNER
 from facerecon_torch.model.default_face import load_source, load_topology
+from facerecon_torch.synthetic.layouts import LayoutSpec, find_layout, write_set
+from facerecon_torch.synthetic.layouts.pinhole import Pinhole
 
 _SPEC = LayoutSpec(layout="frgc", subjects=1, samples=2, seed=2)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from facerecon_torch.features.hog_spec import HogSpec
+from facerecon_torch.features.hog.spec import HogSpec
 
 
 @pytest.mark.parametrize(

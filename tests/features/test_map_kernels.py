@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facerecon_torch.features import HogSpec, gather_hog, hog_maps, map_kernels, use_kernel
+from facerecon_torch.features import HogSpec, gather_hog, hog_maps, use_kernel
+from facerecon_torch.features.hog import kernels as map_kernels
 from tests.features.test_patch_hog import SPECS, smooth_images, spec_id
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +47,7 @@ def test_triton_kernels_compile_for_a_gpu_that_is_not_there():
     script = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from facerecon_torch.features import triton_maps as kernels
+from facerecon_torch.features.hog import triton_maps as kernels
 
 def build(kernel, types, constants):
     names = kernel.arg_names
@@ -70,7 +71,8 @@ def test_compiled_maps_are_the_eager_maps():
     """In a process of its own, where no type checker wraps what is compiled, on several sizes and batches."""
     script = """
 import logging, torch
-from facerecon_torch.features import HogSpec, hog_maps, map_kernels, use_kernel
+from facerecon_torch.features import HogSpec, hog_maps, use_kernel
+from facerecon_torch.features.hog import kernels as map_kernels
 logging.basicConfig(level="ERROR")
 for vote in ("linear", "hard"):
     for shape in ((2, 3, 40, 36), (1, 3, 40, 36), (1, 3, 37, 50)):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 
 from facerecon_torch.features.hog import HogSpec, hog_maps
-from facerecon_torch.features.triton_maps import triton_maps
+from facerecon_torch.features.hog.triton_maps import triton_maps
 
 
 def crops_of(kind: str, channels: int) -> torch.Tensor:

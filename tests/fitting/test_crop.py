@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facerecon_torch.fitting import resample
 from facerecon_torch.fitting.crop import (
     CropSpec,
     FaceCropper,
@@ -18,6 +17,7 @@ from facerecon_torch.fitting.crop import (
 )
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix, matrix_to_euler
+from facerecon_torch.images import resample
 from facerecon_torch.model.tiny import tiny_bilinear
 from facerecon_torch.structures import Camera
 

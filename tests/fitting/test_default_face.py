@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from facerecon_torch.fitting.coefficients import FitSpec, LandmarkFitter
-from facerecon_torch.fitting.dense import fit_dense
+from facerecon_torch.fitting.dense_fit import fit_dense
+from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.geometry.align import align_similarity
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix

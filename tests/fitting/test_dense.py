@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from torch import nn
 from torch.testing import assert_close
 
-from facerecon_torch.fitting.dense import DenseSpec, fit_dense
+from facerecon_torch.fitting.dense_fit import DenseSpec, fit_dense
 from facerecon_torch.model.gauge import gauge_component
 from facerecon_torch.model.tiny import tiny_bilinear, tiny_linear
 from facerecon_torch.structures import FaceParameters
@@ -122,7 +122,7 @@ def test_wrong_input_is_refused():
 
 
 def test_other_models_are_refused():
-    from facerecon_torch.model.protocol import FaceModel
+    from facerecon_torch.model.base import FaceModel
 
     class Other(FaceModel):
         n_vertices = 2

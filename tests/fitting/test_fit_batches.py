@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from facerecon_torch.fitting import camera as eq6
 from facerecon_torch.fitting import designs
-from facerecon_torch.fitting.coefficients import FitSpec, LandmarkFitter
+from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.model.tiny import tiny_bilinear, tiny_linear

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facerecon_torch.fitting.coefficients import FitSpec, LandmarkFitter
+from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.fitting.penalties import select_penalties
 from facerecon_torch.model.tiny import tiny_bilinear
 from tests.fitting.test_coefficients import draw

@@ -1,13 +1,15 @@
 """The registry, the order of faces and the choice among them."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 
 from facerecon_torch.errors import NoFaceError
-from facerecon_torch.landmarks import LICENCES, LandmarkDetector, build_detector, choose_faces
-from facerecon_torch.landmarks.detector import as_bytes, resize, say_licence, sort_faces
+from facerecon_torch.landmarks import DETECTORS, LandmarkDetector, build_detector, choose_faces
+from facerecon_torch.landmarks.detector import as_bytes, resize, sort_faces
+from facerecon_torch.landmarks.registry import find_detector, log_licence
 from facerecon_torch.structures import Detection
 
 
@@ -15,6 +17,7 @@ def _face(x0: float, side: float, score: float) -> Detection:
     return Detection((x0, 0.0, x0 + side, side), score, torch.zeros(68, 2))
 
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "landmarks"
 FACES = [_face(0.0, 10.0, 2.0), _face(20.0, 30.0, 0.5), _face(60.0, 12.0, 1.0)]
 
 
@@ -51,13 +54,19 @@ def test_unknown_name_and_option() -> None:
 
 
 def test_licence_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    say_licence.cache_clear()
+    log_licence.cache_clear()
     with caplog.at_level(logging.WARNING):
         detector = build_detector("file")
         build_detector("file")
-    assert [r.getMessage() for r in caplog.records] == [f"landmark detector file: {LICENCES['file']}"]
+    assert [r.getMessage() for r in caplog.records] == [f"landmark detector file: {detector.licence}"]
     assert isinstance(detector, LandmarkDetector)
-    assert all("commercial" in LICENCES[name] for name in ("dlib", "face_alignment"))
+    assert all("commercial" in find_detector(name).licence for name in ("dlib", "face_alignment"))
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_every_name_has_a_builder_and_a_config(name: str) -> None:
+    assert callable(find_detector(name))
+    assert (CONFIGS / f"{name}.yaml").read_text().count(f"source: {name}") == 1
 
 
 def test_bytes_round_to_nearest() -> None:

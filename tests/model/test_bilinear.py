@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.bilinear import BilinearModel
-from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.model.tiny import tiny_bilinear
 from tests.reference.model_loops import bilinear_vertices
 

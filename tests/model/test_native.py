@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from facerecon_torch.errors import ModelFileError
-from facerecon_torch.model import native
+from facerecon_torch.model import io as native
 from facerecon_torch.model.bilinear import BilinearModel
+from facerecon_torch.model.io import load_model, save_model
 from facerecon_torch.model.linear import LinearModel
-from facerecon_torch.model.native import load_model, save_model
 from facerecon_torch.model.tiny import tiny_bilinear, tiny_linear
 
 BUILDERS = {

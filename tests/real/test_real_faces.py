@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from facerecon_torch import FaceCascade, load_cascade
-from facerecon_torch.fitting.coefficients import LandmarkFitter
+from facerecon_torch.cascade.reconstruct import reconstruct, reconstruct_landmarks
+from facerecon_torch.fitting.landmark_fit import LandmarkFitter
 from facerecon_torch.images.read import read_image
-from facerecon_torch.landmarks.detector import build_detector, choose_faces
+from facerecon_torch.landmarks.detector import choose_faces
+from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.metrics.scan import SEVEN_POINTS, scan_to_mesh
-from facerecon_torch.pipeline.reconstruct import reconstruct, reconstruct_landmarks
 from facerecon_torch.structures import FaceParameters
 from tests.real.scan_photo import photograph, read_scan
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from facerecon_torch.cli import main
+from facerecon_torch.commands.cli import main
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER
-from facerecon_torch.model.native import load_model
+from facerecon_torch.model.io import load_model
 from tests.real.scan_photo import read_scan
 
 DATA = Path(os.environ.get("FACERECON_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "real"

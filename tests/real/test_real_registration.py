@@ -10,9 +10,9 @@ from facerecon_torch.geometry.mesh_ops import get_backend
 from facerecon_torch.images.write import save_png
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.model.default_face import load_default_face
-from facerecon_torch.registration.folds import flipped_triangles
-from facerecon_torch.registration.register import register
-from facerecon_torch.registration.surface import resample_mesh
+from facerecon_torch.registration.scan.flipped_triangles import flipped_triangles
+from facerecon_torch.registration.scan.register import register
+from facerecon_torch.registration.scan.surface import resample_mesh
 from facerecon_torch.report.registration import draw_landmark_pair, draw_shaded
 from tests.real.scan_photo import photograph, read_scan
 

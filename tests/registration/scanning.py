@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from facerecon_torch.data.synthetic.spec import SyntheticSpec
-from facerecon_torch.data.synthetic.takes import draw_expression
 from facerecon_torch.geometry.mesh_ops import get_backend
 from facerecon_torch.geometry.normals import triangle_normals
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.model.default_face import load_source
+from facerecon_torch.synthetic.people.sampling import draw_expression
+from facerecon_torch.synthetic.spec import SyntheticSpec
 
 
 def scan_grid(

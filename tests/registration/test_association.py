@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from facerecon_torch.registration.association import AssociationSpec, associate
-from facerecon_torch.registration.surface import ScanBatch, resample_grid, stack_scans
+from facerecon_torch.registration.scan.association import AssociationSpec, associate
+from facerecon_torch.registration.scan.surface import ScanBatch, resample_grid, stack_scans
 from tests.reference.scan_loops import closest_on_grid
 
 _CENTRE = torch.tensor([0.0, 0.0, -50.0], dtype=torch.float64)

@@ -7,9 +7,9 @@ from facerecon_torch.errors import ModelFileError
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.registration.surface_parts import make_surface, mesh_parts
-from facerecon_torch.registration.topology import TopologySpec, derive_topology
-from facerecon_torch.registration.topology_checks import TopologyLimits, misplaced
-from facerecon_torch.registration.topology_fit import TopologyFitSpec
+from facerecon_torch.registration.topology.checks import TopologyLimits, misplaced
+from facerecon_torch.registration.topology.complete import TopologySpec, derive_topology
+from facerecon_torch.registration.topology.fit import TopologyFitSpec
 from tests.registration.foreign_face import make_foreign_face
 
 QUICK = TopologySpec(fit=TopologyFitSpec(rounds=3, stiffness=(10.0, 1.0)))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from facerecon_torch.registration.lift import lift_landmarks
+from facerecon_torch.registration.scan.landmark_lifting import lift_landmarks
 
 _CENTRE = torch.tensor([279.0, 349.0])
 

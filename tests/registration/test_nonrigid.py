@@ -9,11 +9,11 @@ from torch.testing import assert_close
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.landmarks.scheme import GROUPS_66
 from facerecon_torch.model.default_face import load_default_face
-from facerecon_torch.registration.eyelids import EyelidSpec
-from facerecon_torch.registration.folds import flipped_triangles, moved_as_one, vertices_of
-from facerecon_torch.registration.icp import ScanFit
-from facerecon_torch.registration.nonrigid import DeformSpec, deform
-from facerecon_torch.registration.surface import ScanBatch, resample_grid, resample_mesh, stack_scans
+from facerecon_torch.registration.scan.eyelids import EyelidSpec
+from facerecon_torch.registration.scan.flipped_triangles import flipped_triangles, moved_as_one, vertices_of
+from facerecon_torch.registration.scan.icp import ScanFit
+from facerecon_torch.registration.scan.nonrigid import DeformSpec, deform
+from facerecon_torch.registration.scan.surface import ScanBatch, resample_grid, resample_mesh, stack_scans
 from facerecon_torch.structures import FaceParameters
 from tests.registration.scanning import pose, scan_grid
 

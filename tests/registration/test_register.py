@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facerecon_torch.data.synthetic.noise_table import sample_landmark_noise
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.landmarks.scheme import GROUPS_66, N_INNER
 from facerecon_torch.model.default_face import load_default_face
-from facerecon_torch.registration.lift import lift_landmarks
-from facerecon_torch.registration.measures import sample_face, scan_distance
-from facerecon_torch.registration.register import FLAGS, RegistrationSpec, register
-from facerecon_torch.registration.surface import resample_grid, resample_mesh, stack_scans
+from facerecon_torch.registration.scan.landmark_lifting import lift_landmarks
+from facerecon_torch.registration.scan.measures import sample_face, scan_distance
+from facerecon_torch.registration.scan.register import FLAGS, RegistrationSpec, register
+from facerecon_torch.registration.scan.surface import resample_grid, resample_mesh, stack_scans
+from facerecon_torch.synthetic.noise_table import sample_landmark_noise
 from tests.registration.scanning import draw_faces, pose, scan_grid
 
 EYES = list(GROUPS_66["eyes"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from facerecon_torch.model.tiny import tiny_bilinear
-from facerecon_torch.registration.surface import resample_grid, resample_mesh, stack_scans
+from facerecon_torch.registration.scan.surface import resample_grid, resample_mesh, stack_scans
 from tests.registration.scanning import scan_grid
 
 

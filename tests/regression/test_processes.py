@@ -8,7 +8,6 @@ import torch
 import torch.multiprocessing as mp
 from torch.testing import assert_close
 
-from facerecon_torch.ranks import SINGLE, joined_ranks
 from facerecon_torch.regression import (
     CascadeSpec,
     StageSpec,
@@ -17,6 +16,7 @@ from facerecon_torch.regression import (
     fit_stage,
     train_cascade,
 )
+from facerecon_torch.runtime.ranks import SINGLE, joined_ranks
 
 GROUPS = torch.tensor([7, 7, 7, 30, 30, 2, 2, 2, 2, 11, 5, 5, 5, 9, 9, 9, 40, 40, 3, 3, 3, 3, 21, 21])
 # Which groups each process holds; the first of three has none.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.data.aflw.mat import ArraySpec, read_arrays, save_arrays
-from facerecon_torch.formats.damage import damaged
+from facerecon_torch.formats.format_errors import damaged
 
 __all__ = ["Aflw2000Face", "BfmFit", "LpFace", "read_aflw2000", "read_lp", "save_aflw2000", "save_lp"]
 

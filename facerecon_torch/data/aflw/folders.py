@@ -15,7 +15,7 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.data.aflw.mat import ArraySpec, read_arrays, save_arrays
-from facerecon_torch.formats.damage import damaged
+from facerecon_torch.formats.format_errors import damaged
 
 __all__ = ["LP_SETS", "PhotoFiles", "iter_aflw2000", "iter_lp", "read_lp_points", "save_lp_points"]
 

@@ -9,7 +9,7 @@ import scipy.io
 from numpy.typing import NDArray
 
 from facerecon_torch.files import replacing
-from facerecon_torch.formats.damage import damaged, require_range
+from facerecon_torch.formats.format_errors import damaged, require_range
 from facerecon_torch.formats.matlab5 import MatVariable, iter_variables
 
 __all__ = ["ArraySpec", "read_arrays", "save_arrays"]

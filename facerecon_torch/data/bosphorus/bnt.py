@@ -18,7 +18,7 @@ from torch import Tensor
 
 from facerecon_torch.data.range_grid import LARGEST_COORDINATE, RangeGrid
 from facerecon_torch.files import replacing
-from facerecon_torch.formats.damage import damaged, reading, require_data_file, shown
+from facerecon_torch.formats.format_errors import damaged, reading, require_data_file, shown
 
 __all__ = ["BosphorusScan", "read_bnt", "write_bnt"]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from facerecon_torch.data.range_grid import LARGEST_COORDINATE
 from facerecon_torch.files import replacing
-from facerecon_torch.formats.damage import damaged, read_lines, require_data_file, shown, strict_float
+from facerecon_torch.formats.format_errors import damaged, read_lines, require_data_file, shown, strict_float
 
 __all__ = ["IBUG_OF_NAME", "NAMES", "NAMES_22", "NamedLandmarks", "read_landmarks", "write_landmarks"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facerecon_torch.errors import DataFileError
-from facerecon_torch.formats.damage import damaged, shown
+from facerecon_torch.formats.format_errors import damaged, shown
 
 __all__ = ["CLASSES", "EXPRESSION_CLASSES", "ScanName", "list_scans", "parse_name", "partner"]
 

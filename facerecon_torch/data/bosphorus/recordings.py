@@ -14,7 +14,7 @@ from facerecon_torch.data.bosphorus.landmarks import read_landmarks
 from facerecon_torch.data.bosphorus.names import CLASSES, SUFFIXES, list_scans, parse_name, partner
 from facerecon_torch.data.recordings import RecordedScan, Recording
 from facerecon_torch.errors import DataFileError
-from facerecon_torch.formats.damage import damaged
+from facerecon_torch.formats.format_errors import damaged
 from facerecon_torch.images.read import read_image
 from facerecon_torch.landmarks.scheme import to_paper66
 

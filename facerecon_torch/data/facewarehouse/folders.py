@@ -12,7 +12,7 @@ from facerecon_torch.data.facewarehouse.land import read_land, save_land
 from facerecon_torch.data.facewarehouse.names import POSE_NAMES
 from facerecon_torch.data.facewarehouse.poses import ColourDepth, read_poses, save_poses
 from facerecon_torch.formats.blendshapes import read_blendshape_header
-from facerecon_torch.formats.damage import damaged
+from facerecon_torch.formats.format_errors import damaged
 from facerecon_torch.formats.quads import QuadMesh, read_quads, save_quads
 from facerecon_torch.formats.testers import TESTER, blendshape_file, find_testers
 from facerecon_torch.images.read import read_image

@@ -18,7 +18,7 @@ from torch import Tensor
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.data.facewarehouse.names import N_LANDMARKS
 from facerecon_torch.files import replacing
-from facerecon_torch.formats.damage import damaged, read_ascii, require_range
+from facerecon_torch.formats.format_errors import damaged, read_ascii, require_range
 
 __all__ = ["checked_points", "read_land", "read_pairs", "require_near", "save_land", "save_pairs", "shorten"]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.files import replacing
-from facerecon_torch.formats.damage import damaged, file_size
+from facerecon_torch.formats.format_errors import damaged, file_size
 
 __all__ = ["ColourDepth", "read_poses", "save_poses"]
 

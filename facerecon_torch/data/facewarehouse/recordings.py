@@ -24,7 +24,7 @@ from facerecon_torch.data.facewarehouse.points74 import to_ibug68
 from facerecon_torch.data.range_grid import LARGEST_COORDINATE
 from facerecon_torch.data.recordings import RecordedScan, Recording
 from facerecon_torch.formats.blendshapes import read_blendshape_header, read_blendshapes
-from facerecon_torch.formats.damage import damaged
+from facerecon_torch.formats.format_errors import damaged
 from facerecon_torch.formats.quads import read_quads, split_quads
 from facerecon_torch.images.read import read_image
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, N_INNER, to_paper66

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from facerecon_torch.data.frgc.compressed import open_data, write_data
 from facerecon_torch.data.range_grid import LARGEST_COORDINATE, RangeGrid
-from facerecon_torch.formats.damage import damaged, reading, require_data_file, shown
+from facerecon_torch.formats.format_errors import damaged, reading, require_data_file, shown
 
 __all__ = ["ABS_SUFFIXES", "read_abs", "write_abs"]
 

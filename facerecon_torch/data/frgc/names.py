@@ -7,7 +7,7 @@ from pathlib import Path
 
 from facerecon_torch.data.frgc.abs_file import ABS_SUFFIXES
 from facerecon_torch.data.frgc.texture import TEXTURE_SUFFIXES
-from facerecon_torch.formats.damage import damaged, shown
+from facerecon_torch.formats.format_errors import damaged, shown
 
 __all__ = ["RecordingName", "find_texture", "list_recordings", "parse_name"]
 

@@ -7,7 +7,7 @@ from facerecon_torch.data.frgc.abs_file import read_abs
 from facerecon_torch.data.frgc.names import RecordingName, find_texture, parse_name
 from facerecon_torch.data.frgc.texture import Texture, read_texture
 from facerecon_torch.data.range_grid import RangeGrid
-from facerecon_torch.formats.damage import damaged
+from facerecon_torch.formats.format_errors import damaged
 
 __all__ = ["Recording", "read_recording"]
 

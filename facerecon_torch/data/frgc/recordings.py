@@ -15,7 +15,7 @@ from facerecon_torch.data.frgc.signature_set import read_signature_set
 from facerecon_torch.data.frgc.texture import TEXTURE_SUFFIXES, read_texture
 from facerecon_torch.data.recordings import RecordedScan, Recording
 from facerecon_torch.errors import DataFileError
-from facerecon_torch.formats.damage import damaged, shown
+from facerecon_torch.formats.format_errors import damaged, shown
 
 __all__ = ["DEFAULT_KINDS", "KINDS", "list_recordings", "read_recording"]
 

@@ -19,7 +19,7 @@ from xml.sax.saxutils import quoteattr
 
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.files import replacing
-from facerecon_torch.formats.damage import damaged, reading, require_data_file, shown
+from facerecon_torch.formats.format_errors import damaged, reading, require_data_file, shown
 
 __all__ = ["Presentation", "read_signature_set", "write_signature_set"]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_finite
 from facerecon_torch.data.frgc.compressed import open_data, write_data
-from facerecon_torch.formats.damage import damaged, reading, require_data_file, shown
+from facerecon_torch.formats.format_errors import damaged, reading, require_data_file, shown
 
 __all__ = ["TEXTURE_SUFFIXES", "Texture", "read_texture", "write_texture"]
 

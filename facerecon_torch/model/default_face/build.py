@@ -21,7 +21,7 @@ from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.default_face.asset import ASSET_FOLDER, FILES, read_tensors, write_tensors
 from facerecon_torch.model.default_face.shapes import FaceSource, load_source, load_topology
 from facerecon_torch.model.hosvd import hosvd
-from facerecon_torch.model.native import load_model, save_model
+from facerecon_torch.model.io import load_model, save_model
 
 __all__ = [
     "CORE_STEP_MM",

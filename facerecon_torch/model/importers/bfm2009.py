@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.formats.damage import damaged, file_size, read_ascii, strict_float
+from facerecon_torch.formats.format_errors import damaged, file_size, read_ascii, strict_float
 from facerecon_torch.formats.matlab5 import MatVariable, iter_variables
 from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused
 from facerecon_torch.model.importers.linear_parts import Array, LinearParts, assemble, columns, require_plain

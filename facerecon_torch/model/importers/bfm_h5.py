@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from facerecon_torch.errors import ModelFileError
-from facerecon_torch.formats.damage import file_size
+from facerecon_torch.formats.format_errors import file_size
 from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused
 from facerecon_torch.model.importers.linear_parts import Array, LinearParts, assemble, columns, require_plain
 

@@ -18,7 +18,7 @@ from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facerecon_torch.formats.damage import file_size
+from facerecon_torch.formats.format_errors import file_size
 from facerecon_torch.formats.npz_file import read_npz
 from facerecon_torch.formats.polygon_mesh import fan, read_polygon_mesh
 from facerecon_torch.model.importers.bilinear_parts import assemble_bilinear, expression_names, rows_with_moments

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.errors import DataFileError, ModelFileError
+from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.gauge import Gauge
 from facerecon_torch.model.linear import LinearModel
-from facerecon_torch.model.protocol import FaceModel
 from facerecon_torch.model.topology import FaceTopology
 
 __all__ = ["ImportedModel", "as_model_errors", "refused"]

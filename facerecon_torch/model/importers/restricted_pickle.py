@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facerecon_torch.formats.damage import file_size, shown
+from facerecon_torch.formats.format_errors import file_size, shown
 from facerecon_torch.model.importers.imported import refused
 
 __all__ = ["plain_array", "read_restricted_pickle"]

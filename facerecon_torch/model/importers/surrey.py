@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facerecon_torch.formats.damage import damaged, file_size, shown
+from facerecon_torch.formats.format_errors import damaged, file_size, shown
 from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused
 from facerecon_torch.model.importers.linear_parts import (
     BLENDSHAPE_VARIANCE,

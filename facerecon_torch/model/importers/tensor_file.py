@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facerecon_torch.formats.damage import file_size
+from facerecon_torch.formats.format_errors import file_size
 from facerecon_torch.formats.polygon_mesh import PolygonMesh, read_polygon_mesh
 from facerecon_torch.model.importers.bilinear_parts import (
     assemble_bilinear,

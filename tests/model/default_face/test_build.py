@@ -5,9 +5,7 @@ import threading
 import pytest
 import torch
 
-from facerecon_torch.model.default_face import build, load_default_face, load_source
-from facerecon_torch.model.default_face.asset import ASSET_FOLDER, read_tensors
-from facerecon_torch.model.default_face.report import (
+from facerecon_torch.commands.build_assets.default_face_report import (
     building_sliders,
     figures,
     held_out_error,
@@ -15,6 +13,8 @@ from facerecon_torch.model.default_face.report import (
     interaction_share,
     model_error,
 )
+from facerecon_torch.model.default_face import build, load_default_face, load_source
+from facerecon_torch.model.default_face.asset import ASSET_FOLDER, read_tensors
 from facerecon_torch.model.hosvd import project_core
 
 

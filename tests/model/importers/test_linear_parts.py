@@ -9,7 +9,7 @@ import torch
 from facerecon_torch.errors import ModelFileError
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.model.importers.linear_parts import LinearParts, assemble, outward
-from facerecon_torch.model.native import load_model, save_model
+from facerecon_torch.model.io import load_model, save_model
 from tests.model.importers.writers_linear import small_face
 
 FILE = Path("model.bin")

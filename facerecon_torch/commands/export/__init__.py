@@ -1,0 +1,1 @@
+"""`facerecon export-cascade` and `facerecon export-parameters`."""

@@ -1,0 +1,185 @@
+"""`facerecon export-parameters`: a prepared set, or the results of `facerecon infer`, in the form that is passed on."""
+
+import argparse
+import math
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from facerecon_torch.data.prepared import PreparedSet, is_complete, load_prepared
+from facerecon_torch.errors import DataFileError, FaceReconError, ModelFileError
+from facerecon_torch.export.ply import save_ply
+from facerecon_torch.export.released import (
+    ReleasedSample,
+    save_landmarks_data,
+    save_released_table,
+    save_weights_mat,
+)
+from facerecon_torch.model.base import FaceModel
+from facerecon_torch.model.default_face import load_default_face
+from facerecon_torch.model.io import load_model
+from facerecon_torch.runtime.environment import write_json
+from facerecon_torch.structures import FaceParameters, Mesh
+
+__all__ = ["export_parameters", "run_export"]
+
+_TABLE = "parameters.parquet"
+_ABOUT = {
+    "files": {
+        "NAME.mat": "MATLAB 5: wID [1, I], wEP [1, E], R [3, 3], T",
+        "NAME.data": "66 landmarks, 132 little-endian float32: x0 y0 x1 y1 ...; the paper's order: iBUG 17..67 without "
+        "60 and 64, then 0..16",
+        "NAME.ply": "the mesh in the model frame, mm",
+        "samples.parquet": "all of it, a row a sample",
+    },
+    "model frame": "mm, +x image right, +y up, +z towards the viewer",
+    "image frame": "px, (0, 0) is the centre of the first pixel, +y down",
+}
+_POSE = {
+    "prepared": "scan = R v + T, T [3, 1] in mm; landmarks in px of the crop named in the table",
+    "results": "p = s F (R v)_xy + T with F = diag(1, -1), T [2, 1] in px, s in px/mm; landmarks in px of the image",
+}
+
+
+def run_export(arguments: Sequence[str]) -> int:
+    """Export; 0 done, 2 where the call or a file was wrong."""
+    parser = argparse.ArgumentParser(
+        prog="facerecon export-parameters",
+        description="Write per sample NAME.mat (wID, wEP, R, T) and NAME.data (66 landmarks, float32), and "
+        "samples.parquet with all of it.",
+    )
+    parser.add_argument("source", type=Path, help="a prepared set, or a folder of `facerecon infer`")
+    parser.add_argument("out", type=Path, help="folder; created if it is missing")
+    parser.add_argument(
+        "--meshes", action="store_true", help="also NAME.ply: M of a prepared set, else the fitted face"
+    )
+    parser.add_argument(
+        "--model", default="default", help="for --meshes: the native model file, or `default` (default: %(default)s)"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        model = _load(given.model) if given.meshes else None
+        count = export_parameters(given.source, given.out, model=model)
+    except (FaceReconError, ValueError, OSError) as error:
+        sys.stderr.write(f"facerecon export-parameters: {error}\n")
+        return 2
+    sys.stdout.write(f"{count} samples in {given.out}\n")
+    return 0
+
+
+def _load(name: str) -> FaceModel:
+    return load_default_face() if name == "default" else load_model(name)
+
+
+def export_parameters(source: Path, out: Path, *, model: FaceModel | None = None) -> int:
+    """Write the samples of `source` into `out`, and with `model` their meshes. Returns how many there are.
+
+    Raises DataFileError where `source` is neither of the two, ModelFileError where `model` is another one than the
+    set was made with, ValueError where `out` is `source`.
+    """
+    if source.resolve() == out.resolve():
+        raise ValueError(f"out must be another folder than the source; got {out}")
+    meshes: Tensor | None
+    if is_complete(source) or not (source / _TABLE).is_file():
+        prepared = load_prepared(source)
+        samples, kind, meshes = _of_prepared(prepared), "prepared", prepared.meshes
+        _require_model(model, prepared.model_sha256)
+    else:
+        samples, kind = _of_results(source / _TABLE), "results"
+        meshes = _fitted(samples, model) if model is not None else None
+    for row, sample in enumerate(samples):
+        save_weights_mat(sample, out / f"{sample.name}.mat")
+        if sample.landmarks is not None:
+            save_landmarks_data(sample.landmarks, out / f"{sample.name}.data")
+        if model is not None and meshes is not None and model.topology is not None:
+            save_ply(Mesh(meshes[row], model.topology.triangles), out / f"{sample.name}.ply")
+    save_released_table(samples, out / "samples.parquet")
+    write_json(out / "about.json", {**_ABOUT, "pose": _POSE[kind]})
+    return len(samples)
+
+
+def _of_prepared(prepared: PreparedSet) -> list[ReleasedSample]:
+    there = prepared.has_landmarks.tolist()
+    samples = []
+    for k, name in enumerate(prepared.names):
+        told = {"subject": prepared.subjects[k], "class": prepared.kinds[k], "code": prepared.codes[k]}
+        measures = {key: float(values[k]) for key, values in prepared.measures.items()}
+        samples.append(
+            ReleasedSample(
+                name,
+                str(prepared.images[k].relative_to(prepared.folder)),
+                prepared.parameters[k],
+                prepared.rotation[k],
+                prepared.translation[k],
+                None,
+                prepared.landmarks[k] if there[k] else None,
+                {**told, **measures, "flags": list(prepared.flags[k])},
+            )
+        )
+    return samples
+
+
+def _require_model(model: FaceModel | None, wanted: str) -> None:
+    if model is not None and model.sha256 != wanted:
+        raise ModelFileError(f"--model: expected the model that the set was made with, {wanted}; got {model.sha256}")
+
+
+def _of_results(table: Path) -> list[ReleasedSample]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(table).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise DataFileError(f"{table}: expected the table of `facerecon infer`; {error}") from error
+    missing = sorted(
+        {"image", "face", "score", "alpha", "beta", "camera", "landmarks_2d"} - set(rows[0] if rows else ())
+    )
+    if missing:
+        raise DataFileError(f"{table}: expected at least one face, with its columns; {', '.join(missing)} are missing")
+    names = _names([(row["image"], row["face"]) for row in rows])
+    return [
+        ReleasedSample(
+            name,
+            row["image"],
+            FaceParameters(torch.tensor(row["alpha"]), torch.tensor(row["beta"])),
+            torch.tensor(row["camera"]["rotation"]).reshape(3, 3),
+            torch.tensor(row["camera"]["translation"]),
+            float(row["camera"]["scale"]),
+            torch.tensor(row["landmarks_2d"]),
+            {"face": int(row["face"]), "score": float(row["score"])},
+        )
+        for name, row in zip(names, rows)
+    ]
+
+
+def _names(faces: list[tuple[str, int]]) -> list[str]:
+    """As `facerecon infer` names files: by stem, by whole name where images share a stem."""
+    images = {image for image, _ in faces}
+    stems = Counter(Path(image).stem for image in images)
+    unique = {i: Path(i).stem if stems[Path(i).stem] == 1 else Path(i).name.replace(".", "_") for i in images}
+    return [unique[image] + (f"_face{face}" if face else "") for image, face in faces]
+
+
+def _fitted(samples: list[ReleasedSample], model: FaceModel) -> Tensor:
+    """Meshes of the fitted weights. Raises ModelFileError where the model has other numbers of weights."""
+    first = samples[0].parameters
+    if (len(first.identity), len(first.expression)) != (model.n_identity, model.n_expression):
+        raise ModelFileError(
+            f"--model: expected {len(first.identity)} x {len(first.expression)} weights; "
+            f"got {model.n_identity} x {model.n_expression}"
+        )
+    step = math.ceil(2**24 / (model.n_vertices * 3))
+    parts = [samples[k : k + step] for k in range(0, len(samples), step)]
+    return torch.cat(
+        [
+            model.vertices(
+                torch.stack([s.parameters.identity for s in part]), torch.stack([s.parameters.expression for s in part])
+            )
+            for part in parts
+        ]
+    )

@@ -1,0 +1,192 @@
+"""From an imported model to a native file: known landmarks, derived topology, review, report."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.checks import require_file
+from facerecon_torch.errors import ModelFileError
+from facerecon_torch.files import replacing
+from facerecon_torch.images.write import save_png
+from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER
+from facerecon_torch.model.importers.imported import ImportedModel
+from facerecon_torch.model.io import load_model, save_model
+from facerecon_torch.model.landmark_vertices import known_landmarks, landmark_lists
+from facerecon_torch.registration.topology.complete import DerivedTopology, TopologySpec, derive_topology
+from facerecon_torch.report.topology import TopologyMarks, draw_topology
+
+__all__ = ["ImportSpec", "import_model", "read_known", "summary_lines"]
+
+_HEAD_OF_FRONT = "facescape_26317"  # the mesh whose landmark lists a front part follows
+_NAMED = 6  # doubts named in an error; the report has all
+_TABLES = ("inner_landmarks", "contour_lines", "centre_vertices", "whole_vertices")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportSpec:
+    """How an imported model is completed and written."""
+
+    allow_uncertain: bool = False  # doubtful tables are written, and named in the report, instead of refused
+    storage: str = "float32"
+    topology: TopologySpec = field(default_factory=TopologySpec)
+
+
+_DEFAULT = ImportSpec()
+
+
+def import_model(
+    imported: ImportedModel, out: Path, *, known: Mapping[int, int] | None = None, spec: ImportSpec = _DEFAULT
+) -> dict[str, Any]:
+    """Write OUT, OUT.report.json and OUT.review.png (OUT without its suffix); gives the report.
+
+    `known` maps iBUG points to vertices and wins over the lists. Raises ModelFileError, after writing report and
+    review, where a table is uncertain and `allow_uncertain` is off; other errors as `derive_topology` and `save_model`.
+    """
+    listed = _listed(imported)
+    mean = imported.mean_vertices()
+    given = {name: imported.tables[name] for name in _TABLES if name in imported.tables}
+    derived = derive_topology(
+        mean, imported.triangles, imported.uv, {**listed, **(known or {})}, given=given, spec=spec.topology
+    )
+    report = _report(imported, derived, mean)
+    accepted = spec.allow_uncertain or not derived.uncertain
+    save_png(_review(mean, derived), out.with_suffix(".review.png"))
+    if accepted:
+        save_model(imported.make_model(derived.topology), out, storage=spec.storage)
+        model = load_model(out)
+        report |= {"file": str(out), "sha256": model.sha256, "bytes": out.stat().st_size, "storage": spec.storage}
+        report |= {"ranks": [model.n_identity, model.n_expression]}
+    with replacing(out.with_suffix(".report.json")) as aside:
+        aside.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if not accepted:
+        raise ModelFileError(_refusal(derived, out))
+    return report
+
+
+def _listed(imported: ImportedModel) -> dict[int, int]:
+    """Landmark vertices from the lists, by the mesh's name; those of a head's front part through its table."""
+    head = imported.tables.get("vertices_of_head")
+    if head is None:
+        return known_landmarks(imported.topology_name, imported.n_vertices)
+    place = {vertex: row for row, vertex in enumerate(head.tolist())}
+    whole = known_landmarks(_HEAD_OF_FRONT, max(found.n_vertices for found in landmark_lists(_HEAD_OF_FRONT)))
+    return {point: place[vertex] for point, vertex in whole.items() if vertex in place}
+
+
+def read_known(path: Path, imported: ImportedModel) -> dict[int, int]:
+    """Known landmarks from a JSON object: iBUG point -> vertex counted from 0, or -> [x, y, z] in mm in the frame of
+    the model's file, which stands for the nearest vertex of the mean face.
+
+    Raises FileNotFoundError, and ModelFileError for anything else.
+    """
+    require_file("landmarks", path)
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelFileError(f"{path}: expected a JSON object, iBUG point -> vertex; {error}") from error
+    if not isinstance(table, dict):
+        raise ModelFileError(f"{path}: expected a JSON object, iBUG point -> vertex; got {type(table).__name__}")
+    origin = torch.tensor(imported.summary.get("origin_mm", [0.0, 0.0, 0.0]), dtype=torch.float64)
+    mean = imported.mean_vertices().double() + origin
+    return {_point(path, point): _vertex(path, point, value, mean) for point, value in table.items()}
+
+
+def _point(path: Path, point: str) -> int:
+    if not point.isdecimal() or int(point) > 67:
+        raise ModelFileError(f"{path}: {point!r}: expected an iBUG point, 0 to 67")
+    return int(point)
+
+
+def _vertex(path: Path, point: str, value: object, mean: Float[Tensor, "v 3"]) -> int:
+    if type(value) is int and 0 <= value < len(mean):
+        return value
+    if isinstance(value, list) and len(value) == 3 and all(type(x) in (int, float) for x in value):
+        place = torch.tensor(value, dtype=torch.float64)
+        if bool(torch.isfinite(place).all()):
+            return int((mean - place).norm(dim=-1).argmin())
+    raise ModelFileError(f"{path}: {point}: expected a vertex below {len(mean)} or [x, y, z] in mm; got {value!r}")
+
+
+def _report(imported: ImportedModel, derived: DerivedTopology, mean: Float[Tensor, "v 3"]) -> dict[str, Any]:
+    lists = [
+        {"name": found.name, "source": found.source, "licence": found.licence, "verified": found.verified}
+        for found in landmark_lists(_HEAD_OF_FRONT if "vertices_of_head" in imported.tables else imported.topology_name)
+    ]
+    kinds = [item.kind for item in derived.items]
+    return {
+        "kind": imported.kind,
+        "mesh": imported.topology_name,
+        "vertices": imported.n_vertices,
+        "triangles": len(imported.triangles),
+        "summary": imported.summary,
+        "landmark_lists": lists,
+        "landmarks": {
+            "known": kinds.count("known landmark"),
+            "derived": kinds.count("landmark"),
+            "uncertain": sum("landmark" in item.kind for item in derived.uncertain),
+        },
+        "uncertain": [f"{item.kind} {item.name}: {item.reason}" for item in derived.uncertain],
+        "registration": {"scale": derived.scale, "median_distance_mm": derived.residual},
+        "disagreement_mm": {str(point): round(value, 2) for point, value in derived.disagreement.items()},
+        "items": [asdict(item) for item in derived.items],
+        "centre": len(derived.topology.centre_vertices),
+        "whole": len(derived.topology.whole_vertices),
+        "line_vertices": (derived.topology.contour_lines >= 0).sum(1).tolist(),
+    }
+
+
+def _review(mean: Float[Tensor, "v 3"], derived: DerivedTopology) -> Float[Tensor, "3 h w"]:
+    doubts = derived.uncertain
+    marks = TopologyMarks(
+        derived=frozenset(item.index for item in derived.items if item.kind == "landmark"),
+        uncertain_landmarks=frozenset(item.index for item in doubts if "landmark" in item.kind),
+        uncertain_lines=frozenset(item.index for item in doubts if "line" in item.kind),
+        uncertain_sets=frozenset(item.name for item in doubts if "set" in item.kind),
+    )
+    return draw_topology(mean, derived.topology, marks, IBUG_OF_PAPER)
+
+
+def _refusal(derived: DerivedTopology, out: Path) -> str:
+    doubts = [f"{item.kind} {item.name}: {item.reason}" for item in derived.uncertain]
+    more = f"; and {len(doubts) - _NAMED} more" if len(doubts) > _NAMED else ""
+    return (
+        f"{len(doubts)} parts of the topology are uncertain: {'; '.join(doubts[:_NAMED])}{more}. See "
+        f"{out.with_suffix('.review.png')} (red) and {out.with_suffix('.report.json')}; --landmarks gives better ones, "
+        "--allow-uncertain takes these"
+    )
+
+
+def summary_lines(report: Mapping[str, Any]) -> list[str]:
+    """What a user wants to know of an imported model, in a few lines."""
+    counts, summary = report["landmarks"], report["summary"]
+    lines = [
+        f"{report['file']}: {report['kind']}, {report['vertices']} vertices, {report['triangles']} triangles, "
+        f"{report['ranks'][0]} x {report['ranks'][1]}",
+        *_kept(summary),
+        f"landmarks: {counts['known']} known, {counts['derived']} derived, {counts['uncertain']} uncertain; "
+        f"centre {report['centre']}, whole {report['whole']} vertices; contour lines of {min(report['line_vertices'])} "
+        f"to {max(report['line_vertices'])} vertices",
+        f"default face registered at {report['registration']['median_distance_mm']:.2f} mm, "
+        f"{report['registration']['scale']:.3f} times its size",
+    ]
+    lines += [f"uncertain: {doubt}" for doubt in report["uncertain"]]
+    return [*lines, f"sha256 {report['sha256']}, {report['bytes'] / 1e6:.1f} MB ({report['storage']})"]
+
+
+def _kept(summary: Mapping[str, Any]) -> list[str]:
+    """Variance kept and the error of what was left out, in mm per vertex; a linear model states both for each basis."""
+    lines = []
+    for name in ("", "identity_", "expression_"):
+        kept = summary.get(f"{name}variance_kept")
+        if not kept:  # 0 where the model has no such basis
+            continue
+        lost = summary.get(f"{name}rms_mm", 0.0) * max(1 / kept - 1, 0.0) ** 0.5
+        rmse = summary.get(f"{name}rmse_mm", lost)
+        lines.append(f"{name.replace('_', ' ')}variance kept {kept:.2%}, RMSE {rmse:.3f} mm")
+    return lines

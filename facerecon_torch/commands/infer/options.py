@@ -1,0 +1,54 @@
+"""What a user may choose about a run of inference."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from facerecon_torch.cascade.reconstruct import KnownSize
+from facerecon_torch.commands.infer.output_files import FORMATS
+
+__all__ = ["DECODERS", "MODES", "InferOptions"]
+
+MODES = ("throughput", "latency")
+DECODERS = ("cpu", "device")
+_ON_CUDA, _ON_CPU = 256, 32  # faces at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferOptions:
+    """What is done with a folder of photographs.
+
+    mode: `throughput` reads ahead and works by the batch; `latency` takes every picture alone, from its file to its
+    results, before the next. decode: `device` decodes JPEGs in batches on a CUDA device (on the CPU it is `cpu`).
+    """
+
+    faces: str = "all"  # all | largest
+    mode: str = "throughput"
+    batch: int | None = None  # faces at once; None: 32 on the CPU, 256 on CUDA, 1 with mode latency
+    decode: str = "cpu"
+    formats: Sequence[str] = FORMATS
+    resume: bool = False
+    size: KnownSize = field(default_factory=KnownSize)
+    workers: int | None = None  # threads that decode and write
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name, choice in (("faces", ("all", "largest")), ("mode", MODES), ("decode", DECODERS)):
+            if getattr(self, name) not in choice:
+                raise ValueError(f"{name} must be {' or '.join(choice)}; got {getattr(self, name)!r}")
+        if self.batch is not None and self.batch < 1:
+            raise ValueError(f"batch must be at least 1; got {self.batch}")
+        if self.mode == "latency" and self.batch not in (None, 1):
+            raise ValueError(f"mode=latency takes every picture alone; batch must be null or 1, got {self.batch}")
+        unknown = [f for f in self.formats if f not in FORMATS]
+        if unknown:
+            raise ValueError(f"formats must be among {', '.join(FORMATS)}; got {', '.join(map(str, unknown))}")
+        if self.resume and "json" not in self.formats:
+            raise ValueError(f"resume=true needs the format json, which marks what is done; got {list(self.formats)}")
+
+    def faces_at_once(self, device: torch.device) -> int:
+        """Faces of a batch on `device`."""
+        if self.mode == "latency":
+            return 1
+        return self.batch or (_ON_CUDA if device.type == "cuda" else _ON_CPU)

@@ -1,0 +1,249 @@
+"""Reconstructs every face of many files; a bad file is reported and the others go on.
+
+Files are read and decoded ahead on threads, faces go through the model by the batch, results are written behind.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from facerecon_torch.cascade.checkpoint import FaceCascade
+from facerecon_torch.cascade.cuda_graph import LatencySession
+from facerecon_torch.cascade.reconstruct import Reconstruction, reconstruct_landmarks
+from facerecon_torch.commands.infer.image_loader import Loaded, decoded_ahead, decoded_in_batches
+from facerecon_torch.commands.infer.options import InferOptions
+from facerecon_torch.commands.infer.output_files import FaceFiles, PictureFaces
+from facerecon_torch.errors import DetectorError, FaceReconError, NoFaceError
+from facerecon_torch.images.device_decode import nvjpeg
+from facerecon_torch.images.read import Pixels, list_images
+from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces, detect_faces
+from facerecon_torch.landmarks.scheme import to_paper66
+from facerecon_torch.model.bilinear import BilinearModel
+from facerecon_torch.model.factored import factor_vertices
+from facerecon_torch.runtime.memory import halve_on_out_of_memory
+from facerecon_torch.runtime.timer import StageTimes, stage
+from facerecon_torch.structures import Detection
+
+__all__ = ["InferReport", "find_images", "infer"]
+
+_log = logging.getLogger(__name__)
+_BATCH_BYTES = 2**28  # of the pictures of a batch
+_MANY = 5_000  # images from which on factored vertices win back the seconds that factoring takes
+
+
+@dataclass
+class InferReport:
+    """How it went: files with faces, faces written, (file, reason) of every file that gave none, and the time taken."""
+
+    images: int = 0
+    faces: int = 0
+    skipped: int = 0
+    failures: list[tuple[Path, str]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def find_images(source: Path) -> list[Path]:
+    """The image itself, or the images of a folder in natural order.
+
+    Raises FileNotFoundError for a missing path and ValueError for a folder without images.
+    """
+    if source.is_dir():
+        found = list_images(source)
+        if not found:
+            raise ValueError(f"input must be an image or a folder of images; {source} holds no image")
+        return found
+    if not source.exists():
+        raise FileNotFoundError(f"input must be an image or a folder of images; nothing is at {source}")
+    return [source]
+
+
+def infer(
+    images: Sequence[Path],
+    output: Path,
+    face: FaceCascade,
+    detector: LandmarkDetector,
+    options: InferOptions,
+    *,
+    times: StageTimes | None = None,
+) -> InferReport:
+    """Reconstruct the faces of every image and write them below `output`; the table parameters.parquet is written last.
+    `times` collects the seconds of every stage.
+
+    Raises DetectorError where the detector cannot run at all, OSError where `output` cannot be written.
+    """
+    if times is not None:
+        with times.active():
+            return infer(images, output, face, detector, options)
+    began = time.perf_counter()
+    output.mkdir(parents=True, exist_ok=True)
+    run = _Run(images, output, face, detector, options)
+    run.go()
+    run.report.seconds = time.perf_counter() - began
+    return run.report
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A decoded photograph and the faces that were chosen in it."""
+
+    path: Path
+    pixels: Pixels
+    faces: list[Detection]
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """Faces on the CPU: rows of the table, and vertices where some format needs them."""
+
+    rows: Float[Tensor, "n numbers"]
+    vertices: Float[Tensor, "n vertices 3"] | None
+
+
+class _Run:
+    """One call of `infer`."""
+
+    def __init__(
+        self,
+        images: Sequence[Path],
+        output: Path,
+        face: FaceCascade,
+        detector: LandmarkDetector,
+        options: InferOptions,
+    ) -> None:
+        self.report = InferReport()
+        self._images, self._face, self._detector, self._options = images, face, detector, options
+        self._batch = options.faces_at_once(face.model.device)
+        self._files = FaceFiles(output, images, face, options.formats)
+        self._one = LatencySession(face, size=options.size) if options.mode == "latency" else None
+        self._vertices = face.model.vertices
+        if self._files.need_vertices and len(images) >= _MANY and isinstance(face.model, BilinearModel):
+            self._vertices = factor_vertices(face.model) or face.model.vertices
+
+    def go(self) -> None:
+        done = [path for path in self._images if self._options.resume and self._files.is_done(path)]
+        for path in done:
+            self._files.keep(path)
+        skipped = set(done)
+        todo = [path for path in self._images if path not in skipped]
+        self.report.skipped = len(done)
+        bar = tqdm(total=len(todo), desc="faces", unit="image", disable=not self._options.progress)
+        with ThreadPoolExecutor(self._options.workers) as pool:
+            for seen in _batches(self._seen(self._loaded(todo, pool), bar), self._batch):
+                for faces in self._reconstructed(seen):
+                    self._hand_over(faces, pool)
+                if self._one is not None:
+                    self._files.wait()
+            self._files.finish()
+        bar.close()
+
+    def _loaded(self, todo: Sequence[Path], pool: ThreadPoolExecutor) -> Iterator[Loaded]:
+        device = self._face.model.device
+        if self._options.decode == "device" and device.type == "cuda":
+            return decoded_in_batches(todo, pool, nvjpeg(device), batch=self._batch)
+        return decoded_ahead(todo, pool, ahead=1 if self._one is not None else 2 * self._batch)
+
+    def _seen(self, loaded: Iterable[Loaded], bar: "tqdm[NoReturn]") -> Iterator[_Seen]:
+        """Decoded images with faces, in order; failures go into the report."""
+        for path, pixels in loaded:
+            bar.update()
+            if isinstance(pixels, Exception):
+                self._fail(path, str(pixels))
+                continue
+            try:
+                with stage("detect"):
+                    found = detect_faces(self._detector, pixels, path=path)
+                    faces = choose_faces(found, self._options.faces, source=path)
+            except DetectorError:
+                raise
+            except (FaceReconError, OSError) as error:
+                self._fail(path, str(error))
+                continue
+            yield _Seen(path, pixels, faces)
+
+    def _hand_over(self, faces: PictureFaces, pool: ThreadPoolExecutor) -> None:
+        try:
+            self._files.write(faces, pool)
+        except ValueError as error:
+            self._fail(faces.path, str(error))
+            return
+        self.report.images += 1
+        self.report.faces += len(faces.found)
+
+    def _fail(self, path: Path, reason: str) -> None:
+        self.report.failures.append((path, reason))
+        _log.error("%s", reason if str(path) in reason else f"{path}: {reason}")
+
+    def _reconstructed(self, seen: Sequence[_Seen]) -> Iterator[PictureFaces]:
+        """The pictures of a batch with their faces; where the batch cannot be done as one, picture by picture, so that
+        only the culprit fails."""
+        try:
+            solved = self._solve([(one.pixels, found) for one in seen for found in one.faces])
+        except ValueError as error:
+            if len(seen) == 1:
+                self._fail(seen[0].path, str(error))
+                return
+            for one in seen:
+                yield from self._reconstructed([one])
+            return
+        usable, start = ~self._files.layout.degenerate(solved.rows), 0
+        for one in seen:
+            rows = start + usable[start : start + len(one.faces)].nonzero()[:, 0]
+            if not len(rows):
+                reason = NoFaceError(f"{one.path}: expected landmarks that fix a pose; those found are degenerate")
+                self._fail(one.path, str(reason))
+            else:
+                found = [one.faces[k - start] for k in rows.tolist()]
+                vertices = None if solved.vertices is None else solved.vertices[rows]
+                yield PictureFaces(one.path, one.pixels, found, solved.rows[rows], vertices)
+            start += len(one.faces)
+
+    def _solve(self, faces: Sequence[tuple[Pixels, Detection]]) -> _Solved:
+        points = to_paper66(torch.stack([found.points for _, found in faces]).float())
+
+        def work(part: slice) -> _Solved:
+            return self._solved([pixels for pixels, _ in faces[part]], points[part])
+
+        parts = halve_on_out_of_memory(work, range(len(faces)), self._batch)
+        surfaces = [part.vertices for part in parts if part.vertices is not None]
+        return _Solved(torch.cat([part.rows for part in parts]), torch.cat(surfaces) if surfaces else None)
+
+    def _solved(self, pictures: Sequence[Pixels], landmarks: Float[Tensor, "n 66 2"]) -> _Solved:
+        answer, model = self._answer(pictures, landmarks), self._face.model
+        parameters = answer.parameters
+        weights = model.expression_weights(parameters.expression)
+        points = landmarks.to(model.device, model.dtype)
+        rows = self._files.layout.pack(
+            parameters, weights, answer.camera, points, answer.landmarks_3d, answer.landmarks_2d
+        )
+        if not self._files.need_vertices:
+            return _Solved(rows.cpu(), None)
+        with stage("mesh"):
+            vertices = self._vertices(parameters.identity, parameters.expression) * answer.size[:, None, None]
+            return _Solved(rows.cpu(), vertices.cpu())
+
+    def _answer(self, pictures: Sequence[Pixels], landmarks: Float[Tensor, "n 66 2"]) -> Reconstruction:
+        if self._one is not None and len(landmarks) == 1:
+            return self._one(pictures, landmarks)
+        return reconstruct_landmarks(pictures, landmarks, self._face, size=self._options.size)
+
+
+def _batches(seen: Iterable[_Seen], size: int) -> Iterator[list[_Seen]]:
+    """Photographs until their faces fill a batch, or their pixels the memory that a batch may take."""
+    held, faces, memory = list[_Seen](), 0, 0
+    for one in seen:
+        held.append(one)
+        faces, memory = faces + len(one.faces), memory + one.pixels.nbytes
+        if faces >= size or memory >= _BATCH_BYTES:
+            yield held
+            held, faces, memory = [], 0, 0
+    if held:
+        yield held

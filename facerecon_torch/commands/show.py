@@ -1,0 +1,90 @@
+"""`facerecon show`: a picture of a face model: mean face, identity modes, expressions."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.errors import FaceReconError
+from facerecon_torch.geometry.projection import project_with_depth
+from facerecon_torch.geometry.rotation import euler_to_matrix
+from facerecon_torch.images.write import save_png
+from facerecon_torch.model.base import FaceModel
+from facerecon_torch.model.default_face import load_default_face
+from facerecon_torch.model.io import load_model
+from facerecon_torch.report.overlay import OverlaySpec, draw_overlay
+from facerecon_torch.structures import Camera
+
+__all__ = ["draw_model", "run_show"]
+
+_TILE = 224  # px
+_COLUMNS = 8
+_SPREAD = 2.5  # standard deviations of an identity mode
+
+
+def draw_model(model: FaceModel, *, tile: int = _TILE, columns: int = _COLUMNS) -> Float[Tensor, "3 height width"]:
+    """A sheet of faces: the mean face turned, then identity modes at +-2.5 sd in pairs, then expression components."""
+    alphas, betas, yaws = _examples(model, columns)
+    shapes = model.vertices(alphas, betas).float().cpu()
+    pictures = [_portrait(shape, float(yaw), model, tile) for shape, yaw in zip(shapes, yaws)]
+    rows = [torch.cat(pictures[i : i + columns], dim=2) for i in range(0, len(pictures), columns)]
+    return torch.cat(rows, dim=1)
+
+
+def _examples(model: FaceModel, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    mean_alpha, mean_beta = model.identity_mean, model.expression_mean
+    alphas, betas = [mean_alpha] * columns, [mean_beta] * columns
+    yaws = torch.linspace(-60, 60, columns).deg2rad().tolist()
+    sds = model.identity_variance.sqrt()
+    for mode in range(min(columns, model.n_identity)):
+        step = torch.zeros_like(mean_alpha)
+        step[mode] = _SPREAD * sds[mode]
+        alphas += [mean_alpha - step, mean_alpha + step]
+        betas += [mean_beta] * 2
+    sds = model.expression_variance.sqrt()
+    for mode in range(min(columns, model.n_expression)):
+        step = torch.zeros_like(mean_beta)
+        step[mode] = _SPREAD * sds[mode]
+        alphas += [mean_alpha] * 2
+        betas += [mean_beta - step, mean_beta + step]
+    yaws += [0.0] * (len(alphas) - len(yaws))
+    return torch.stack(alphas), torch.stack(betas), torch.tensor(yaws)
+
+
+def _portrait(shape: Tensor, yaw: float, model: FaceModel, tile: int) -> Tensor:
+    topology = model.topology
+    if topology is None:
+        raise ValueError("a picture needs a whole model; this one was restricted to some vertices")
+    zero = torch.zeros(())
+    radius = float((shape - shape.mean(0)).norm(dim=-1).max())
+    camera = Camera(
+        euler_to_matrix(torch.tensor(yaw), zero, zero),
+        torch.tensor(0.62 * tile / radius),
+        torch.full((2,), (tile - 1) / 2),
+        torch.tensor(False),
+    )
+    paper = torch.ones(3, tile, tile)
+    look = OverlaySpec(opacity=1.0, colour=(0.82, 0.78, 0.74))
+    return draw_overlay(paper, project_with_depth(shape - shape.mean(0), camera), topology.triangles.cpu(), spec=look)
+
+
+def run_show(arguments: Sequence[str]) -> int:
+    """Draw a model; 0 done, 2 where the call or the file was wrong."""
+    parser = argparse.ArgumentParser(
+        prog="facerecon show", description="Draw a face model: turned mean face, identity modes, expression components."
+    )
+    parser.add_argument("model", help="a native model file (.safetensors), or `default`")
+    parser.add_argument("out", type=Path, help="the picture (.png)")
+    given = parser.parse_args(arguments)
+    try:
+        model = load_default_face() if given.model == "default" else load_model(given.model)
+        save_png(draw_model(model), given.out)
+    except (FaceReconError, ValueError, OSError) as error:
+        sys.stderr.write(f"facerecon show: {error}\n")
+        return 2
+    sys.stdout.write(f"{given.out}: {model.n_vertices} vertices, {model.n_identity} x {model.n_expression}\n")
+    return 0

@@ -1,0 +1,58 @@
+"""`facerecon synth`: config -> a synthetic set on disk."""
+
+import logging
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from facerecon_torch.config.runtime import RuntimeSpec
+from facerecon_torch.synthetic.dataset import render_set
+from facerecon_torch.synthetic.layouts import LAYOUTS, LayoutSpec, find_layout, write_set
+from facerecon_torch.synthetic.spec import SyntheticSpec
+
+__all__ = ["synth_from_config"]
+
+_PHOTOS = "photos"
+_OF_PHOTOS = {"images": "images_per_subject", "family": "family", "size": "size"}  # key -> field of SyntheticSpec
+_log = logging.getLogger(__name__)
+
+
+def synth_from_config(config: DictConfig) -> int:
+    """Write the set that `config` describes into `config.out`; returns 0."""
+    runtime = instantiate(config.runtime, _convert_="all")
+    if config.layout not in (_PHOTOS, *LAYOUTS):
+        raise ValueError(f"layout must be one of {', '.join((_PHOTOS, *LAYOUTS))}; got {config.layout!r}")
+    for key in ("subjects", "samples", "images", "size"):
+        if config[key] is not None and (type(config[key]) is not int or config[key] < 1):
+            raise ValueError(f"{key} must be a whole number of at least 1; got {config[key]!r}")
+    strange = ["samples"] if config.layout == _PHOTOS else list(_OF_PHOTOS)
+    given = [key for key in strange if config[key] is not None]
+    if given:
+        raise ValueError(f"layout={config.layout} has no {', '.join(given)}; leave it out")
+    if config.out is None:
+        raise ValueError("out must be a path; got null")
+    out = Path(config.out)
+    write = _photos if config.layout == _PHOTOS else _set
+    _log.info("%s in %s", write(config, runtime, out), out)
+    return 0
+
+
+def _photos(config: DictConfig, runtime: RuntimeSpec, out: Path) -> str:
+    given = {field: config[key] for key, field in _OF_PHOTOS.items() if config[key] is not None}
+    subjects = 10 if config.subjects is None else config.subjects
+    spec = SyntheticSpec(**{"subjects": subjects, "images_per_subject": 12, "seed": runtime.seed, **given})
+    rendered = render_set(spec, out, workers=runtime.workers, progress=runtime.progress)
+    return f"{len(rendered)} images of {spec.subjects} people"
+
+
+def _set(config: DictConfig, runtime: RuntimeSpec, out: Path) -> str:
+    full = find_layout(config.layout).full_subjects
+    spec = LayoutSpec(
+        layout=config.layout,
+        subjects=full if config.subjects is None else config.subjects,
+        samples=config.samples,
+        seed=runtime.seed,
+    )
+    truth = write_set(spec, out, workers=runtime.workers, progress=runtime.progress)
+    return f"{len(truth.names)} samples of {spec.subjects} people"

@@ -1,0 +1,131 @@
+"""The labelled sets that a run asks for."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import platformdirs
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from facerecon_torch.config.runtime import RuntimeSpec
+from facerecon_torch.data.aflw.face_set import load_fitted_faces
+from facerecon_torch.data.face_set import FaceSet
+from facerecon_torch.data.prepared_faces import load_prepared_faces
+from facerecon_torch.data.specs import DataSpec, RecordedScans, SyntheticPhotos
+from facerecon_torch.images.read import read_image
+from facerecon_torch.landmarks.detector import choose_faces
+from facerecon_torch.landmarks.registry import build_detector
+from facerecon_torch.landmarks.scheme import to_paper66
+from facerecon_torch.landmarks.source import LandmarkSourceSpec
+from facerecon_torch.model.base import FaceModel
+from facerecon_torch.runtime.ranks import SINGLE, Ranks
+from facerecon_torch.synthetic.dataset import SyntheticSet, load_set, render_set
+from facerecon_torch.synthetic.noise_table import sample_landmark_noise
+from facerecon_torch.synthetic.spec import FAMILIES, SyntheticSpec
+
+__all__ = ["load_sets", "synthetic_folder"]
+
+_log = logging.getLogger(__name__)
+
+
+def synthetic_folder(spec: SyntheticSpec, root: str | None) -> Path:
+    """Where a rendered set is kept: below `root`, or the user's cache folder ($FACERECON_CACHE)."""
+    base = root or os.environ.get("FACERECON_CACHE") or platformdirs.user_cache_dir("facerecon_torch")
+    return Path(base) / "synthetic" / f"{spec.family}-{spec.hash}"
+
+
+def load_sets(
+    data: DataSpec,
+    landmarks: LandmarkSourceSpec,
+    runtime: RuntimeSpec,
+    model: FaceModel,
+    *,
+    names: Sequence[str] = FAMILIES,
+    ranks: Ranks = SINGLE,
+) -> dict[str, FaceSet]:
+    """Those of the sets `train`, `test` and `shifted` that are named and that the data has.
+
+    Recorded and fitted sets have people to train on alone, and bring landmarks; where a detector is asked for, it is
+    run on their photographs. Every process of a run gets all of them; the first renders what is missing, and detectors
+    run on some photographs each. Raises what reading them raises.
+    """
+    if isinstance(data, SyntheticPhotos):
+        return _synthetic_sets(data, landmarks, runtime, names, ranks)
+    faces = load_prepared_faces(data, model) if isinstance(data, RecordedScans) else load_fitted_faces(data, model)
+    if landmarks.source != "set":
+        faces = replace(faces, landmarks=_detect(faces.images, landmarks, runtime, ranks))
+    return {"train": _seen(faces)}
+
+
+def _synthetic_sets(
+    data: SyntheticPhotos,
+    landmarks: LandmarkSourceSpec,
+    runtime: RuntimeSpec,
+    names: Sequence[str],
+    ranks: Ranks,
+) -> dict[str, FaceSet]:
+    """Sets that have subjects; rendered if they are not there yet."""
+    sizes: dict[str, tuple[int, int]] = {
+        "train": (data.train_subjects, data.train_images),
+        "test": (data.test_subjects, data.test_images),
+        "shifted": (data.shifted_subjects, data.shifted_images),
+    }
+    sets: dict[str, FaceSet] = {}
+    for family, (subjects, images) in sizes.items():
+        if family not in names or not subjects or not images:
+            continue
+        spec = SyntheticSpec(subjects=subjects, images_per_subject=images, seed=data.seed, family=family)
+        folder = synthetic_folder(spec, data.root)
+        if ranks.is_first:
+            render_set(spec, folder, workers=runtime.workers, progress=runtime.progress)
+        ranks.share(None)  # nobody reads before all is written
+        sets[family] = _face_set(family, load_set(folder), landmarks, runtime, ranks)
+    return sets
+
+
+def _face_set(
+    name: str, rendered: SyntheticSet, source: LandmarkSourceSpec, runtime: RuntimeSpec, ranks: Ranks
+) -> FaceSet:
+    if source.source == "truth":
+        points = rendered.landmarks
+    elif source.source == "noise":
+        # the set's own hash: the same landmarks in every run, others in every set
+        generator = torch.Generator().manual_seed(int(rendered.spec.hash, 16) % 2**62 + runtime.seed)
+        yaw, _, roll = rendered.angles.unbind(-1)
+        points = rendered.landmarks + sample_landmark_noise(yaw, roll, rendered.camera.scale, generator)
+    else:
+        points = _detect(rendered.images, source, runtime, ranks)
+    return _seen(FaceSet(name, rendered.images, rendered.subjects, points, rendered.vertices))
+
+
+def _seen(faces: FaceSet) -> FaceSet:
+    """The samples that have landmarks. Raises ValueError where none has."""
+    rows = torch.nonzero(torch.isfinite(faces.landmarks).flatten(1).all(1)).flatten()
+    if not len(rows):
+        raise ValueError(f"{faces.name}: no landmarks in any of {len(faces)} images; is landmarks.source right?")
+    if len(rows) == len(faces):
+        return faces
+    _log.info("%s: landmarks in %d of %d images; the others are left out", faces.name, len(rows), len(faces))
+    return faces.at(rows)
+
+
+def _detect(
+    images: Sequence[Path], source: LandmarkSourceSpec, runtime: RuntimeSpec, ranks: Ranks
+) -> Float[Tensor, "n 66 2"]:
+    """A real detector's landmarks of every image, NaN where it finds no face."""
+    device = runtime.own_device()
+    detector = build_detector(source.source, **source.options(device))
+    own = range(ranks.rank, len(images), ranks.world)
+    points = torch.full((len(own), 66, 2), torch.nan)
+    shown = runtime.progress and ranks.is_first
+    for row, k in enumerate(tqdm(own, desc="landmarks", unit="image", disable=not shown)):
+        found = detector.detect(read_image(images[k]), path=images[k])
+        if found:
+            points[row] = to_paper66(choose_faces(found, "largest")[0].points[None])[0]
+    places = torch.cat([torch.arange(rank, len(images), ranks.world) for rank in range(ranks.world)])
+    return ranks.gather(points.to(device)).cpu()[torch.argsort(places)]

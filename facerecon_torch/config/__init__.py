@@ -1,0 +1,1 @@
+"""The typed configuration of a run, built from Hydra's groups."""

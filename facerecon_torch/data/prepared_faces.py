@@ -1,0 +1,74 @@
+"""A prepared set (registered scans with their photographs) as training reads it."""
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from facerecon_torch.data.face_set import FaceSet
+from facerecon_torch.data.prepared import PreparedSet, load_prepared
+from facerecon_torch.data.specs import RecordedScans
+from facerecon_torch.errors import DataFileError
+from facerecon_torch.model.base import FaceModel
+
+__all__ = ["load_prepared_faces"]
+
+_log = logging.getLogger(__name__)
+
+
+def load_prepared_faces(data: RecordedScans, model: FaceModel) -> FaceSet:
+    """The samples of the prepared set `data.root` that `data` asks for; landmarks are NaN where none were found.
+
+    M and g* are those of the registration. Raises DataFileError for a folder that is no prepared set, ValueError for
+    a set that was prepared with another model, or where nothing is left.
+    """
+    prepared = load_prepared(_prepared_folder(data))
+    if prepared.model_sha256 != model.sha256:
+        raise ValueError(
+            f"{prepared.folder} was prepared with the model {prepared.model_sha256[:12]}; this run's model is "
+            f"{model.sha256[:12]}. Give the same model.path, or prepare again"
+        )
+    rows = [k for k in range(len(prepared)) if _wanted(data, prepared, k)]
+    if not rows:
+        held = dict(Counter(prepared.kinds))
+        raise ValueError(f"data asks for nothing that {prepared.folder} holds; it holds {held}")
+    _log.info("%s: %d of the %d prepared samples", data.name, len(rows), len(prepared))
+    keep = torch.tensor(rows)
+    return FaceSet(
+        name=data.name,
+        images=tuple(prepared.images[k] for k in rows),
+        subjects=_numbers([prepared.subjects[k] for k in rows]),
+        landmarks=prepared.landmarks[keep],
+        meshes=prepared.meshes[keep],
+        parameters=prepared.parameters[keep],
+        covered=prepared.covered[keep],
+        kinds=tuple(f"{prepared.kinds[k]}_{prepared.codes[k]}".rstrip("_") for k in rows),
+    )
+
+
+def _prepared_folder(data: RecordedScans) -> Path:
+    root = Path(data.require_root())
+    for folder in (root, root / "prepared"):
+        if (folder / "set.json").is_file():
+            return folder
+    found = sorted(p.name for p in root.iterdir())[:5] if root.is_dir() else []
+    raise DataFileError(
+        f"{root}: expected a prepared set (set.json); found {', '.join(found) or 'no such folder, or nothing'}. "
+        f"A data set as delivered is prepared once: facerecon prepare data={data.name} data.root={root} output=PREPARED"
+    )
+
+
+def _wanted(data: RecordedScans, prepared: PreparedSet, k: int) -> bool:
+    return (
+        (data.classes is None or prepared.kinds[k] in data.classes)
+        and (data.subjects is None or prepared.subjects[k] in data.subjects)
+        and not set(data.without_flags) & set(prepared.flags[k])
+    )
+
+
+def _numbers(subjects: list[str]) -> Tensor:
+    """Every subject's place in the sorted list of subjects."""
+    place = {name: k for k, name in enumerate(sorted(set(subjects)))}
+    return torch.tensor([place[name] for name in subjects])

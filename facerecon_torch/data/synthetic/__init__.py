@@ -1,6 +1,0 @@
-"""Synthetic photographs of the free default face: people drawn from its sliders, rendered as a camera sees them."""
-
-from facerecon_torch.data.synthetic.dataset import SyntheticSet, load_set, render_set
-from facerecon_torch.data.synthetic.spec import SyntheticSpec
-
-__all__ = ["SyntheticSet", "SyntheticSpec", "load_set", "render_set"]

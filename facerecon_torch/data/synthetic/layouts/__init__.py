@@ -1,6 +1,0 @@
-"""Synthetic data sets in the layouts of real ones: only their content differs from what a licence holder has."""
-
-from facerecon_torch.data.synthetic.layouts.runner import load_truth, write_set
-from facerecon_torch.data.synthetic.layouts.spec import LAYOUTS, Layout, LayoutSpec, LayoutTruth, find_layout
-
-__all__ = ["LAYOUTS", "Layout", "LayoutSpec", "LayoutTruth", "find_layout", "load_truth", "write_set"]

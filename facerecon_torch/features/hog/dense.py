@@ -1,0 +1,101 @@
+"""HOG from maps: orientation and cell histograms once per crop, then a gather for every landmark.
+
+The maps hold raw cell histograms at nodes `stride` px apart. A descriptor interpolates them bilinearly at its cell
+centres and normalises afterwards, so that a map serves every stage of a cascade. Stride 1 is the descriptor of
+`patch_hog(halo=True)` at integer positions; between them stride 1 moves the cells continuously over the crop's own
+pixels, where a patch is resampled first.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.features.hog.kernels import make_maps
+from facerecon_torch.features.hog.normalisation import normalise
+from facerecon_torch.features.hog.pooling import first_node
+from facerecon_torch.features.hog.spec import HogSpec
+from facerecon_torch.features.hog.tiles import numbers_per_pixel, split_by_bytes
+
+__all__ = ["HogMaps", "gather_hog", "hog_maps"]
+
+
+@dataclass(frozen=True)
+class HogMaps:
+    """Cell histograms of a batch of crops: node (i, j) is the cell centred at x, y = first + stride (j, i) px.
+
+    The outermost nodes are zero: a landmark beyond them has an all-zero descriptor.
+    """
+
+    histograms: Float[Tensor, "*b rows columns bins"]
+    spec: HogSpec
+
+    def to(self, *args: Any, **kwargs: Any) -> "HogMaps":
+        return replace(self, histograms=self.histograms.to(*args, **kwargs))
+
+    def __getitem__(self, index: Any) -> "HogMaps":
+        return replace(self, histograms=self.histograms[index])
+
+
+def hog_maps(crops: Float[Tensor, "*b c h w"], spec: HogSpec, *, dtype: torch.dtype | None = None) -> HogMaps:
+    """Maps of crops in [0, 1], kept in `dtype` (None: that of the crops); float16 halves them and costs a descriptor
+    about 1e-4. Pixels outside a crop cast no votes; at its border the gradient repeats the border.
+
+    Differentiable with respect to the crops. Memory beyond the answer is bounded: crops are worked on in groups whose
+    votes stay in a CPU's cache (or take a fixed share of a GPU). Which kernel makes them: `use_kernel`. Raises
+    ValueError unless crops have 1 or 3 channels.
+    """
+    flat = crops.reshape(-1, *crops.shape[-3:])
+    bytes_per_crop = numbers_per_pixel(spec) * flat[:1, :1].numel() * flat.element_size()
+    parts = [make_maps(part, spec, dtype or crops.dtype) for part in split_by_bytes(flat, bytes_per_crop)]
+    maps = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return HogMaps(maps.reshape(*crops.shape[:-3], *maps.shape[1:]), spec)
+
+
+def gather_hog(maps: HogMaps, points: Float[Tensor, "*b n 2"], spec: HogSpec) -> Float[Tensor, "*b n length"]:
+    """Descriptors around points in crop px, in the dtype of the points.
+
+    Differentiable with respect to maps and points (in the points piecewise: the map is linear between its nodes).
+    A NaN point gives NaN. Raises ValueError where the maps were made for another spec.
+    """
+    if maps.spec != spec:
+        raise ValueError(f"maps were made for {maps.spec}; got {spec}")
+    cells = torch.arange(-spec.halo, spec.cells + spec.halo, device=points.device, dtype=points.dtype)
+    offset = (cells + 0.5) * spec.cell_px - 0.5 - spec.patch_px // 2
+    nodes = (points[..., None] + offset - first_node(spec)) / spec.stride
+    histograms = _interpolate(maps.histograms, nodes[..., 0, :], nodes[..., 1, :])
+    return normalise(histograms, spec, spec.halo)
+
+
+def _interpolate(
+    histograms: Float[Tensor, "*b rows columns bins"],
+    x: Float[Tensor, "*b n cells"],
+    y: Float[Tensor, "*b n cells"],
+) -> Float[Tensor, "*b n cells cells bins"]:
+    """Histograms at every pair (y, x) of fractional node indices: the four nodes around it, weighted in one pass."""
+    rows, columns, bins = histograms.shape[-3:]
+    low_x, share_x = _split(x, columns)
+    low_y, share_y = _split(y, rows)
+    batch = x.shape[:-2]
+    start = torch.arange(batch.numel(), device=x.device).reshape(*batch, 1, 1, 1) * (rows * columns)
+    corner = start + low_y[..., :, None] * columns + low_x[..., None, :]
+    pair = torch.arange(2, device=x.device)
+    index = corner[..., None] + (pair[:, None] * columns + pair).flatten()
+    across = torch.stack([1 - share_x, share_x], dim=-1)
+    down = torch.stack([1 - share_y, share_y], dim=-1)
+    weights = down[..., :, None, :, None] * across[..., None, :, None, :]
+    # Half-precision maps are converted as a whole: to take the rows first and convert those takes several times as
+    # long on a CPU, and weights in half precision would err more than the maps.
+    table = histograms.reshape(-1, bins).to(x.dtype)
+    blended = F.embedding_bag(index.reshape(-1, 4), table, per_sample_weights=weights.reshape(-1, 4), mode="sum")
+    return blended.reshape(*corner.shape, bins)
+
+
+def _split(nodes: Float[Tensor, "*b cells"], count: int) -> tuple[Tensor, Float[Tensor, "*b cells"]]:
+    """Node index below a coordinate and the share of the next one, held inside the map."""
+    inside = nodes.clamp(0, count - 1)
+    low = torch.nan_to_num(inside.detach()).floor().clamp(max=count - 2)
+    return low.long(), inside - low

@@ -1,0 +1,307 @@
+"""Eq. 7: identity and expression weights from 66 landmarks, alternating with the camera of Eq. 6.
+
+minimise  sum_i w_i |l_i - p_i|^2 / s^2  +  lambda_1 |alpha - mu_a|^2_Qa  +  lambda_2 |beta - mu_b|^2_Qb
+
+with residuals in mm in the image plane (px / s) and Q = 1 / variance. With the camera held still the shape is
+linear in beta for a given alpha and in alpha for a given beta: every step is one small ridge solve per face.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from facerecon_torch.fitting.camera import solve_camera
+from facerecon_torch.fitting.contour import ContourSpec, contour_normals
+from facerecon_torch.fitting.designs import Design, build_designs
+from facerecon_torch.fitting.landmark_rows import CONTOURS, LandmarkRows
+from facerecon_torch.fitting.small_ridge import solve_positive
+from facerecon_torch.landmarks.scheme import N_INNER
+from facerecon_torch.model.base import FaceModel
+from facerecon_torch.model.topology import N_CONTOUR, N_LANDMARKS
+from facerecon_torch.runtime.memory import free_bytes, halve_on_out_of_memory
+from facerecon_torch.structures import Camera, FaceParameters, LandmarkFit
+
+__all__ = ["FitSpec", "LandmarkFitter"]
+
+_COMPONENTS = ("normal", "full")
+_CPU_CHUNK = 256  # measured: fewer faces pay more for calls, more gain nothing
+_LARGEST_CHUNK = 16384  # beyond it a GPU gains nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitSpec:
+    """How landmarks are fitted. A penalty in mm^2 is the variance of a landmark at which the prior weighs
+    as it should if landmark errors were independent."""
+
+    rounds: int = 4
+    identity_penalty: float = 4.0  # lambda_1, mm^2
+    expression_penalty: float = 4.0  # lambda_2, mm^2
+    contour: str = "marching"  # or "fixed", for parity
+    contour_component: str = "normal"  # of the contour residuals; "full" for parity
+    inner_weight: float = 1.0
+    contour_weight: float = 0.3  # detectors place the contour less surely than eyes, nose and mouth
+    marching: ContourSpec = field(default_factory=ContourSpec)
+    chunk: int | None = None  # faces solved together: bounds memory, changes no result; None: by device and free memory
+
+    def __post_init__(self) -> None:
+        if min(self.rounds, 1 if self.chunk is None else self.chunk) < 1:
+            raise ValueError(f"rounds and chunk must be at least 1; got {self.rounds} and {self.chunk}")
+        for name in ("identity_penalty", "expression_penalty", "inner_weight", "contour_weight"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be positive and finite; got {getattr(self, name)}")
+        for name, choice in (("contour", CONTOURS), ("contour_component", _COMPONENTS)):
+            if getattr(self, name) not in choice:
+                raise ValueError(f"{name} must be one of {choice}; got {getattr(self, name)!r}")
+
+
+class _Target(NamedTuple):
+    """What a batch is fitted to; float64."""
+
+    landmarks: Float[Tensor, "b 66 2"]  # px
+    weights: Float[Tensor, "b 66"]
+    scale: Float[Tensor, "b"] | None  # px/mm, where the size is known
+
+    def rows(self, part: slice) -> "_Target":
+        scale = None if self.scale is None else self.scale[part]
+        return _Target(self.landmarks[part], self.weights[part], scale)
+
+
+class _System(NamedTuple):
+    """What the landmarks ask of any design, in mm: the same for alpha and for beta. Inner landmark i counts with
+    root_i F R_xy v_i = goal_i, contour landmark i with axes_i v_i = contour_goal_i: its normal, or both axes."""
+
+    view: Float[Tensor, "b 2 3"]  # F R_xy
+    root: Float[Tensor, "b 1 49"]  # of the weights
+    goal: Float[Tensor, "b 2 49"]
+    axes: Float[Tensor, "b 17 c 3"]
+    contour_goal: Float[Tensor, "b 17 c"]
+
+    def residual(self, points: Float[Tensor, "b 66 3"]) -> tuple[Float[Tensor, "b 2 49"], Float[Tensor, "b 17 c"]]:
+        """What landmarks at `points` leave of both goals."""
+        inner = self.goal - self.root * (self.view @ points[:, :N_INNER].mT)
+        return inner, self.contour_goal - (self.axes @ points[:, N_INNER:, :, None])[..., 0]
+
+
+class _Prior(NamedTuple):
+    penalty: Float[Tensor, "k k"]  # diagonal
+    pull: Float[Tensor, "k"]  # penalty times mean
+
+
+class LandmarkFitter:
+    """Fits one model to landmarks; holds only the rows it needs, in float64, on the model's device.
+
+    Raises ValueError for a model without topology, TypeError for one that is neither bilinear nor linear.
+    """
+
+    def __init__(self, model: FaceModel, spec: FitSpec) -> None:
+        self.spec = spec
+        self._rows = LandmarkRows(model, spec.contour, spec.marching)
+        self._model = model.restrict(self._rows.vertices).to(torch.float64)
+        self._designs = build_designs(self._model)
+        weights = [spec.inner_weight] * N_INNER + [spec.contour_weight] * N_CONTOUR
+        self._weights = torch.tensor(weights, dtype=torch.float64, device=model.device)
+        self._flip = torch.tensor([1.0, -1.0], dtype=torch.float64, device=model.device)[:, None]
+        whole = self._model
+        self._identity = _prior(spec.identity_penalty / whole.identity_variance, whole.identity_mean)
+        self._expression = _prior(spec.expression_penalty / whole.expression_variance, whole.expression_mean)
+
+    @torch.no_grad()
+    def fit(
+        self,
+        landmarks: Float[Tensor, "b 66 2"],
+        weights: Float[Tensor, "b 66"] | None = None,
+        *,
+        scale: Float[Tensor, "b"] | None = None,
+    ) -> LandmarkFit:
+        """Eq. 7 for landmarks in px (paper order). `weights` (non-negative) multiply those of the spec; a
+        landmark of weight zero is ignored, whatever it holds. `scale` (px/mm) is the known size of every
+        face.
+
+        A face with a degenerate camera (see `solve_camera`) gets the mean parameters. The residuals are RMS
+        distances in mm over the landmarks in use, for the contour along the spec's component. Not
+        differentiable. Chunks of faces are solved one after the other, smaller ones where memory runs out.
+        """
+        chunk = self.spec.chunk or _CPU_CHUNK
+        if len(landmarks) > chunk and self.spec.chunk is None:
+            chunk = self._chunk(landmarks.device)  # asks the device, which a few faces need not wait for
+        if len(landmarks) <= chunk:
+            return self.fit_batch(landmarks, weights, scale=scale)
+        target = self._target(landmarks, weights, scale)
+        fits = halve_on_out_of_memory(lambda part: self._fit(target.rows(part)), range(len(landmarks)), chunk)
+        return _joined(fits).to(landmarks.dtype)
+
+    @torch.no_grad()
+    def fit_batch(
+        self,
+        landmarks: Float[Tensor, "b 66 2"],
+        weights: Float[Tensor, "b 66"] | None = None,
+        *,
+        scale: Float[Tensor, "b"] | None = None,
+    ) -> LandmarkFit:
+        """`fit` of all faces at once: no step depends on what the tensors hold, so that it can be traced and never
+        waits for the device."""
+        return self._fit(self._target(landmarks, weights, scale)).to(landmarks.dtype)
+
+    def landmarks(
+        self, parameters: FaceParameters, camera: Camera
+    ) -> tuple[Float[Tensor, "*b 66 3"], Int[Tensor, "*b 17"]]:
+        """The 66 landmarks in mm (model frame) as `camera` sees this face, and the model's vertex behind
+        every contour landmark. Differentiable in the parameters, for the vertices chosen."""
+        chosen, vertices = self._chosen(self._points(parameters), camera)
+        return chosen.to(parameters.identity.dtype), vertices
+
+    @torch.no_grad()
+    def refine_camera(
+        self,
+        parameters: FaceParameters,
+        landmarks: Float[Tensor, "b 66 2"],
+        camera: Camera,
+        weights: Float[Tensor, "b 66"] | None = None,
+        *,
+        scale: Float[Tensor, "b"] | None = None,
+    ) -> Camera:
+        """Eq. 6 again for new parameters, starting with the contour that the old camera sees."""
+        return self.refine(parameters, landmarks, camera, weights, scale=scale)[0]
+
+    @torch.no_grad()
+    def refine(
+        self,
+        parameters: FaceParameters,
+        landmarks: Float[Tensor, "b 66 2"],
+        camera: Camera,
+        weights: Float[Tensor, "b 66"] | None = None,
+        *,
+        scale: Float[Tensor, "b"] | None = None,
+    ) -> tuple[Camera, Float[Tensor, "b 66 3"], Int[Tensor, "b 17"]]:
+        """`refine_camera`, and the `landmarks` under the new camera, from one evaluation of the model."""
+        points = self._points(parameters)
+        places = self._rows.march(points, camera.rotation)
+        camera = self._look(points, places, self._target(landmarks, weights, scale))[0].to(landmarks.dtype)
+        chosen, contour = self._chosen(points, camera)
+        return camera, chosen.to(parameters.identity.dtype), contour
+
+    def _chunk(self, device: torch.device) -> int:
+        """Faces whose arrays stay in the caches of a CPU, or take a quarter of what is free on another device."""
+        if device.type == "cpu":
+            return _CPU_CHUNK
+        model = self._model
+        numbers = 3 * model.n_vertices * (model.n_identity + model.n_expression)
+        per_face = 8 * (2 * numbers + 4 * N_LANDMARKS * model.n_identity + 4 * model.n_identity**2)
+        return max(_CPU_CHUNK, min(_LARGEST_CHUNK, free_bytes(device) // (4 * per_face)))
+
+    def _target(self, landmarks: Float[Tensor, "b 66 2"], weights: Tensor | None, scale: Tensor | None) -> _Target:
+        given = self._weights if weights is None else weights * self._weights
+        size = None if scale is None else scale.double()
+        return _Target(landmarks.double(), given.expand(landmarks.shape[:-1]), size)
+
+    def _points(self, parameters: FaceParameters) -> Float[Tensor, "*b rows 3"]:
+        return self._model.vertices(parameters.identity.double(), parameters.expression.double())
+
+    def _chosen(
+        self, points: Float[Tensor, "*b rows 3"], camera: Camera
+    ) -> tuple[Float[Tensor, "*b 66 3"], Int[Tensor, "*b 17"]]:
+        places = self._rows.march(points.detach(), camera.rotation)
+        return self._rows.take(points, places), self._rows.contour_vertices(places)
+
+    def _fit(self, target: _Target) -> LandmarkFit:
+        model, n = self._model, len(target.landmarks)
+        alpha, beta = model.identity_mean, model.expression_mean  # shared by all faces: so is the first design
+        points = model.vertices(alpha, beta).expand(n, -1, -1)
+        places = self._rows.first((n,))
+        for _ in range(self.spec.rounds):
+            camera, places, seen = self._look(points, places, target)
+            system = self._system(seen, camera, target)
+            beta = self._solve(self._designs.expression(alpha, places), system, self._expression)
+            alpha, beta = model.fix_gauge(alpha.expand(n, -1), beta)
+            alpha = self._solve(self._designs.identity(beta, places), system, self._identity)
+            points = model.vertices(alpha, beta)
+        return self._answer(FaceParameters(alpha, beta), points, places, target)
+
+    def _look(
+        self, points: Float[Tensor, "b rows 3"], places: Int[Tensor, "b 17"], target: _Target
+    ) -> tuple[Camera, Int[Tensor, "b 17"], Float[Tensor, "b 66 3"]]:
+        """The camera of the given contour, then the contour under that camera, and the camera and landmarks of that
+        contour."""
+        seen = self._rows.take(points, places)
+        camera = self._camera(seen, target)
+        if self.spec.contour == "marching":
+            places = self._rows.march(points, camera.rotation)
+            seen = self._rows.take(points, places)
+            camera = self._camera(seen, target)
+        return camera, places, seen
+
+    def _camera(self, seen: Float[Tensor, "b 66 3"], target: _Target) -> Camera:
+        return solve_camera(seen, target.landmarks, target.weights, scale=target.scale)
+
+    def _system(self, seen: Float[Tensor, "b 66 3"], camera: Camera, target: _Target) -> _System:
+        used = (target.weights > 0) & ~camera.degenerate[:, None]
+        root = target.weights.masked_fill(~used, 0.0).sqrt()
+        view = camera.rotation[:, :2] * self._flip
+        measured = (target.landmarks - camera.translation[:, None]) / camera.scale[:, None, None]
+        measured = measured.masked_fill(~used[..., None], 0.0) * root[..., None]
+        axes, goal = root[:, N_INNER:, None, None] * view[:, None], measured[:, N_INNER:]
+        if self.spec.contour_component == "normal":
+            normal = contour_normals(seen[:, N_INNER:] @ view.mT)
+            axes = normal[:, :, None] @ axes
+            goal = (normal * goal).sum(-1, keepdim=True)
+        return _System(view, root[:, None, :N_INNER], measured[:, :N_INNER].mT, axes, goal)
+
+    def _solve(self, design: Design, system: _System, prior: _Prior) -> Float[Tensor, "b k"]:
+        n, k = len(system.view), len(prior.pull)
+        inner = (system.view @ design.inner.flatten(-2)).reshape(n, 2, N_INNER, k)
+        inner = inner.mul_(system.root[..., None]).flatten(1, 2)
+        contour = (system.axes @ design.contour).flatten(1, 2)
+        goal = system.goal, system.contour_goal
+        if design.offset is not None:
+            goal = system.residual(design.offset)
+        normal = torch.baddbmm(prior.penalty, inner.mT, inner).baddbmm_(contour.mT, contour)
+        right = goal[0].flatten(1)[:, None] @ inner + goal[1].flatten(1)[:, None] @ contour
+        return solve_positive(normal, right[:, 0] + prior.pull)
+
+    def _answer(
+        self,
+        parameters: FaceParameters,
+        points: Float[Tensor, "b rows 3"],
+        places: Int[Tensor, "b 17"],
+        target: _Target,
+    ) -> LandmarkFit:
+        camera, places, seen = self._look(points, places, target)
+        used = (target.weights > 0).double()
+        inner, contour = self._system(seen, camera, target._replace(weights=used)).residual(seen)
+        return LandmarkFit(
+            parameters,
+            camera,
+            self._rows.contour_vertices(places),
+            _root_mean(inner.square().sum(1), used[:, :N_INNER]),
+            _root_mean(contour.square().sum(-1), used[:, N_INNER:]),
+        )
+
+
+def _prior(penalty: Float[Tensor, "k"], mean: Float[Tensor, "k"]) -> _Prior:
+    return _Prior(torch.diag(penalty), penalty * mean)
+
+
+def _root_mean(square: Float[Tensor, "b n"], used: Float[Tensor, "b n"]) -> Float[Tensor, "b"]:
+    return ((square * used).sum(-1) / used.sum(-1).clamp_min(1.0)).sqrt()
+
+
+def _joined(fits: list[LandmarkFit]) -> LandmarkFit:
+    def cat(pieces: list[Tensor]) -> Tensor:
+        return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+
+    def camera(name: str) -> Tensor:
+        return cat([getattr(fit.camera, name) for fit in fits])
+
+    return LandmarkFit(
+        FaceParameters(
+            cat([fit.parameters.identity for fit in fits]), cat([fit.parameters.expression for fit in fits])
+        ),
+        Camera(camera("rotation"), camera("scale"), camera("translation"), camera("degenerate")),
+        *(
+            cat([getattr(fit, name) for fit in fits])
+            for name in ("contour_vertices", "inner_residual", "contour_residual")
+        ),
+    )

@@ -1,1 +1,0 @@
-"""The only package that sees the whole chain: training, evaluation and reconstruction."""

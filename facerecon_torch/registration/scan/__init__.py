@@ -1,0 +1,1 @@
+"""Registration of a face model to range scans."""

@@ -1,0 +1,143 @@
+"""One step for pose, expression and identity at once, from weighted residuals that are linear in small changes.
+
+With x = R v + T and v = A alpha = B beta (each for the other factor's present value), a turn by the small vector w
+about the centre c, a shift t and changes of both factors move x by  w x (x - c) + t + R (A da + B db). Solving for all
+of them together matters: a jaw that opens and a head that nods look alike, and steps that move one at a time crawl.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from facerecon_torch.geometry.rotation import axis_angle_to_matrix
+from facerecon_torch.model.base import FaceModel
+from facerecon_torch.model.bilinear import BilinearModel
+from facerecon_torch.registration.scan.fitted_face import FitState
+
+__all__ = ["Groups", "Priors", "Residuals", "make_groups", "make_priors", "take_step"]
+
+_POSE = 6
+_POSE_RIDGE = 1e-9  # mm^2: keeps the pose of a scan without any residual where it is
+_GAUGE_STIFFNESS = 1e9  # mm^2: beta's component along the gauge direction does not move
+
+
+class Residuals(NamedTuple):
+    """sum_i weight_i (direction_i . x_vertex(i) - goal_i)^2; `offset` is the bracket now, in mm."""
+
+    vertex: Int[Tensor, "m"] | slice  # rows of the model
+    direction: Float[Tensor, "b m 3"]
+    offset: Float[Tensor, "b m"]
+    weight: Float[Tensor, "b m"]
+
+
+class Priors(NamedTuple):
+    """Penalty matrices and means of Eq. 7, float64."""
+
+    identity: Float[Tensor, "identities identities"]
+    identity_mean: Float[Tensor, "identities"]
+    expression: Float[Tensor, "expressions expressions"]
+    expression_mean: Float[Tensor, "expressions"]
+
+
+class Groups(NamedTuple):
+    """The group of every scan, from 0; scans of one group share their identity."""
+
+    of_scan: Int[Tensor, "b"]
+    number: int
+
+
+def make_groups(labels: Int[Tensor, "b"] | None, n: int, device: torch.device) -> Groups:
+    """Groups of scans with equal labels; without labels every scan stands alone."""
+    if labels is None:
+        return Groups(torch.arange(n, device=device), n)
+    known, index = torch.unique(labels.to(device), return_inverse=True)
+    return Groups(index, len(known))
+
+
+def make_priors(model: FaceModel, identity_penalty: float, expression_penalty: float) -> Priors:
+    """Penalties in mm^2 (against the mean squared distance) for weights of one standard deviation."""
+    expression = torch.diag(expression_penalty / model.expression_variance.double())
+    if isinstance(model, BilinearModel) and model.gauge == "fixed":
+        along = model.gauge_direction.double()
+        expression = expression + _GAUGE_STIFFNESS * torch.outer(along, along) / along.square().sum()
+    return Priors(
+        torch.diag(identity_penalty / model.identity_variance.double()),
+        model.identity_mean.double(),
+        expression,
+        model.expression_mean.double(),
+    )
+
+
+def take_step(model: FaceModel, state: FitState, terms: list[Residuals], priors: Priors, groups: Groups) -> FitState:
+    """The Gauss-Newton step that minimises all terms and the priors; small systems in float64.
+
+    Identity is solved once per group, from the sum of its scans' equations after each scan's own pose and expression
+    have been eliminated (Schur complement).
+    """
+    designs = (model.identity_design(state.expression), model.expression_design(state.identity))
+    (identity_matrix, offset), (expression_matrix, _) = designs
+    vertices = offset + (identity_matrix @ state.identity[:, None, :, None])[..., 0]
+    posed = state.pose(vertices)
+    centre = posed.mean(1, keepdim=True)
+    size = _POSE + model.n_expression + model.n_identity
+    normal = torch.zeros(len(posed), size, size, dtype=torch.float64, device=posed.device)
+    right = normal.new_zeros(len(posed), size)
+    for term in terms:
+        arm = (posed - centre)[:, term.vertex]
+        turned = (term.direction @ state.rotation.to(posed))[..., None]
+        columns = [
+            torch.linalg.cross(arm, term.direction),
+            term.direction,
+            (turned * expression_matrix[:, term.vertex]).sum(-2),
+            (turned * identity_matrix[:, term.vertex]).sum(-2),
+        ]
+        root = term.weight.sqrt()
+        rows = torch.cat(columns, -1) * root[..., None]
+        normal = normal + (rows.mT @ rows).double()
+        right = right - (rows.mT @ (root * term.offset)[..., None])[..., 0].double()
+    change = _solve(normal, right, state, priors, groups)
+    return _moved(state, change, centre[:, 0].double())
+
+
+class _Change(NamedTuple):
+    turn: Float[Tensor, "b 3"]
+    shift: Float[Tensor, "b 3"]
+    expression: Float[Tensor, "b expressions"]
+    identity: Float[Tensor, "b identities"]
+
+
+def _solve(
+    normal: Float[Tensor, "b p p"], right: Float[Tensor, "b p"], state: FitState, priors: Priors, groups: Groups
+) -> _Change:
+    n_expression = state.expression.shape[1]
+    own = _POSE + n_expression
+    ridge = torch.zeros(own, own, dtype=torch.float64, device=normal.device)
+    ridge[:_POSE, :_POSE] = _POSE_RIDGE * torch.eye(_POSE, dtype=torch.float64, device=normal.device)
+    ridge[_POSE:, _POSE:] = priors.expression
+    pull = (priors.expression_mean - state.expression.double()) @ priors.expression
+    pull = torch.cat([pull.new_zeros(len(pull), _POSE), pull], 1)
+    shared = normal[:, :own, own:]
+    factor = torch.linalg.cholesky_ex(normal[:, :own, :own] + ridge)[0]
+    freed = torch.cholesky_solve(torch.cat([shared, (right[:, :own] + pull)[..., None]], -1), factor)
+    reduced = torch.cat([normal[:, own:, own:], right[:, own:, None]], -1) - shared.mT @ freed
+    summed = reduced.new_zeros(groups.number, *reduced.shape[1:]).index_add(0, groups.of_scan, reduced)
+    identity = state.identity.double()
+    present = identity.new_zeros(groups.number, identity.shape[1]).index_copy(0, groups.of_scan, identity)
+    pull = (priors.identity_mean - present) @ priors.identity
+    factor = torch.linalg.cholesky_ex(summed[..., :-1] + priors.identity)[0]
+    step = torch.cholesky_solve(summed[..., -1:] + pull[..., None], factor)[..., 0][groups.of_scan]
+    rest = freed[..., -1] - (freed[..., :-1] @ step[..., None])[..., 0]
+    return _Change(rest[:, :3], rest[:, 3:_POSE], rest[:, _POSE:], step)
+
+
+def _moved(state: FitState, change: _Change, centre: Float[Tensor, "b 3"]) -> FitState:
+    turn = axis_angle_to_matrix(change.turn)
+    about = (turn @ (state.translation - centre)[..., None])[..., 0]
+    return FitState(
+        state.identity + change.identity.to(state.identity.dtype),
+        state.expression + change.expression.to(state.expression.dtype),
+        turn @ state.rotation,
+        about + centre + change.shift,
+    )

@@ -1,0 +1,124 @@
+"""g*: a face model fitted to range scans by dense ICP (Section 4.1): scan = R v(alpha, beta) + T, no scale.
+
+minimise  mean_v w_v (n_v . (R v + T - q_v))^2  +  sum_l w_l |R v_l + T - y_l|^2 / 66
+          + lambda_1 |alpha - mu_a|^2_Qa  +  lambda_2 |beta - mu_b|^2_Qb
+
+over pose and both factors, with q_v the closest scan point of vertex v and n_v the scan's normal there, both looked
+up again in every round with gates that shrink.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from facerecon_torch.checks import require_shape
+from facerecon_torch.model.base import FaceModel
+from facerecon_torch.registration.scan.association import Association, AssociationSpec, associate
+from facerecon_torch.registration.scan.fitted_face import FitState, FittedFace
+from facerecon_torch.registration.scan.gauss_newton import Residuals, make_groups, make_priors, take_step
+from facerecon_torch.registration.scan.icp_spec import IcpSpec
+from facerecon_torch.registration.scan.initialise import LandmarkTargets, fit_landmarks
+from facerecon_torch.registration.scan.surface import ScanBatch
+from facerecon_torch.structures import FaceParameters
+
+__all__ = ["ScanFit", "fit_scans"]
+
+_INLIER_MM = 2.0
+_FEWEST_INLIERS = 0.3
+_DEFAULT = IcpSpec()
+
+
+@dataclass(frozen=True)
+class ScanFit:
+    """Answer of `fit_scans`, in the dtype of the scans.
+
+    `inlier_share`: of the face's vertices that face the sensor, those within 2 mm of the scan. `residual`: the median
+    of those that have a partner on the scan, mm. `failed` marks scans with too few landmarks or inliers, whose numbers
+    are finite but mean nothing.
+    """
+
+    parameters: FaceParameters
+    rotation: Float[Tensor, "b 3 3"]
+    translation: Float[Tensor, "b 3"]
+    inlier_share: Float[Tensor, "b"]
+    residual: Float[Tensor, "b"]
+    failed: Bool[Tensor, "b"]
+
+
+@torch.no_grad()
+def fit_scans(
+    model: FaceModel,
+    scans: ScanBatch,
+    labelled: Tensor,
+    lifted: Tensor,
+    spec: IcpSpec = _DEFAULT,
+    groups: Tensor | None = None,
+) -> ScanFit:
+    """Pose and weights of every scan. `labelled` [b, 66, 3] are the data set's own points, `lifted` [b, 66, 3] detected
+    ones on the scan, both in mm in the sensor's frame and NaN where not known. Scans with equal numbers in `groups` [b]
+    share one identity.
+
+    Scans are solved together, some 10 MB each; none influences another outside its group. Raises ValueError for shapes
+    or devices that do not fit, or a model without topology. Not differentiable.
+    """
+    _require(model, scans, labelled, lifted, groups)
+    like = scans.points
+    coarse, fine = (FittedFace(model, most, spec.margin, like) for most in (spec.coarse_vertices, spec.vertices))
+    targets = LandmarkTargets.of(labelled.to(like), lifted.to(like), spec)
+    members = make_groups(groups, len(scans), like.device)
+    state = fit_landmarks(fine, labelled.to(like), lifted.to(like), spec, members)
+    priors = make_priors(fine.model, spec.identity_penalty, spec.expression_penalty)
+    for k, distance in enumerate(spec.distances):
+        face = coarse if k < len(spec.distances) - spec.fine_rounds else fine
+        surface = _surface_residuals(face, state, scans, _gates(spec, distance), targets.enough)
+        marks = targets.residuals(face, state, spec.landmark_scale, first=face.n_face, depth=spec.landmark_depth)
+        state = take_step(face.model, state, [surface, marks], priors, members)
+    return _answer(fine, state, scans, spec, targets.enough)
+
+
+def _gates(spec: IcpSpec, distance: float) -> AssociationSpec:
+    return AssociationSpec(distance=distance, normal_degrees=spec.normal_degrees)
+
+
+def _surface_residuals(
+    face: FittedFace, state: FitState, scans: ScanBatch, spec: AssociationSpec, usable: Bool[Tensor, "b"]
+) -> Residuals:
+    partners = associate(*face.surface(state), scans, spec)
+    weights = torch.where(usable[:, None], partners.weight, 0.0) / face.n_face
+    return Residuals(slice(0, face.n_face), partners.normal, partners.distance, weights)
+
+
+def _answer(face: FittedFace, state: FitState, scans: ScanBatch, spec: IcpSpec, usable: Bool[Tensor, "b"]) -> ScanFit:
+    like = scans.points
+    vertices, normals = face.surface(state)
+    partners = associate(vertices, normals, scans, _gates(spec, spec.distances[0]))
+    share, residual = _measures(partners, normals)
+    return ScanFit(
+        FaceParameters(state.identity, state.expression),
+        state.rotation.to(like),
+        state.translation.to(like),
+        share,
+        residual,
+        ~usable | (share < _FEWEST_INLIERS),
+    )
+
+
+def _measures(partners: Association, normals: Float[Tensor, "b v 3"]) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+    matched = partners.weight > 0
+    distance = torch.where(matched, partners.distance.abs(), torch.nan)
+    facing = (normals[..., 2] > 0).sum(1).clamp_min(1)
+    share = (distance <= _INLIER_MM).sum(1) / facing
+    return share.to(distance.dtype), distance.nanmedian(1).values.nan_to_num(0.0)
+
+
+def _require(model: FaceModel, scans: ScanBatch, labelled: Tensor, lifted: Tensor, groups: Tensor | None) -> None:
+    n = len(scans)
+    require_shape("labelled", labelled, (n, 66, 3))
+    require_shape("lifted", lifted, (n, 66, 3))
+    if groups is not None:
+        require_shape("groups", groups, (n,))
+    devices = {tensor.device for tensor in (scans.points, labelled, lifted)} | {model.device}
+    if len(devices) > 1:
+        raise ValueError(f"model, scans and landmarks must be on one device; got {sorted(map(str, devices))}")

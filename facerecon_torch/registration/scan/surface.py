@@ -1,0 +1,175 @@
+"""Scans as regular orthographic depth grids, in the sensor's frame (mm, +x right, +y up, +z towards the sensor).
+
+A scan from one view holds all its information in such a grid, and looking for the closest point becomes a gather: no
+search tree, the same code on every device, scans of any kind in one batch.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from facerecon_torch.checks import require_finite, require_shape
+from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.registration.scan.depth_cells import bridged, fit_planes, without_spikes
+
+__all__ = ["ScanBatch", "resample_grid", "resample_mesh", "stack_scans"]
+
+LARGEST_SIDE = 4096
+"""Cells; a face is 300 wide. More comes from a wrong unit or a stray point."""
+_STEEP, _FLAT = math.cos(math.radians(80)), math.cos(math.radians(60))
+_RIM_SHARE = (0.55, 0.9)  # of a full neighbourhood: no weight, full weight; a straight rim has about a half
+
+
+@dataclass(frozen=True)
+class ScanBatch:
+    """Depth grids of b scans: cell (i, j) lies at x = origin_x + spacing j, y = origin_y - spacing i, in mm.
+
+    Invalid cells hold zeros in every field. Normals are unit vectors towards the sensor, of the smoothed depth.
+    `weights` in [0, 1] fall to 0 at rims and on surfaces that the sensor sees at a grazing angle.
+    """
+
+    points: Float[Tensor, "b r c 3"]
+    normals: Float[Tensor, "b r c 3"]
+    valid: Bool[Tensor, "b r c"]
+    weights: Float[Tensor, "b r c"]
+    origin: Float[Tensor, "b 2"]
+    spacing: float
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def to(self, target: torch.device | torch.dtype) -> "ScanBatch":
+        """On another device, or in another floating dtype."""
+        floats = (field.to(target) for field in (self.points, self.normals, self.weights, self.origin))
+        points, normals, weights, origin = floats
+        valid = self.valid.to(target) if isinstance(target, torch.device) else self.valid
+        return ScanBatch(points, normals, valid, weights, origin, self.spacing)
+
+    def rows(self, index: Int[Tensor, "n"] | slice) -> "ScanBatch":
+        """Some of the scans."""
+        fields = (self.points, self.normals, self.valid, self.weights, self.origin)
+        points, normals, valid, weights, origin = (field[index] for field in fields)
+        return ScanBatch(points, normals, valid, weights, origin, self.spacing)
+
+
+@torch.no_grad()
+def resample_grid(points: Tensor, valid: Tensor, *, spacing: float = 0.75) -> ScanBatch:
+    """A sensor's grid of points [r, c, 3] (mm, row 0 on top, x grows with the column) with `valid` [r, c] as a batch
+    of one. Regular and perspective grids alike: neighbours that are one surface are joined by triangles, which are
+    then seen from the sensor. Spikes are left out first.
+
+    Raises ValueError where shapes or values do not fit, or nothing is left; TypeError for the dtypes.
+    """
+    _require_grid(points, valid)
+    _require_spacing(spacing)
+    clean = without_spikes(points[None, ..., 2], valid[None])[0]
+    triangles = _grid_triangles(points, clean)
+    return resample_mesh(points.flatten(0, 1), triangles, spacing=spacing)
+
+
+@torch.no_grad()
+def resample_mesh(vertices: Tensor, triangles: Tensor, *, spacing: float = 0.75) -> ScanBatch:
+    """A mesh in the sensor's frame (mm), seen from the front, as a batch of one.
+
+    Raises ValueError for values that are not finite, an empty mesh or one that is too large for the spacing; and
+    TypeError for the dtypes.
+    """
+    require_shape("vertices", vertices, (None, 3))
+    require_shape("triangles", triangles, (None, 3))
+    if not vertices.is_floating_point() or triangles.dtype != torch.int64:
+        raise TypeError(f"vertices must be floats, triangles int64; got {vertices.dtype} and {triangles.dtype}")
+    _require_spacing(spacing)
+    if not len(triangles):
+        raise ValueError("a scan must have at least one triangle (cells next to each other on one surface); got none")
+    used = vertices[triangles.flatten()]
+    require_finite("vertices", used)
+    low, high = used.amin(0) - spacing, used.amax(0) + spacing
+    columns, rows = (int(side) for side in ((high - low)[:2] / spacing).ceil() + 1)
+    if max(rows, columns) > LARGEST_SIDE:
+        raise ValueError(
+            f"a scan must have at most {LARGEST_SIDE} x {LARGEST_SIDE} cells of {spacing} mm; got {rows} x {columns}"
+        )
+    origin = torch.stack([low[0], high[1]])
+    middle = used[:, 2].mean()
+    cells = (vertices[:, :2] - origin) * vertices.new_tensor([1.0, -1.0]) / spacing
+    image = torch.cat([cells, vertices[:, 2:] - middle], 1)
+    raster = get_backend().rasterise(image[None], triangles, rows, columns)
+    return _batch_of(raster.depth + middle, raster.triangle >= 0, origin, spacing)
+
+
+def stack_scans(scans: Sequence[ScanBatch]) -> ScanBatch:
+    """One batch, smaller grids filled up with invalid cells at the right and the bottom.
+
+    Raises ValueError for no scans or for grids of different spacing.
+    """
+    if not scans:
+        raise ValueError("scans must hold at least one scan; got none")
+    spacings = sorted({scan.spacing for scan in scans})
+    if len(spacings) > 1:
+        raise ValueError(f"scans of one batch must have one spacing; got {spacings} mm")
+    rows, columns = (max(scan.valid.shape[k] for scan in scans) for k in (1, 2))
+
+    def filled(field: Tensor) -> Tensor:
+        ends = (0, columns - field.shape[2], 0, rows - field.shape[1])
+        return pad(field, (0, 0, *ends) if field.ndim == 4 else ends)
+
+    fields = [[filled(getattr(scan, name)) for scan in scans] for name in ("points", "normals", "valid", "weights")]
+    points, normals, valid, weights = (torch.cat(parts) for parts in fields)
+    return ScanBatch(points, normals, valid, weights, torch.cat([scan.origin for scan in scans]), spacings[0])
+
+
+def _batch_of(
+    depth: Float[Tensor, "1 r c"], seen: Bool[Tensor, "1 r c"], origin: Float[Tensor, "2"], spacing: float
+) -> ScanBatch:
+    seen = without_spikes(depth, seen)
+    planes = fit_planes(depth, seen, spacing)
+    rows, columns = depth.shape[-2:]
+    x = origin[0] + spacing * torch.arange(columns, device=depth.device)
+    y = origin[1] - spacing * torch.arange(rows, device=depth.device)
+    grid = torch.stack([x.expand(rows, -1), y[:, None].expand(-1, columns)], -1)
+    points = torch.cat([grid[None], planes.depth[..., None]], -1)
+    start, end = _RIM_SHARE
+    weights = ((planes.share - start) / (end - start)).clamp(0, 1)
+    weights = weights * ((planes.normals[..., 2] - _STEEP) / (_FLAT - _STEEP)).clamp(0, 1)
+    valid = planes.valid
+    points, normals = (torch.where(valid[..., None], field, 0.0) for field in (points, planes.normals))
+    weights = torch.where(valid, weights, 0.0)
+    return ScanBatch(points, normals, valid, weights, origin[None].to(depth.dtype), spacing)
+
+
+def _grid_triangles(points: Float[Tensor, "r c 3"], valid: Bool[Tensor, "r c"]) -> Int[Tensor, "t 3"]:
+    """Both triangles of every cell whose corners are valid and one surface; one where three corners are."""
+    rows, columns = valid.shape
+    index = torch.arange(rows * columns, device=points.device).view(rows, columns)
+    top, bottom, left, right = slice(None, -1), slice(1, None), slice(None, -1), slice(1, None)
+    a, b, c, d = index[top, left], index[bottom, left], index[bottom, right], index[top, right]
+    # The diagonal follows the smaller step in depth, so that a ridge is not cut across; where a corner is missing, it
+    # joins the other corners.
+    flat, known = points.flatten(0, 1), valid.flatten()
+    falling = (flat[a, 2] - flat[c, 2]).abs() <= (flat[b, 2] - flat[d, 2]).abs()
+    falling = torch.where(known[a] & known[c], falling | ~(known[b] & known[d]), False)
+    first = torch.where(falling[..., None], torch.stack([a, b, c], -1), torch.stack([a, b, d], -1))
+    second = torch.where(falling[..., None], torch.stack([a, c, d], -1), torch.stack([b, c, d], -1))
+    triangles = torch.cat([first.flatten(0, 1), second.flatten(0, 1)])
+    corners = flat[triangles]
+    edges = corners - corners.roll(1, dims=1)
+    joined = bridged(edges[..., 2], torch.linalg.vector_norm(edges[..., :2], dim=-1)).all(1)
+    return triangles[known[triangles].all(1) & joined]
+
+
+def _require_grid(points: Tensor, valid: Tensor) -> None:
+    require_shape("points", points, (None, None, 3))
+    require_shape("valid", valid, tuple(points.shape[:2]))
+    if not points.is_floating_point() or valid.dtype != torch.bool:
+        raise TypeError(f"points must be floats and valid bool; got {points.dtype} and {valid.dtype}")
+    require_finite("points", torch.where(valid[..., None], points, 0.0))
+
+
+def _require_spacing(spacing: float) -> None:
+    if not 0 < spacing < math.inf:
+        raise ValueError(f"spacing must be positive and finite; got {spacing} mm")

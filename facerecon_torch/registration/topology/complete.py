@@ -1,0 +1,193 @@
+"""The topology of an imported model: what its mesh lacks is derived by registering the default face to its mean.
+
+Landmarks go to the nearest vertex, contour lines to the vertices along them, vertex sets to the vertices above them.
+Known landmarks are kept; how far they lie from where the registration would have put them says how far it can be
+trusted. Nothing doubtful is hidden: every item carries its measures and, beyond the limits, the reason.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.checks import require_finite, require_shape
+from facerecon_torch.errors import ModelFileError
+from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, N_INNER
+from facerecon_torch.model.base import FaceModel
+from facerecon_torch.model.default_face import load_default_face
+from facerecon_torch.model.topology import FaceTopology
+from facerecon_torch.registration.surface_parts import Surface, make_surface, mesh_parts, seen_vertices
+from facerecon_torch.registration.topology.checks import DerivedItem, TopologyLimits
+from facerecon_torch.registration.topology.derivation import Derivation
+from facerecon_torch.registration.topology.fit import Constraints, DefaultFace, ModelFit, TopologyFitSpec, fit_model_to
+
+__all__ = ["DerivedTopology", "TopologySpec", "derive_topology"]
+
+_FEWEST_KNOWN = 4  # landmarks that a similarity starts from
+_SMALLEST_SPREAD = 8.0  # mm, of these landmarks about their second axis: points on one line fix no pose
+_LARGE_PART = 0.15  # share of the seen vertices from which a part without known landmarks is skin, too
+_LARGEST_TURN = 60.0  # degrees between the axes of both faces
+_SCALES = (0.6, 1.6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopologySpec:
+    """How the default face is registered and from where on an answer is uncertain."""
+
+    fit: TopologyFitSpec = field(default_factory=TopologyFitSpec)
+    limits: TopologyLimits = field(default_factory=TopologyLimits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DerivedTopology:
+    """A complete topology and where it comes from.
+
+    `placed` [V, 3] are the default face's vertices registered to the mesh, `disagreement` the distance in mm of every
+    known landmark (iBUG number) from the place that the registration gave it without knowing it.
+    """
+
+    topology: FaceTopology
+    known: dict[int, int]
+    items: tuple[DerivedItem, ...]
+    disagreement: dict[int, float]
+    placed: Tensor
+    scale: float  # of the default face, to meet the mesh
+    residual: float  # median distance of the fitted default face, mm
+
+    @property
+    def uncertain(self) -> tuple[DerivedItem, ...]:
+        """The items that would be refused, each with its reason."""
+        return tuple(item for item in self.items if item.reason)
+
+
+_DEFAULT = TopologySpec()
+
+
+@torch.no_grad()
+def derive_topology(
+    mean: Tensor,
+    triangles: Tensor,
+    uv: Tensor | None,
+    known: Mapping[int, int],
+    *,
+    given: Mapping[str, Tensor] | None = None,
+    spec: TopologySpec = _DEFAULT,
+    default: FaceModel | None = None,
+) -> DerivedTopology:
+    """Everything a FaceTopology holds for a mesh `mean` [V, 3] (mm, model axes) of which `known` maps iBUG points
+    (0..67) to vertices.
+
+    `given` are tables that the model came with: `inner_landmarks` [49], `contour_lines` [17, L], `centre_vertices`,
+    `whole_vertices`; they are kept. Without `uv` [V, 2] the mesh is mapped flat, as seen from the front. `default` is
+    the face to register, in float64 on the CPU, where all of this runs (the free default face if not given). Raises
+    ValueError for tables that do not fit together; ModelFileError where no registration is possible: fewer than four
+    known inner landmarks, all on one line, clockwise triangles, another orientation or another unit than the model's.
+    """
+    given = {} if given is None else {name: table.cpu().clone() for name, table in given.items()}
+    inner = given.get("inner_landmarks", torch.empty(0, dtype=torch.int64)).tolist()
+    known = {**known, **dict(zip(IBUG_OF_PAPER, inner))}
+    _require_mesh(mean, triangles, known)
+    face = DefaultFace(load_default_face().double() if default is None else default)
+    known = dict(sorted((int(point), int(vertex)) for point, vertex in known.items()))
+    mesh = make_surface(mean.detach().cpu().double(), triangles.cpu())
+    anchors = _anchors(face, mesh, known)
+    skin = _skin(mesh, [known[point] for point in known])
+    fit = fit_model_to(face, skin, anchors, spec.fit)
+    _require_pose(fit)
+    derivation = Derivation(face, skin, fit, anchors, known, fit_spec=spec.fit, limits=spec.limits)
+    landmarks, landmark_items = derivation.landmarks()
+    lines, line_items = derivation.lines(given.get("contour_lines"))
+    sets, set_items = derivation.sets(given)
+    _require_tables(lines, **sets)
+    topology = FaceTopology(
+        triangles=mesh.triangles,
+        uv=_flat_uv(mesh.vertices) if uv is None else uv.detach().cpu(),
+        landmark_vertices=landmarks,
+        contour_lines=lines,
+        **sets,
+    )
+    return DerivedTopology(
+        topology=topology,
+        known=known,
+        items=(*landmark_items, *line_items, *set_items),
+        disagreement=derivation.disagreement,
+        placed=derivation.placed,
+        scale=float(fit.alignment.scale),
+        residual=fit.residual,
+    )
+
+
+def _require_mesh(mean: Tensor, triangles: Tensor, known: Mapping[int, int]) -> None:
+    require_shape("mean", mean, (None, 3))
+    require_finite("mean", mean)
+    require_shape("triangles", triangles, (None, 3))
+    outside = {point: vertex for point, vertex in known.items() if not 0 <= vertex < len(mean)}
+    if outside or not set(known) <= set(range(68)):
+        raise ValueError(f"known must map iBUG points 0..67 to vertices in [0, {len(mean)}); got {outside or known}")
+
+
+def _anchors(face: DefaultFace, mesh: Surface, known: dict[int, int]) -> Constraints:
+    """The known inner landmarks on both faces; the contour is defined too differently from list to list."""
+    papers = [paper for paper in range(N_INNER) if IBUG_OF_PAPER[paper] in known]
+    points = mesh.vertices[[known[IBUG_OF_PAPER[paper]] for paper in papers]]
+    if len(papers) < _FEWEST_KNOWN:
+        raise ModelFileError(
+            f"registering the default face needs at least {_FEWEST_KNOWN} known inner landmarks (iBUG 17 to 67); "
+            f"got {len(papers)}"
+        )
+    spread = float(torch.linalg.svdvals(points - points.mean(0))[1]) / len(points) ** 0.5
+    if spread < _SMALLEST_SPREAD:
+        raise ModelFileError(
+            f"the known landmarks must spread over the face, {_SMALLEST_SPREAD:g} mm about their second axis; "
+            f"got {spread:.2g} mm"
+        )
+    outwards = float(mesh.normals[[known[IBUG_OF_PAPER[paper]] for paper in papers], 2].mean())
+    if outwards < 0:
+        raise ModelFileError(
+            f"triangles must be counter-clockwise seen from outside and the face must look along +z; "
+            f"at the known landmarks the normals' mean z is {outwards:.2f}"
+        )
+    return Constraints(face.topology.landmark_vertices[papers], points)
+
+
+def _skin(mesh: Surface, landmarks: list[int]) -> Surface:
+    """The mesh without eyeballs, teeth and other parts that hold no landmark."""
+    parts = mesh_parts(mesh.vertices, mesh.triangles)
+    seen = seen_vertices(mesh.vertices, mesh.triangles)
+    shares = torch.bincount(parts[seen], minlength=int(parts.max()) + 1) / max(1, int(seen.sum()))
+    kept = shares >= _LARGE_PART
+    kept[parts[landmarks]] = True
+    return make_surface(mesh.vertices, mesh.triangles[kept[parts[mesh.triangles[:, 0]]]])
+
+
+def _require_pose(fit: ModelFit) -> None:
+    if fit.residual == float("inf"):
+        raise ModelFileError("the mean face must have a surface at its landmarks; the default face found none near")
+    cosine = (torch.trace(fit.alignment.rotation) - 1) / 2
+    turn, scale = float(torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))), float(fit.alignment.scale)
+    if turn > _LARGEST_TURN:
+        raise ModelFileError(
+            f"the mean face must look along +z with +y up; by its landmarks it is turned by {turn:.0f} degrees: "
+            "axes or landmark vertices belong to another mesh"
+        )
+    if not _SCALES[0] <= scale <= _SCALES[1]:
+        raise ModelFileError(
+            f"the mean face must be {_SCALES[0]} to {_SCALES[1]} times as large as the default face; got {scale:.3g}: "
+            "the unit of the file or its landmark vertices are others"
+        )
+
+
+def _require_tables(lines: Tensor, centre_vertices: Tensor, whole_vertices: Tensor) -> None:
+    empty = [int(k) for k in torch.nonzero(lines[:, 0] < 0).flatten()] if lines.shape[1] else list(range(len(lines)))
+    if empty or not len(centre_vertices) or not len(whole_vertices):
+        raise ModelFileError(
+            "the mesh must lie under every contour line and vertex set of the registered default face; it has nothing "
+            f"of lines {empty}, {len(centre_vertices)} vertices of the centre, {len(whole_vertices)} of the whole set"
+        )
+
+
+def _flat_uv(vertices: Float[Tensor, "v 3"]) -> Float[Tensor, "v 2"]:
+    low, high = vertices[:, :2].amin(0), vertices[:, :2].amax(0)
+    return ((vertices[:, :2] - low) / (high - low).max()).float()

@@ -1,0 +1,1 @@
+"""Devices, memory, processes and timing of a run: what every other package may ask of the machine."""

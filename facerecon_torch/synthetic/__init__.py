@@ -1,0 +1,6 @@
+"""Synthetic photographs of the free default face: people drawn from its sliders, rendered as a camera sees them."""
+
+from facerecon_torch.synthetic.dataset import SyntheticSet, load_set, render_set
+from facerecon_torch.synthetic.spec import SyntheticSpec
+
+__all__ = ["SyntheticSet", "SyntheticSpec", "load_set", "render_set"]

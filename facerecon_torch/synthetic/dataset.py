@@ -1,0 +1,134 @@
+"""Rendering and reading synthetic sets on disk.
+
+Folder: images/<subject>_<image>.jpg, truth.safetensors, set.json. While rendering, every finished subject leaves a file
+in parts/, so an interrupted run goes on where it stopped. set.json is written last and marks the set as complete.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from facerecon_torch.runtime.sharded_job import (
+    claimed,
+    join_parts,
+    make_parts,
+    missing_units,
+    progress_bar,
+    write_bytes,
+    write_json,
+)
+from facerecon_torch.structures import Camera
+from facerecon_torch.synthetic.render.subject import photograph_subject, warm_up
+from facerecon_torch.synthetic.spec import SyntheticSpec
+
+__all__ = ["SyntheticSet", "load_set", "render_set"]
+
+_FORMAT = "facerecon_torch.synthetic/1"
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """A rendered set. Rows of all tensors are images, sorted by subject.
+
+    `vertices` is M, the true mesh on the model's topology (mm, model frame, rigidly aligned to the mean face when
+    neutral); `landmarks` (px) are its true landmarks, the contour at the silhouette; `angles` are yaw, pitch, roll
+    (rad); `macro` holds gender, age and the african, asian and caucasian shares of each subject.
+    """
+
+    spec: SyntheticSpec
+    images: tuple[Path, ...]
+    subjects: Int[Tensor, "n"]
+    vertices: Float[Tensor, "n v 3"]
+    camera: Camera
+    landmarks: Float[Tensor, "n 66 2"]
+    contour_vertices: Int[Tensor, "n 17"]
+    angles: Float[Tensor, "n 3"]
+    expression_names: tuple[str, ...]
+    expression_weights: Float[Tensor, "n exps"]
+    macro: Float[Tensor, "n 5"]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def render_set(spec: SyntheticSpec, folder: Path, *, workers: int | None = None, progress: bool = True) -> SyntheticSet:
+    """Render what is missing of the set into `folder` and read it back.
+
+    The bytes depend on `spec` alone, not on `workers` (processes; default: one a core). Raises ValueError where
+    `folder` holds a set of another spec.
+    """
+    folder = Path(folder)
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1; got {workers}")
+    units = [f"{subject:05d}" for subject in range(spec.subjects)]
+    with claimed(folder, "set.json", {"spec": asdict(spec), "hash": spec.hash}) as unfinished:
+        if unfinished:
+            missing = len(missing_units(folder, units))
+            what = f"rendering {spec.family}"
+            with progress_bar(units, missing, what=what, unit="subject", show=progress) as bar:
+                render = partial(_render_subject, spec, folder)
+                for _ in make_parts(folder, units, render, workers=workers, warm_up=warm_up):
+                    bar.update()
+            _finish(spec, folder, units)
+    return load_set(folder)
+
+
+def load_set(folder: Path) -> SyntheticSet:
+    """Read a complete set; FileNotFoundError where there is none, ValueError for another format."""
+    folder = Path(folder)
+    if not (folder / "set.json").is_file():
+        raise FileNotFoundError(
+            f"a synthetic set must hold set.json; {folder} does not (never rendered, or not to the end)"
+        )
+    header = json.loads((folder / "set.json").read_text())
+    if header.get("format") != _FORMAT:
+        raise ValueError(f"{folder / 'set.json'} must have format {_FORMAT}; got {header.get('format')!r}")
+    truth = load_file(folder / "truth.safetensors")
+    camera = Camera(
+        truth["rotation"], truth["scale"], truth["translation"], torch.zeros(len(truth["scale"]), dtype=torch.bool)
+    )
+    return SyntheticSet(
+        spec=SyntheticSpec(**header["spec"]),
+        images=tuple(folder / "images" / name for name in header["images"]),
+        subjects=truth["subjects"],
+        vertices=truth["vertices"],
+        camera=camera,
+        landmarks=truth["landmarks"],
+        contour_vertices=truth["contour_vertices"],
+        angles=truth["angles"],
+        expression_names=tuple(header["expression_names"]),
+        expression_weights=truth["expression_weights"],
+        macro=truth["macro"],
+    )
+
+
+def _image_name(subject: int, image: int) -> str:
+    return f"{subject:05d}_{image:03d}.jpg"
+
+
+def _render_subject(spec: SyntheticSpec, folder: Path, unit: str) -> dict[str, Tensor]:
+    """Render all images of one subject; returns its rows of the truth."""
+    rows = []
+    for image, (jpeg, row) in enumerate(photograph_subject(spec, int(unit))):
+        write_bytes(folder / "images" / _image_name(int(unit), image), jpeg)
+        rows.append(row)
+    return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+def _finish(spec: SyntheticSpec, folder: Path, units: list[str]) -> None:
+    write_bytes(folder / "truth.safetensors", save(join_parts(folder, units)))
+    names = [_image_name(s, i) for s in range(spec.subjects) for i in range(spec.images_per_subject)]
+    header: dict[str, object] = {
+        "format": _FORMAT,
+        "hash": spec.hash,
+        "spec": asdict(spec),
+        "expression_names": list(warm_up().expression_names),
+        "images": names,
+    }
+    write_json(folder / "set.json", header)

@@ -1,0 +1,229 @@
+"""The layout of FaceWarehouse: per person a model of 47 expressions, and 20 photographed poses with depth.
+
+The meshes are the free default face's (V = 4071; the real ones have 11510 vertices of a topology that is not public).
+They stand in a frame of their own, a little turned and moved against the model frame, in which pose_0 is shape_0; the
+photographs are taken by another camera.
+"""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.data.facewarehouse.folders import PoseSample, blendshape_file, pose_files, save_pose
+from facerecon_torch.data.facewarehouse.names import EXPRESSION_NAMES, POSE_NAMES
+from facerecon_torch.data.facewarehouse.points74 import from_ibug68
+from facerecon_torch.data.facewarehouse.recordings import FOCAL_SHARE
+from facerecon_torch.formats.blendshapes import MM_PER_UNIT, save_blendshapes
+from facerecon_torch.formats.quads import QuadMesh, save_quads
+from facerecon_torch.geometry.rotation import euler_to_matrix
+from facerecon_torch.landmarks.scheme import from_paper66
+from facerecon_torch.model.default_face import load_topology
+from facerecon_torch.runtime.sharded_job import write_bytes
+from facerecon_torch.synthetic.layouts.pinhole import Pinhole, find_landmarks, measure, photograph
+from facerecon_torch.synthetic.layouts.spec import Layout, LayoutSpec
+from facerecon_torch.synthetic.layouts.subject import Sitter, invite
+from facerecon_torch.synthetic.people.sampling import pose_expression
+from facerecon_torch.synthetic.procedural import between, smooth_step, uniform
+from facerecon_torch.synthetic.render.range_sensor import SensorSpec
+
+__all__ = ["LAYOUT", "POSES", "SHAPES", "shape_meshes"]
+
+_HEIGHT, _WIDTH = 480, 640
+_SENSOR = SensorSpec(noise_sd=1.5, spike_share=1e-4, projector=8)
+_STEP_MM = 1e-4  # positions are rounded to it, six decimals of the files' decimetres
+_FOLDER = "FaceWarehouse_Data_0"
+_BYTES = (34_000_000, 2_600_000)  # of a person's shapes, of one pose
+
+POSES: dict[str, dict[str, float]] = {
+    "neutral": {},
+    "mouth stretch": {"jawOpen": 0.9, "mouthStretch": 0.3},
+    "smile": {"mouthSmile": 0.75, "cheekSquint": 0.35},
+    "brow lower": {"browDown": 0.95},
+    "brow raiser": {"browInnerUp": 0.8, "browOuterUp": 0.8},
+    "anger": {"browDown": 0.9, "noseSneer": 0.45, "eyeSquint": 0.4, "mouthPress": 0.4},
+    "jaw left": {"jawLeft": 0.85},
+    "jaw right": {"jawRight": 0.85},
+    "jaw forward": {"jawForward": 0.85},
+    "mouth left": {"mouthLeft": 0.8},
+    "mouth right": {"mouthRight": 0.8},
+    "dimpler": {"mouthDimple": 0.85},
+    "chin raiser": {"mouthShrugLower": 0.85, "mouthShrugUpper": 0.4},
+    "lip puckerer": {"mouthPucker": 0.85},
+    "lip funneler": {"mouthFunnel": 0.8},
+    "sadness": {"browInnerUp": 0.7, "mouthFrown": 0.7},
+    "lip roll": {"mouthRollUpper": 0.7, "mouthRollLower": 0.7},
+    "grin": {"mouthSmile": 0.6, "mouthUpperUp": 0.6, "mouthLowerDown": 0.5},
+    "cheek blowing": {"cheekPuff": 0.9, "mouthPress": 0.3},
+    "eyes closed": {"eyeBlink": 1.0},
+}
+"""Units at full intensity; a name without its side stands for both."""
+_UNITS = {
+    "EyeBlink": "eyeBlink",
+    "EyeSquint": "eyeSquint",
+    "EyeDown": "eyeLookDown",
+    "EyeIn": "eyeLookIn",
+    "EyeOpen": "eyeWide",
+    "EyeOut": "eyeLookOut",
+    "EyeUp": "eyeLookUp",
+    "BrowsD": "browDown",
+    "BrowsU_C": "browInnerUp",
+    "BrowsU": "browOuterUp",
+    "JawFwd": "jawForward",
+    "JawLeft": "jawLeft",
+    "JawOpen": "jawOpen",
+    "JawRight": "jawRight",
+    "MouthLeft": "mouthLeft",
+    "MouthRight": "mouthRight",
+    "MouthFrown": "mouthFrown",
+    "MouthSmile": "mouthSmile",
+    "MouthDimple": "mouthDimple",
+    "LipsStretch": "mouthStretch",
+    "LipsUpperClose": "mouthRollUpper",
+    "LipsLowerClose": "mouthRollLower",
+    "LipsUpperUp": "mouthUpperUp",
+    "LipsLowerDown": "mouthLowerDown",
+    "LipsFunnel": "mouthFunnel",
+    "LipsPucker": "mouthPucker",
+    "ChinLowerRaise": "mouthShrugLower",
+    "ChinUpperRaise": "mouthShrugUpper",
+    "Sneer": "noseSneer",
+    "Puff": "cheekPuff",
+    "CheekSquint": "cheekSquint",
+}
+_MIXED: dict[str, dict[str, float]] = {"Neutral": {}, "LipsLowerOpen": {"mouthLowerDown": 0.6, "jawOpen": 0.2}}
+
+
+def _levels(name: str) -> dict[str, float]:
+    if name in _MIXED:
+        return _MIXED[name]
+    if name in _UNITS:
+        return {_UNITS[name]: 1.0}
+    stem, side = name.rsplit("_", 1)
+    unit = _UNITS[stem]
+    return {unit if unit == "cheekSquint" else f"{unit}{'Left' if side == 'L' else 'Right'}": 1.0}
+
+
+SHAPES: dict[str, dict[str, float]] = {name: _levels(name) for name in EXPRESSION_NAMES}
+"""Units of the default face behind every shape. L is +x, the person's left."""
+
+
+class _FaceWarehouse:
+    full_subjects = 150
+
+    def units(self, spec: LayoutSpec) -> list[str]:
+        return [f"Tester_{subject + 1}" for subject in range(spec.subjects)]
+
+    def names(self, spec: LayoutSpec, unit: str) -> list[str]:
+        return [f"Tester_{_number(unit):03d}_pose_{pose:02d}" for pose in _poses(spec)]
+
+    def write(self, spec: LayoutSpec, unit: str, out: Path) -> dict[str, Tensor]:
+        subject = _number(unit) - 1
+        sitter = invite(spec, subject)
+        folder = out / _FOLDER / unit
+        frame = _draw_frame(spec.generator(subject, "frame"), 2.0, 10.0)
+        shapes = shape_meshes(sitter) @ frame[0].mT + frame[1]
+        _write_shapes(shapes, folder)
+        rows = [_write_pose(spec, sitter, frame, folder, pose) for pose in _poses(spec)]
+        table = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+        return table | {"subjects": torch.full((len(rows),), subject + 1)}
+
+    def bytes_needed(self, spec: LayoutSpec) -> int:
+        return spec.subjects * (_BYTES[0] + _BYTES[1] * len(_poses(spec)))
+
+
+LAYOUT: Layout = _FaceWarehouse()
+
+
+def _number(unit: str) -> int:
+    return int(unit.removeprefix("Tester_"))
+
+
+def _poses(spec: LayoutSpec) -> list[int]:
+    """Poses of each person; a part of them always holds the neutral one."""
+    last = len(POSE_NAMES) - 1
+    count = last + 1 if spec.samples is None else min(spec.samples, last + 1)
+    return [round(k * last / max(count - 1, 1)) for k in range(count)]
+
+
+def shape_meshes(sitter: Sitter) -> Float[Tensor, "47 v 3"]:
+    """The 47 shapes of a person in the model frame, mm, on the face model's vertices."""
+    rows = {name: row for row, name in enumerate(sitter.expression_names)}
+    basis, neutral = sitter.basis[:, : sitter.n_face], sitter.neutral[: sitter.n_face]
+    meshes = []
+    for name, levels in SHAPES.items():
+        moved = sum((level * basis[rows[unit]] for unit, level in levels.items()), torch.zeros_like(neutral))
+        if name.startswith("CheekSquint"):  # one unit of both sides in the default face
+            sign = 1.0 if name.endswith("_L") else -1.0
+            moved = moved * smooth_step(sign * neutral[:, :1], -10.0, 10.0)
+        meshes.append(neutral + moved)
+    return torch.stack(meshes)
+
+
+def _draw_frame(generator: torch.Generator, degrees: float, reach: float) -> tuple[Tensor, Tensor]:
+    angles = torch.randn(3, generator=generator).clamp(-2, 2) * degrees * (torch.pi / 180)
+    return euler_to_matrix(*angles.unbind()), torch.randn(3, generator=generator).clamp(-2, 2) * reach
+
+
+def _quads(vertices: Float[Tensor, "v 3"]) -> QuadMesh:
+    topology = load_topology()
+    rounded = (vertices.double() / _STEP_MM).round() * _STEP_MM
+    uv = (topology.uv.double() * 1e6).round() / 1e6
+    return QuadMesh(vertices=rounded, uv=uv, faces=topology.triangles, face_uv=topology.triangles)
+
+
+def _write_shapes(shapes: Float[Tensor, "47 v 3"], folder: Path) -> None:
+    """shape.bs and shape_k.obj, all of which end in the lines of the first: only their vertices differ."""
+    file = blendshape_file(folder)
+    meshes = [_quads(shape) for shape in shapes]
+    first = save_quads(meshes[0], file.with_name("shape_0.obj")).read_bytes()
+    shared = first[first.index(b"vt ") :]
+    for k, mesh in enumerate(meshes[1:], start=1):
+        lines = (f"v {x:.6f} {y:.6f} {z:.6f}\n" for x, y, z in (mesh.vertices / MM_PER_UNIT).tolist())
+        write_bytes(file.with_name(f"shape_{k}.obj"), "".join(lines).encode("ascii") + shared)
+    save_blendshapes(torch.stack([mesh.vertices for mesh in meshes]), file, n_faces=len(meshes[0].faces))
+
+
+def _draw_camera(generator: torch.Generator) -> Pinhole:
+    angles = [between(generator, 0.0, sd, -3 * sd, 3 * sd) * (torch.pi / 180) for sd in (6.0, 4.0, 2.5)]
+    place = [between(generator, 0.0, 12.0, -30.0, 30.0), between(generator, -40.0, 8.0, -60.0, -15.0)]
+    return Pinhole(
+        focal=FOCAL_SHARE * _WIDTH,
+        height=_HEIGHT,
+        width=_WIDTH,
+        rotation=euler_to_matrix(*torch.tensor(angles).unbind()),
+        translation=torch.tensor([*place, -uniform(generator, 480.0, 560.0)]),
+    )
+
+
+def _write_pose(
+    spec: LayoutSpec, sitter: Sitter, frame: tuple[Tensor, Tensor], folder: Path, pose: int
+) -> dict[str, Tensor]:
+    """Files of one pose, and its row of the truth."""
+    generator = spec.generator(_number(folder.name) - 1, "pose", pose)
+    strength = uniform(generator, 0.85, 1.05)
+    drawn = pose_expression(sitter.expression_names, POSES[POSE_NAMES[pose]], strength, generator)
+    weights = sitter.meet_lids(drawn)
+    bust = sitter.express(weights)
+    face = bust[: sitter.n_face].contiguous()
+    rotation, translation = frame
+    if pose:  # each pose is fitted on its own, so it stands a little elsewhere
+        turn, shift = _draw_frame(generator, 1.5, 3.0)
+        rotation, translation = turn @ rotation, turn @ translation + shift
+    pinhole = _draw_camera(generator)
+    landmarks = find_landmarks(pinhole, face)
+    picture = photograph(sitter, bust, pinhole, generator)
+    grid = measure(sitter, bust, pinhole, _SENSOR, generator)
+    marks = from_ibug68(from_paper66(landmarks.double()))
+    sample = PoseSample(image=picture, mesh=_quads(face @ rotation.mT + translation), landmarks=marks)
+    save_pose(sample, pose_files(folder, pose), depth=-grid.points[..., 2])
+    return {
+        "vertices": face,
+        "rotation": rotation,
+        "translation": translation,
+        "landmarks": landmarks,
+        "expression_weights": weights,
+        "camera_rotation": pinhole.rotation,
+        "camera_translation": pinhole.translation,
+    }

@@ -1,0 +1,114 @@
+"""Errors of a landmark detector as a small table over yaw, and draws from it.
+
+Face frame of an error: mm in the image plane, +x image right, +y up, turned back by the roll of the head. The table
+holds yaw >= 0; an error at negative yaw is the mirror image of one at positive yaw. At each yaw node the error is
+mean + sum_k deviation_k z_k component_k + remainder * z, with independent standard normal z.
+"""
+
+import json
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from facerecon_torch.checks import require_file, require_finite, require_shape
+from facerecon_torch.errors import ModelFileError
+from facerecon_torch.landmarks.scheme import MIRROR_66
+
+__all__ = ["NOISE_FILE", "NoiseTable", "load_noise_table", "mirror_errors", "sample_landmark_noise", "turn_errors"]
+
+NOISE_FILE = Path(__file__).resolve().parents[1] / "assets" / "synthetic" / "landmark_noise.safetensors"
+_FORMAT = "facerecon_torch.landmark_noise/1"
+_N = 66
+
+
+@dataclass(frozen=True)
+class NoiseTable:
+    """`yaw` in rad, ascending from 0 up; everything else in mm. Raises ValueError where shapes disagree."""
+
+    yaw: Float[Tensor, "nodes"]
+    mean: Float[Tensor, "nodes 66 2"]
+    components: Float[Tensor, "components 66 2"]  # unit length
+    deviation: Float[Tensor, "nodes components"]
+    remainder: Float[Tensor, "nodes 66 2"]
+
+    def __post_init__(self) -> None:
+        nodes, components = len(self.yaw), len(self.components)
+        require_shape("mean", self.mean, (nodes, _N, 2))
+        require_shape("components", self.components, (components, _N, 2))
+        require_shape("deviation", self.deviation, (nodes, components))
+        require_shape("remainder", self.remainder, (nodes, _N, 2))
+        for field in fields(self):
+            require_finite(field.name, getattr(self, field.name))
+
+    def at(self, yaw: Float[Tensor, "n"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean [n, 66, 2], deviations [n, components] and remainder [n, 66, 2] at |yaw|, linear between nodes."""
+        position = torch.searchsorted(self.yaw, yaw.abs().contiguous()).clamp(1, len(self.yaw) - 1)
+        low, high = self.yaw[position - 1], self.yaw[position]
+        share = ((yaw.abs() - low) / (high - low)).clamp(0, 1)
+        return (
+            self.mean[position - 1].lerp(self.mean[position], share[:, None, None]),
+            self.deviation[position - 1].lerp(self.deviation[position], share[:, None]),
+            self.remainder[position - 1].lerp(self.remainder[position], share[:, None, None]),
+        )
+
+    def save(self, path: Path, provenance: dict[str, object]) -> None:
+        """Write the table, and what it was measured on as JSON beside it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(save({f.name: getattr(self, f.name).float().contiguous() for f in fields(self)}))
+        path.with_suffix(".json").write_text(json.dumps({"format": _FORMAT, **provenance}, indent=1) + "\n")
+
+
+@lru_cache(maxsize=2)
+def load_noise_table(path: Path = NOISE_FILE) -> NoiseTable:
+    """Read a table; FileNotFoundError or ModelFileError where it is missing or another format."""
+    require_file("the landmark noise table", path)
+    require_file("the landmark noise table's description", path.with_suffix(".json"))
+    found = json.loads(path.with_suffix(".json").read_text()).get("format")
+    if found != _FORMAT:
+        raise ModelFileError(f"{path.with_suffix('.json')} must have format {_FORMAT}; got {found!r}")
+    tensors = load_file(path)
+    wanted = {f.name for f in fields(NoiseTable)}
+    if set(tensors) != wanted:
+        raise ModelFileError(f"{path} must hold {sorted(wanted)}; got {sorted(tensors)}")
+    return NoiseTable(**tensors)
+
+
+def mirror_errors(errors: Float[Tensor, "n 66 2"]) -> Float[Tensor, "n 66 2"]:
+    """Errors of the mirrored picture, face frame."""
+    return errors[:, list(MIRROR_66)] * errors.new_tensor([-1.0, 1.0])
+
+
+def turn_errors(errors: Float[Tensor, "n 66 2"], angle: Float[Tensor, "n"]) -> Float[Tensor, "n 66 2"]:
+    """Errors (+y up) turned counter-clockwise by `angle` rad."""
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    turn = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
+    return errors @ turn
+
+
+def sample_landmark_noise(
+    yaw: Float[Tensor, "n"],
+    roll: Float[Tensor, "n"],
+    px_per_mm: Float[Tensor, "n"],
+    generator: torch.Generator,
+    *,
+    table: NoiseTable | None = None,
+) -> Float[Tensor, "n 66 2"]:
+    """Landmark errors in px of the picture (+y down) of heads at `yaw` and `roll` rad and a density in px/mm.
+
+    Drawn on the CPU from `generator`; on the device and in the dtype of `yaw`. Beyond the table's last node its last
+    row is used.
+    """
+    table = table if table is not None else load_noise_table()
+    angle = yaw.detach().cpu().to(table.mean.dtype)
+    mean, deviation, remainder = table.at(angle)
+    common = torch.randn(deviation.shape, generator=generator) * deviation
+    errors = mean + torch.einsum("nk,kpc->npc", common, table.components)
+    errors = errors + remainder * torch.randn(remainder.shape, generator=generator)
+    errors = torch.where((angle < 0)[:, None, None], mirror_errors(errors), errors).to(yaw)
+    flip = yaw.new_tensor([1.0, -1.0])
+    return turn_errors(errors, roll) * flip * px_per_mm[:, None, None]

@@ -1,0 +1,159 @@
+"""The head that is rendered: the source's bust plus what only photographs need (teeth, long hair), with its tables.
+
+Reference frame: the neutral mean head in the model frame, mm. Every rendered vertex has a fixed reference position, on
+which texture, hairline and occlusion are looked up, so they follow the surface of any identity and expression.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.normals import vertex_normals
+from facerecon_torch.model.default_face import FaceSource, load_source
+from facerecon_torch.synthetic.procedural import smooth_step
+from facerecon_torch.synthetic.skin.atlas import Atlas
+
+__all__ = ["PARTS", "Head", "load_head"]
+
+PARTS = ("skin", "lips", "mouth", "left_eye", "right_eye", "curtain", "lashes", "cloth", "teeth")
+_LEFT_OUT = ("hair", "lashes", "cloth")  # helper shells of the source; hair, lashes and garments are made here
+_PAINT_MARKS = (
+    1493, 1491, 1494, 1497, 737, 1537, 1479, 1424, 1481, 3352, 3404, 3459, 2682, 3421, 3418, 3415, 3417,  # jaw
+    254, 207, 176, 177, 181, 2182, 2178, 2177, 2207, 2248,  # brows
+    132, 131, 201, 1310, 358, 314, 343, 2302, 2344,  # nose
+    1260, 1255, 1271, 1275, 1268, 1265, 3208, 3204, 3188, 3193, 3198, 3201,  # eyes
+    1238, 1591, 460, 466, 2444, 3510, 3172, 2460, 2466, 492, 486, 480,  # outer lips
+    1238, 453, 468, 2438, 3172, 2462, 494, 482,  # inner lips
+)  # fmt: skip
+"""Vertices that stand for the 68 iBUG points when features are painted. They are anatomical (the middle of the brow,
+the rim of the lips), and not those on which a detector sees its points: looks must not follow the detector."""
+_OCCLUSION_RAYS = 96
+_CURTAIN = (44, 20)  # columns around the back of the head, rows from the crown down
+_TEETH = 12  # columns of one row of teeth
+
+
+@dataclass(frozen=True)
+class Head:
+    """Tables of the rendered head, built once per process."""
+
+    source: FaceSource
+    atlas: Atlas
+    reference: Float[Tensor, "v 3"]
+    triangles: Int[Tensor, "t 3"]
+    parts: Int[Tensor, "t"]
+    ears: Float[Tensor, "v"]
+    occlusion: Float[Tensor, "v"]
+    marks: Int[Tensor, "68"]
+    eye_centres: Float[Tensor, "2 3"]  # left, right of the person
+    n_source: int
+    upper_teeth: Int[Tensor, "teeth"]
+    lower_teeth: Int[Tensor, "teeth"]
+    curtain: Int[Tensor, "curtain"]
+
+    @property
+    def unrolled_marks(self) -> Float[Tensor, "68 2"]:
+        return self.atlas.unroll(self.reference[self.marks])
+
+
+@lru_cache(maxsize=1)
+def load_head() -> Head:
+    """The head of the free default face."""
+    source = load_source()
+    atlas = Atlas()
+    names = {name: i for i, name in enumerate(source.part_names)}
+    left_out = torch.tensor([names[part] for part in _LEFT_OUT])
+    keep = ~torch.isin(source.triangle_parts, left_out)
+    triangles, parts = source.triangles[keep], source.triangle_parts[keep]
+    marks = torch.tensor(_PAINT_MARKS)
+    reference, n = source.mean, len(source.mean)
+    pieces, faces, labels = [reference], [triangles], [parts]
+    groups = []
+    for label, (points, quads) in (
+        ("teeth", _teeth_row(reference[marks], upper=True)),
+        ("teeth", _teeth_row(reference[marks], upper=False)),
+        ("curtain", _curtain(atlas)),
+    ):
+        start = sum(len(p) for p in pieces)
+        groups.append(torch.arange(start, start + len(points)))
+        pieces.append(points)
+        faces.append(quads + start)
+        labels.append(torch.full((len(quads),), PARTS.index(label)))
+    whole = torch.cat(pieces)
+    extra = torch.zeros(len(whole) - n)
+    ears = torch.cat([source.masks["ears"], extra])
+    rows = tuple(torch.unique(triangles[parts == names[eye]]) for eye in ("left_eye", "right_eye"))
+    return Head(
+        source=source,
+        atlas=atlas,
+        reference=whole,
+        triangles=torch.cat(faces),
+        parts=torch.cat(labels),
+        ears=ears,
+        occlusion=torch.cat([_occlusion(source, triangles, parts), 0.7 + extra]),
+        marks=marks,
+        eye_centres=torch.stack([_centre(reference[r]) for r in rows]),
+        n_source=n,
+        upper_teeth=groups[0],
+        lower_teeth=groups[1],
+        curtain=groups[2],
+    )
+
+
+def _centre(points: Tensor) -> Tensor:
+    return (points.amin(0) + points.amax(0)) / 2
+
+
+def _grid_triangles(columns: int, rows: int) -> Int[Tensor, "t 3"]:
+    at = torch.arange(columns * rows).reshape(rows, columns)
+    a, b, c, d = at[:-1, :-1], at[:-1, 1:], at[1:, 1:], at[1:, :-1]
+    return torch.cat([torch.stack([a, d, c], -1), torch.stack([a, c, b], -1)]).reshape(-1, 3)
+
+
+def _teeth_row(marks: Float[Tensor, "68 3"], *, upper: bool) -> tuple[Tensor, Tensor]:
+    """An arch of teeth behind the lips: a strip, its gum edge hidden."""
+    lips = marks[[61, 62, 63, 65, 66, 67]].mean(0)
+    turn = torch.linspace(-1.25, 1.25, _TEETH)
+    x, z = 21.0 * torch.sin(turn), lips[2] - 8.0 - 26.0 * (1 - torch.cos(turn))
+    rows = torch.tensor([7.0, 2.0, -3.2] if upper else [-1.6, -5.5, -9.0])
+    lean = torch.tensor([-1.5, 0.0, 0.2] if upper else [-2.0, -2.3, -3.5])
+    points = torch.stack(
+        [
+            x.expand(3, -1),
+            (lips[1] + rows)[:, None].expand(-1, _TEETH),
+            z + lean[:, None],
+        ],
+        dim=-1,
+    )
+    return points.reshape(-1, 3), _grid_triangles(_TEETH, 3)
+
+
+def _curtain(atlas: Atlas) -> tuple[Tensor, Tensor]:
+    """A cylinder of hair open at the front; `hair.hang_curtain` gives it its shape for one subject.
+
+    Its reference position holds (azimuth, share of the way down, 0): hair alone is looked up there.
+    """
+    columns, rows = _CURTAIN
+    azimuth = torch.linspace(-1, 1, columns).expand(rows, -1)
+    down = torch.linspace(0, 1, rows)[:, None].expand(-1, columns)
+    points = torch.stack([azimuth, down, torch.zeros_like(down)], dim=-1)
+    return points.reshape(-1, 3), _grid_triangles(columns, rows)
+
+
+def _occlusion(source: FaceSource, triangles: Tensor, parts: Tensor) -> Float[Tensor, "v"]:
+    """Share of the sky that each vertex of the mean head sees, cosine weighted, mouth a little open."""
+    weights = torch.zeros(1, len(source.expression_names))
+    weights[0, source.expression_names.index("jawOpen")] = 0.35
+    points = source.expression_vertices(source.mean_sliders[None], weights)[0]
+    normals = vertex_normals(points, triangles)
+    generator = torch.Generator().manual_seed(0)
+    rays = torch.nn.functional.normalize(torch.randn(_OCCLUSION_RAYS, 3, generator=generator), dim=1)
+    directions = torch.nn.functional.normalize(normals[:, None] + 0.999 * rays, dim=-1)
+    starts = (points + 0.5 * normals)[:, None] + 0.3 * directions
+    hits = get_backend().first_hit(starts.reshape(-1, 3), directions.reshape(-1, 3), points, triangles)
+    reach = hits.distance.reshape(len(points), -1)
+    open_sky = smooth_step(reach, 10.0, 90.0).mean(1)
+    return torch.where(open_sky > 0, open_sky, torch.zeros_like(open_sky)).clamp(0.02, 1.0)

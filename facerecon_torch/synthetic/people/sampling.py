@@ -1,0 +1,168 @@
+"""People and the moments in which they are photographed: pose, expression, gaze, place in the picture."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from facerecon_torch.geometry.rotation import euler_to_matrix
+from facerecon_torch.model.default_face import FaceSource
+from facerecon_torch.structures import Camera
+from facerecon_torch.synthetic.people.appearance import Appearance, Macro, draw_appearance
+from facerecon_torch.synthetic.procedural import between, uniform
+from facerecon_torch.synthetic.spec import SyntheticSpec
+
+__all__ = [
+    "POSE_LIMIT_DEGREES",
+    "Subject",
+    "draw_camera",
+    "draw_expression",
+    "draw_gaze",
+    "draw_person",
+    "draw_pose",
+    "draw_subject",
+]
+
+POSE_LIMIT_DEGREES = (60.0, 25.0, 15.0)  # yaw, pitch, roll
+_PX_PER_MM = (1.0, 2.2)
+_MARGIN = 0.13  # of the side, kept free around the landmarks
+
+POSED_FACES: dict[str, dict[str, float]] = {
+    "smile": {"mouthSmile": 0.75, "cheekSquint": 0.35, "mouthDimple": 0.2},
+    "broad smile": {"mouthSmile": 0.9, "mouthUpperUp": 0.35, "cheekSquint": 0.5, "jawOpen": 0.12, "eyeSquint": 0.35},
+    "laugh": {"mouthSmile": 0.9, "jawOpen": 0.45, "cheekSquint": 0.6, "eyeSquint": 0.5, "mouthUpperUp": 0.3},
+    "open mouth": {"jawOpen": 0.7},
+    "wide open mouth": {"jawOpen": 1.0, "browInnerUp": 0.3},
+    "talk": {"jawOpen": 0.25, "mouthLowerDown": 0.25, "mouthFunnel": 0.2},
+    "surprise": {"jawOpen": 0.55, "browInnerUp": 0.8, "browOuterUp": 0.8, "eyeWide": 0.8},
+    "anger": {"browDown": 0.9, "eyeSquint": 0.4, "noseSneer": 0.45, "mouthPress": 0.4, "mouthFrown": 0.3},
+    "disgust": {"noseSneer": 0.8, "mouthUpperUp": 0.5, "browDown": 0.5, "eyeSquint": 0.4},
+    "sadness": {"browInnerUp": 0.8, "mouthFrown": 0.8, "mouthShrugLower": 0.3},
+    "fear": {"browInnerUp": 0.7, "eyeWide": 0.7, "mouthStretch": 0.6, "jawOpen": 0.2},
+    "blink": {"eyeBlink": 1.0},
+    "wink": {"eyeBlinkLeft": 0.95, "mouthSmileLeft": 0.4, "cheekSquint": 0.3},
+    "kiss": {"mouthPucker": 0.85},
+    "funnel": {"mouthFunnel": 0.7, "jawOpen": 0.15},
+    "puffed cheeks": {"cheekPuff": 0.9, "mouthPress": 0.4},
+    "pressed lips": {"mouthPress": 0.6, "mouthRollLower": 0.5, "mouthRollUpper": 0.4},
+    "jaw left": {"jawLeft": 0.8, "mouthLeft": 0.3},
+    "jaw right": {"jawRight": 0.8, "mouthRight": 0.3},
+    "jaw forward": {"jawForward": 0.8},
+    "smirk": {"mouthSmileRight": 0.7, "mouthDimpleRight": 0.4, "browOuterUpRight": 0.3},
+    "doubt": {"browOuterUpLeft": 0.8, "browDownRight": 0.5, "mouthLeft": 0.4, "mouthShrugUpper": 0.3},
+}
+"""Units (both sides unless one is named) at full intensity."""
+_ALONE_LIMIT = {"jawOpen": 0.8, "eyeBlink": 0.9, "mouthClose": 0.4, "mouthLeft": 0.7, "mouthRight": 0.7}
+_NEUTRAL_SHARE, _POSED_SHARE = 0.18, 0.45
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One person: identity sliders and looks."""
+
+    sliders: Float[Tensor, "targets"]
+    macro: Macro
+    look: Appearance
+
+
+def draw_subject(spec: SyntheticSpec, subject: int, source: FaceSource) -> Subject:
+    """A person drawn from the source's sliders, not from the model's core."""
+    generators = spec.generator(subject, "identity"), spec.generator(subject, "appearance")
+    return draw_person(source, *generators, shifted=spec.family == "shifted")
+
+
+def draw_person(
+    source: FaceSource, identity: torch.Generator, appearance: torch.Generator, *, shifted: bool = False
+) -> Subject:
+    """A person whose shape and looks come from the given random numbers."""
+    drawn = source.sample(1, identity, family="shifted" if shifted else "core")
+    african, asian, caucasian = (float(share) for share in drawn.ancestry[0])
+    macro = Macro(
+        gender=float(drawn.gender[0]), age=float(drawn.age[0]), african=african, asian=asian, caucasian=caucasian
+    )
+    look = draw_appearance(macro, appearance, shifted=shifted)
+    return Subject(drawn.sliders[0], macro, look)
+
+
+def draw_pose(generator: torch.Generator) -> Float[Tensor, "3"]:
+    """Yaw, pitch and roll in rad within the limits: dense near frontal, with tails that reach them."""
+    yaw = between(generator, 0.0, 17.0, -60.0, 60.0)
+    if uniform(generator) < 0.5:
+        yaw = uniform(generator, -60.0, 60.0)
+    pitch = between(generator, 0.0, 10.0, -25.0, 25.0)
+    roll = between(generator, 0.0, 6.0, -15.0, 15.0)
+    return torch.tensor([yaw, pitch, roll]) * (math.pi / 180)
+
+
+def draw_expression(names: tuple[str, ...], generator: torch.Generator) -> Float[Tensor, "exps"]:
+    """Weights of the named expressions: neutral, a posed face, or one to four units at once."""
+    weights = dict.fromkeys(names, 0.0)
+    kind = uniform(generator)
+    if kind >= _NEUTRAL_SHARE:
+        if kind < _NEUTRAL_SHARE + _POSED_SHARE:
+            recipe = list(POSED_FACES.values())[int(torch.randint(0, len(POSED_FACES), (), generator=generator))]
+            strength = uniform(generator, 0.45, 1.05)
+            for stem, level in recipe.items():
+                _raise(weights, stem, level * strength * uniform(generator, 0.8, 1.15), generator)
+        else:
+            for _ in range(int(torch.randint(1, 5, (), generator=generator))):
+                name = names[int(torch.randint(0, len(names), (), generator=generator))]
+                stem = name.removesuffix("Left").removesuffix("Right")
+                both = uniform(generator) < 0.75
+                _raise(weights, stem if both else name, _level(stem, generator), generator)
+    if uniform(generator) < 0.3:  # eyes are rarely quite at rest
+        _raise(weights, "eyeSquint", uniform(generator, 0.0, 0.3), generator)
+    return torch.tensor([min(1.0, w) for w in weights.values()])
+
+
+def pose_expression(
+    names: tuple[str, ...], recipe: dict[str, float], strength: float | int, generator: torch.Generator
+) -> Float[Tensor, "exps"]:
+    """Weights of a recipe made by one person at one time: a little uneven, and never above 1."""
+    weights = dict.fromkeys(names, 0.0)
+    for stem, level in recipe.items():
+        _raise(weights, stem, level * strength * uniform(generator, 0.92, 1.08), generator)
+    return torch.tensor([min(1.0, w) for w in weights.values()])
+
+
+def _level(stem: str, generator: torch.Generator) -> float:
+    return float(torch.rand((), generator=generator).pow(0.8)) * _ALONE_LIMIT.get(stem, 0.9)
+
+
+def _raise(weights: dict[str, float], stem: str, level: float, generator: torch.Generator) -> None:
+    """Set an expression; a stem that has two sides sets both, a little unequally."""
+    if stem in weights:
+        weights[stem] = max(weights[stem], level)
+        return
+    for side in ("Left", "Right"):
+        uneven = level * uniform(generator, 0.9, 1.1)
+        weights[f"{stem}{side}"] = max(weights[f"{stem}{side}"], uneven)
+
+
+def draw_gaze(generator: torch.Generator) -> Float[Tensor, "2 3"]:
+    """Where both eyes look at rest, unit vectors in the head's frame; the eyeLook expressions turn the eyeballs."""
+    sideways, upwards = between(generator, 0.0, 0.14, -0.4, 0.4), between(generator, 0.0, 0.07, -0.2, 0.2)
+    toe_in = uniform(generator, 0.0, 0.06)
+    return normalize(torch.tensor([[sideways - toe_in, upwards, 1.0], [sideways + toe_in, upwards, 1.0]]), dim=1)
+
+
+def draw_camera(
+    angles: Float[Tensor, "3"], face: Float[Tensor, "n 3"], size: int, generator: torch.Generator
+) -> Camera:
+    """Scaled orthographic camera that keeps the points of `face` inside the picture, its density 1.0-2.2 px/mm (less
+    where the picture is too small for that)."""
+    rotation = euler_to_matrix(*angles.unbind())
+    flat = (face @ rotation.mT)[:, :2] * torch.tensor([1.0, -1.0])
+    low, high = flat.amin(0), flat.amax(0)
+    scale = math.exp(uniform(generator, math.log(_PX_PER_MM[0]), math.log(_PX_PER_MM[1])))
+    room = size * (1 - 2 * _MARGIN)
+    scale = min(scale, room / float((high - low).amax()))
+    free = (room - scale * (high - low)) / 2
+    jitter = (torch.rand(2, generator=generator) * 2 - 1) * torch.minimum(free, torch.tensor(0.16 * size))
+    # the middle of the landmarks lies below that of the head
+    drop = torch.tensor([0.0, min(0.05 * size, float(free[1] - jitter[1].abs()))])
+    middle = torch.tensor([(size - 1) / 2, (size - 1) / 2]) + jitter + drop.clamp_min(0)
+    return Camera(rotation, torch.tensor(scale), middle - scale * (low + high) / 2, torch.tensor(False))

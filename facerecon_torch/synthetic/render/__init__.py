@@ -1,0 +1,1 @@
+"""Rendered photographs and range scans of synthetic people."""

@@ -1,0 +1,122 @@
+"""Light: second-order spherical harmonics for the surroundings plus one shadow-casting key light.
+
+Directions are in the viewer's frame (+x right, +y up, +z to the viewer). Irradiance follows Ramamoorthi and Hanrahan,
+"An efficient representation for irradiance environment maps": E(n) = sum_l A_l sum_m L_lm Y_lm(n).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.synthetic.procedural import between, uniform
+
+__all__ = ["Light", "draw_light", "harmonics"]
+
+_BAND = torch.tensor([math.pi] + [2 * math.pi / 3] * 3 + [math.pi / 4] * 5)
+
+
+def harmonics(directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 9"]:
+    """The nine real spherical harmonics up to order 2 of unit directions."""
+    x, y, z = directions.unbind(1)
+    return torch.stack(
+        [
+            torch.full_like(x, 0.282095), 0.488603 * y, 0.488603 * z, 0.488603 * x, 1.092548 * x * y,
+            1.092548 * y * z, 0.315392 * (3 * z * z - 1), 1.092548 * x * z, 0.546274 * (x * x - y * y),
+        ],
+        dim=1,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Light:
+    """`radiance`: harmonics of the surroundings per colour; `key`: unit direction; `key_colour`: irradiance of the key
+    light on a surface facing it, divided by pi; `softness`: half-angle of the key's disc, rad."""
+
+    radiance: Float[Tensor, "9 3"]
+    key: Float[Tensor, "3"]
+    key_colour: Float[Tensor, "3"]
+    softness: float
+
+    def ambient(self, normals: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Irradiance of the surroundings / pi on unit normals."""
+        weights = (_BAND / math.pi)[:, None] * self.radiance
+        return (harmonics(normals) @ weights).clamp_min(0.015)
+
+    def reflected(self, directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Blurred radiance seen in `directions`."""
+        damp = torch.tensor([1.0] + [0.8] * 3 + [0.5] * 5)[:, None]
+        return (harmonics(directions) @ (damp * self.radiance)).clamp_min(0.0)
+
+
+def _towards(azimuth: float, elevation: float) -> Tensor:
+    level = math.cos(elevation)
+    return torch.tensor([level * math.sin(azimuth), math.sin(elevation), level * math.cos(azimuth)])
+
+
+def _warmth(value: float) -> Tensor:
+    """Colour of a lamp: -1 bluish to 1 orange, luminance about 1."""
+    return torch.tensor([1 + 0.28 * value, 1.0 - 0.02 * abs(value), 1 - 0.34 * value])
+
+
+def draw_light(generator: torch.Generator, *, shifted: bool = False) -> Light:
+    """One light. The training and test families are daylight, window, studio, indoor and flash; the shifted family
+    lights from below, from behind, or with two saturated colours."""
+    return _strange(generator) if shifted else _ordinary(generator)
+
+
+_KINDS = {  # key strength, ambient strength, key elevation (rad), spread of the azimuth (rad), key half-angle (rad)
+    "daylight": (0.9, 0.55, 0.9, 0.8, 0.12),
+    "overcast": (0.25, 1.0, 1.1, 0.8, 0.7),
+    "window": (0.9, 0.4, 0.35, 1.2, 0.45),
+    "studio": (0.85, 0.45, 0.55, 0.6, 0.3),
+    "indoor": (0.6, 0.6, 0.85, 0.8, 0.3),
+    "flash": (0.8, 0.4, 0.12, 0.12, 0.08),
+}
+
+
+def _ordinary(generator: torch.Generator) -> Light:
+    kind = list(_KINDS)[int(torch.randint(0, len(_KINDS), (), generator=generator))]
+    strength, ambient, elevation, spread, half = _KINDS[kind]
+    key = _towards(between(generator, 0.0, spread, -1.5, 1.5), between(generator, elevation, 0.2, -0.05, 1.3))
+    tone = between(generator, 0.1, 0.4, -0.9, 0.9)
+    other = between(generator, -0.5 * tone, 0.3, -0.8, 0.8)
+    sky = 0.30 * ambient * uniform(generator, 0.4, 1.6)
+    parts = [(_towards(0.0, 1.55), sky * _warmth(other)), (_towards(0.0, -1.55), 0.35 * sky * _warmth(0.4))]
+    fill = _towards(-math.copysign(1.0, float(key[0])) * uniform(generator, 0.4, 1.4), uniform(generator, -0.2, 0.5))
+    parts.append((fill, 0.35 * ambient * uniform(generator) * _warmth(other)))
+    for _ in range(2):
+        place = _towards(uniform(generator, -2.6, 2.6), uniform(generator, -0.3, 0.9))
+        parts.append((place, 0.25 * ambient * uniform(generator) * _warmth(uniform(generator, -0.7, 0.7))))
+    level = ambient * uniform(generator, 0.2, 0.65)
+    return _assemble(level * _warmth(other), parts, key, strength * uniform(generator, 0.5, 1.15) * _warmth(tone), half)
+
+
+def _strange(generator: torch.Generator) -> Light:
+    kind = int(torch.randint(0, 3, (), generator=generator))
+    hue = torch.rand(3, generator=generator) * 0.7 + 0.5
+    if kind == 0:  # from below
+        key = _towards(uniform(generator, -0.8, 0.8), uniform(generator, -0.8, -0.35))
+        return _assemble(0.35 * hue, [], key, 0.7 * _warmth(0.8), 0.25)
+    if kind == 1:  # from behind and above, the face in its own shadow
+        key = _towards(math.copysign(uniform(generator, 1.7, 2.3), uniform(generator, -1.0, 1.0)), 0.6)
+        return _assemble(0.6 * hue, [(_towards(0.0, 0.3), 0.25 * hue)], key, 1.6 * _warmth(0.1), 0.15)
+    side = math.copysign(1.0, uniform(generator, -1.0, 1.0))
+    key = _towards(side * uniform(generator, 0.9, 1.5), uniform(generator, 0.0, 0.5))
+    opposite = (_towards(-side * 1.4, 0.1), 0.8 * (1.7 - hue))
+    return _assemble(0.15 * torch.ones(3), [opposite], key, hue, 0.25)
+
+
+def _assemble(
+    level: Tensor, parts: list[tuple[Tensor, Tensor]], key: Tensor, key_colour: Tensor, softness: float
+) -> Light:
+    """Harmonics of an even surrounding of radiance `level` and of broad lamps (irradiance / pi, each)."""
+    radiance = torch.zeros(9, 3)
+    radiance[0] = level / 0.282095
+    for direction, colour in parts:
+        # a lamp of irradiance pi * colour, blurred to the harmonics' own resolution
+        lobe = harmonics(direction[None])[0] * math.pi * torch.tensor([1.0] + [0.9] * 3 + [0.6] * 5)
+        radiance += lobe[:, None] * colour
+    return Light(radiance, key, key_colour, softness)

@@ -1,0 +1,1 @@
+"""The painted skin of synthetic people."""

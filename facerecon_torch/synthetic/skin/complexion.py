@@ -1,0 +1,98 @@
+"""Blood, blotches, pores, freckles, wrinkles and make-up."""
+
+import torch
+
+from facerecon_torch.synthetic.people.appearance import Appearance
+from facerecon_torch.synthetic.procedural import fractal_field, smooth_field, smooth_step
+from facerecon_torch.synthetic.skin.canvas import Canvas
+from facerecon_torch.synthetic.skin.strokes import blur, polyline
+
+__all__ = ["paint_complexion", "paint_freckles", "paint_make_up", "paint_wrinkles"]
+
+_EYES = (list(range(36, 42)), list(range(42, 48)))
+
+
+def paint_complexion(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
+    """Blood under cheeks, nose and chin, blotches at three sizes, pores, an oily middle of the face."""
+    marks, size = canvas.marks, canvas.shape
+    nose = marks[33]
+    cheeks = sum(
+        (canvas.spot((marks[eye] * 0.55 + marks[mouth] * 0.45), 17.0, 13.0) for eye, mouth in ((41, 48), (46, 54))),
+        torch.zeros(size),
+    )
+    warm = (
+        cheeks * 0.8 + canvas.spot(nose + torch.tensor([0.0, 5.0]), 13.0, 11.0) + 0.5 * canvas.spot(marks[8], 15.0, 9.0)
+    )
+    canvas.tint(warm * look.redness, (1.0, 0.83, 0.84))
+    broad = fractal_field(*size, 7, 3, generator)
+    fine = fractal_field(*size, 60, 3, generator)
+    red = fractal_field(*size, 25, 3, generator)
+    mottle = 1 + look.blotches * (0.03 * broad + 0.025 * fine)
+    canvas.colour = canvas.colour * mottle
+    canvas.tint((0.38 * look.blotches * red).clamp(-1, 1), (1.0, 0.91, 0.91))
+    socket = sum(
+        (canvas.spot(marks[eye].mean(0) - torch.tensor([0.0, 2.0]), 17.0, 11.0) for eye in _EYES),
+        torch.zeros(size),
+    )
+    canvas.tint(socket * (0.35 + 0.4 * look.eye_bags), (0.80, 0.74, 0.77))
+    pores = smooth_field(*size, size[0] / 3.0, size[1] / 3.0, generator)
+    canvas.relief = canvas.relief + 0.035 * look.pores * pores + 0.05 * look.pores * fine
+    canvas.gloss = canvas.gloss * (1 + 0.25 * broad).clamp_min(0.2)
+    canvas.gloss = canvas.gloss * (
+        0.7 + 0.6 * (canvas.spot(nose, 10.0, 16.0) + canvas.spot(marks[27] + torch.tensor([0.0, 32.0]), 30.0, 16.0))
+    )
+
+
+def paint_freckles(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
+    """Small brown spots, dense over nose and cheeks, and a few moles anywhere."""
+    size = canvas.shape
+    speckle = smooth_step(smooth_field(*size, size[0] / 4.0, size[1] / 4.0, generator), 1.1, 2.0)
+    where = canvas.spot(canvas.marks[29], 42.0, 26.0)
+    canvas.tint(speckle * where * look.freckles, (0.66, 0.52, 0.42))
+    for _ in range(look.moles):
+        place = torch.rand(2, generator=generator) * torch.tensor([120.0, 150.0]) + torch.tensor([-60.0, -80.0])
+        width = 0.5 + 0.8 * float(torch.rand((), generator=generator))
+        canvas.tint(canvas.spot(place, width, width), (0.35, 0.25, 0.22))
+
+
+def paint_wrinkles(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
+    """Brow furrows, crow's feet, nasolabial and mouth folds, eye bags: dark lines with relief."""
+    marks, lines = canvas.marks, []
+    forehead = marks[19:25].mean(0)
+    for row in range(4):
+        lift = 12.0 + 9.0 * row + 2.0 * torch.randn((), generator=generator)
+        across = torch.linspace(-1, 1, 9)
+        sway = torch.randn(9, generator=generator) * 0.7
+        lines.append(torch.stack([across * (34 - 3 * row), forehead[1] + lift - 4 * across**2 + sway], dim=1))
+    for side, (wing, corner, chin, outer) in ((-1.0, (31, 48, 6, 36)), (1.0, (35, 54, 10, 45))):
+        start = marks[wing] + torch.tensor([side * 6.0, 4.0])
+        middle = (marks[wing] + marks[corner]) / 2 + torch.tensor([side * 11.0, 0.0])
+        lines.append(torch.stack([start, middle, marks[corner] + torch.tensor([side * 7.0, -2.0])]))
+        lines.append(
+            torch.stack([marks[corner] + torch.tensor([side * 3.0, -3.0]), marks[corner] * 0.6 + marks[chin] * 0.4])
+        )
+        for tilt in (-0.5, 0.0, 0.5):
+            foot = marks[outer] + torch.tensor([side * 5.0, 3.0 * tilt])
+            lines.append(torch.stack([foot, foot + 11.0 * torch.tensor([side, tilt])]))
+    mask = polyline(canvas.shape, [canvas.pixels(line) for line in lines], width=0.9 * canvas.atlas.px_per_mm)
+    broken = (0.75 + 0.35 * smooth_field(*canvas.shape, 20, 25, generator)).clamp(0, 1.2)
+    sharp, wide = blur(mask, 0.5 * canvas.atlas.px_per_mm), blur(mask, 1.6 * canvas.atlas.px_per_mm)
+    depth = look.wrinkles * broken
+    canvas.relief = canvas.relief - depth * (0.5 * sharp + 0.9 * wide)
+    canvas.tint(depth * 0.5 * sharp, (0.68, 0.58, 0.56))
+    crepe = smooth_field(*canvas.shape, canvas.shape[0] / 5, canvas.shape[1] / 11, generator)
+    canvas.relief = canvas.relief + 0.07 * look.wrinkles * crepe
+    for eye in _EYES:
+        under = marks[eye].mean(0) - torch.tensor([0.0, 11.0])
+        bag = canvas.spot(under, 11.0, 3.2)
+        canvas.relief = canvas.relief + look.eye_bags * 0.9 * bag
+        canvas.tint(look.eye_bags * 0.6 * bag, (0.82, 0.70, 0.74))
+
+
+def paint_make_up(canvas: Canvas, look: Appearance) -> None:
+    marks = canvas.marks
+    for eye, brow in zip(_EYES, (19, 24)):
+        middle = marks[eye].mean(0) * 0.7 + marks[brow] * 0.3
+        canvas.tint(look.eyeshadow * canvas.spot(middle, 14.0, 6.0), (0.55, 0.42, 0.48))
+    for corner, mouth in ((36, 48), (45, 54)):
+        canvas.tint(look.blush * canvas.spot(marks[corner] * 0.5 + marks[mouth] * 0.5, 16.0, 9.0), (1.02, 0.72, 0.74))

@@ -1,0 +1,83 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
+
+from facerecon_torch.cascade.checkpoint import load_cascade, save_cascade
+from facerecon_torch.errors import ModelFileError
+from facerecon_torch.model.tiny import tiny_bilinear
+
+
+@pytest.fixture
+def saved(tiny_outcome, tmp_path):
+    face = replace(tiny_outcome.cascade, training={"counts": 3})
+    save_cascade(face, tmp_path / "cascade.safetensors")
+    return face, tmp_path / "cascade.safetensors"
+
+
+def test_round_trip(saved):
+    face, path = saved
+    again = load_cascade(path, model=face.model)
+    assert (again.fit, again.crop, again.features, again.start) == (face.fit, face.crop, face.features, face.start)
+    assert again.training == {"counts": 3}
+    for a, b in zip(again.cascade.stages, face.cascade.stages, strict=True):
+        assert torch.equal(a.ridge.weight, b.ridge.weight)
+    assert not list(path.parent.glob("*.part"))
+
+
+def test_half_precision_is_close(tiny_outcome, tmp_path):
+    face = tiny_outcome.cascade
+    save_cascade(face, tmp_path / "half.safetensors", half=True)
+    save_cascade(face, tmp_path / "full.safetensors")
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * (tmp_path / "full.safetensors").stat().st_size
+    weight = load_cascade(tmp_path / "half.safetensors", model=face.model).cascade.stages[0].ridge.weight
+    full = face.cascade.stages[0].ridge.weight
+    assert_close(weight, full, rtol=0.0, atol=2**-11 * float(full.abs().max()))
+
+
+def test_a_cascade_for_another_model_is_refused(saved):
+    _, path = saved
+    with pytest.raises(ModelFileError, match=r"cascade\.safetensors: model_sha256: .*another face model"):
+        load_cascade(path, model=tiny_bilinear(n_identity=5))
+
+
+def edit(path, change):
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt") as file:
+        document = json.loads(file.metadata()["facerecon"])
+    change(document)
+    save_file(load_file(path), str(path), metadata={"facerecon": json.dumps(document)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(version=2), "version: expected 1; got 2"),
+        (lambda d: d.update(format="model"), "format: expected 'facerecon-cascade'; got 'model'"),
+        (lambda d: d.pop("crop"), "metadata keys: expected .*'crop'"),
+        (lambda d: d["features"]["hog"].update(cell_px=7), "patch_px must be a multiple of cell_px"),
+        (lambda d: d["fit"].update(colour=1), "colour"),
+    ],
+)
+def test_wrong_documents_are_refused(saved, change, message):
+    face, path = saved
+    edit(path, change)
+    with pytest.raises(ModelFileError, match=message):
+        load_cascade(path, model=face.model)
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 100, 5000])
+def test_truncated_files_are_refused(saved, size):
+    face, path = saved
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ModelFileError, match=r"cascade\.safetensors"):
+        load_cascade(path, model=face.model)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="cascade must be an existing file"):
+        load_cascade(tmp_path / "none.safetensors")

@@ -1,0 +1,255 @@
+"""Many files: what is written, what overlaps, and what one bad file may do."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch.testing import assert_close
+
+from facerecon_torch.cascade.reconstruct import reconstruct
+from facerecon_torch.commands.infer import image_loader as infer_pictures
+from facerecon_torch.commands.infer import run as infer_module
+from facerecon_torch.commands.infer.image_loader import decoded_ahead, decoded_in_batches
+from facerecon_torch.commands.infer.options import InferOptions
+from facerecon_torch.commands.infer.run import infer
+from facerecon_torch.errors import ImageFileError
+from facerecon_torch.formats.ply_file import read_ply
+from facerecon_torch.images import save_png
+from facerecon_torch.landmarks.detector import PixelFreeDetector, detect_faces
+from facerecon_torch.landmarks.file_landmarks import FileLandmarks
+from facerecon_torch.landmarks.scheme import from_paper66
+from facerecon_torch.model.factored import FactoredVertices
+from facerecon_torch.runtime.timer import StageTimes, stage, untimed
+from tests.images.test_device_decode import StandIn
+from tests.images.test_jpeg import jpeg, smooth
+
+
+@pytest.fixture(scope="module")
+def folder(photographs, tmp_path_factory):
+    """Photographs of the tiny world as files, their landmarks beside them; the second holds two faces."""
+    images, landmarks = photographs
+    root = tmp_path_factory.mktemp("photos")
+    for k, (image, points) in enumerate(zip(images, landmarks)):
+        save_png(image, root / f"p{k}.png")
+        faces = [from_paper66(p[None])[0].tolist() for p in ((points, points + 1.5) if k == 1 else (points,))]
+        (root / f"p{k}.json").write_text(json.dumps({"faces": [{"points": face} for face in faces]}))
+    return root
+
+
+def options(**changes) -> InferOptions:
+    return InferOptions(**{"formats": [], "progress": False, "workers": 2, **changes})
+
+
+def table(output: Path) -> list[dict]:
+    return pq.read_table(output / "parameters.parquet").to_pylist()
+
+
+def test_the_table_holds_what_single_reconstructions_say(folder, tiny_outcome, tmp_path):
+    face, files = tiny_outcome.cascade, sorted(folder.glob("*.png"))
+    report = infer(files, tmp_path, face, FileLandmarks(), options(batch=4))
+    assert (report.images, report.faces, report.failures) == (len(files), len(files) + 1, [])
+    assert report.seconds > 0
+    assert [p.name for p in tmp_path.iterdir()] == ["parameters.parquet"]
+    rows = iter(table(tmp_path))
+    for path in files:
+        for k, one in enumerate(reconstruct(path, face, detector=FileLandmarks())):
+            row = next(rows)
+            assert (row["image"], row["face"]) == (str(path), k)
+            assert_close(torch.tensor(row["alpha"]), one.parameters.identity, rtol=1e-3, atol=1e-3)
+            assert_close(torch.tensor(row["beta"]), one.parameters.expression, rtol=1e-3, atol=1e-3)
+            assert_close(torch.tensor(row["projected_2d"]), one.landmarks_2d, rtol=0, atol=1e-2)
+            assert row["camera"]["scale"] == pytest.approx(float(one.camera.scale), rel=1e-4)
+
+
+def test_latency_mode_and_small_batches_give_the_same_table(folder, tiny_outcome, tmp_path):
+    files = sorted(folder.glob("*.png"))
+    tables = []
+    for name, changes in (("a", {}), ("b", {"mode": "latency"}), ("c", {"batch": 1})):
+        infer(files, tmp_path / name, tiny_outcome.cascade, FileLandmarks(), options(**changes))
+        tables.append(table(tmp_path / name))
+    for other in tables[1:]:
+        for row, same in zip(tables[0], other, strict=True):
+            assert row["image"] == same["image"]
+            assert_close(torch.tensor(row["alpha"]), torch.tensor(same["alpha"]), rtol=1e-3, atol=1e-3)
+
+
+def test_every_format_is_written_and_only_then_are_there_vertices(folder, tiny_outcome, tmp_path, monkeypatch):
+    face, files = tiny_outcome.cascade, [folder / "p1.png"]
+    infer(files, tmp_path, face, FileLandmarks(), options(formats=["json", "obj", "overlay"]))
+    names = {p.name for p in tmp_path.iterdir()}
+    expected = {f"p1{k}.{kind}" for k in ("", "_face1") for kind in ("json", "obj")}
+    assert names == {"parameters.parquet", "p1_overlay.png", *expected}
+    assert json.loads((tmp_path / "p1.json").read_text())["alpha"] == table(tmp_path)[0]["alpha"]
+
+    def never(*_: object) -> None:
+        raise AssertionError("all vertices were computed, and nothing shows them")
+
+    monkeypatch.setattr(face.model, "vertices", never)
+    infer(files, tmp_path / "again", face, FileLandmarks(), options(formats=["json"]))
+    with pytest.raises(AssertionError, match="nothing shows them"):
+        infer(files, tmp_path / "again", face, FileLandmarks(), options(formats=["ply"]))
+
+
+def test_vertices_of_many_images_are_factored(folder, tiny_outcome, tmp_path, monkeypatch):
+    face, files = tiny_outcome.cascade, sorted(folder.glob("*.png"))
+    factored = []
+
+    def factor(model):
+        factored.append(FactoredVertices(model, model.n_expression))
+        return factored[0]
+
+    monkeypatch.setattr(infer_module, "factor_vertices", factor)
+    infer(files, tmp_path / "few", face, FileLandmarks(), options(formats=["ply"]))
+    monkeypatch.setattr(infer_module, "_MANY", len(files))
+    infer(files, tmp_path / "none", face, FileLandmarks(), options(formats=["json"]))
+    assert not factored
+    infer(files, tmp_path / "many", face, FileLandmarks(), options(formats=["ply"]))
+    assert len(factored) == 1
+    for path in (tmp_path / "few").glob("*.ply"):
+        dense, fast = (read_ply(tmp_path / kind / path.name)[0] for kind in ("few", "many"))
+        assert_close(torch.from_numpy(fast), torch.from_numpy(dense), rtol=0, atol=1e-3)
+
+
+def test_a_run_goes_on_where_it_stopped_and_keeps_the_order(folder, tiny_outcome, tmp_path):
+    face, files = tiny_outcome.cascade, sorted(folder.glob("*.png"))
+    infer(files[1:3], tmp_path, face, FileLandmarks(), options(formats=["json"]))
+    report = infer(files, tmp_path, face, FileLandmarks(), options(formats=["json"], resume=True))
+    assert (report.skipped, report.images) == (2, len(files) - 2)
+    rows = table(tmp_path)
+    assert [row["image"] for row in rows] == [str(f) for f in (files[0], files[1], *files[1:])]
+    infer(files, tmp_path / "whole", face, FileLandmarks(), options(formats=["json"]))
+    for row, same in zip(rows, table(tmp_path / "whole"), strict=True):
+        assert_close(torch.tensor(row["alpha"]), torch.tensor(same["alpha"]), rtol=1e-3, atol=1e-3)
+
+
+def test_bad_files_and_flat_landmarks_fail_alone(folder, tiny_outcome, tmp_path):
+    whole = [folder / "p0.png", folder / "p2.png"]
+    bad = tmp_path / "bad.png"
+    bad.write_text("no picture")
+    (tmp_path / "flat.png").write_bytes(whole[0].read_bytes())
+    line = [[10.0 + k, 20.0] for k in range(68)]
+    (tmp_path / "flat.json").write_text(json.dumps(line))
+    lost = tmp_path / "lost.png"
+    lost.write_bytes(whole[0].read_bytes())
+    files = [whole[0], bad, tmp_path / "flat.png", lost, tmp_path / "none.png", whole[1]]
+    report = infer(files, tmp_path / "out", tiny_outcome.cascade, FileLandmarks(), options())
+    assert (report.images, report.faces) == (2, 2)
+    reasons = {path.name: reason for path, reason in report.failures}
+    assert set(reasons) == {"bad.png", "flat.png", "lost.png", "none.png"}
+    assert "degenerate" in reasons["flat.png"]
+    assert [row["image"] for row in table(tmp_path / "out")] == [str(f) for f in whole]
+
+
+def test_memory_that_runs_out_halves_the_batch(folder, tiny_outcome, tmp_path, monkeypatch):
+    files = sorted(folder.glob("*.png"))
+    sizes, real = [], infer_module.reconstruct_landmarks
+
+    def narrow(pictures, *rest, **options):
+        sizes.append(len(pictures))
+        if len(pictures) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return real(pictures, *rest, **options)
+
+    monkeypatch.setattr(infer_module, "reconstruct_landmarks", narrow)
+    report = infer(files, tmp_path, tiny_outcome.cascade, FileLandmarks(), options())
+    assert report.faces == len(files) + 1
+    assert sizes[0] > 2 >= max(sizes[-2:])
+
+
+def test_what_is_read_ahead_is_bounded_by_count_and_by_bytes(tmp_path, monkeypatch):
+    files = [tmp_path / f"{k}.jpg" for k in range(12)]
+    begun: list[Path] = []
+
+    def load(path):
+        begun.append(path)
+        return torch.zeros(3, 10, 10, dtype=torch.uint8)
+
+    monkeypatch.setattr(infer_pictures, "_load", load)
+    monkeypatch.setattr(infer_pictures, "_AHEAD_BYTES", 1500)
+    for ahead, most in ((100, 5), (2, 2)):
+        begun.clear()
+        with ThreadPoolExecutor(1) as pool:
+            for k, (path, _) in enumerate(decoded_ahead(files, pool, ahead=ahead)):
+                assert path == files[k]
+                time.sleep(0.005)
+                assert len(begun) <= k + most
+        assert begun == files
+
+
+def test_pictures_decoded_in_batches_come_in_order_with_what_failed(tmp_path):
+    files = [tmp_path / f"{k}.jpg" for k in range(5)]
+    for k in (0, 1, 3, 4):
+        files[k].write_bytes(jpeg(smooth(20 + k, 30)))
+    files[3].write_bytes(files[3].read_bytes()[:300])
+    decoder = StandIn()
+    with ThreadPoolExecutor(2) as pool:
+        loaded = list(decoded_in_batches(files, pool, decoder, batch=2))
+    assert [path for path, _ in loaded] == files
+    assert [isinstance(answer, ImageFileError) for _, answer in loaded] == [False, False, True, True, False]
+    assert [loaded[k][1].shape[1] for k in (0, 1, 4)] == [20, 21, 24]
+    assert decoder.calls == [2, 1]
+
+
+def test_batches_of_the_device_are_bounded_by_the_bytes_of_their_pictures(tmp_path, monkeypatch):
+    files = [tmp_path / f"{k}.jpg" for k in range(5)]
+    for k, path in enumerate(files):
+        path.write_bytes(jpeg(smooth(200 if k == 2 else 20, 30)))
+    monkeypatch.setattr(infer_pictures, "_AHEAD_BYTES", 2 * 3 * 20 * 30)
+    decoder = StandIn()
+    with ThreadPoolExecutor(2) as pool:
+        loaded = list(decoded_in_batches(files, pool, decoder, batch=4))
+    assert [path for path, _ in loaded] == files
+    assert decoder.calls == [2, 1, 2]
+
+
+def test_landmarks_from_files_need_no_pixels(folder):
+    detector = FileLandmarks()
+    assert isinstance(detector, PixelFreeDetector)
+    pixels = torch.zeros(3, 320, 320, dtype=torch.uint8)
+    quick = detect_faces(detector, pixels, path=folder / "p1.png")
+    slow = detector.detect(pixels.float(), path=folder / "p1.png")
+    assert [q.box for q in quick] == [s.box for s in slow]
+    assert all(torch.equal(q.points, s.points) for q, s in zip(quick, slow))
+
+
+def test_stage_times_count_each_moment_once(folder, tiny_outcome, tmp_path):
+    times = StageTimes()
+    with times.active(), stage("fit"):
+        time.sleep(0.02)
+        with stage("features"):
+            time.sleep(0.05)
+        with untimed(), stage("crop"):
+            time.sleep(0.01)
+    assert 0.03 <= times.seconds["fit"] < 0.05 <= times.seconds["features"] < 0.1
+    assert "crop" not in times.seconds
+    whole = StageTimes()
+    infer(sorted(folder.glob("*.png")), tmp_path, tiny_outcome.cascade, FileLandmarks(), options(), times=whole)
+    assert set(whole.seconds) == {"read", "decode", "detect", "crop", "fit", "features", "regress", "write"}
+    assert whole.line().startswith("read ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mode": "fast"}, "mode must be throughput or latency; got 'fast'"),
+        ({"decode": "gpu"}, "decode must be cpu or device; got 'gpu'"),
+        ({"batch": 0}, "batch must be at least 1; got 0"),
+        ({"mode": "latency", "batch": 2}, "batch must be null or 1, got 2"),
+        ({"formats": ["stl"]}, "formats must be among"),
+        ({"resume": True}, "resume=true needs the format json"),
+    ],
+)
+def test_wrong_options_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        options(**changes)
+
+
+def test_the_batch_follows_the_device():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert (options().faces_at_once(cpu), options().faces_at_once(cuda)) == (32, 256)
+    assert options(mode="latency").faces_at_once(cuda) == 1
+    assert options(batch=7).faces_at_once(cuda) == 7

@@ -1,0 +1,129 @@
+"""Training from the command line on a handful of rendered people: run folders, folds, multirun, experiments."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch.testing import assert_close
+
+from facerecon_torch.cascade.checkpoint import load_cascade
+from facerecon_torch.commands.cli import main
+from facerecon_torch.commands.train.evaluate import ALIGNMENTS, REGIONS, TRUTHS
+from facerecon_torch.commands.train.methods import METHODS
+from tests.test_configs import EXPERIMENTS
+
+TRAIN = str(Path(__file__).resolve().parents[2] / "train.py")
+FEW = [
+    "data.train_subjects=6",
+    "data.train_images=2",
+    "data.test_subjects=2",
+    "data.test_images=2",
+    "data.shifted_subjects=1",
+    "data.shifted_images=2",
+    "runtime.progress=false",
+    "fitting.select_penalties=false",
+]
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory) -> str:
+    """One cache of pictures for all tests of this file."""
+    return f"data.root={tmp_path_factory.mktemp('a cache, shared')}"
+
+
+def run(rendered: str, folder: Path, *words: str) -> Path:
+    assert main(["train", rendered, f"hydra.run.dir={folder}", *FEW, *words]) == 0
+    return folder
+
+
+def test_a_run_folder_holds_everything(rendered, tmp_path):
+    folder = run(rendered, tmp_path / "a run", "cv.nested=2", "cascade.stages=2")
+    report = json.loads((folder / "report.json").read_text())
+    assert report["counts"]["train"] == {"images": 12, "subjects": 6}
+    assert report["counts"]["test"] == {"images": 4, "subjects": 2}
+    for which in ("test", "shifted"):
+        assert set(report[which]) == set(METHODS)
+        for errors in report[which].values():
+            for table in (errors["mae_mm"], errors["rmse_z_mm"]):
+                values = [table[a][t][r] for a in ALIGNMENTS for t in TRUTHS for r in REGIONS]
+                assert all(0 < value < 100 for value in values)
+            assert -50 < errors["size_error_percent"] < 50
+    assert {"rho", "cross_fitted_mae_mm", "test_mae_mm", "kept"} <= set(report["stages"][0])
+    assert {"seconds", "peak_memory_mb", "versions", "device", "seed", "command"} <= set(report)
+    assert report["seconds"]["train"] > 0 < report["peak_memory_mb"]["train"]
+    assert "train_subjects: 6" in (folder / "config.yaml").read_text()
+    face = load_cascade(folder / "cascade.safetensors")
+    assert face.training["counts"]["train"]["subjects"] == 6
+
+
+def test_multirun_ends_with_a_summary(rendered, tmp_path):
+    words = ["-m", "cv.fold=0,1", "cascade.stages=1,2", "cv.folds=3", "cv.nested=0", f"hydra.sweep.dir={tmp_path}"]
+    assert main(["train", rendered, *FEW, *words]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    settings = {k: v["cascade"]["none"] for k, v in summary["settings"].items()}
+    assert len(settings) == 2
+    assert all(v["jobs"] == 2 for v in settings.values())
+    assert all(v["sd"] > 0 for v in settings.values())  # every fold trains on other people
+    for job in range(4):
+        assert (tmp_path / str(job) / "cascade.safetensors").is_file()
+
+
+def test_folds_of_the_training_people(rendered, tmp_path):
+    folder = run(rendered, tmp_path, "cv.protocol=group_kfold", "cv.folds=3", "cv.nested=0", "cascade.stages=1")
+    report = json.loads((folder / "report.json").read_text())
+    assert [fold["fold"] for fold in report["folds"]] == [0, 1, 2]
+    assert sum(fold["counts"]["test"]["subjects"] for fold in report["folds"]) == 6
+    assert all(fold["counts"]["train"]["subjects"] == 4 for fold in report["folds"])
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs(rendered, tmp_path, name):
+    folder = run(rendered, tmp_path, f"experiment={name}", "cv.nested=0", "cascade.stages=1", "data.seed=0")
+    report = json.loads((folder / "report.json").read_text())
+    assert report["test"]["cascade"]["mae_mm"]["none"]["M"]["whole"] > 0
+
+
+def test_a_real_detector_finds_the_landmarks(rendered, tmp_path):
+    pytest.importorskip("dlib")
+    folder = run(rendered, tmp_path, "landmarks=dlib", "cv.nested=0", "cascade.stages=1")
+    report = json.loads((folder / "report.json").read_text())
+    assert report["counts"]["train"]["images"] <= 12
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(rendered, tmp_path):
+    words = ["cv.nested=2", "cascade.stages=2", "runtime.dtype=float64", "fitting.select_penalties=true"]
+    folders = {1: run(rendered, tmp_path / "one", *words), 2: tmp_path / "two, together"}
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", TRAIN]
+    subprocess.run([*launched, rendered, f"hydra.run.dir={folders[2]}", *FEW, *words], check=True, cwd=tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two, together"]  # the second process left nothing
+    one, two = (json.loads((folders[n] / "report.json").read_text()) for n in (1, 2))
+    assert (one["processes"], two["processes"]) == (1, 2)
+    for key in ("counts", "penalties"):
+        assert two[key] == one[key]
+    for method in METHODS:
+        for which in (lambda r: r["test"], lambda r: r["shifted"], lambda r: r["nested"]["methods"]):
+            for align in ALIGNMENTS:
+                a, b = (which(r)[method]["mae_mm"][align]["M"]["whole"] for r in (one, two))
+                assert b == pytest.approx(a, rel=1e-6)
+    a, b = (load_cascade(folders[n] / "cascade.safetensors").cascade.stages for n in (1, 2))
+    for mine, theirs in zip(a, b, strict=True):
+        assert_close(theirs.ridge.weight, mine.ridge.weight, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_failure_of_one_process_ends_all_with_its_message(rendered, tmp_path):
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", TRAIN]
+    words = ["cascade.start=elsewhere", f"hydra.run.dir={tmp_path}"]
+    done = subprocess.run([*launched, rendered, *words], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode != 0
+    assert "cascade.start must be landmark_fit or mean_face; got 'elsewhere'" in done.stdout + done.stderr
+
+
+def test_processes_do_not_share_a_multirun(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert main(["train", "-m", "cv.fold=0,1"]) == 2
+    assert "torchrun trains one run at a time" in capsys.readouterr().err

@@ -1,0 +1,179 @@
+"""Several processes train what one trains."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from facerecon_torch.commands.train import cross_validation
+from facerecon_torch.commands.train import penalties as train_penalties
+from facerecon_torch.commands.train.command import _Run
+from facerecon_torch.commands.train.cross_validation import cross_validate, judge
+from facerecon_torch.commands.train.everyone import Everyone
+from facerecon_torch.commands.train.penalties import choose_penalties
+from facerecon_torch.commands.train.samples import Samples, rows_of_rank
+from facerecon_torch.commands.train.shared import Shared
+from facerecon_torch.commands.train.train import train_methods
+from facerecon_torch.config.runtime import RuntimeSpec
+from facerecon_torch.config.train import FittingSpec, RegressionSpec, StagesSpec, TrainSpecs
+from facerecon_torch.data.specs import SyntheticPhotos
+from facerecon_torch.data.splits import CvSpec
+from facerecon_torch.features.joint import JointSpec
+from facerecon_torch.landmarks.source import LandmarkSourceSpec
+from facerecon_torch.model.load import ModelSpec
+from facerecon_torch.runtime.budget import MemoryBudget
+from facerecon_torch.runtime.phases import Phases
+from facerecon_torch.runtime.ranks import SINGLE, Ranks
+from tests.thread_ranks import together
+from tests.tiny_world import make_samples, make_setup
+
+SETS = ("train", "test")
+
+
+@pytest.fixture(scope="module")
+def world():
+    """(setup, train, test) in float64: what differs then is a mistake, not rounding. The test set has fewer people than
+    there are processes."""
+    setup = make_setup()
+    train = make_samples(setup, people=7, images=2, seed=1)
+    test = make_samples(setup, people=2, images=2, seed=2, first_subject=100)
+    setup.model.to(torch.float64)
+    mixed = torch.randperm(len(train), generator=torch.Generator().manual_seed(3))
+    return setup, alone(train, mixed), alone(test, torch.arange(len(test)))
+
+
+def alone(samples, rows):
+    """Some samples as a set of their own, in float64."""
+    truth = samples.truth[rows]
+    truth = replace(truth, parameters=truth.parameters.to(torch.float64))
+    return Samples(samples.name, samples.landmarks[rows].double(), samples.bank.at(rows), truth)
+
+
+def own_part(samples, ranks):
+    rows = rows_of_rank(samples.subjects, ranks)
+    return replace(alone(samples, rows), places=rows)
+
+
+def train_on(world, ranks, form, names):
+    setup, train, test = world
+    setup = replace(setup, cascade=replace(setup.cascade, form=form))
+    parts = own_part(train, ranks), {"test": own_part(test, ranks)}
+    return train_methods(setup, *parts, names=names, shared=Shared(ranks=ranks))
+
+
+@pytest.mark.parametrize(
+    ("form", "names"),
+    [("dual", ("landmark_fit_bias", "cascade")), ("primal", ("ld_only",))],
+    ids=["dual", "primal"],
+)
+def test_three_processes_train_what_one_trains(world, form, names):
+    one, *others = train_on(world, SINGLE, form, names), *together(3, lambda ranks: train_on(world, ranks, form, names))
+    for several in others:
+        for name in names:
+            for key, expected in one.errors["test"][name].mae.items():
+                assert_close(several.errors["test"][name].mae[key], expected)
+        for a, b in zip(several.cascade.cascade.stages, one.cascade.cascade.stages, strict=True):
+            assert_close(a.ridge.weight, b.ridge.weight, rtol=1e-6, atol=1e-9)
+        for a, b in zip(several.cascade.cascade.stages, others[0].cascade.cascade.stages, strict=True):
+            assert torch.equal(a.ridge.weight, b.ridge.weight)
+        for a, b in zip(several.stages, one.stages, strict=True):
+            assert [a[key] for key in ("rho", "form", "kept")] == [b[key] for key in ("rho", "form", "kept")]
+            for key in a.keys() - {"seconds", "rho", "form", "kept"}:
+                assert a[key] == pytest.approx(b[key], rel=1e-9, abs=1e-9), key
+
+
+def test_folds_and_judgement_do_not_depend_on_the_processes(world, monkeypatch):
+    setup, train, _ = world
+    few = partial(train_methods, names=("landmark_fit", "ld_only"))
+    monkeypatch.setattr(cross_validation, "train_methods", few)
+
+    def run(ranks):
+        generator = torch.Generator().manual_seed(5)
+        judged = cross_validate(setup, own_part(train, ranks), 2, generator, Shared(ranks=ranks))
+        return judged, judge(judged, generator)
+
+    expected, report = run(SINGLE)
+    for judged, told in together(2, run):
+        assert judged.subjects.tolist() == expected.subjects.tolist()
+        for method, errors in told["comparisons"]["interval_mm"].items():
+            wanted = report["comparisons"]["interval_mm"][method]["none"]
+            assert errors["none"] == pytest.approx(wanted), method
+
+
+def test_penalties_are_chosen_on_everybodys_faces(world, monkeypatch):
+    setup, train, _ = world
+    monkeypatch.setattr(train_penalties, "IDENTITY_GRID", (256.0, 4.0))  # one process has nothing to try
+    monkeypatch.setattr(train_penalties, "EXPRESSION_GRID", (64.0, 4.0))
+    expected = choose_penalties(setup.model, train, setup.fit)
+    found = together(3, lambda ranks: choose_penalties(setup.model, own_part(train, ranks), setup.fit, ranks))
+    assert found == [expected] * 3
+
+
+def test_processes_of_unequal_size_hold_and_forget_alike(world):
+    setup, train, _ = world
+    other = replace(setup, fit=replace(setup.fit, identity_penalty=5.0))
+    ten = MemoryBudget(4.0 * 10 * setup.features.length * 8)  # rows of float64; the processes have 6, 4 and 4
+
+    def run(ranks):
+        part, shared = own_part(train, ranks), Shared(ten, ranks)
+        held = [shared.side(each, part).start.held > 0 for each in (setup, other)]
+        return len(part), held, [key[1] for key in shared._starts]
+
+    assert together(3, run) == [(n, [True, True], [other.fit]) for n in (6, 4, 4)]
+
+
+def splits(world, ranks, cv, test):
+    specs = TrainSpecs(
+        model=ModelSpec(), data=SyntheticPhotos(), landmarks=LandmarkSourceSpec(), fitting=FittingSpec(),
+        features=JointSpec(), regression=RegressionSpec(), cascade=StagesSpec(), cv=cv, runtime=RuntimeSpec(),
+    )  # fmt: skip
+    setup, train, _ = world
+    ready = {"train": own_part(train, ranks), "test": own_part(test, ranks)}
+    return _Run(specs, setup, ready, Phases(torch.device("cpu")), Shared(ranks=ranks))._splits()
+
+
+def test_a_process_without_test_people_tests_on_nobody(world):
+    def run(ranks):
+        ((_, train_side, test_side),) = splits(world, ranks, CvSpec(fold=0, folds=2), world[2])
+        return len(train_side), test_side.subjects.tolist()
+
+    trained, tested = zip(*together(3, run), strict=True)
+    assert 0 < sum(trained) < len(world[1])
+    assert tested == ([100, 100], [101, 101], [])
+
+
+def test_nobody_trains_on_one_process_and_is_tested_on_another(world):
+    train = world[1]
+    test = alone(train, torch.nonzero(train.subjects == 4).flatten())  # process 0 tests on whom process 1 trains on
+    said = []
+
+    def run(ranks):
+        with pytest.raises(ValueError, match="both sides"):
+            splits(world, ranks, CvSpec(), test)
+        said.append(ranks.rank)
+
+    together(3, run)
+    assert sorted(said) == [0, 1, 2]
+
+
+def test_every_subject_stands_on_one_process():
+    subjects = torch.tensor([9, 3, 9, 5, 3, 7, 5, 9])
+    parts = [rows_of_rank(subjects, Ranks(rank, 3)) for rank in range(3)]
+    assert [subjects[rows].tolist() for rows in parts] == [[3, 3, 9, 9, 9], [5, 5], [7]]
+    assert sorted(torch.cat(parts).tolist()) == list(range(8))
+
+
+def test_rows_and_words_come_back_in_the_order_of_the_set():
+    words = tuple("abcdefg")
+
+    def say(ranks):
+        places = torch.arange(ranks.rank, 7, 3).flip(0) if ranks.rank < 2 else torch.arange(0)
+        everyone = Everyone.of(places, ranks)
+        return everyone.words(tuple(words[i] for i in places)), everyone.gather(10 * places), len(everyone)
+
+    for told, rows, count in together(3, say):
+        assert told == ("a", "b", "d", "e", "g")
+        assert rows.tolist() == [0, 10, 30, 40, 60]
+        assert count == 5

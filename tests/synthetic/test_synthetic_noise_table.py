@@ -1,0 +1,125 @@
+"""Landmark noise: draws have the table's moments, mirror and turn with the head, and scale with the picture."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.testing import assert_close
+
+from facerecon_torch.commands.build_assets.landmark_noise import Measured, fit_noise_table
+from facerecon_torch.errors import ModelFileError
+from facerecon_torch.synthetic.noise_table import (
+    NoiseTable,
+    load_noise_table,
+    mirror_errors,
+    sample_landmark_noise,
+    turn_errors,
+)
+
+N = 40_000
+
+
+@pytest.fixture
+def table(rng: torch.Generator) -> NoiseTable:
+    flat = torch.linalg.qr(torch.randn(132, 3, generator=rng)).Q.T
+    return NoiseTable(
+        yaw=torch.tensor([0.0, 0.5, 1.0]),
+        mean=torch.randn(3, 66, 2, generator=rng),
+        components=flat.reshape(3, 66, 2).contiguous(),
+        deviation=torch.tensor([[3.0, 2.0, 1.0], [4.0, 2.0, 1.0], [5.0, 3.0, 2.0]]),
+        remainder=0.5 + torch.rand(3, 66, 2, generator=rng),
+    )
+
+
+def _draw(table: NoiseTable, yaw: float, roll: float, scale: float) -> Tensor:
+    rng = torch.Generator().manual_seed(1)
+    full = [torch.full((N,), v) for v in (yaw, roll, scale)]
+    return sample_landmark_noise(*full, rng, table=table)
+
+
+@pytest.mark.parametrize(("yaw", "node"), [(0.0, 0), (0.5, 1), (1.0, 2), (1.4, 2)])
+def test_draws_have_the_moments_of_the_table(table: NoiseTable, yaw: float, node: int) -> None:
+    drawn = _draw(table, yaw, 0.0, 1.0) * torch.tensor([1.0, -1.0])
+    spread = float(table.deviation[node].square().sum().sqrt()) + 1.5
+    assert_close(drawn.mean(0), table.mean[node], rtol=0, atol=5 * spread / math.sqrt(N))
+    flat = (drawn - drawn.mean(0)).flatten(1).double()
+    components = table.components.flatten(1).double()
+    wanted = components.T @ (table.deviation[node].double().square()[:, None] * components)
+    wanted += table.remainder[node].flatten().double().square().diag()
+    covariance = flat.T @ flat / N
+    # E |C_N - C|^2 = (tr(C)^2 + |C|^2) / N for normal draws
+    expected = ((wanted.trace() ** 2 + wanted.square().sum()) / N).sqrt()
+    assert float((covariance - wanted).norm()) < 1.3 * float(expected)
+
+
+def test_between_nodes_the_table_is_linear(table: NoiseTable) -> None:
+    mean, deviation, _ = table.at(torch.tensor([0.25]))
+    assert_close(mean[0], (table.mean[0] + table.mean[1]) / 2)
+    assert_close(deviation[0], (table.deviation[0] + table.deviation[1]) / 2)
+
+
+def test_negative_yaw_is_the_mirror_image(table: NoiseTable) -> None:
+    right, left = _draw(table, 0.5, 0.0, 1.0), _draw(table, -0.5, 0.0, 1.0)
+    assert_close(left, mirror_errors(right))
+    assert_close(mirror_errors(mirror_errors(right)), right)
+
+
+def test_errors_roll_with_the_head_and_grow_with_density(table: NoiseTable) -> None:
+    upright = _draw(table, 0.3, 0.0, 1.0)
+    rolled = _draw(table, 0.3, math.pi / 2, 2.0)  # counter-clockwise: what pointed right now points up (-y)
+    assert_close(rolled[..., 0], 2 * upright[..., 1], rtol=0, atol=1e-4)
+    assert_close(rolled[..., 1], -2 * upright[..., 0], rtol=0, atol=1e-4)
+    angle = torch.tensor([0.7])
+    assert_close(turn_errors(turn_errors(upright[:1], angle), -angle), upright[:1], rtol=0, atol=1e-5)
+
+
+def test_fitting_finds_the_table_behind_errors(table: NoiseTable) -> None:
+    rng = torch.Generator().manual_seed(2)
+    yaw = torch.rand(6000, generator=rng) * 1.0
+    flat = sample_landmark_noise(yaw, torch.zeros(6000), torch.ones(6000), rng, table=table)
+    errors = flat * torch.tensor([1.0, -1.0])
+    errors[:25] += 400.0  # gross failures
+    fitted, dropped = fit_noise_table(Measured(torch.ones(6000, dtype=torch.bool), errors, yaw))
+    assert dropped >= 25
+    assert dropped < 60
+    at = torch.tensor([0.3, 0.6])
+    for got, wanted in ((fitted.at(at)[0], table.at(at)[0]), (_variance(fitted, at), _variance(table, at))):
+        assert float((got - wanted).norm() / wanted.norm()) < 0.15
+
+
+def _variance(table: NoiseTable, yaw: Tensor) -> Tensor:
+    _, deviation, remainder = table.at(yaw)
+    return torch.einsum("nk,kpc->npc", deviation.square(), table.components.square()) + remainder.square()
+
+
+def test_too_few_detections_are_refused() -> None:
+    few = Measured(torch.ones(9, dtype=torch.bool), torch.zeros(9, 66, 2), torch.full((9,), 0.1))
+    with pytest.raises(ValueError, match="yaw node"):
+        fit_noise_table(few)
+
+
+def test_the_committed_table_is_sane() -> None:
+    table = load_noise_table()
+    assert table.mean.shape[1:] == (66, 2)
+    assert float(table.mean.norm(dim=-1).max()) < 40.0
+    inner = _variance(table, torch.zeros(1))[0, :49].sum(-1).sqrt()
+    assert 0.5 < float(inner.median()) < 4.0
+
+
+def test_files_come_back_and_damaged_ones_are_named(table: NoiseTable, tmp_path: Path) -> None:
+    path = tmp_path / "noise.safetensors"
+    table.save(path, {"detector": "none"})
+    assert_close(load_noise_table(path).mean, table.mean)
+    path.with_suffix(".json").write_text(json.dumps({"format": "else/1"}))
+    with pytest.raises(ModelFileError, match="else/1"):
+        load_noise_table.__wrapped__(path)
+    table.save(path, {})
+    save_file({"mean": table.mean}, path)
+    with pytest.raises(ModelFileError, match="must hold"):
+        load_noise_table.__wrapped__(path)
+    with pytest.raises(FileNotFoundError, match="noise table"):
+        load_noise_table.__wrapped__(tmp_path / "none.safetensors")
