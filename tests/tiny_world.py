@@ -14,7 +14,7 @@ from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.model.tiny import tiny_bilinear
-from facerecon_torch.regression.cascade import CascadeSpec
+from facerecon_torch.regression import CascadeSpec, RidgeSpec
 from facerecon_torch.structures import Camera, FaceParameters
 
 SIZE = 160
@@ -27,7 +27,7 @@ def make_setup(evaluation: str = "dense") -> TrainSetup:
         FitSpec(),
         CropSpec(size=SIZE, px_per_mm=0.7),
         JointSpec(hog=hog),
-        CascadeSpec(stages=2, block_weights_grid=((1.0, 1.0),)),
+        CascadeSpec(stages=2, ridge=RidgeSpec(block_weights_grid=((1.0, 1.0),))),
     )
 
 
@@ -48,10 +48,10 @@ def make_samples(setup, *, people: int, images: int, seed: int, first_subject: i
     n = people * images
     yaw, pitch, roll = (torch.rand(3, n, generator=generator) - 0.5) * torch.tensor([1.0, 0.4, 0.3])[:, None]
     camera = Camera(
-        euler_to_matrix(yaw, pitch, roll),
-        torch.full((n,), 0.7),
-        torch.full((n, 2), (SIZE - 1) / 2),
-        torch.zeros(n, dtype=torch.bool),
+        rotation=euler_to_matrix(yaw, pitch, roll),
+        scale=torch.full((n,), 0.7),
+        translation=torch.full((n, 2), (SIZE - 1) / 2),
+        degenerate=torch.zeros(n, dtype=torch.bool),
     )
     points, _ = LandmarkFitter(setup.model, setup.fit).landmarks(faces, camera)
     landmarks = project(points, camera)
