@@ -120,7 +120,7 @@ def differences(own: Answer, other: Answer) -> dict[str, float]:
 def _spread() -> Tensor:
     """The gauge leaves one direction of almost no variance: measured against the mean variance it is rounding."""
     model: FaceModel = default_model(_CPU, torch.float64)
-    variances = FaceParameters(model.identity_variance[None], model.expression_variance[None])
+    variances = FaceParameters(identity=model.identity_variance[None], expression=model.expression_variance[None])
     floors = [1e-2 * float(v.mean().sqrt()) for v in (variances.identity, variances.expression)]
     parts = (variances.identity.sqrt().clamp_min(floors[0]), variances.expression.sqrt().clamp_min(floors[1]))
     return torch.cat(parts, 1)

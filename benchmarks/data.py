@@ -83,7 +83,7 @@ def draw_faces(model: FaceModel, samples: int, *, people: int | None = None, see
     scale = PX_PER_MM * (1 + 0.03 * torch.randn(samples, generator=rng)).to(like)
     shift = (SIZE - 1) / 2 + 3 * torch.randn(samples, 2, generator=rng).to(like)
     sure = torch.zeros(samples, dtype=torch.bool, device=like.device)
-    camera = Camera(rotation, scale, shift, sure)
+    camera = Camera(rotation=rotation, scale=scale, translation=shift, degenerate=sure)
     points, _ = LandmarkFitter(model, FitSpec()).landmarks(parameters, camera)
     noise = _NOISE_PX * torch.randn(samples, len(points[0]), 2, generator=rng).to(like)
     subjects = torch.arange(samples) * (people or samples) // max(samples, 1)

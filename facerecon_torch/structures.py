@@ -1,9 +1,10 @@
-"""Frozen dataclasses handed between the stages of the chain.
+"""Records of tensors handed between the stages of the chain.
 
 Frames and units are those of docs/conventions.md: model frame in mm (+x image right, +y up, +z to the viewer), image
 frame in px ((0, 0) is the centre of the first pixel, +y down).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -11,38 +12,85 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["Camera", "Crop", "Detection", "FaceParameters", "LandmarkFit", "Mesh"]
+__all__ = ["Camera", "Crop", "Detection", "FaceParameters", "LandmarkFit", "Mesh", "TensorRecord"]
 
-_Struct = TypeVar("_Struct", bound="_Batched")
-
-
-class _Batched:
-    """Moves and indexes every tensor field at once."""
-
-    def to(self: _Struct, *args: Any, **kwargs: Any) -> _Struct:
-        return replace(self, **{f.name: _moved(getattr(self, f.name), *args, **kwargs) for f in fields(self)})  # type: ignore[type-var,arg-type]
-
-    def __getitem__(self: _Struct, index: Any) -> _Struct:
-        return replace(self, **{f.name: _indexed(getattr(self, f.name), index) for f in fields(self)})  # type: ignore[type-var,arg-type]
+_Moved = TypeVar("_Moved", bound="_Movable")
+_Record = TypeVar("_Record", bound="TensorRecord")
 
 
-def _moved(value: Any, *args: Any, **kwargs: Any) -> Any:
-    if isinstance(value, _Batched):
+class _Movable:
+    """Base of frozen dataclasses that hold tensors, or other movable records; other fields are carried along."""
+
+    def to(self: _Moved, *args: Any, **kwargs: Any) -> _Moved:
+        """The record with every tensor moved as by `Tensor.to`; a dtype applies to floating-point tensors only."""
+        return self._map(lambda value: _moved(value, *args, **kwargs))
+
+    def cpu(self: _Moved) -> _Moved:
+        """The record on the CPU."""
+        return self.to("cpu")
+
+    def _map(self: _Moved, change: Callable[[Tensor], Tensor]) -> _Moved:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        changed = {
+            name: value._map(change) if isinstance(value, _Movable) else change(value)
+            for name, value in values.items()
+            if isinstance(value, (Tensor, _Movable))
+        }
+        return replace(self, **changed)  # type: ignore[type-var]
+
+
+class TensorRecord(_Movable):
+    """Base of frozen dataclasses whose fields are tensors with the same leading batch axes, or records of such."""
+
+    def __getitem__(self: _Record, index: Any) -> _Record:
+        """The rows `index` of every tensor: a number, slice, mask or tensor of row numbers."""
+        return self._map(lambda value: value[_index_on(index, value.device)])
+
+    def __len__(self) -> int:
+        """The length of the first batch axis."""
+        return len(
+            next(value for f in fields(self) if isinstance(value := getattr(self, f.name), (Tensor, TensorRecord)))
+        )  # type: ignore[arg-type]
+
+    @classmethod
+    def cat(cls: type[_Record], records: Sequence[_Record]) -> _Record:
+        """The records joined along the first batch axis. Raises ValueError where there are none."""
+        return _joined(records, torch.cat)
+
+    @classmethod
+    def stack(cls: type[_Record], records: Sequence[_Record]) -> _Record:
+        """The records joined along a new first axis. Raises ValueError where there are none."""
+        return _joined(records, torch.stack)
+
+
+def _joined(records: Sequence[_Record], join: Callable[[list[Tensor]], Tensor]) -> _Record:
+    if not records:
+        raise ValueError("records must hold at least one record; got none")
+    first = records[0]
+    joined: dict[str, Any] = {}
+    for name in (f.name for f in fields(first)):  # type: ignore[arg-type]
+        values = [getattr(record, name) for record in records]
+        if isinstance(values[0], TensorRecord):
+            joined[name] = _joined(values, join)
+        elif isinstance(values[0], Tensor):
+            joined[name] = join(values)
+    return replace(first, **joined)  # type: ignore[type-var]
+
+
+def _moved(value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    if value.is_floating_point():
         return value.to(*args, **kwargs)
-    if isinstance(value, Tensor) and not value.is_floating_point():
-        return value.to(
-            *(a for a in args if not isinstance(a, torch.dtype)),
-            **{k: v for k, v in kwargs.items() if k != "dtype"},
-        )
-    return value.to(*args, **kwargs) if isinstance(value, Tensor) else value
+    return value.to(
+        *(a for a in args if not isinstance(a, torch.dtype)), **{k: v for k, v in kwargs.items() if k != "dtype"}
+    )
 
 
-def _indexed(value: Any, index: Any) -> Any:
-    return value[index] if isinstance(value, (Tensor, _Batched)) else value
+def _index_on(index: Any, device: torch.device) -> Any:
+    return index.to(device) if isinstance(index, Tensor) else index
 
 
-@dataclass(frozen=True)
-class Camera(_Batched):
+@dataclass(frozen=True, kw_only=True)
+class Camera(TensorRecord):
     """Scaled orthographic camera (Eq. 4): p = s F (R v)_xy + t with F = diag(1, -1).
 
     `scale` in px/mm, `translation` in px. `degenerate` marks rows whose points could not fix a pose; they hold the
@@ -56,7 +104,7 @@ class Camera(_Batched):
 
 
 @dataclass(frozen=True)
-class FaceParameters(_Batched):
+class FaceParameters(TensorRecord):
     """g = [alpha; beta]: weights of the identity and of the expression factor, without unit."""
 
     identity: Float[Tensor, "*b identities"]
@@ -71,8 +119,8 @@ class FaceParameters(_Batched):
         return cls(flat[..., :n_identity], flat[..., n_identity:])
 
 
-@dataclass(frozen=True)
-class LandmarkFit(_Batched):
+@dataclass(frozen=True, kw_only=True)
+class LandmarkFit(TensorRecord):
     """Answer of Eq. 7: parameters, camera (in the frame of the landmarks), the vertex behind every contour landmark,
     and the root mean square residuals of inner and contour landmarks in mm in the image plane."""
 
@@ -83,8 +131,8 @@ class LandmarkFit(_Batched):
     contour_residual: Float[Tensor, "*b"]
 
 
-@dataclass(frozen=True)
-class Mesh(_Batched):
+@dataclass(frozen=True, kw_only=True)
+class Mesh(_Movable):
     """One triangle mesh: vertices in mm, triangles counter-clockwise seen from outside."""
 
     vertices: Float[Tensor, "vertices 3"]
@@ -92,7 +140,7 @@ class Mesh(_Batched):
     uv: Float[Tensor, "vertices 2"] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Detection:
     """One face in one picture: box (x0, y0, x1, y1) in px, detector score, 68 iBUG points in px."""
 
@@ -101,8 +149,8 @@ class Detection:
     points: Float[Tensor, "68 2"]
 
 
-@dataclass(frozen=True)
-class Crop(_Batched):
+@dataclass(frozen=True, kw_only=True)
+class Crop(TensorRecord):
     """Canonical crops: `image` in [0, 1] and the exact affine map p_crop = A [p_image; 1] (px to px)."""
 
     image: Float[Tensor, "*b channels height width"]

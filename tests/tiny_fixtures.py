@@ -36,10 +36,10 @@ def photographs(tiny_setup):
     faces = draw_faces(tiny_setup, n, 1, generator)
     yaw, pitch, roll = (torch.rand(3, n, generator=generator) - 0.5) * 0.6
     camera = Camera(
-        euler_to_matrix(yaw, pitch, roll),
-        torch.full((n,), 0.7),
-        torch.full((n, 2), (SIZE - 1) / 2),
-        torch.zeros(n, dtype=torch.bool),
+        rotation=euler_to_matrix(yaw, pitch, roll),
+        scale=torch.full((n,), 0.7),
+        translation=torch.full((n, 2), (SIZE - 1) / 2),
+        degenerate=torch.zeros(n, dtype=torch.bool),
     )
     points, _ = LandmarkFitter(tiny_setup.model, tiny_setup.fit).landmarks(faces, camera)
     landmarks = project(points, camera)

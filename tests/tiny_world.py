@@ -48,10 +48,10 @@ def make_samples(setup, *, people: int, images: int, seed: int, first_subject: i
     n = people * images
     yaw, pitch, roll = (torch.rand(3, n, generator=generator) - 0.5) * torch.tensor([1.0, 0.4, 0.3])[:, None]
     camera = Camera(
-        euler_to_matrix(yaw, pitch, roll),
-        torch.full((n,), 0.7),
-        torch.full((n, 2), (SIZE - 1) / 2),
-        torch.zeros(n, dtype=torch.bool),
+        rotation=euler_to_matrix(yaw, pitch, roll),
+        scale=torch.full((n,), 0.7),
+        translation=torch.full((n, 2), (SIZE - 1) / 2),
+        degenerate=torch.zeros(n, dtype=torch.bool),
     )
     points, _ = LandmarkFitter(setup.model, setup.fit).landmarks(faces, camera)
     landmarks = project(points, camera)

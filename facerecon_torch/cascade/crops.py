@@ -37,9 +37,9 @@ def follow_faces(
     fitted = fit.camera
     again = cropper.needs_recrop(first, fitted)
     chosen = Camera(
-        torch.where(again[:, None, None], fitted.rotation, first.rotation),
-        torch.where(again, fitted.scale, first.scale),
-        torch.where(again[:, None], fitted.translation, first.translation),
-        first.degenerate,
+        rotation=torch.where(again[:, None, None], fitted.rotation, first.rotation),
+        scale=torch.where(again, fitted.scale, first.scale),
+        translation=torch.where(again[:, None], fitted.translation, first.translation),
+        degenerate=first.degenerate,
     )
     return chosen, fit

@@ -122,10 +122,10 @@ class LatencySession:
         points = landmarks.to(model.device, model.dtype)
         with stage("fit"):
             aimed = self._aim(points)
-        crops = self._face.cropper.crop(images, Camera(*aimed[:4]))
+        crops = self._face.cropper.crop(images, _camera(aimed[:4]))
         with stage("fit"):
             found = self._rest(crops.image, crops.to_crop, points, *aimed[4:])
-        return Reconstruction(FaceParameters(*found[:2]), Camera(*found[2:6]), *found[6:])
+        return Reconstruction(FaceParameters(*found[:2]), _camera(found[2:6]), *found[6:])
 
     def _follow(self, points: Tensor) -> _Tensors:
         """Landmarks -> the camera of the crop (4 tensors), then the landmark fit (9)."""
@@ -142,10 +142,17 @@ class LatencySession:
 
     def _reconstruct(self, image: Tensor, to_crop: Tensor, points: Tensor, *fitted: Tensor) -> _Tensors:
         """Crops, landmarks and their fit -> the tensors of a Reconstruction, in their order."""
-        fit = LandmarkFit(FaceParameters(*fitted[:2]), Camera(*fitted[2:6]), *fitted[6:])
+        contour_vertices, inner, outer = fitted[6:]
+        fit = LandmarkFit(
+            parameters=FaceParameters(*fitted[:2]),
+            camera=_camera(fitted[2:6]),
+            contour_vertices=contour_vertices,
+            inner_residual=inner,
+            contour_residual=outer,
+        )
         inside = apply_affine(points, to_crop)
         start = start_fit(fit, inside, to_crop, self._face)
-        answer = reconstruct_crops(Crop(image, to_crop), inside, start, self._face, size=self._size)
+        answer = reconstruct_crops(Crop(image=image, to_crop=to_crop), inside, start, self._face, size=self._size)
         return (
             answer.parameters.identity,
             answer.parameters.expression,
@@ -158,3 +165,8 @@ class LatencySession:
 
 def _of_camera(camera: Camera) -> _Tensors:
     return camera.rotation, camera.scale, camera.translation, camera.degenerate
+
+
+def _camera(tensors: _Tensors) -> Camera:
+    rotation, scale, translation, degenerate = tensors
+    return Camera(rotation=rotation, scale=scale, translation=translation, degenerate=degenerate)

@@ -48,7 +48,7 @@ class PictureCropper(FaceCropper):
             wide = to_crop.double()
             shift = wide[:, :, 2:] + wide[:, :, :2] @ origin[..., None]
             moved = torch.cat([wide[:, :, :2], shift], dim=-1)
-            return Crop(crop_faces(there, moved, self.spec).image, to_crop)
+            return Crop(image=crop_faces(there, moved, self.spec).image, to_crop=to_crop)
 
     def _window(self, to_crop: Float[Tensor, "2 3"], image: Tensor) -> _Window:
         """The part of a picture that its crop reads, and some more. It starts at a whole number of the blocks that

@@ -145,7 +145,12 @@ def reconstruct_crops(
     view = observer.view(flat)
     camera = camera_from_crop(view.camera, crops.to_crop)
     factor = _size_factor(view.points, camera, size or KnownSize())
-    scaled = Camera(camera.rotation, camera.scale / factor, camera.translation, camera.degenerate)
+    scaled = Camera(
+        rotation=camera.rotation,
+        scale=camera.scale / factor,
+        translation=camera.translation,
+        degenerate=camera.degenerate,
+    )
     shape = view.points * factor[:, None, None]
     return Reconstruction(
         FaceParameters.from_flat(flat, model.n_identity), scaled, shape, project(shape, scaled), factor
@@ -217,7 +222,7 @@ def unpack(answer: Reconstruction, found: Sequence[Detection], face: FaceCascade
             points[k],
             projected[k],
             dict(zip(model.expression_names, weights[k].tolist())),
-            Mesh(shapes[k], triangles, uv),
+            Mesh(vertices=shapes[k], triangles=triangles, uv=uv),
         )
         for k in range(len(found))
     ]

@@ -13,7 +13,8 @@ __all__ = ["mean_face", "retraction"]
 def mean_face(model: FaceModel, samples: int) -> FaceParameters:
     """The model's mean parameters for every sample: the answer of somebody who has not seen the picture."""
     return FaceParameters(
-        model.identity_mean.expand(samples, -1).clone(), model.expression_mean.expand(samples, -1).clone()
+        identity=model.identity_mean.expand(samples, -1).clone(),
+        expression=model.expression_mean.expand(samples, -1).clone(),
     )
 
 

@@ -62,10 +62,10 @@ def _portrait(shape: Tensor, yaw: float, model: FaceModel, tile: int) -> Tensor:
     zero = torch.zeros(())
     radius = float((shape - shape.mean(0)).norm(dim=-1).max())
     camera = Camera(
-        euler_to_matrix(torch.tensor(yaw), zero, zero),
-        torch.tensor(0.62 * tile / radius),
-        torch.full((2,), (tile - 1) / 2),
-        torch.tensor(False),
+        rotation=euler_to_matrix(torch.tensor(yaw), zero, zero),
+        scale=torch.tensor(0.62 * tile / radius),
+        translation=torch.full((2,), (tile - 1) / 2),
+        degenerate=torch.tensor(False),
     )
     paper = torch.ones(3, tile, tile)
     look = OverlaySpec(opacity=1.0, colour=(0.82, 0.78, 0.74))

@@ -218,7 +218,7 @@ def load_prepared(folder: str | Path) -> PreparedSet:
         codes=tuple(codes),
         images=tuple(folder / CROPS / name for name in images),
         landmarks=tensors["landmarks"],
-        parameters=FaceParameters(tensors["identity"], tensors["expression"]),
+        parameters=FaceParameters(identity=tensors["identity"], expression=tensors["expression"]),
         rotation=tensors["rotation"],
         translation=tensors["translation"],
         meshes=tensors["meshes"],

@@ -89,7 +89,10 @@ class FaceLayout:
         """One row as a record. Raises ValueError where a number is not finite."""
         part = self.parts(row)
         camera = Camera(
-            part["rotation"].reshape(3, 3), part["scale"][0], part["translation"], part["degenerate"][0] > 0
+            rotation=part["rotation"].reshape(3, 3),
+            scale=part["scale"][0],
+            translation=part["translation"],
+            degenerate=part["degenerate"][0] > 0,
         )
         x0, y0, x1, y1 = box
         return FaceRecord(
@@ -97,7 +100,7 @@ class FaceLayout:
             face=face,
             box=(x0, y0, x1, y1),
             score=score,
-            parameters=FaceParameters(part["alpha"], part["beta"]),
+            parameters=FaceParameters(identity=part["alpha"], expression=part["beta"]),
             expression_names=self.expression_names,
             expression_weights=part["expression_weights"],
             camera=camera,
@@ -109,7 +112,7 @@ class FaceLayout:
     def row(self, record: FaceRecord) -> Float[Tensor, "numbers"]:
         """A record as a row."""
         return self.pack(
-            FaceParameters(record.parameters.identity[None], record.parameters.expression[None]),
+            FaceParameters(identity=record.parameters.identity[None], expression=record.parameters.expression[None]),
             record.expression_weights[None],
             record.camera[None],
             record.landmarks_2d[None],

@@ -141,4 +141,4 @@ def _camera(
     unit = torch.eye(3, dtype=dtype, device=rotation.device)
     rotation = torch.where(degenerate[..., None, None], unit, rotation)
     shift = shift.masked_fill(degenerate[..., None], 0.0)
-    return Camera(rotation, size.to(dtype), shift.to(dtype), degenerate)
+    return Camera(rotation=rotation, scale=size.to(dtype), translation=shift.to(dtype), degenerate=degenerate)

@@ -119,10 +119,10 @@ def crop_faces(images: Tensor | Sequence[Tensor], to_crop: Float[Tensor, "b 2 3"
     _require_maps(host)
     crop = partial(resample, size=spec.size, outside=spec.outside, rotated=spec.derotate)
     if isinstance(images, Tensor):
-        return Crop(crop(images, to_crop, host), to_crop)
+        return Crop(image=crop(images, to_crop, host), to_crop=to_crop)
     rows = [slice(k, k + 1) for k in range(len(images))]
     pieces = [crop(image[None], to_crop[row], host[row]) for image, row in zip(images, rows)]
-    return Crop(torch.cat(pieces), to_crop)
+    return Crop(image=torch.cat(pieces), to_crop=to_crop)
 
 
 def apply_affine(points: Float[Tensor, "*b n 2"], affine: Float[Tensor, "*b 2 3"]) -> Float[Tensor, "*b n 2"]:
@@ -150,10 +150,10 @@ def camera_to_crop(camera: Camera, to_crop: Float[Tensor, "*b 2 3"]) -> Camera:
     moved = (linear @ camera.translation.double()[..., None])[..., 0] + to_crop[..., 2].double()
     dtype = camera.scale.dtype
     return Camera(
-        (turn @ camera.rotation.double()).to(dtype),
-        (factor * camera.scale.double()).to(dtype),
-        moved.to(dtype),
-        camera.degenerate,
+        rotation=(turn @ camera.rotation.double()).to(dtype),
+        scale=(factor * camera.scale.double()).to(dtype),
+        translation=moved.to(dtype),
+        degenerate=camera.degenerate,
     )
 
 

@@ -62,10 +62,7 @@ def fit_dense(model: FaceModel, vertices: Tensor, spec: DenseSpec = _DEFAULT) ->
         raise TypeError(f"model must be a BilinearModel or a LinearModel; got {type(model).__name__}")
     starts = range(0, max(1, len(vertices)), spec.chunk)
     answers = [fit(vertices[k : k + spec.chunk].double()) for k in starts]
-    return FaceParameters(
-        torch.cat([answer.identity for answer in answers]),
-        torch.cat([answer.expression for answer in answers]),
-    ).to(vertices.dtype)
+    return FaceParameters.cat(answers).to(vertices.dtype)
 
 
 class _Priors(NamedTuple):
@@ -112,7 +109,7 @@ class _BilinearFit:
             right = (cross @ beta[..., None])[..., 0]
             normal = _normal(beta, self._for_identity)
             alpha = solve_normal(normal, right, priors.identity_penalty, priors.identity_mean)
-        return FaceParameters(alpha, beta)
+        return FaceParameters(identity=alpha, expression=beta)
 
     def _fix_gauge(self, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
         if self._model.gauge == "free":

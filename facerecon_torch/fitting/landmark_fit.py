@@ -131,7 +131,7 @@ class LandmarkFitter:
             return self.fit_batch(landmarks, weights, scale=scale)
         target = self._target(landmarks, weights, scale)
         fits = halve_on_out_of_memory(lambda part: self._fit(target.rows(part)), range(len(landmarks)), chunk)
-        return _joined(fits).to(landmarks.dtype)
+        return LandmarkFit.cat(fits).to(landmarks.dtype)
 
     @torch.no_grad()
     def fit_batch(
@@ -218,7 +218,7 @@ class LandmarkFitter:
             alpha, beta = model.fix_gauge(alpha.expand(n, -1), beta)
             alpha = self._solve(self._designs.identity(beta, places), system, self._identity)
             points = model.vertices(alpha, beta)
-        return self._answer(FaceParameters(alpha, beta), points, places, target)
+        return self._answer(FaceParameters(identity=alpha, expression=beta), points, places, target)
 
     def _look(
         self, points: Float[Tensor, "b rows 3"], places: Int[Tensor, "b 17"], target: _Target
@@ -272,11 +272,11 @@ class LandmarkFitter:
         used = (target.weights > 0).double()
         inner, contour = self._system(seen, camera, target._replace(weights=used)).residual(seen)
         return LandmarkFit(
-            parameters,
-            camera,
-            self._rows.contour_vertices(places),
-            _root_mean(inner.square().sum(1), used[:, :N_INNER]),
-            _root_mean(contour.square().sum(-1), used[:, N_INNER:]),
+            parameters=parameters,
+            camera=camera,
+            contour_vertices=self._rows.contour_vertices(places),
+            inner_residual=_root_mean(inner.square().sum(1), used[:, :N_INNER]),
+            contour_residual=_root_mean(contour.square().sum(-1), used[:, N_INNER:]),
         )
 
 
@@ -286,22 +286,3 @@ def _prior(penalty: Float[Tensor, "k"], mean: Float[Tensor, "k"]) -> _Prior:
 
 def _root_mean(square: Float[Tensor, "b n"], used: Float[Tensor, "b n"]) -> Float[Tensor, "b"]:
     return ((square * used).sum(-1) / used.sum(-1).clamp_min(1.0)).sqrt()
-
-
-def _joined(fits: list[LandmarkFit]) -> LandmarkFit:
-    def cat(pieces: list[Tensor]) -> Tensor:
-        return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
-
-    def camera(name: str) -> Tensor:
-        return cat([getattr(fit.camera, name) for fit in fits])
-
-    return LandmarkFit(
-        FaceParameters(
-            cat([fit.parameters.identity for fit in fits]), cat([fit.parameters.expression for fit in fits])
-        ),
-        Camera(camera("rotation"), camera("scale"), camera("translation"), camera("degenerate")),
-        *(
-            cat([getattr(fit, name) for fit in fits])
-            for name in ("contour_vertices", "inner_residual", "contour_residual")
-        ),
-    )

@@ -91,7 +91,7 @@ class DlibDetector:
         picture = image.detach().to("cpu", torch.float32)
         return sort_faces(
             [
-                Detection(box, score, self._points(picture, box).to(image.device, image.dtype))
+                Detection(box=box, score=score, points=self._points(picture, box).to(image.device, image.dtype))
                 for box, score in self._boxes(picture)
             ]
         )

@@ -97,9 +97,9 @@ class FaceAlignmentDetector:
         return sort_faces(
             [
                 Detection(
-                    (float(row[0]), float(row[1]), float(row[2]), float(row[3])),
-                    float(row[4]),
-                    torch.as_tensor(np.asarray(p), dtype=image.dtype).to(image.device),
+                    box=(float(row[0]), float(row[1]), float(row[2]), float(row[3])),
+                    score=float(row[4]),
+                    points=torch.as_tensor(np.asarray(p), dtype=image.dtype).to(image.device),
                 )
                 for row, p in zip(boxes, points)
             ]

@@ -78,7 +78,7 @@ class FileLandmarks:
         boxes = [_box(points) for points in faces]
         for points, box in zip(faces, boxes):
             _require_inside(points, box, width, height, origin)
-        return sort_faces([Detection(box, 1.0, points) for points, box in zip(faces, boxes)])
+        return sort_faces([Detection(box=box, score=1.0, points=points) for points, box in zip(faces, boxes)])
 
     def _faces(self, picture: Path) -> tuple[Float[Tensor, "faces 68 2"], str]:
         """Points of a picture, and where they come from."""

@@ -91,7 +91,10 @@ def load_set(folder: Path) -> SyntheticSet:
         raise ValueError(f"{folder / 'set.json'} must have format {_FORMAT}; got {header.get('format')!r}")
     truth = load_file(folder / "truth.safetensors")
     camera = Camera(
-        truth["rotation"], truth["scale"], truth["translation"], torch.zeros(len(truth["scale"]), dtype=torch.bool)
+        rotation=truth["rotation"],
+        scale=truth["scale"],
+        translation=truth["translation"],
+        degenerate=torch.zeros(len(truth["scale"]), dtype=torch.bool),
     )
     return SyntheticSet(
         spec=SyntheticSpec(**header["spec"]),

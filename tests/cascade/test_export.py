@@ -136,7 +136,7 @@ def test_the_program_is_the_reconstruction_behind_the_crop(evaluation, start):
     expected = reconstruct_landmarks(list(pictures), landmarks, face)
     with torch.no_grad():
         answer = program(crops.image, inside)
-    seen = Camera(*(answer[name] for name in ("rotation", "scale", "translation", "degenerate")))
+    seen = Camera(**{name: answer[name] for name in ("rotation", "scale", "translation", "degenerate")})
     camera = camera_from_crop(seen, crops.to_crop)
     assert torch.equal(camera.degenerate, expected.camera.degenerate)
     assert expected.camera.degenerate.tolist() == [False, False, True]

@@ -13,7 +13,10 @@ from facerecon_torch.structures import Camera
 def cameras(rng, scale, place):
     n = len(scale)
     return Camera(
-        torch.eye(3).expand(n, 3, 3), torch.tensor(scale), torch.tensor(place), torch.zeros(n, dtype=torch.bool)
+        rotation=torch.eye(3).expand(n, 3, 3),
+        scale=torch.tensor(scale),
+        translation=torch.tensor(place),
+        degenerate=torch.zeros(n, dtype=torch.bool),
     )
 
 

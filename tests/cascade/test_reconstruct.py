@@ -19,7 +19,11 @@ class Known:
 
     def detect(self, image, *, path=None):
         return [
-            Detection((float(p[:, 0].min()), float(p[:, 1].min()), float(p[:, 0].max()), float(p[:, 1].max())), 1.0, p)
+            Detection(
+                box=(float(p[:, 0].min()), float(p[:, 1].min()), float(p[:, 0].max()), float(p[:, 1].max())),
+                score=1.0,
+                points=p,
+            )
             for p in (from_paper66(q[None])[0] for q in self.points)
         ]
 

@@ -118,8 +118,10 @@ def _record(image, face, seed):
     def normal(*shape):
         return torch.randn(*shape, generator=draw)
 
-    camera = Camera(normal(3, 3), torch.tensor(1.5), normal(2), torch.tensor(False))
-    weights, points = FaceParameters(normal(6), normal(4)), normal(66, 2)
+    camera = Camera(
+        rotation=normal(3, 3), scale=torch.tensor(1.5), translation=normal(2), degenerate=torch.tensor(False)
+    )
+    weights, points = FaceParameters(identity=normal(6), expression=normal(4)), normal(66, 2)
     return FaceRecord(
         image,
         face,

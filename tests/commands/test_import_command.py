@@ -41,7 +41,7 @@ def foreign():
 def folder(foreign, tmp_path_factory):
     """template.obj, modes.npz and known.json: vertices for some points, places for others."""
     folder = tmp_path_factory.mktemp("foreign model")
-    save_obj(Mesh(foreign.vertices.float(), foreign.triangles), folder / "template.obj")
+    save_obj(Mesh(vertices=foreign.vertices.float(), triangles=foreign.triangles), folder / "template.obj")
     vertices = foreign.vertices.numpy()
     centred = vertices - vertices.mean(0)
     nose, chin = foreign.truth[foreign.topology.landmark_vertices[[13, 49 + 8]]].numpy()
@@ -97,13 +97,13 @@ def test_landmarks_given_as_vertices_and_as_places_arrive(imported, foreign):
 def test_the_imported_model_can_be_fitted_to_landmarks(imported, rng):
     model = load_model(imported[0])
     n = 4
-    truth = FaceParameters(torch.randn(n, 3, generator=rng), torch.rand(n, 1, generator=rng))
+    truth = FaceParameters(identity=torch.randn(n, 3, generator=rng), expression=torch.rand(n, 1, generator=rng))
     yaw = torch.tensor([-0.6, -0.2, 0.0, 0.5])
     camera = Camera(
-        euler_to_matrix(yaw, 0.1 * yaw, torch.zeros(n)),
-        torch.full((n,), 2.0),
-        torch.full((n, 2), 200.0),
-        torch.zeros(n, dtype=torch.bool),
+        rotation=euler_to_matrix(yaw, 0.1 * yaw, torch.zeros(n)),
+        scale=torch.full((n,), 2.0),
+        translation=torch.full((n, 2), 200.0),
+        degenerate=torch.zeros(n, dtype=torch.bool),
     )
     fitter = LandmarkFitter(model, FitSpec())
     points, _ = fitter.landmarks(truth, camera)

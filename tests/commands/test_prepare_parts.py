@@ -105,7 +105,10 @@ class Several:
 
     def detect(self, image, *, path=None):
         self.seen.append(tuple(image.shape))
-        return [Detection((0.0, 0.0, 9.0, 9.0), 1.0, self._points + torch.tensor(shift)) for shift in self._shifts]
+        return [
+            Detection(box=(0.0, 0.0, 9.0, 9.0), score=1.0, points=self._points + torch.tensor(shift))
+            for shift in self._shifts
+        ]
 
 
 @pytest.mark.parametrize("labelled", [True, False], ids=["labelled", "unlabelled"])

@@ -45,7 +45,7 @@ def test_errors_of_the_truth_are_zero_and_size_is_signed(tiny_setup):
     truth = samples.truth
     exact = summary(method_errors(tiny_setup.model, truth.parameters, truth))
     assert exact["mae_mm"]["none"]["M"]["whole"] < 1e-4
-    larger = FaceParameters(1.1 * truth.parameters.identity, truth.parameters.expression)
+    larger = FaceParameters(identity=1.1 * truth.parameters.identity, expression=truth.parameters.expression)
     scaled = summary(method_errors(tiny_setup.model, larger, truth))
     assert scaled["size_error_percent"] == pytest.approx(10.0, abs=1e-2)
     assert scaled["mae_mm"]["similarity"]["M"]["whole"] < 1e-4 < scaled["mae_mm"]["translation"]["M"]["whole"]

@@ -141,11 +141,14 @@ def test_a_name_must_be_fit_for_a_file(name, tmp_path):
         ({"pixels": torch.zeros(4, 2)}, r"pixels must have the shape \(3, 2\); got \(4, 2\)"),
         ({"labelled": torch.zeros(68, 3)}, r"labelled must have the shape \(66, 3\); got \(68, 3\)"),
         ({"image": torch.zeros(1, 4, 4)}, r"image must have the shape \(3, H, W\); got \(1, 4, 4\)"),
-        ({"surface": Mesh(torch.full((3, 3), torch.nan), torch.tensor([[0, 1, 2]]))}, "vertices must be finite"),
+        (
+            {"surface": Mesh(vertices=torch.full((3, 3), torch.nan), triangles=torch.tensor([[0, 1, 2]]))},
+            "vertices must be finite",
+        ),
     ],
 )
 def test_a_scan_whose_parts_do_not_fit_is_refused(change, message):
-    mesh = Mesh(torch.zeros(3, 3), torch.tensor([[0, 1, 2]]))
+    mesh = Mesh(vertices=torch.zeros(3, 3), triangles=torch.tensor([[0, 1, 2]]))
     good = {"surface": mesh, "pixels": torch.zeros(3, 2), "image": torch.zeros(3, 4, 4), "labelled": torch.zeros(66, 3)}
     RecordedScan(**good)
     with pytest.raises(ValueError, match=message):

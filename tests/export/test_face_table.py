@@ -10,12 +10,12 @@ from facerecon_torch.structures import Camera, FaceParameters
 def faces(n, names, rng):
     layout = FaceLayout(5, 3, names)
     camera = Camera(
-        torch.randn(n, 3, 3, generator=rng),
-        torch.rand(n, generator=rng),
-        torch.randn(n, 2, generator=rng),
-        torch.arange(n) % 2 == 1,
+        rotation=torch.randn(n, 3, 3, generator=rng),
+        scale=torch.rand(n, generator=rng),
+        translation=torch.randn(n, 2, generator=rng),
+        degenerate=torch.arange(n) % 2 == 1,
     )
-    parameters = FaceParameters(torch.randn(n, 5, generator=rng), torch.randn(n, 3, generator=rng))
+    parameters = FaceParameters(identity=torch.randn(n, 5, generator=rng), expression=torch.randn(n, 3, generator=rng))
     points = [torch.randn(n, 66, k, generator=rng) for k in (2, 3, 2)]
     rows = layout.pack(parameters, torch.rand(n, len(names), generator=rng), camera, *points)
     about = [(7 - k // 2, k % 2, f"picture {7 - k // 2}.jpg", (1.0, 2.0, 3.0 + k, 4.0), 0.5 * k) for k in range(n)]

@@ -23,7 +23,7 @@ def _mesh(rng, dtype=torch.float32):
     ball = trimesh.creation.icosphere(subdivisions=2, radius=80)
     vertices = torch.as_tensor(ball.vertices.copy(), dtype=dtype) + torch.tensor([0.0, 12.5, 3.0], dtype=dtype)
     uv = torch.rand(len(vertices), 2, generator=rng, dtype=torch.float64).to(dtype)
-    return Mesh(vertices, torch.as_tensor(ball.faces.copy()), uv)
+    return Mesh(vertices=vertices, triangles=torch.as_tensor(ball.faces.copy()), uv=uv)
 
 
 def _read(path):
@@ -66,7 +66,7 @@ def _columns(document, binary):
 def test_geometry_survives_every_combination(suffix, with_normals, with_uv, with_colours, rng, tmp_path):
     mesh = _mesh(rng)
     colours = torch.rand(len(mesh.vertices), 3, generator=rng) if with_colours else None
-    mesh = mesh if with_uv else Mesh(mesh.vertices, mesh.triangles)
+    mesh = mesh if with_uv else Mesh(vertices=mesh.vertices, triangles=mesh.triangles)
     path = tmp_path / f"face{suffix}"
     assert WRITERS[suffix](mesh, path, normals=with_normals, colours=colours) == path
     read = _read(path)
@@ -137,7 +137,7 @@ def test_vertex_colours_are_linear_in_glb(colour, rng, tmp_path):
 def test_unused_vertices_get_a_unit_normal(suffix, tmp_path):
     vertices = torch.tensor([[0.0, 0, 0], [10, 0, 0], [0, 10, 0], [5, 5, 5]])
     path = tmp_path / f"a{suffix}"
-    WRITERS[suffix](Mesh(vertices, torch.tensor([[0, 1, 2]])), path)
+    WRITERS[suffix](Mesh(vertices=vertices, triangles=torch.tensor([[0, 1, 2]])), path)
     if suffix == ".glb":
         np.testing.assert_allclose(np.linalg.norm(_columns(*_glb(path))["NORMAL"], axis=1), 1)
     assert len(_read(path).faces) == 1
@@ -165,7 +165,7 @@ def test_a_mesh_that_cannot_be_written_leaves_the_old_file(suffix, change, words
 
 
 def test_wrong_suffix_and_colour_shape_are_refused(suffix, tmp_path):
-    mesh = Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]))
+    mesh = Mesh(vertices=torch.eye(3), triangles=torch.tensor([[0, 1, 2]]))
     with pytest.raises(ValueError, match=f"must end in {suffix}"):
         WRITERS[suffix](mesh, tmp_path / "a.stl")
     with pytest.raises(ValueError, match=r"colours must have trailing shape \(3, 3\)"):

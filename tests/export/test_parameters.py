@@ -15,13 +15,13 @@ def _record(rng, image="a, b=c.jpg", face=0, names=NAMES):
     def draw(*shape):
         return torch.randn(shape, generator=rng)
 
-    camera = Camera(draw(3, 3), draw().exp(), draw(2), torch.tensor(False))
+    camera = Camera(rotation=draw(3, 3), scale=draw().exp(), translation=draw(2), degenerate=torch.tensor(False))
     return FaceRecord(
         image=image,
         face=face,
         box=(1.0, 2.0, 30.5, 40.0),
         score=0.75,
-        parameters=FaceParameters(draw(50), draw(25)),
+        parameters=FaceParameters(identity=draw(50), expression=draw(25)),
         expression_names=names,
         expression_weights=draw(len(names)).abs(),
         camera=camera,
@@ -78,8 +78,11 @@ def test_other_expressions_are_refused_and_leave_no_file(rng, tmp_path):
     [
         ({"score": float("nan")}, "box and score"),
         ({"expression_names": ("one",)}, "expression_weights"),
-        ({"parameters": FaceParameters(torch.zeros(2, 50), torch.zeros(2, 25))}, "one face"),
-        ({"parameters": FaceParameters(torch.full((50,), torch.nan), torch.zeros(25))}, "must be finite"),
+        ({"parameters": FaceParameters(identity=torch.zeros(2, 50), expression=torch.zeros(2, 25))}, "one face"),
+        (
+            {"parameters": FaceParameters(identity=torch.full((50,), torch.nan), expression=torch.zeros(25))},
+            "must be finite",
+        ),
     ],
 )
 def test_a_record_that_cannot_be_written_is_refused_at_once(change, words, rng):

@@ -68,7 +68,9 @@ def test_scale_and_shift_are_optimal_for_the_rotation(rng):
     camera = solve_camera(points3d, points2d, weights)
     scale = camera.scale.clone().requires_grad_()
     shift = camera.translation.clone().requires_grad_()
-    seen = project(points3d, Camera(camera.rotation, scale, shift, camera.degenerate))
+    seen = project(
+        points3d, Camera(rotation=camera.rotation, scale=scale, translation=shift, degenerate=camera.degenerate)
+    )
     (weights * (points2d - seen).square().sum(-1)).sum().backward()
     assert_close(scale.grad, torch.zeros_like(scale), atol=1e-8, rtol=0)
     assert_close(shift.grad, torch.zeros_like(shift), atol=1e-8, rtol=0)

@@ -205,12 +205,14 @@ def test_landmarks_of_any_batch_shape(model, contour, batch, rng):
     n = torch.Size(batch).numel()
     flat = (truth[:n], camera[:n])
     points, vertices = fitter.landmarks(
-        FaceParameters(truth.identity[:n].reshape(*batch, -1), truth.expression[:n].reshape(*batch, -1)),
+        FaceParameters(
+            identity=truth.identity[:n].reshape(*batch, -1), expression=truth.expression[:n].reshape(*batch, -1)
+        ),
         Camera(
-            camera.rotation[:n].reshape(*batch, 3, 3),
-            camera.scale[:n].reshape(batch),
-            camera.translation[:n].reshape(*batch, 2),
-            camera.degenerate[:n].reshape(batch),
+            rotation=camera.rotation[:n].reshape(*batch, 3, 3),
+            scale=camera.scale[:n].reshape(batch),
+            translation=camera.translation[:n].reshape(*batch, 2),
+            degenerate=camera.degenerate[:n].reshape(batch),
         ),
     )
     want = fitter.landmarks(*flat)
@@ -225,7 +227,7 @@ def test_landmarks_are_differentiable_in_the_parameters(model, rng):
     fitter = LandmarkFitter(model, FitSpec())
 
     def points(identity, expression):
-        return fitter.landmarks(FaceParameters(identity, expression), camera)[0]
+        return fitter.landmarks(FaceParameters(identity=identity, expression=expression), camera)[0]
 
     inputs = (truth.identity.requires_grad_(), truth.expression.requires_grad_())
     assert torch.autograd.gradcheck(points, inputs)

@@ -30,10 +30,10 @@ def model():
 def random_camera(n, rng, scale=(0.5, 6.0)):
     angles = 2 * torch.rand(3, n, generator=rng, dtype=torch.float64) - 1
     return Camera(
-        euler_to_matrix(0.7 * angles[0], 0.3 * angles[1], angles[2]),
-        scale[0] + (scale[1] - scale[0]) * torch.rand(n, generator=rng, dtype=torch.float64),
-        700 + 100 * torch.randn(n, 2, generator=rng, dtype=torch.float64),
-        torch.zeros(n, dtype=torch.bool),
+        rotation=euler_to_matrix(0.7 * angles[0], 0.3 * angles[1], angles[2]),
+        scale=scale[0] + (scale[1] - scale[0]) * torch.rand(n, generator=rng, dtype=torch.float64),
+        translation=700 + 100 * torch.randn(n, 2, generator=rng, dtype=torch.float64),
+        degenerate=torch.zeros(n, dtype=torch.bool),
     )
 
 
@@ -234,7 +234,9 @@ def test_a_second_crop_is_due_after_a_large_change(model, rng):
     def moved(factor, shift):
         translation = centre + factor * (before.translation - centre)
         translation = translation + shift * density[:, None] * torch.tensor([0.6, 0.8], dtype=torch.float64)
-        return Camera(before.rotation, factor * before.scale, translation, before.degenerate)
+        return Camera(
+            rotation=before.rotation, scale=factor * before.scale, translation=translation, degenerate=before.degenerate
+        )
 
     assert not cropper.needs_recrop(before, before).any()
     assert not cropper.needs_recrop(before, moved(1.079, 0.0)).any()
@@ -242,7 +244,12 @@ def test_a_second_crop_is_due_after_a_large_change(model, rng):
     assert cropper.needs_recrop(before, moved(0.919, 0.0)).all()
     assert not cropper.needs_recrop(before, moved(1.0, 9.9)).any()
     assert cropper.needs_recrop(before, moved(1.0, 10.1)).all()
-    lost = Camera(before.rotation, 3 * before.scale, before.translation, torch.ones(6, dtype=torch.bool))
+    lost = Camera(
+        rotation=before.rotation,
+        scale=3 * before.scale,
+        translation=before.translation,
+        degenerate=torch.ones(6, dtype=torch.bool),
+    )
     assert not cropper.needs_recrop(before, lost).any()
 
 
@@ -304,10 +311,10 @@ def test_a_model_without_topology_is_refused(model):
 
 def test_an_upright_crop_has_no_roll(model):
     camera = Camera(
-        euler_to_matrix(*torch.tensor([[0.0], [0.0], [0.4]], dtype=torch.float64)),
-        torch.ones(1, dtype=torch.float64),
-        torch.zeros(1, 2, dtype=torch.float64),
-        torch.zeros(1, dtype=torch.bool),
+        rotation=euler_to_matrix(*torch.tensor([[0.0], [0.0], [0.4]], dtype=torch.float64)),
+        scale=torch.ones(1, dtype=torch.float64),
+        translation=torch.zeros(1, 2, dtype=torch.float64),
+        degenerate=torch.zeros(1, dtype=torch.bool),
     )
     upright = camera_to_crop(camera, FaceCropper(model, CropSpec(derotate=True)).to_crop(camera))
     assert_close(torch.stack(matrix_to_euler(upright.rotation)), torch.zeros(3, 1, dtype=torch.float64))

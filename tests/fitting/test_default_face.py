@@ -45,16 +45,16 @@ def test_a_landmark_fit_gains_over_the_mean_face(model, meshes, rng):
     angles = 2 * torch.rand(3, n, generator=rng) - 1
     angles = angles * torch.tensor([34.0, 15.0, 10.0])[:, None] * math.pi / 180
     camera = Camera(
-        euler_to_matrix(*angles),
-        1.2 + 0.4 * torch.rand(n, generator=rng),
-        torch.full((n, 2), 160.0),
-        torch.zeros(n, dtype=torch.bool),
+        rotation=euler_to_matrix(*angles),
+        scale=1.2 + 0.4 * torch.rand(n, generator=rng),
+        translation=torch.full((n, 2), 160.0),
+        degenerate=torch.zeros(n, dtype=torch.bool),
     )
     truth = fit_dense(model, meshes)
     points, _ = LandmarkFitter(model, FitSpec()).landmarks(truth, camera)
     landmarks = project(points, camera)
     landmarks = landmarks + 1.3 * torch.randn(landmarks.shape, generator=rng)
-    mean = FaceParameters(model.identity_mean.expand(n, -1), model.expression_mean.expand(n, -1))
+    mean = FaceParameters(identity=model.identity_mean.expand(n, -1), expression=model.expression_mean.expand(n, -1))
     specs = {
         "paper": FitSpec(contour="fixed", contour_component="full", contour_weight=1.0),
         "marching": FitSpec(),

@@ -20,10 +20,10 @@ def noisy_landmarks(model, n, rng):
     truth, _, _ = draw(model, n, rng, FitSpec(), turn=0.0)
     angles = 0.6 * (2 * torch.rand(3, n, generator=rng, dtype=torch.float64) - 1)
     camera = Camera(
-        euler_to_matrix(*angles),
-        torch.full((n,), 1.3, dtype=torch.float64),
-        torch.full((n, 2), 160.0, dtype=torch.float64),
-        torch.zeros(n, dtype=torch.bool),
+        rotation=euler_to_matrix(*angles),
+        scale=torch.full((n,), 1.3, dtype=torch.float64),
+        translation=torch.full((n, 2), 160.0, dtype=torch.float64),
+        degenerate=torch.zeros(n, dtype=torch.bool),
     )
     points, _ = LandmarkFitter(model, FitSpec()).landmarks(truth, camera)
     seen = project(points, camera)
@@ -64,7 +64,7 @@ def test_camera_and_landmarks_come_from_one_evaluation(rng):
     fitter = LandmarkFitter(model, FitSpec())
     found, points, vertices = fitter.refine(truth, landmarks, camera)
     alone = fitter.refine_camera(truth, landmarks, camera)
-    want = fitter.landmarks(FaceParameters(truth.identity, truth.expression), alone)
+    want = fitter.landmarks(FaceParameters(identity=truth.identity, expression=truth.expression), alone)
     assert_close(found.rotation, alone.rotation, atol=0, rtol=0)
     assert_close(points, want[0], atol=0, rtol=0)
     assert torch.equal(vertices, want[1])

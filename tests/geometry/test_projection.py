@@ -10,7 +10,9 @@ from facerecon_torch.structures import Camera
 def _camera(rng, shape, dtype=torch.float64):
     draw = [torch.randn(*shape, n, generator=rng, dtype=torch.float64).to(dtype) for n in (3, 1, 2)]
     flag = torch.zeros(shape, dtype=torch.bool)
-    return Camera(axis_angle_to_matrix(draw[0]), draw[1][..., 0].exp(), draw[2], flag)
+    return Camera(
+        rotation=axis_angle_to_matrix(draw[0]), scale=draw[1][..., 0].exp(), translation=draw[2], degenerate=flag
+    )
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (2, 3)])
@@ -29,7 +31,12 @@ def test_projection_is_equation_4_point_by_point(shape, rng, device, dtype, tole
 
 
 def test_up_in_the_model_is_up_in_the_image():
-    eye = Camera(torch.eye(3), torch.tensor(2.0), torch.tensor([10.0, 20.0]), torch.tensor(False))
+    eye = Camera(
+        rotation=torch.eye(3),
+        scale=torch.tensor(2.0),
+        translation=torch.tensor([10.0, 20.0]),
+        degenerate=torch.tensor(False),
+    )
     assert_close(project(torch.tensor([[1.0, 3.0, 5.0]]), eye), torch.tensor([[12.0, 14.0]]))
 
 
@@ -38,7 +45,9 @@ def test_projection_gradcheck(rng):
     points = torch.randn(2, 4, 3, generator=rng, dtype=torch.float64)
 
     def through(points, rotation, scale, translation):
-        return project(points, Camera(rotation, scale, translation, camera.degenerate))
+        return project(
+            points, Camera(rotation=rotation, scale=scale, translation=translation, degenerate=camera.degenerate)
+        )
 
     inputs = [t.requires_grad_() for t in (points, camera.rotation, camera.scale, camera.translation)]
     assert torch.autograd.gradcheck(through, inputs)

@@ -14,7 +14,7 @@ from facerecon_torch.structures import Detection
 
 
 def _face(x0: float, side: float, score: float) -> Detection:
-    return Detection((x0, 0.0, x0 + side, side), score, torch.zeros(68, 2))
+    return Detection(box=(x0, 0.0, x0 + side, side), score=score, points=torch.zeros(68, 2))
 
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "landmarks"

@@ -75,13 +75,15 @@ def test_json_layouts(layout: str, points: torch.Tensor, tmp_path: Path) -> None
 
 
 def test_the_parameters_of_an_earlier_run(points: torch.Tensor, tmp_path: Path) -> None:
-    camera = Camera(torch.eye(3), torch.tensor(1.0), torch.zeros(2), torch.tensor(False))
+    camera = Camera(
+        rotation=torch.eye(3), scale=torch.tensor(1.0), translation=torch.zeros(2), degenerate=torch.tensor(False)
+    )
     record = FaceRecord(
         image="a.jpg",
         face=0,
         box=(0.0, 0.0, 1.0, 1.0),
         score=1.0,
-        parameters=FaceParameters(torch.zeros(2), torch.zeros(2)),
+        parameters=FaceParameters(identity=torch.zeros(2), expression=torch.zeros(2)),
         expression_names=(),
         expression_weights=torch.zeros(0),
         camera=camera,

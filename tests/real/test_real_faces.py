@@ -51,7 +51,7 @@ def scan_errors(face: FaceCascade) -> dict[str, tuple[float, float, float]]:
     model, topology = face.model, face.model.topology
     fitted = LandmarkFitter(model, face.fit).fit(landmarks).parameters
     answers = {
-        "mean face": FaceParameters(model.identity_mean[None], model.expression_mean[None]),
+        "mean face": FaceParameters(identity=model.identity_mean[None], expression=model.expression_mean[None]),
         "landmark fit": fitted,
         "cascade": reconstruct_landmarks([picture], landmarks, face).parameters,
     }

@@ -20,10 +20,10 @@ def solve_camera_slowly(points3d, points2d, weights, scale=None):
     ]
     rotation, size, shift = (torch.from_numpy(np.array(column)) for column in zip(*rows))
     return Camera(
-        rotation.reshape(*batch, 3, 3),
-        size.reshape(batch),
-        shift.reshape(*batch, 2),
-        torch.zeros(batch, dtype=torch.bool),
+        rotation=rotation.reshape(*batch, 3, 3),
+        scale=size.reshape(batch),
+        translation=shift.reshape(*batch, 2),
+        degenerate=torch.zeros(batch, dtype=torch.bool),
     )
 
 

@@ -33,7 +33,9 @@ def mean(model):
 def _fit(model, n=1, yaw=0.0):
     """The mean face, posed as it truly is."""
     rotation, translation = pose(yaw)
-    parameters = FaceParameters(model.identity_mean.expand(n, -1), model.expression_mean.expand(n, -1))
+    parameters = FaceParameters(
+        identity=model.identity_mean.expand(n, -1), expression=model.expression_mean.expand(n, -1)
+    )
     zeros = torch.zeros(n)
     failed = torch.zeros(n, dtype=torch.bool)
     return ScanFit(parameters, rotation.expand(n, 3, 3), translation.expand(n, 3), zeros + 1, zeros, failed)

@@ -242,7 +242,9 @@ def test_a_sample_stays_below_what_was_announced(written):
 
 
 def test_a_picture_needs_a_size_that_can_be_divided():
-    camera = Camera(torch.eye(3), torch.tensor(1.0), torch.zeros(2), torch.tensor(False))
+    camera = Camera(
+        rotation=torch.eye(3), scale=torch.tensor(1.0), translation=torch.zeros(2), degenerate=torch.tensor(False)
+    )
     with pytest.raises(ValueError, match="divisible by finer"):
         take_picture(object.__new__(Sitter), torch.zeros(1, 3), camera, (7, 8), generator=torch.Generator(), finer=2)
 

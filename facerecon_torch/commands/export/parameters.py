@@ -96,7 +96,7 @@ def export_parameters(source: Path, out: Path, *, model: FaceModel | None = None
         if sample.landmarks is not None:
             save_landmarks_data(sample.landmarks, out / f"{sample.name}.data")
         if model is not None and meshes is not None and model.topology is not None:
-            save_ply(Mesh(meshes[row], model.topology.triangles), out / f"{sample.name}.ply")
+            save_ply(Mesh(vertices=meshes[row], triangles=model.topology.triangles), out / f"{sample.name}.ply")
     save_released_table(samples, out / "samples.parquet")
     write_json(out / "about.json", {**_ABOUT, "pose": _POSE[kind]})
     return len(samples)
@@ -146,7 +146,7 @@ def _of_results(table: Path) -> list[ReleasedSample]:
         ReleasedSample(
             name,
             row["image"],
-            FaceParameters(torch.tensor(row["alpha"]), torch.tensor(row["beta"])),
+            FaceParameters(identity=torch.tensor(row["alpha"]), expression=torch.tensor(row["beta"])),
             torch.tensor(row["camera"]["rotation"]).reshape(3, 3),
             torch.tensor(row["camera"]["translation"]),
             float(row["camera"]["scale"]),

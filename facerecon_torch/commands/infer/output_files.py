@@ -122,7 +122,11 @@ class FaceFiles:
         with stage("write"):
             name = self._names[faces.path]
             self._remove_earlier(name)
-            meshes = [Mesh(v, self._triangles, self._uv) for v in faces.vertices] if faces.vertices is not None else []
+            meshes = (
+                [Mesh(vertices=v, triangles=self._triangles, uv=self._uv) for v in faces.vertices]
+                if faces.vertices is not None
+                else []
+            )
             if "overlay" in self._formats:
                 save_png(self._overlay(faces, meshes), self._folder / f"{name}_overlay.png")
             for k in reversed(range(len(faces.found))):
@@ -181,14 +185,14 @@ def _read_record(content: dict[str, Any]) -> FaceRecord:
         face=content["face"],
         box=tuple(content["box"]),
         score=content["score"],
-        parameters=FaceParameters(torch.tensor(content["alpha"]), torch.tensor(content["beta"])),
+        parameters=FaceParameters(identity=torch.tensor(content["alpha"]), expression=torch.tensor(content["beta"])),
         expression_names=tuple(content["expression_weights"]),
         expression_weights=torch.tensor(list(content["expression_weights"].values())),
         camera=Camera(
-            torch.tensor(camera["rotation"]).reshape(3, 3),
-            torch.tensor(camera["scale"]),
-            torch.tensor(camera["translation"]),
-            torch.tensor(camera["degenerate"]),
+            rotation=torch.tensor(camera["rotation"]).reshape(3, 3),
+            scale=torch.tensor(camera["scale"]),
+            translation=torch.tensor(camera["translation"]),
+            degenerate=torch.tensor(camera["degenerate"]),
         ),
         landmarks_2d=torch.tensor(content["landmarks_2d"]),
         landmarks_3d=torch.tensor(content["landmarks_3d"]),

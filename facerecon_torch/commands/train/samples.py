@@ -125,8 +125,7 @@ def _truth(faces: FaceSet, own: Int[Tensor, "own"], model: FaceModel) -> Truth:
         star = faces.parameters[own].to(like.device, like.dtype)
         return Truth(faces.meshes, star, faces.subjects[own], faces.covered, kinds, own)
     parts = [fit_dense(model, faces.meshes[rows].to(like.device, like.dtype)) for rows in torch.split(own, _MESHES)]
-    star = FaceParameters(torch.cat([p.identity for p in parts]), torch.cat([p.expression for p in parts]))
-    return Truth(faces.meshes, star, faces.subjects[own], faces.covered, kinds, own)
+    return Truth(faces.meshes, FaceParameters.cat(parts), faces.subjects[own], faces.covered, kinds, own)
 
 
 def _decoded(files: list[Path], workers: int | None) -> Iterator[tuple[slice, list[Pixels]]]:

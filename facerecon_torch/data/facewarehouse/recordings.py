@@ -127,7 +127,7 @@ def read_recording(recording: Recording) -> RecordedScan:
     if rows is not None:
         labelled = mesh.vertices[rows]
         pixels = _places(land, mesh.vertices, rows, marks, (height, width))
-    return RecordedScan(Mesh(mesh.vertices, split_quads(mesh.faces)), pixels, image, labelled)
+    return RecordedScan(Mesh(vertices=mesh.vertices, triangles=split_quads(mesh.faces)), pixels, image, labelled)
 
 
 @lru_cache(maxsize=4)

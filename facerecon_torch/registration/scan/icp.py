@@ -96,7 +96,7 @@ def _answer(face: FittedFace, state: FitState, scans: ScanBatch, spec: IcpSpec, 
     partners = associate(vertices, normals, scans, _gates(spec, spec.distances[0]))
     share, residual = _measures(partners, normals)
     return ScanFit(
-        FaceParameters(state.identity, state.expression),
+        FaceParameters(identity=state.identity, expression=state.expression),
         state.rotation.to(like),
         state.translation.to(like),
         share,

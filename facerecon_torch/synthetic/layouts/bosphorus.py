@@ -174,7 +174,12 @@ def _camera(rotation: Float[Tensor, "3 3"], shift: Float[Tensor, "3"], window: G
     """Model frame -> px of the picture."""
     scale = _CELL_PX / window.spacing
     place = torch.tensor([shift[0] - window.left, window.top - shift[1]]) * scale
-    return Camera(rotation, torch.tensor(scale), place + torch.tensor([0.0, 4.0]), torch.tensor(False))
+    return Camera(
+        rotation=rotation,
+        scale=torch.tensor(scale),
+        translation=place + torch.tensor([0.0, 4.0]),
+        degenerate=torch.tensor(False),
+    )
 
 
 def _texture(window: GridWindow) -> Float[Tensor, "rows columns 2"]:

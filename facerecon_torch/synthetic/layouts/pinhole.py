@@ -52,7 +52,7 @@ class Pinhole:
         """The scaled orthographic camera that shows bent meshes."""
         scale = torch.tensor(float(self.focal)) / -self.translation[2]
         shift = self.centre + scale * self.translation[:2] * torch.tensor([1.0, -1.0])
-        return Camera(self.rotation, scale, shift, torch.tensor(False))
+        return Camera(rotation=self.rotation, scale=scale, translation=shift, degenerate=torch.tensor(False))
 
     def bend(self, vertices: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """Vertices in the model frame as the scaled orthographic camera has to see them."""

@@ -106,7 +106,12 @@ def take_picture(
     if shape[0] % finer or shape[1] % finer:
         raise ValueError(f"shape must be divisible by finer = {finer}; got {shape}")
     small = (shape[0] // finer, shape[1] // finer)
-    coarse = Camera(camera.rotation, camera.scale / finer, (camera.translation + 0.5) / finer - 0.5, camera.degenerate)
+    coarse = Camera(
+        rotation=camera.rotation,
+        scale=camera.scale / finer,
+        translation=(camera.translation + 0.5) / finer - 0.5,
+        degenerate=camera.degenerate,
+    )
     backdrop: Tensor = interpolate(sitter.backdrop[None], small, mode="bilinear", align_corners=False)[0]
     meshes = (sitter.neutral, vertices)
     radiance, mean = render_head(

@@ -165,4 +165,9 @@ def draw_camera(
     # the middle of the landmarks lies below that of the head
     drop = torch.tensor([0.0, min(0.05 * size, float(free[1] - jitter[1].abs()))])
     middle = torch.tensor([(size - 1) / 2, (size - 1) / 2]) + jitter + drop.clamp_min(0)
-    return Camera(rotation, torch.tensor(scale), middle - scale * (low + high) / 2, torch.tensor(False))
+    return Camera(
+        rotation=rotation,
+        scale=torch.tensor(scale),
+        translation=middle - scale * (low + high) / 2,
+        degenerate=torch.tensor(False),
+    )
