@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facerecon_torch.features import HogSpec, describe_patches, gather_hog, hog, hog_maps
-from facerecon_torch.features.hog import patch as patch_hog
+from facerecon_torch.features.hog import HogSpec, describe_patches, gather_hog, hog, hog_maps, patch_hog
 
 from .case import Case, Context, Group
 from .data import draw_points, waves

@@ -58,7 +58,7 @@ def own_part(samples, ranks):
 
 def train_on(world, ranks, form, names):
     setup, train, test = world
-    setup = replace(setup, cascade=replace(setup.cascade, form=form))
+    setup = replace(setup, cascade=replace(setup.cascade, ridge=replace(setup.cascade.ridge, form=form)))
     parts = own_part(train, ranks), {"test": own_part(test, ranks)}
     return train_methods(setup, *parts, names=names, shared=Shared(ranks=ranks))
 
