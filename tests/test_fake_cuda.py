@@ -21,8 +21,8 @@ _UPRIGHT = torch.tensor([[1.1, 0.0, -3.0], [0.0, 1.1, 7.0]], dtype=torch.float64
 CROP_WINDOWS = {"fitting.crop:crop_faces": [_UPRIGHT.expand(3, 2, 3)]}
 RECONSTRUCTION = {"cascade.picture_crops:crop": [_UPRIGHT.expand(3, 2, 3)], **CROP_WINDOWS}
 EXPRESSION_WEIGHTS = {
-    "model.named_weights:nonnegative_least_squares": [False, False, True]
-}  # have all faces converged?
+    "model.named_weights:nonnegative_least_squares": [False, False, True],  # have all faces converged?
+}
 RIDGE = {
     "checks:require_finite": [True],  # targets
     "regression.moments:agree": [40, 12, 0],  # rows, columns and float64 of each process

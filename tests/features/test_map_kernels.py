@@ -1,9 +1,11 @@
 """The kernels that make dense maps, against the eager reference: Triton, torch.compile, and what happens without."""
 
+import itertools
 import logging
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -42,29 +44,20 @@ def test_triton_in_its_interpreter_makes_the_maps_of_the_differentiable_path():
         assert float(slopes) <= (1e-2 if name == "half" else 1e-5), line
 
 
-@pytest.mark.slow
-def test_triton_kernels_compile_for_a_gpu_that_is_not_there():
+@pytest.mark.parametrize(
+    ("which", "least"),
+    [("shipped", {"_vote": 2, "_sum_neighbours": 6}), pytest.param("all", {"_vote": 48, "_sum_neighbours": 32},
+                                                                   marks=pytest.mark.slow)],
+    ids=["shipped", "all"],
+)  # fmt: skip
+def test_triton_kernels_compile_for_gpus_that_are_not_there(which, least):
+    """Every launch of the configurations in configs/, and of every kind of HogSpec, for three generations of GPUs."""
     pytest.importorskip("triton")
-    script = """
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource, compile
-from facerecon_torch.features.hog import triton_maps as kernels
-
-def build(kernel, types, constants):
-    names = kernel.arg_names
-    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
-    compile(ASTSource(kernel, signature, constants), GPUTarget("cuda", 90, 32))
-
-for hat in (True, False):
-    for linear in (True, False):
-        constants = dict(CHANNELS=3, STRIDE=4, BINS=18 if hat else 9, HAT=hat, LINEAR=linear, CELLS=128,
-                         SLOTS=32 if hat else 16)
-        build(kernels._vote, {"crops": "*fp32", "small": "*fp32", "shift": "fp32"}, constants)
-    for kept in ("*fp32", "*fp16"):
-        types = {"cells": "*fp32", "summed": kept}
-        build(kernels._sum_neighbours, types, dict(RATIO=4, HAT=hat, ELEMENTS=1024))
-"""
-    run_python("-c", script)
+    built = [line.split() for line in run_python("tests/features/triton_ahead_of_time.py", which).splitlines()]
+    counts = Counter((architecture, kernel) for architecture, kernel, *_ in built)
+    for architecture, (kernel, count) in itertools.product(("sm_80", "sm_90", "sm_100"), least.items()):
+        assert counts[architecture, kernel] >= count
+    assert min(int(line[-1]) for line in built) > 1000  # bytes of machine code
 
 
 @pytest.mark.slow
