@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facerecon_torch.features import HogSpec, describe_patches, gather_hog, hog, hog_maps, patch_hog
+from facerecon_torch.features.hog import HogSpec, describe_patches, gather_hog, hog, hog_maps, patch_hog
 from facerecon_torch.features.hog.gradients import differences, kornia_gradients, repeat_border
 
 from .case import Case, Context, Group

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from facerecon_torch.cascade.reconstruct import reconstruct_landmarks
 
 from facerecon_torch.cascade.checkpoint import load_cascade
-from facerecon_torch.cascade.reconstruct import reconstruct_landmarks
 from facerecon_torch.cascade.start import retraction
 from facerecon_torch.features import HogSpec, JointSpec, displacement, hog, hog_field, joint_feature, use_kernel
 from facerecon_torch.fitting.crop import FaceCropper
