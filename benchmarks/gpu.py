@@ -59,7 +59,7 @@ STEPS = (
     Step("model", (_BOTH, "batch=32,128,1024"), 40),
     Step("infer", (_BOTH, "sizes=quick", "images=64", "rounds=2"), 50),
     Step("cascade", (_BOTH, "sizes=full", "images=1260", "all_images=0", "stages=5", "rounds=1"), 120),
-    Step("ridge", ("device=cuda", "sizes=full", "n=1260", "d=2048", "stream_n=51000", "stream_d=8316", "wide=0"), 90),
+    Step("stage", ("device=cuda", "sizes=full", "n=51000", "d=8316"), 90),
 )  # fmt: skip
 
 
