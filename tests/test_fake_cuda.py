@@ -33,7 +33,9 @@ DUAL = {**RIDGE, "regression.ridge:factorise": [1.5, 0]}  # the mean of the diag
 
 @pytest.fixture(scope="module")
 def trained():
-    return FaceReconstructor.from_pretrained()
+    reconstructor = FaceReconstructor.from_pretrained()
+    assert reconstructor.solvers  # tables of the face model, made once per device
+    return reconstructor
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +55,9 @@ def cuda():
 
 def on_cuda(mode, trained):
     """The reconstructor on the fake device."""
-    model = mode.put(trained)
-    model._solvers = replace(mode.put(trained.solvers), device=model.device)
-    return model
+    reconstructor = mode.put(trained)
+    reconstructor._solvers = replace(mode.put(trained.solvers), device=reconstructor.device)
+    return reconstructor
 
 
 def photographs(mode):
@@ -114,9 +116,10 @@ def test_reconstruction_from_landmarks(trained):
 
 
 def test_forward(cuda, trained):
-    size = trained.spec.crop.size
-    faces = on_cuda(cuda, trained)(cuda.put(torch.rand(3, 3, size, size)), cuda.put(size * torch.rand(3, 66, 2)))
-    assert lies_on_cuda(faces.parameters.flat, faces.camera.scale, faces.euler_degrees, faces.vertices)
+    crops, landmarks = cuda.put(torch.rand(3, 3, 320, 320)), cuda.put(100 + 120 * torch.rand(3, 66, 2))
+    faces = on_cuda(cuda, trained)(crops, landmarks)
+    assert lies_on_cuda(faces.parameters.expression, faces.camera.scale, faces.landmarks_3d, faces.vertices)
+    assert lies_on_cuda(faces[1].landmarks_2d, faces.euler_degrees)
 
 
 def test_vertices(cuda, trained):
