@@ -16,7 +16,7 @@ from facerecon_torch.cascade.checkpoint import FaceCascade
 from facerecon_torch.cascade.crops import follow_faces
 from facerecon_torch.cascade.reconstruct import KnownSize, Reconstruction, reconstruct_crops, start_fit
 from facerecon_torch.fitting.crop import apply_affine
-from facerecon_torch.runtime.timer import stage, untimed
+from facerecon_torch.runtime.timer import timed, untimed
 from facerecon_torch.structures import Camera, Crop, FaceParameters, LandmarkFit
 
 __all__ = ["LatencySession", "Replayed"]
@@ -120,10 +120,10 @@ class LatencySession:
             )
         model = self._face.model
         points = landmarks.to(model.device, model.dtype)
-        with stage("fit"):
+        with timed("fit"):
             aimed = self._aim(points)
         crops = self._face.cropper.crop(images, _camera(aimed[:4]))
-        with stage("fit"):
+        with timed("fit"):
             found = self._rest(crops.image, crops.to_crop, points, *aimed[4:])
         return Reconstruction(FaceParameters(*found[:2]), _camera(found[2:6]), *found[6:])
 

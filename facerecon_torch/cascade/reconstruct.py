@@ -24,7 +24,7 @@ from facerecon_torch.images.read import Pixels, read_pixels
 from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces, detect_faces
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.landmarks.scheme import interpupillary, to_paper66
-from facerecon_torch.runtime.timer import stage
+from facerecon_torch.runtime.timer import timed
 from facerecon_torch.structures import Camera, Crop, Detection, FaceParameters, LandmarkFit, Mesh
 
 __all__ = [
@@ -99,10 +99,10 @@ def reconstruct_landmarks(
     if len(images) != len(landmarks):
         raise ValueError(f"there must be one image per row of landmarks; got {len(images)} and {len(landmarks)}")
     points = landmarks.to(face.model.device, face.model.dtype)
-    with stage("fit"):
+    with timed("fit"):
         camera, fit = follow_faces(points, face.crop_fitter, face.cropper)
     crops = face.cropper.crop(images, camera)
-    with stage("fit"):
+    with timed("fit"):
         inside = apply_affine(points, crops.to_crop)
         fit = start_fit(fit, inside, crops.to_crop, face)
         return reconstruct_crops(crops, inside, fit, face, size=size)
@@ -130,17 +130,17 @@ def reconstruct_crops(
     """The cascade on ready crops, from landmarks and their fit in crop px; the camera is in px of the pictures."""
     model = face.model
     start = fit.parameters if face.start == "landmark_fit" else mean_face(model, len(landmarks))
-    with stage("features"):
+    with timed("features"):
         bank = build_bank(crops.image, face.features.hog, keep=model.dtype)
         field = _field(bank, landmarks)
     observer = FaceObserver(face.fitter, model.n_identity, Observed(landmarks, fit.camera, bank), face.features)
 
     def observe(x: Float[Tensor, "n p"], k: int) -> Float[Tensor, "n d"]:
-        with stage("features"):
+        with timed("features"):
             view = observer.view(x)
             return joint_feature(field, landmarks, view.projected, view.camera.scale, face.features)
 
-    with stage("regress"):
+    with timed("regress"):
         flat = face.cascade.run(start.flat, observe)
     view = observer.view(flat)
     camera = camera_from_crop(view.camera, crops.to_crop)

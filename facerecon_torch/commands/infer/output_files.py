@@ -26,7 +26,7 @@ from facerecon_torch.geometry.projection import project_with_depth
 from facerecon_torch.images.read import Pixels, in_unit_range
 from facerecon_torch.images.write import save_png
 from facerecon_torch.report.overlay import draw_overlay
-from facerecon_torch.runtime.timer import stage
+from facerecon_torch.runtime.timer import timed
 from facerecon_torch.structures import Camera, Detection, FaceParameters, Mesh
 
 __all__ = ["FORMATS", "FaceFiles", "PictureFaces"]
@@ -115,11 +115,11 @@ class FaceFiles:
     def finish(self) -> None:
         """Wait for the files, then write the table of all faces."""
         self.wait()
-        with stage("write"):
+        with timed("write"):
             self._table.save(self._folder / "parameters.parquet")
 
     def _write(self, faces: PictureFaces) -> None:
-        with stage("write"):
+        with timed("write"):
             name = self._names[faces.path]
             self._remove_earlier(name)
             meshes = (
