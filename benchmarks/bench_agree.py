@@ -1,4 +1,4 @@
-"""Do CPU and CUDA, float32 and float64, and two runs agree? The whole chain on rendered faces, rho and stages fixed."""
+"""Do CPU and CUDA, float32 and float64, and two runs agree? The whole chain on rendered faces, all choices fixed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from facerecon_torch.commands.train.train import train_methods
 from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.fitting.landmark_fit import LandmarkFitter
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.regression import CascadeSpec
+from facerecon_torch.regression import CascadeSpec, RidgeSpec
 from facerecon_torch.structures import FaceParameters
 
 from .case import Case, Context, Group
@@ -22,8 +22,8 @@ from .data import default_model, draw_parameters
 from .training_set import FIT, Size, make_samples, make_setup
 
 TITLE = (
-    "agreement: landmark fit, training (rho = 1, stages fixed) and inference; deviations in standard deviations of the "
-    "model's weights; flips are contour landmarks that march to another vertex"
+    "agreement: landmark fit, training (penalty and stages fixed) and inference; deviations in standard deviations of "
+    "the model's weights; flips are contour landmarks that march to another vertex"
 )
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"images": 24, "people": 6, "test_images": 8, "stages": 1},
@@ -32,7 +32,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "full": {"images": 600, "people": 60, "test_images": 1000, "stages": 3},
 }
 _CPU = torch.device("cpu")
-_RHO = 1.0
+_RELATIVE_PENALTY = 1.0
 _TOLERATED = 1e-3  # standard deviations
 _VERTICES_MM = 1e-2
 
@@ -84,7 +84,10 @@ def answer(sizes: dict[str, Any], device: torch.device, dtype: torch.dtype) -> A
     train = make_samples(model, Size(int(sizes["images"]), int(sizes["people"])), spec.hog, rendered_on=_CPU)
     size = Size(int(sizes["test_images"]), max(2, int(sizes["test_images"]) // 8), seed=5)
     test = make_samples(model, size, spec.hog, rendered_on=_CPU)
-    setup = make_setup(model, CascadeSpec(stages=int(sizes["stages"]), cross_fit=False, rho=_RHO))
+    setup = make_setup(
+        model,
+        CascadeSpec(stages=int(sizes["stages"]), cross_fit=False, ridge=RidgeSpec(relative_penalty=_RELATIVE_PENALTY)),
+    )
     outcome = train_methods(setup, train, {"test": test}, names=("cascade",))
     fitter = LandmarkFitter(model, FIT)
     fit = fitter.fit(test.landmarks)

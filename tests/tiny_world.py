@@ -14,7 +14,7 @@ from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.model.tiny import tiny_bilinear
-from facerecon_torch.regression.cascade import CascadeSpec
+from facerecon_torch.regression import CascadeSpec, RidgeSpec
 from facerecon_torch.structures import Camera, FaceParameters
 
 SIZE = 160
@@ -27,7 +27,7 @@ def make_setup(evaluation: str = "dense") -> TrainSetup:
         FitSpec(),
         CropSpec(size=SIZE, px_per_mm=0.7),
         JointSpec(hog=hog),
-        CascadeSpec(stages=2, block_weights_grid=((1.0, 1.0),)),
+        CascadeSpec(stages=2, ridge=RidgeSpec(block_weights_grid=((1.0, 1.0),))),
     )
 
 

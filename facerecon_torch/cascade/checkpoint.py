@@ -30,6 +30,7 @@ from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.model.io import load_model
 from facerecon_torch.regression.cascade import Cascade
+from facerecon_torch.regression.io import cascade_from_tensors, cascade_meta, cascade_to_tensors
 
 __all__ = ["FORMAT", "VERSION", "FaceCascade", "load_cascade", "pretrained_path", "save_cascade"]
 
@@ -92,10 +93,10 @@ def save_cascade(face: FaceCascade, path: str | Path, *, half: bool = False) -> 
         "crop": asdict(face.crop),
         "features": asdict(face.features),
         "start": face.start,
-        "stages": face.cascade.meta(),
+        "stages": cascade_meta(face.cascade),
         "training": face.training,
     }
-    tensors = {k: v.cpu() for k, v in face.cascade.to_tensors(torch.float16 if half else None).items()}
+    tensors = {k: v.cpu() for k, v in cascade_to_tensors(face.cascade, torch.float16 if half else None).items()}
     try:
         with replacing(path) as part:
             save_file(tensors, str(part), metadata={_KEY: json.dumps(document)})
@@ -132,7 +133,7 @@ def load_cascade(path: str | Path | None = None, *, model: FaceModel | str | Pat
 def _build(document: dict[str, Any], tensors: dict[str, torch.Tensor], model: FaceModel) -> FaceCascade:
     features = dict(document["features"])
     spec = JointSpec(**{**features, "hog": HogSpec(**features["hog"])})
-    cascade = Cascade.from_tensors(tensors, document["stages"], retract=retraction(model))
+    cascade = cascade_from_tensors(tensors, document["stages"], retract=retraction(model))
     targets = model.n_identity + model.n_expression
     for k, stage in enumerate(cascade.stages):
         if stage.block_sizes != spec.block_sizes:

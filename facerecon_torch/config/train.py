@@ -1,9 +1,7 @@
 """The typed configuration of a training run: one frozen, self-checking dataclass per config group."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from facerecon_torch.checks import require_count
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.data.specs import DataSpec, SyntheticPhotos
 from facerecon_torch.data.splits import CvSpec
@@ -13,9 +11,8 @@ from facerecon_torch.fitting.landmark_fit import FitSpec
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.load import ModelSpec
 from facerecon_torch.regression.cascade import CascadeSpec
-from facerecon_torch.regression.stage_spec import DEFAULT_RHOS
 
-__all__ = ["FittingSpec", "RegressionSpec", "StagesSpec", "TrainSpecs"]
+__all__ = ["FaceCascadeSpec", "FittingSpec", "TrainSpecs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,46 +25,15 @@ class FittingSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegressionSpec:
-    """The ridge of a stage."""
+class FaceCascadeSpec(CascadeSpec):
+    """The stages in a row, their ridge, and where they start."""
 
-    rho: float | int | None = None  # lambda = rho tr(G) / D; None: chosen by exact leave-one-subject-out
-    rhos: Sequence[float] = DEFAULT_RHOS
-    block_weights: Sequence[Sequence[float]] = ((1.0, 1.0),)  # relative weights of (hog, ld) to choose from
-    form: str = "auto"  # auto | primal | dual
-
-    def __post_init__(self) -> None:
-        if self.rho is not None and not self.rho > 0:
-            raise ValueError(f"regression.rho must be positive, or null to choose it; got {self.rho}")
-        if self.form not in ("auto", "primal", "dual"):
-            raise ValueError(f"regression.form must be auto, primal or dual; got {self.form!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StagesSpec:
-    """The stages in a row."""
-
-    stages: int = 5
-    cross_fit: bool = True  # False: in-sample updates and all stages kept, as the paper has it
-    min_gain: float | int = 0.005  # a stage is kept if the cross-fitted error falls by this share or more
     start: str = "landmark_fit"  # landmark_fit | mean_face
 
     def __post_init__(self) -> None:
-        require_count("cascade.stages", self.stages, 1)
+        super().__post_init__()
         if self.start not in ("landmark_fit", "mean_face"):
             raise ValueError(f"cascade.start must be landmark_fit or mean_face; got {self.start!r}")
-
-    def with_regression(self, regression: RegressionSpec) -> CascadeSpec:
-        """What the regression package is told."""
-        return CascadeSpec(
-            stages=self.stages,
-            cross_fit=self.cross_fit,
-            min_gain=self.min_gain,
-            rho=regression.rho,
-            rhos=tuple(regression.rhos),
-            block_weights_grid=tuple(tuple(w) for w in regression.block_weights),
-            form=regression.form,  # type: ignore[arg-type]
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,16 +45,11 @@ class TrainSpecs:
     landmarks: LandmarkSourceSpec
     fitting: FittingSpec
     features: JointSpec
-    regression: RegressionSpec
-    cascade: StagesSpec
+    cascade: FaceCascadeSpec
     cv: CvSpec
     runtime: RuntimeSpec
 
     def __post_init__(self) -> None:
-        self.cascade.with_regression(self.regression)  # a contradiction is found now, not after an hour of rendering
-        self._require_people()
-
-    def _require_people(self) -> None:
         """Too few people are found before an hour of rendering; those of recorded sets are known once they are read."""
         if not isinstance(self.data, SyntheticPhotos):
             return

@@ -1,35 +1,51 @@
 """Closed-form ridge regression, its out-of-group choice of penalty, and cascades of it. Knows no faces."""
 
 from facerecon_torch.regression.cascade import Cascade, CascadeSpec, StageReport, train_cascade
-from facerecon_torch.regression.gram import Moments, SampleGram, compute_moments, compute_sample_gram
-from facerecon_torch.regression.ridge import Ridge, fit_ridge
-from facerecon_torch.regression.row_pass import leave_group_out_primal
-from facerecon_torch.regression.search import PathPoint
-from facerecon_torch.regression.selection import leave_group_out_dual
-from facerecon_torch.regression.stage import Stage, StageFit, fit_stage, predict
-from facerecon_torch.regression.stage_spec import DEFAULT_RHOS, StageSpec
-from facerecon_torch.regression.streaming import Features, RowSource, select_rows
+from facerecon_torch.regression.io import cascade_from_tensors, cascade_meta, cascade_to_tensors
+from facerecon_torch.regression.logo import leave_group_out
+from facerecon_torch.regression.moments import (
+    Features,
+    Moments,
+    RowSource,
+    SampleGram,
+    compute_moments,
+    compute_sample_gram,
+    select_rows,
+)
+from facerecon_torch.regression.ridge import Ridge, choose_form, fit_ridge
+from facerecon_torch.regression.stage import (
+    DEFAULT_RELATIVE_PENALTIES,
+    PathPoint,
+    RidgeSpec,
+    Stage,
+    StageFit,
+    fit_stage,
+    predict,
+)
 
 __all__ = [
-    "DEFAULT_RHOS",
+    "DEFAULT_RELATIVE_PENALTIES",
     "Cascade",
     "CascadeSpec",
     "Features",
     "Moments",
     "PathPoint",
     "Ridge",
+    "RidgeSpec",
     "RowSource",
     "SampleGram",
     "Stage",
     "StageFit",
     "StageReport",
-    "StageSpec",
+    "cascade_from_tensors",
+    "cascade_meta",
+    "cascade_to_tensors",
+    "choose_form",
     "compute_moments",
     "compute_sample_gram",
     "fit_ridge",
     "fit_stage",
-    "leave_group_out_dual",
-    "leave_group_out_primal",
+    "leave_group_out",
     "predict",
     "select_rows",
     "train_cascade",

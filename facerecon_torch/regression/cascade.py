@@ -5,26 +5,20 @@ The vector x and the observation h are anything: this module knows no faces.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.checks import require_finite
-from facerecon_torch.regression.gram import Moments, SampleGram
-from facerecon_torch.regression.search import ErrorFunction, PathPoint, mean_error
-from facerecon_torch.regression.selection import Factorisation
-from facerecon_torch.regression.stage import Stage, StageFit, fit_stage, predict
-from facerecon_torch.regression.stage_spec import DEFAULT_RHOS, StageSpec
-from facerecon_torch.regression.storage import stages_from_tensors, stages_meta, stages_to_tensors
-from facerecon_torch.regression.streaming import Features
+from facerecon_torch.checks import require_count, require_finite
+from facerecon_torch.regression.moments import Features, Moments, SampleGram
+from facerecon_torch.regression.stage import ErrorFunction, PathPoint, RidgeSpec, Stage, StageFit, fit_stage, predict
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
-__all__ = ["Cascade", "CascadeSpec", "StageReport", "train_cascade"]
+__all__ = ["Cascade", "CascadeSpec", "Observe", "Retract", "StageReport", "train_cascade"]
 
 Observe: TypeAlias = Callable[[Tensor, int], Features]
 Retract: TypeAlias = Callable[[Tensor], Tensor]
@@ -32,14 +26,19 @@ Retract: TypeAlias = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Cascade:
-    """Stages in a row. `retract`, if any, maps x back to where it may live (a gauge) after every update."""
+    """Stages in a row. `retract`, if any, maps x back to the set where it may lie (a gauge) after every update.
+
+    Example:
+        >>> cascade, reports = train_cascade(observe, x0, target, groups, error, CascadeSpec(stages=3))
+        >>> x = cascade.run(x0_new, observe_new)
+    """
 
     stages: tuple[Stage, ...]
     retract: Retract | None = None
 
     def step(self, x: Float[Tensor, "n p"], observe: Observe, k: int) -> Float[Tensor, "n p"]:
         """x + r_k(h(x, k)), retracted; `observe` gives the features [n, d] or a source of chunks of them."""
-        return _updated(x, predict(self.stages[k], observe(x, k)), self.retract)
+        return self.updated(x, predict(self.stages[k], observe(x, k)))
 
     def run(self, x: Float[Tensor, "n p"], observe: Observe) -> Float[Tensor, "n p"]:
         """All stages, from x."""
@@ -47,86 +46,63 @@ class Cascade:
             x = self.step(x, observe, k)
         return x
 
+    def updated(self, x: Float[Tensor, "n p"], update: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
+        """x + update in the dtype of x, retracted."""
+        moved = x + update.to(x.dtype)
+        return moved if self.retract is None else self.retract(moved)
+
     def to(self, *args: Any, **kwargs: Any) -> "Cascade":
+        """The same cascade after `Tensor.to` of its stages."""
         return replace(self, stages=tuple(stage.to(*args, **kwargs) for stage in self.stages))
-
-    def to_tensors(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Named tensors of all stages; weights in `dtype`, float16 included (largest error 2^-11 of the largest
-        weight of the same target), everything else in the dtype it has."""
-        return stages_to_tensors(self.stages, dtype)
-
-    def meta(self) -> dict[str, Any]:
-        """What `to_tensors` leaves out, as plain JSON values."""
-        return stages_meta(self.stages)
-
-    @classmethod
-    def from_tensors(
-        cls,
-        tensors: Mapping[str, Tensor],
-        meta: Mapping[str, Any],
-        *,
-        retract: Retract | None = None,
-        dtype: torch.dtype = torch.float32,
-    ) -> "Cascade":
-        """The cascade of `to_tensors` and `meta`, in `dtype`. Raises ValueError naming the entry that is wrong."""
-        return cls(stages_from_tensors(tensors, meta, dtype), retract)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeSpec:
     """How a cascade is trained.
 
-    cross_fit: update the training samples by out-of-group predictions, start no stage after the first with a bias,
-    offer the exact zero update to each of them, and stop when the cross-fitted error falls by less than `min_gain`
-    (a fraction). False: in-sample updates, a bias in every stage, all stages kept; with one `rho` that is the paper's
-    algorithm.
-    rho: fixed, or None to choose among `rhos`. Everything else as in StageSpec.
+    Attributes:
+        stages: at most.
+        cross_fit: update the training samples by out-of-group predictions, fit no bias after the first stage, offer
+            each later one the exact zero update, and stop when the cross-fitted error falls by less than `min_gain`.
+            False: in-sample updates, a bias in every stage, all stages kept; the paper's algorithm.
+        min_gain: a fraction of the cross-fitted error.
+        ridge: how each stage is fitted.
+
+    Raises:
+        ValueError: for fewer than 1 stage, or a min_gain outside [0, 1).
+
+    Example:
+        >>> CascadeSpec(cross_fit=False, ridge=RidgeSpec(relative_penalty=10))  # the paper's algorithm
     """
 
     stages: int = 5
     cross_fit: bool = True
-    rho: float | int | None = None
-    rhos: Sequence[float | int] = DEFAULT_RHOS
     min_gain: float | int = 0.005
-    block_sizes: Sequence[int] | None = None
-    block_weights_grid: Sequence[Sequence[float | int]] | None = None
-    scale_blocks: bool = True
-    form: Literal["auto", "primal", "dual"] = "auto"
-    factorisation: Literal["auto"] | Factorisation = "auto"
-    memory: int | None = None
+    ridge: RidgeSpec = field(default_factory=RidgeSpec)
 
     def __post_init__(self) -> None:
-        if self.stages < 1:
-            raise ValueError(f"stages must be at least 1; got {self.stages}")
+        require_count("cascade.stages", self.stages, 1)
         if not 0 <= self.min_gain < 1:
-            raise ValueError(f"min_gain must be in [0, 1); got {self.min_gain}")
-        self.stage_spec(0)
+            raise ValueError(f"cascade.min_gain must be in [0, 1); got {self.min_gain}")
 
-    def stage_spec(self, k: int) -> StageSpec:
+    def stage(self, k: int) -> RidgeSpec:
         """How stage k is fitted."""
-        rhos = tuple(self.rhos) if self.rho is None else (self.rho,)
-        later = self.cross_fit and k > 0
-        return StageSpec(
-            rhos=(*rhos, math.inf) if later else rhos,
-            block_sizes=self.block_sizes,
-            block_weights_grid=self.block_weights_grid,
-            bias=not later,
-            scale_blocks=self.scale_blocks,
-            form=self.form,
-            factorisation=self.factorisation,
-            memory=self.memory,
-        )
+        if k == 0 or not self.cross_fit:
+            return self.ridge
+        zero_update = (*self.ridge.candidates, math.inf)
+        return replace(self.ridge, relative_penalty=None, relative_penalties=zero_update, bias=False)
 
 
 @dataclass(frozen=True)
 class StageReport:
-    """What one stage did to the training samples; `error` functions give the unit.
+    """The effect of one stage on the training samples, in the unit of the `error` function.
 
-    rho is None for the zero update; `start_error` is that of the x the stage began with; `cross_fitted_error` is None
-    without groups; `in_sample_error` is that of an in-sample update of the same x. `path` holds every candidate.
+    relative_penalty is None for the zero update; `start_error` is that of the x the stage began with;
+    `cross_fitted_error` is None without groups; `in_sample_error` is that of an in-sample update of the same x. `path`
+    holds every candidate that was tried.
     """
 
-    rho: float | None
+    relative_penalty: float | None
     block_weights: tuple[float, ...]
     start_error: float
     cross_fitted_error: float | None
@@ -150,67 +126,75 @@ def train_cascade(
     first: SampleGram | Moments | None = None,
     ranks: Ranks = SINGLE,
 ) -> tuple[Cascade, list[StageReport]]:
-    """Train up to `spec.stages` stages that move x0 [n, p] towards target [n, p].
+    """Up to `spec.stages` stages that move x0 towards target.
 
-    `observe(x, k)` gives the features of all samples at x; `error(x)` maps all samples to one number and chooses rho.
-    `on_stage(k, cascade, report)` is called with the stage still in the cascade even where it is then dropped, so
-    `cascade.step(x_test, observe_test, k)` can follow. `first`, where several folds share it: the Gram matrix of the
-    features at x0 (`gram.select(rows)` of that of all samples; dual form), or their moments and those of target - x0
-    (`moments.without(left_out)`; primal form). Reports of a dropped stage come last, with kept=False.
+    Args:
+        observe: h(x, k), the features [n, d] of all samples at x, or a source of chunks of them.
+        x0: [n, p].
+        target: [n, p].
+        groups: name [n] of the group of each sample; None only without cross-fitting and choice of a penalty.
+        error: maps all samples [n, p] to one number, which chooses penalties.
+        spec: how stages are fitted and kept.
+        retract: maps x back to the set where it may lie after every update.
+        on_stage: called with (k, cascade, report) while the stage is in the cascade, even where it is then dropped.
+        first: moments of the first stage where several folds share them: the Gram matrix of the features at x0
+            (`gram.select(rows)`; dual form), or their moments with target - x0 (`moments.without(left_out)`; primal).
+        ranks: the processes that train together, as in `fit_stage`; each gives its own samples.
 
-    Of several processes each gives its own samples, as in `fit_stage`; all get the same cascade and reports.
+    Returns:
+        The cascade, and a report of each stage; that of a dropped stage comes last, with kept=False.
+
+    Raises:
+        ValueError: for samples that are not finite or do not match, and as `fit_stage`.
+
+    Example:
+        >>> observe = lambda x, k: y - x.sin()  # invert sin(x)
+        >>> cascade, reports = train_cascade(observe, x0, y.asin(), groups, mean_distance, CascadeSpec())
     """
     _require_training(x0, target, groups, spec)
     cascade, reports, x = Cascade((), retract), list[StageReport](), x0
-    reached = mean_error(error, x, ranks)
     for k in range(spec.stages):
-        began = time.perf_counter()
+        began, start_error = time.perf_counter(), float(error(x))
         fit = fit_stage(
             observe(x, k),
             target - x,
             groups,
-            partial(_error_after, x=x, error=error, retract=retract),
-            spec.stage_spec(k),
-            first=first if k == 0 else None,
-            start_rho=reports[-1].rho if reports else None,
+            partial(_error_after, cascade, x, error),
+            spec.stage(k),
+            shared=first if k == 0 else None,
+            start=reports[-1].relative_penalty if reports else None,
             ranks=ranks,
         )
         candidate = replace(cascade, stages=(*cascade.stages, fit.stage))
-        kept = not spec.cross_fit or _gains(fit.error, reached, spec.min_gain)
-        report = _report(fit, reached, mean_error(error, _updated(x, fit.in_sample, retract), ranks), kept, began)
-        reports.append(report)
+        kept = not spec.cross_fit or _gains(fit.error, start_error, spec.min_gain)
+        in_sample = float(_error_after(cascade, x, error, fit.in_sample))
+        reports.append(_report(fit, start_error, in_sample, kept, time.perf_counter() - began))
         if on_stage is not None:
-            on_stage(k, candidate, report)
+            on_stage(k, candidate, reports[-1])
         if not kept:
             break
         update = fit.out_of_group if spec.cross_fit and fit.out_of_group is not None else fit.in_sample
-        cascade, x = candidate, _updated(x, update, retract)
-        reached = mean_error(error, x, ranks)
+        cascade, x = candidate, cascade.updated(x, update)
     return cascade, reports
 
 
-def _error_after(update: Tensor, *, x: Tensor, error: ErrorFunction, retract: Retract | None) -> Tensor | float:
-    return error(_updated(x, update, retract))
+def _error_after(cascade: Cascade, x: Tensor, error: ErrorFunction, update: Tensor) -> Tensor | float:
+    return error(cascade.updated(x, update))
 
 
-def _updated(x: Tensor, update: Tensor, retract: Retract | None) -> Tensor:
-    moved = x + update.to(x.dtype)
-    return moved if retract is None else retract(moved)
+def _gains(error: float | None, start: float, min_gain: float) -> bool:
+    return error is not None and error < start and error <= (1.0 - min_gain) * start
 
 
-def _gains(error: float | None, reached: float, min_gain: float) -> bool:
-    return error is not None and error < reached and error <= (1.0 - min_gain) * reached
-
-
-def _report(fit: StageFit, start: float, in_sample: float, kept: bool, began: float) -> StageReport:
+def _report(fit: StageFit, start: float, in_sample: float, kept: bool, seconds: float) -> StageReport:
     return StageReport(
-        rho=fit.rho,
+        relative_penalty=fit.relative_penalty,
         block_weights=fit.block_weights,
         start_error=start,
         cross_fitted_error=fit.error,
         in_sample_error=in_sample,
         kept=kept,
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
         form=fit.stage.ridge.form,
         path=fit.path,
     )

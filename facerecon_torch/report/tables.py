@@ -35,14 +35,18 @@ def _interval(gap: Mapping[str, float] | None) -> str:
 
 def stage_table(stages: Sequence[Mapping[str, Any]]) -> str:
     """What every stage did, in mm."""
-    lines = ["| stage | rho | block weights | cross-fitted MAE | test MAE | kept |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| stage | relative penalty | block weights | cross-fitted MAE | test MAE | kept |",
+        "|---|---|---|---|---|---|",
+    ]
     for stage in stages:
-        rho = "zero update" if stage["rho"] is None else f"{stage['rho']:.3g}"
+        penalty = stage["relative_penalty"]
+        strength = "zero update" if penalty is None else f"{penalty:.3g}"
         test = "-" if stage["test_mae_mm"] is None else f"{stage['test_mae_mm']:.3f}"
         fitted = "-" if stage["cross_fitted_mae_mm"] is None else f"{stage['cross_fitted_mae_mm']:.3f}"
         weights = ", ".join(f"{w:g}" for w in stage["block_weights"])
         lines.append(
-            f"| {stage['stage']} | {rho} | {weights} | {fitted} | {test} | {'yes' if stage['kept'] else 'no'} |"
+            f"| {stage['stage']} | {strength} | {weights} | {fitted} | {test} | {'yes' if stage['kept'] else 'no'} |"
         )
     return "\n".join(lines)
 

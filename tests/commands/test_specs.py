@@ -2,12 +2,13 @@ import pytest
 import torch
 
 from facerecon_torch.config.runtime import RuntimeSpec
-from facerecon_torch.config.train import FittingSpec, RegressionSpec, StagesSpec, TrainSpecs
+from facerecon_torch.config.train import FaceCascadeSpec, FittingSpec, TrainSpecs
 from facerecon_torch.data.specs import FittedPhotos, RecordedScans, SyntheticPhotos
 from facerecon_torch.data.splits import CvSpec
 from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.load import ModelSpec
+from facerecon_torch.regression import RidgeSpec
 from facerecon_torch.runtime.device import require_device
 
 
@@ -37,9 +38,14 @@ def test_cuda_without_cuda_is_an_error():
         (CvSpec, {"fold": "some"}, "cv.fold must be a number from 0 or all; got 'some'"),
         (CvSpec, {"fold": True}, "cv.fold must be a number from 0 or all; got True"),
         (CvSpec, {"folds": 1}, "cv.folds must be an integer of at least 2; got 1"),
-        (RegressionSpec, {"rho": -1.0}, "regression.rho must be positive, or null to choose it; got -1"),
-        (RegressionSpec, {"form": "x"}, "regression.form must be auto, primal or dual; got 'x'"),
-        (StagesSpec, {"stages": 0}, "cascade.stages must be an integer of at least 1; got 0"),
+        (
+            RidgeSpec,
+            {"relative_penalty": -1.0},
+            "regression.relative_penalty must be positive, or null to choose it; got -1",
+        ),
+        (RidgeSpec, {"form": "x"}, "regression.form must be auto, primal or dual; got 'x'"),
+        (FaceCascadeSpec, {"start": "x"}, "cascade.start must be landmark_fit or mean_face; got 'x'"),
+        (FaceCascadeSpec, {"stages": 0}, "cascade.stages must be an integer of at least 1; got 0"),
         (RuntimeSpec, {"threads": 0}, "runtime.threads must be an integer of at least 1; got 0"),
         (CvSpec, {"nested": 1}, "cv.nested must be 0 .none. or at least 2; got 1"),
         (SyntheticPhotos, {"train_subjects": 0}, "data.train_subjects must be an integer of at least 2; got 0"),
@@ -74,7 +80,7 @@ def test_holdout_leaves_a_fold_out_only_when_asked():
 
 def specs(**groups):
     names = {"model": ModelSpec, "data": SyntheticPhotos, "landmarks": LandmarkSourceSpec, "fitting": FittingSpec}
-    names |= {"features": JointSpec, "regression": RegressionSpec, "cascade": StagesSpec, "cv": CvSpec}
+    names |= {"features": JointSpec, "cascade": FaceCascadeSpec, "cv": CvSpec}
     return TrainSpecs(**{k: groups.get(k, v()) for k, v in {**names, "runtime": RuntimeSpec}.items()})
 
 

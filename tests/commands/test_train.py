@@ -28,7 +28,7 @@ def test_a_cascade_learns_what_only_the_picture_tells(tiny_outcome):
 
 def test_stage_entries_tell_what_happened(tiny_outcome):
     first = tiny_outcome.stages[0]
-    assert {"rho", "cross_fitted_mae_mm", "test_mae_mm", "kept"} <= set(first)
+    assert {"relative_penalty", "cross_fitted_mae_mm", "test_mae_mm", "kept"} <= set(first)
     assert first["kept"]
     last = [s for s in tiny_outcome.stages if s["kept"]][-1]
     final = tiny_outcome.errors["test"]["cascade"].mae["none", "M", "whole"].mean()

@@ -50,7 +50,7 @@ def test_a_run_folder_holds_everything(rendered, tmp_path):
                 values = [table[a][t][r] for a in ALIGNMENTS for t in TRUTHS for r in REGIONS]
                 assert all(0 < value < 100 for value in values)
             assert -50 < errors["size_error_percent"] < 50
-    assert {"rho", "cross_fitted_mae_mm", "test_mae_mm", "kept"} <= set(report["stages"][0])
+    assert {"relative_penalty", "cross_fitted_mae_mm", "test_mae_mm", "kept"} <= set(report["stages"][0])
     assert {"seconds", "peak_memory_mb", "versions", "device", "seed", "command"} <= set(report)
     assert report["seconds"]["train"] > 0 < report["peak_memory_mb"]["train"]
     assert "train_subjects: 6" in (folder / "config.yaml").read_text()

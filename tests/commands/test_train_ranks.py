@@ -17,7 +17,7 @@ from facerecon_torch.commands.train.samples import Samples, rows_of_rank
 from facerecon_torch.commands.train.shared import Shared
 from facerecon_torch.commands.train.train import train_methods
 from facerecon_torch.config.runtime import RuntimeSpec
-from facerecon_torch.config.train import FittingSpec, RegressionSpec, StagesSpec, TrainSpecs
+from facerecon_torch.config.train import FaceCascadeSpec, FittingSpec, TrainSpecs
 from facerecon_torch.data.specs import SyntheticPhotos
 from facerecon_torch.data.splits import CvSpec
 from facerecon_torch.features.joint import JointSpec
@@ -79,8 +79,10 @@ def test_three_processes_train_what_one_trains(world, form, names):
         for a, b in zip(several.cascade.cascade.stages, others[0].cascade.cascade.stages, strict=True):
             assert torch.equal(a.ridge.weight, b.ridge.weight)
         for a, b in zip(several.stages, one.stages, strict=True):
-            assert [a[key] for key in ("rho", "form", "kept")] == [b[key] for key in ("rho", "form", "kept")]
-            for key in a.keys() - {"seconds", "rho", "form", "kept"}:
+            assert [a[key] for key in ("relative_penalty", "form", "kept")] == [
+                b[key] for key in ("relative_penalty", "form", "kept")
+            ]
+            for key in a.keys() - {"seconds", "relative_penalty", "form", "kept"}:
                 assert a[key] == pytest.approx(b[key], rel=1e-9, abs=1e-9), key
 
 
@@ -127,7 +129,7 @@ def test_processes_of_unequal_size_hold_and_forget_alike(world):
 def splits(world, ranks, cv, test):
     specs = TrainSpecs(
         model=ModelSpec(), data=SyntheticPhotos(), landmarks=LandmarkSourceSpec(), fitting=FittingSpec(),
-        features=JointSpec(), regression=RegressionSpec(), cascade=StagesSpec(), cv=cv, runtime=RuntimeSpec(),
+        features=JointSpec(), cascade=FaceCascadeSpec(), cv=cv, runtime=RuntimeSpec(),
     )  # fmt: skip
     setup, train, _ = world
     ready = {"train": own_part(train, ranks), "test": own_part(test, ranks)}

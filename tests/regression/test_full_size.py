@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from facerecon_torch.regression import StageSpec, fit_stage
+from facerecon_torch.regression import RidgeSpec, fit_stage
 
 
 @pytest.mark.slow
@@ -16,16 +16,16 @@ def test_float32_products_at_full_size(bias, rng):
     y = codes @ torch.randn(40, 75, generator=rng)
     fits = [
         fit_stage(
-            x,
+            features,
             y,
             groups,
             lambda predictions: (predictions - y).norm(dim=1).mean(),
-            StageSpec(block_sizes=(32736, 132), bias=bias, product_dtype=product_dtype),
+            RidgeSpec(block_sizes=(32736, 132), bias=bias),
         )
-        for product_dtype in (None, torch.float64)
+        for features in (x, x.double())
     ]
     single, double = fits
-    assert single.rho == double.rho
+    assert single.relative_penalty == double.relative_penalty
     for ours, exact in zip(single.path, double.path, strict=True):
         assert ours.error == pytest.approx(exact.error, rel=1e-4)
     assert float((single.out_of_group - double.out_of_group).norm() / double.out_of_group.norm()) < 1e-5

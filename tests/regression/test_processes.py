@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from facerecon_torch.regression import (
     CascadeSpec,
-    StageSpec,
+    RidgeSpec,
     compute_moments,
     compute_sample_gram,
     fit_stage,
@@ -21,8 +21,7 @@ from facerecon_torch.runtime.ranks import SINGLE, joined_ranks
 GROUPS = torch.tensor([7, 7, 7, 30, 30, 2, 2, 2, 2, 11, 5, 5, 5, 9, 9, 9, 40, 40, 3, 3, 3, 3, 21, 21])
 # Which groups each process holds; the first of three has none.
 SHARES = {2: ((30, 2, 5, 40, 21, 7), (11, 9, 3)), 3: ((), (3, 21, 9, 7, 2), (30, 11, 5, 40))}
-CASES = {"dual eigen": ("dual", "eigen", 40), "dual cholesky": ("dual", "cholesky", 40),
-         "primal eigen": ("primal", "eigen", 6), "primal cholesky": ("primal", "cholesky", 6)}  # fmt: skip
+CASES = {"dual": 40, "primal": 6}
 
 
 def samples(d):
@@ -32,9 +31,9 @@ def samples(d):
     return truth, clutter, torch.randn(3, d, generator=rng, dtype=torch.float64)
 
 
-def train(own, case, ranks):
-    """(rho and weights of every stage, kept, weights of the first stage, the same from moments or a Gram matrix)."""
-    form, factorisation, d = CASES[case]
+def train(own, form, ranks):
+    """Reports and weights of every stage, and the first stage again from moments or a Gram matrix."""
+    d = CASES[form]
     truth, clutter, mix = (part[own] if len(part) == len(GROUPS) else part for part in samples(d))
     x0 = torch.zeros_like(truth)
 
@@ -42,26 +41,29 @@ def train(own, case, ranks):
         return lambda: iter((((truth - x).sin() @ mix) + clutter).split(4))
 
     def error(x):
-        assert len(x), "a process without samples has no mean"
-        return (x - truth).norm(dim=1).mean()
+        total, count = ranks.add_(torch.stack([(x - truth).norm(dim=1).sum(), torch.tensor(float(len(x))).double()]))
+        return total / count
 
     blocks = {"block_sizes": (d // 3, d - d // 3), "block_weights_grid": ((1.0, 1.0), (1.0, 0.3))}
-    spec = CascadeSpec(stages=2, rhos=(0.1, 1.0, 10.0), form=form, factorisation=factorisation, **blocks)
+    ridge = RidgeSpec(relative_penalties=(0.1, 1.0, 10.0), form=form, **blocks)
+    spec = CascadeSpec(stages=2, ridge=ridge)
     cascade, reports = train_cascade(observe, x0, truth, GROUPS[own], error, spec, ranks=ranks)
     first = (
-        compute_sample_gram(observe(x0, 0), len(x0), block_sizes=blocks["block_sizes"], band_rows=5, ranks=ranks)
+        compute_sample_gram(observe(x0, 0), len(x0), block_sizes=blocks["block_sizes"], ranks=ranks)
         if form == "dual"
         else compute_moments(observe(x0, 0), truth - x0, ranks=ranks)
     )
     again = fit_stage(
-        observe(x0, 0), truth - x0, GROUPS[own], lambda y: error(x0 + y), StageSpec(rhos=(0.1, 1.0), **blocks),
-        first=first, ranks=ranks,
+        observe(x0, 0), truth - x0, GROUPS[own], lambda y: error(x0 + y),
+        RidgeSpec(relative_penalties=(0.1, 1.0), **blocks), shared=first, ranks=ranks,
     )  # fmt: skip
     return {
-        "reports": [(r.rho, r.block_weights, r.kept, r.cross_fitted_error, r.in_sample_error) for r in reports],
+        "reports": [
+            (r.relative_penalty, r.block_weights, r.kept, r.cross_fitted_error, r.in_sample_error) for r in reports
+        ],
         "weights": [stage.ridge.weight for stage in cascade.stages],
         "bias": [stage.ridge.bias for stage in cascade.stages],
-        "again": (again.rho, again.stage.ridge.weight, again.out_of_group, again.in_sample, own),
+        "again": (again.relative_penalty, again.stage.ridge.weight, again.out_of_group, again.in_sample, own),
     }
 
 
@@ -75,7 +77,7 @@ def _work(rank, world, port, folder):
         split = torch.arange(2) + rank  # group 1 is on two processes
         try:
             compute = fit_stage(torch.randn(2, 1), torch.randn(2, 1), split, lambda y: y.mean(),
-                                StageSpec(rhos=(1.0, 2.0), form="primal"), ranks=ranks)  # fmt: skip
+                                RidgeSpec(relative_penalties=(1.0, 2.0), form="primal"), ranks=ranks)  # fmt: skip
         except ValueError as refused:
             compute = str(refused)
         torch.save(compute, f"{folder}/split{rank}.pt")
@@ -101,8 +103,8 @@ def test_several_processes_train_what_one_does(world, tmp_path):
                 assert ours[3:] == pytest.approx(theirs[3:], rel=1e-9)
             assert_close(shared["weights"], alone["weights"], rtol=1e-9, atol=1e-9)
             assert_close(shared["bias"], alone["bias"], rtol=1e-9, atol=1e-9)
-            rho, weight, out_of_group, in_sample, own = shared["again"]
-            assert rho == alone["again"][0]
+            penalty, weight, out_of_group, in_sample, own = shared["again"]
+            assert penalty == alone["again"][0]
             assert_close(weight, alone["again"][1], rtol=1e-9, atol=1e-9)
             assert_close(out_of_group, alone["again"][2][own], rtol=1e-9, atol=1e-9)
             assert_close(in_sample, alone["again"][3][own], rtol=1e-9, atol=1e-9)

@@ -1,6 +1,8 @@
-"""Ridge: stationary, equal to scikit-learn, the same by every form, source and precision."""
+"""Ridge: stationary, equal to scikit-learn, the same by either form, from a matrix or a source, in either precision."""
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from torch.testing import assert_close
 
 from facerecon_torch.regression import fit_ridge
+from facerecon_torch.regression.ridge import PenalisedFactor
 
 TALL_AND_WIDE = pytest.mark.parametrize(("n", "d"), [(40, 6), (6, 40)], ids=["tall", "wide"])
 BIASED = pytest.mark.parametrize("bias", [True, False], ids=["bias", "through origin"])
@@ -46,11 +49,9 @@ def test_equals_scikit_learn(n, d, bias, form, rng, device):
 
 @TALL_AND_WIDE
 @BIASED
-@pytest.mark.parametrize("band_rows", [2, 100])
-def test_streamed_equals_in_memory(n, d, bias, band_rows, rng, monkeypatch, tolerance, dtype):
-    monkeypatch.setattr("facerecon_torch.regression.gram.BAND_NUMBERS", band_rows * d)
-    monkeypatch.setattr("facerecon_torch.regression.gram.TILE_ROWS", 2)
-    monkeypatch.setattr("facerecon_torch.regression.streaming.chunk_rows", lambda *_: 3)
+def test_a_source_equals_the_matrix(n, d, bias, rng, monkeypatch, tolerance, dtype):
+    monkeypatch.setattr("facerecon_torch.regression.moments.TILE_ROWS", 2)
+    monkeypatch.setattr("facerecon_torch.regression.moments.chunk_rows", lambda *_: 3)
     x, y = problem(n, d, rng, dtype)
     reads = []
 
@@ -71,9 +72,8 @@ def test_float32_follows_float64(n, d, rng):
     single, double = fit_ridge(x.float(), y.float(), 0.5), fit_ridge(x, y, 0.5)
     assert single.weight.dtype == torch.float32
     assert_close(single(x.float()).double(), double(x), rtol=1e-4, atol=1e-4)
-    exact = fit_ridge(x.float(), y.float(), 0.5, product_dtype=torch.float64)
-    wanted = fit_ridge(x.float().double(), y.float().double(), 0.5)
-    assert_close(exact.weight.double(), wanted.weight, rtol=1e-6, atol=1e-6)
+    exact = fit_ridge(x, y.float(), 0.5)  # float64 features are multiplied in float64
+    assert_close(exact.weight.double(), double.weight, rtol=1e-6, atol=1e-6)
 
 
 @TALL_AND_WIDE
@@ -102,6 +102,56 @@ def test_prediction_for_every_batch_shape(batch, rng, dtype, device, tolerance):
     assert fit(points).dtype == dtype
     wanted = torch.einsum("...d,dt->...t", points, fit.weight) + fit.bias
     assert_close(fit(points), wanted, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("d", [3, 8, 23])
+def test_one_buffer_holds_the_factor_of_one_penalty_after_the_other(d, rng, device, monkeypatch):
+    monkeypatch.setattr("facerecon_torch.regression.ridge.PANEL", 4)
+    x = torch.randn(40, d, generator=rng, dtype=torch.float64).to(device)
+    scales = torch.rand(d, generator=rng, dtype=torch.float64).to(device) + 0.5
+    right = torch.randn(d, 2, generator=rng, dtype=torch.float64).to(device)
+    factor = PenalisedFactor(x.mT @ x)
+    for penalty in (0.1, 7.0, 0.1):
+        assert factor.factorise(scales, penalty)
+        upper = factor.upper
+        expected = (x * scales).mT @ (x * scales) + penalty * torch.eye(d).to(x)
+        assert_close(upper.mT @ upper, expected, rtol=1e-12, atol=1e-12)
+        assert not upper.tril(-1).any()
+        assert_close(upper.mT @ factor.forward(right), right, rtol=1e-11, atol=1e-11)
+        assert_close(upper @ factor.backward(right), right, rtol=1e-11, atol=1e-11)
+        rows = right.mT.clone()
+        assert factor.turn_(rows).data_ptr() == rows.data_ptr()
+        assert_close(rows @ upper, right.mT, rtol=1e-11, atol=1e-11)
+    assert_close(factor.gram, x.mT @ x, rtol=0, atol=0)
+
+
+def test_what_is_not_positive_definite_has_no_factor(rng):
+    x = torch.randn(5, 11, generator=rng, dtype=torch.float64)
+    factor = PenalisedFactor(x.mT @ x - 0.1 * torch.eye(11, dtype=torch.float64))
+    ones = torch.ones(11, dtype=torch.float64)
+    assert factor.factorise(ones, 0.2)
+    assert not factor.factorise(ones, 0.05)
+    assert factor.factorise(ones, 0.2)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_factor_is_made_in_place(rng):
+    """A cascade of 32,868 features has room for its Gram matrix and one factor, not for a third matrix."""
+    gram = torch.eye(3000, dtype=torch.float64) * 2.0
+    factor = PenalisedFactor(gram)
+    factor.upper.zero_()  # its pages are counted before
+    peak_bytes()
+    before = peak_bytes()
+    assert factor.factorise(torch.ones(3000, dtype=torch.float64), 1.0)
+    factor.backward(factor.forward(torch.ones(3000, 3, dtype=torch.float64)))
+    assert peak_bytes() - before < 0.4 * gram.numel() * 8
+
+
+def peak_bytes():
+    """The largest size that this process has had since the last call."""
+    status = Path("/proc/self/status").read_text()
+    Path("/proc/self/clear_refs").write_text("5")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def test_bad_input_is_refused():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facerecon_torch.regression import StageSpec, compute_sample_gram, fit_ridge, fit_stage, predict, select_rows
+from facerecon_torch.regression import RidgeSpec, compute_sample_gram, fit_ridge, fit_stage, predict, select_rows
 from tests.reference.ridge_refit import refit_ridge, refit_without_each_group
 
 SHAPES = pytest.mark.parametrize("d", [8, 90], ids=["tall", "wide"])
@@ -40,20 +40,20 @@ def scaled(x, d, bias, weights):
 @BIASED
 def test_chosen_candidate_has_the_least_refitted_error(d, bias, rng):
     x, y, groups = problem(d, rng)
-    rhos, grid = (0.01, 1.0, 100.0), ((1.0, 0.2), (1.0, 1.0), (0.0, 1.0))
-    spec = StageSpec(rhos=rhos, block_sizes=(d // 4, d - d // 4), block_weights_grid=grid, bias=bias)
+    penalties, grid = (0.01, 1.0, 100.0), ((1.0, 0.2), (1.0, 1.0), (0.0, 1.0))
+    spec = RidgeSpec(relative_penalties=penalties, block_sizes=(d // 4, d - d // 4), block_weights_grid=grid, bias=bias)
     fit = fit_stage(x, y, groups, mean_distance(y), spec)
     tried = {}
     for weights in grid:
         features, unit, _ = scaled(x, d, bias, weights)
-        for rho in rhos:
-            predictions = refit_without_each_group(features, y, groups, rho * unit, bias)
-            tried[rho, weights] = (float(mean_distance(y)(predictions)), predictions)
+        for penalty in penalties:
+            predictions = refit_without_each_group(features, y, groups, penalty * unit, bias)
+            tried[penalty, weights] = (float(mean_distance(y)(predictions)), predictions)
     for point in fit.path:
-        assert point.error == pytest.approx(tried[point.rho, point.block_weights][0], rel=1e-9)
+        assert point.error == pytest.approx(tried[point.relative_penalty, point.block_weights][0], rel=1e-9)
     best = min(tried, key=lambda key: tried[key][0])
-    assert (fit.rho, fit.block_weights) == best
-    assert len(fit.path) == 9
+    assert (fit.relative_penalty, fit.block_weights) == best
+    assert {weights for _, weights in tried} == {point.block_weights for point in fit.path}
     assert fit.error == min(point.error for point in fit.path)
     assert_close(fit.out_of_group, tried[best][1], rtol=1e-9, atol=1e-9)
 
@@ -64,7 +64,9 @@ def test_chosen_candidate_has_the_least_refitted_error(d, bias, rng):
 def test_stage_is_the_ridge_of_scaled_features(d, bias, form, rng):
     x, y, groups = problem(d, rng)
     weights = (1.0, 0.3)
-    spec = StageSpec(rhos=0.5, block_sizes=(d // 4, d - d // 4), block_weights_grid=(weights,), bias=bias, form=form)
+    spec = RidgeSpec(
+        relative_penalty=0.5, block_sizes=(d // 4, d - d // 4), block_weights_grid=(weights,), bias=bias, form=form
+    )
     fit = fit_stage(x, y, groups, mean_distance(y), spec)
     features, unit, scales = scaled(x, d, bias, weights)
     weight, offset = refit_ridge(features, y, 0.5 * unit, bias)
@@ -78,7 +80,7 @@ def test_stage_is_the_ridge_of_scaled_features(d, bias, form, rng):
 
 def test_unscaled_blocks_are_left_as_they_are(rng):
     x, y, groups = problem(8, rng)
-    spec = StageSpec(rhos=0.5, block_sizes=(2, 6), scale_blocks=False)
+    spec = RidgeSpec(relative_penalty=0.5, block_sizes=(2, 6), scale_blocks=False)
     fit = fit_stage(x, y, groups, mean_distance(y), spec)
     penalty = 0.5 * float((x - x.mean(0)).square().sum()) / 8
     assert_close(fit.stage(x), fit_ridge(x, y, penalty)(x), rtol=1e-9, atol=1e-9)
@@ -87,11 +89,11 @@ def test_unscaled_blocks_are_left_as_they_are(rng):
 @SHAPES
 def test_rescaling_a_block_changes_nothing(d, rng):
     x, y, groups = problem(d, rng)
-    spec = StageSpec(block_sizes=(d // 4, d - d // 4))
+    spec = RidgeSpec(block_sizes=(d // 4, d - d // 4))
     before = fit_stage(x, y, groups, mean_distance(y), spec)
     x[:, d // 4 :] *= 1e-3
     after = fit_stage(x, y, groups, mean_distance(y), spec)
-    assert after.rho == before.rho
+    assert after.relative_penalty == before.relative_penalty
     assert_close(after.out_of_group, before.out_of_group, rtol=1e-7, atol=1e-8)
     assert_close(after.stage(x), before.in_sample, rtol=1e-7, atol=1e-8)
 
@@ -101,18 +103,20 @@ def test_rescaling_a_block_changes_nothing(d, rng):
 def test_a_constant_block_says_nothing(d, bias, rng):
     x, y, groups = problem(d, rng)
     x[:, : d // 4] = 7.3 if bias else 0.0
-    fit = fit_stage(x, y, groups, mean_distance(y), StageSpec(block_sizes=(d // 4, d - d // 4), bias=bias))
+    fit = fit_stage(x, y, groups, mean_distance(y), RidgeSpec(block_sizes=(d // 4, d - d // 4), bias=bias))
     assert float(fit.stage.block_scales[0]) == 0.0
-    alone = fit_stage(x[:, d // 4 :], y, groups, mean_distance(y), StageSpec(bias=bias))
+    alone = fit_stage(x[:, d // 4 :], y, groups, mean_distance(y), RidgeSpec(bias=bias))
     assert_close(fit.stage(x).square().sum(), fit.in_sample.square().sum(), rtol=1e-9, atol=0)
     factor = d / (d - d // 4)  # the penalty is shared out over all columns, silent ones included
-    assert alone.stage.ridge.penalty / alone.rho == pytest.approx(factor * fit.stage.ridge.penalty / fit.rho)
+    assert alone.stage.ridge.penalty / alone.relative_penalty == pytest.approx(
+        factor * fit.stage.ridge.penalty / fit.relative_penalty
+    )
 
 
 @SHAPES
 def test_features_without_any_spread_leave_the_mean(d, rng):
     _, y, groups = problem(d, rng)
-    fit = fit_stage(torch.ones(36, d, dtype=torch.float64), y, groups, mean_distance(y), StageSpec())
+    fit = fit_stage(torch.ones(36, d, dtype=torch.float64), y, groups, mean_distance(y), RidgeSpec())
     assert_close(fit.in_sample, y.mean(0).expand_as(y), rtol=1e-12, atol=1e-12)
     assert torch.isfinite(fit.out_of_group).all()
 
@@ -121,10 +125,10 @@ def test_features_without_any_spread_leave_the_mean(d, rng):
 def test_zero_update_is_exact_and_wins_where_nothing_helps(d, rng):
     x, _, groups = problem(d, rng)
     noise = torch.randn(36, 3, generator=rng, dtype=torch.float64)
-    spec = StageSpec(rhos=(0.1, 1.0, math.inf), bias=False)
+    spec = RidgeSpec(relative_penalties=(0.1, 1.0, math.inf), bias=False)
     fit = fit_stage(x - x.mean(0), noise, groups, lambda p: (p - noise).square().mean() + p.abs().sum(), spec)
-    assert fit.rho is None
-    assert fit.path[0].rho is None
+    assert fit.relative_penalty is None
+    assert fit.path[0].relative_penalty is None
     for table in (fit.out_of_group, fit.in_sample, fit.stage(x)):
         assert not table.any()
     assert math.isinf(fit.stage.ridge.penalty)
@@ -134,10 +138,10 @@ def test_zero_update_is_exact_and_wins_where_nothing_helps(d, rng):
 def test_streamed_equals_in_memory(d, rng, dtype, tolerance, device):
     x, y, groups = problem(d, rng, dtype=dtype)
     x, y = x.to(device), y.to(device)
-    spec = StageSpec(block_sizes=(d // 4, d - d // 4), block_weights_grid=((1.0, 1.0), (1.0, 0.5)))
+    spec = RidgeSpec(block_sizes=(d // 4, d - d // 4), block_weights_grid=((1.0, 1.0), (1.0, 0.5)))
     whole = fit_stage(x, y, groups, mean_distance(y), spec)
     streamed = fit_stage(lambda: iter(x.split(5)), y, groups, mean_distance(y), spec)
-    assert (streamed.rho, streamed.block_weights) == (whole.rho, whole.block_weights)
+    assert (streamed.relative_penalty, streamed.block_weights) == (whole.relative_penalty, whole.block_weights)
     assert whole.out_of_group.dtype == dtype
     assert whole.stage.ridge.weight.device.type == device.type
     assert_close(streamed.out_of_group, whole.out_of_group, rtol=10 * tolerance, atol=10 * tolerance)
@@ -152,42 +156,42 @@ def test_streamed_equals_in_memory(d, rng, dtype, tolerance, device):
 def test_a_fold_from_the_gram_matrix_of_all(bias, shift, rng):
     x, y, groups = problem(90, rng)
     rows = torch.nonzero(groups != 3)[:, 0]
-    spec = StageSpec(block_sizes=(22, 68), bias=bias)
-    gram = compute_sample_gram(x, 36, block_sizes=(22, 68), shift=shift).select(rows)
+    spec = RidgeSpec(block_sizes=(22, 68), bias=bias)
+    gram = compute_sample_gram(x, 36, block_sizes=(22, 68), bias=shift).select(rows)
     error = mean_distance(y[rows])
     if shift and not bias:
-        with pytest.raises(ValueError, match="shift=False"):
-            fit_stage(x[rows], y[rows], groups[rows], error, spec, first=gram)
+        with pytest.raises(ValueError, match="bias=False"):
+            fit_stage(x[rows], y[rows], groups[rows], error, spec, shared=gram)
         return
     alone = fit_stage(x[rows], y[rows], groups[rows], error, spec)
-    shared = fit_stage(select_rows(x, rows), y[rows], groups[rows], error, spec, first=gram)
-    assert shared.rho == alone.rho
+    shared = fit_stage(select_rows(x, rows), y[rows], groups[rows], error, spec, shared=gram)
+    assert shared.relative_penalty == alone.relative_penalty
     assert_close(shared.out_of_group, alone.out_of_group, rtol=1e-8, atol=1e-8)
     assert_close(shared.stage.ridge.weight, alone.stage.ridge.weight, rtol=1e-7, atol=1e-8)
 
 
 def test_one_candidate_needs_no_groups(rng):
     x, y, groups = problem(90, rng)
-    fit = fit_stage(x, y, None, mean_distance(y), StageSpec(rhos=2))
-    grouped = fit_stage(x, y, groups, mean_distance(y), StageSpec(rhos=2))
+    fit = fit_stage(x, y, None, mean_distance(y), RidgeSpec(relative_penalty=2))
+    grouped = fit_stage(x, y, groups, mean_distance(y), RidgeSpec(relative_penalty=2))
     assert fit.out_of_group is None
     assert fit.error is None
     assert fit.path == ()
     assert_close(fit.stage.ridge.weight, grouped.stage.ridge.weight, rtol=0, atol=0)
     with pytest.raises(ValueError, match="several candidates"):
-        fit_stage(x, y, None, mean_distance(y), StageSpec(rhos=(1, 2)))
+        fit_stage(x, y, None, mean_distance(y), RidgeSpec(relative_penalties=(1, 2)))
 
 
 def test_ties_go_to_the_stronger_penalty(rng):
     x, y, groups = problem(8, rng)
-    fit = fit_stage(x, y, groups, lambda predictions: 1.0, StageSpec(rhos=(0.1, 10.0, 1.0)))
-    assert fit.rho == 10.0
+    fit = fit_stage(x, y, groups, lambda predictions: 1.0, RidgeSpec(relative_penalties=(0.1, 10.0, 1.0)))
+    assert fit.relative_penalty == 10.0
 
 
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=str)
 def test_prediction_for_every_batch_shape(batch, rng):
     x, y, groups = problem(8, rng, dtype=torch.float32)
-    stage = fit_stage(x, y, groups, mean_distance(y), StageSpec(block_sizes=(2, 6))).stage
+    stage = fit_stage(x, y, groups, mean_distance(y), RidgeSpec(block_sizes=(2, 6))).stage
     points = torch.randn(*batch, 8, generator=rng)
     one_by_one = torch.stack([stage(point) for point in points.reshape(-1, 8)]).reshape(*batch, 3)
     assert_close(stage(points), one_by_one)
@@ -197,19 +201,24 @@ def test_prediction_for_every_batch_shape(batch, rng):
 
 def test_bad_input_is_refused(rng):
     x, y, groups = problem(8, rng)
-    for rhos in ((), (0.0,), (1.0, math.nan), -1.0):
-        with pytest.raises(ValueError, match="rhos must be positive"):
-            StageSpec(rhos=rhos)
+    for penalties in ((), (0.0,), (1.0, math.nan), (-1.0,)):
+        with pytest.raises(ValueError, match="relative_penalties must be positive"):
+            RidgeSpec(relative_penalties=penalties)
+    for penalty in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match=f"relative_penalty must be positive, or null to choose it; got {penalty}"):
+            RidgeSpec(relative_penalty=penalty)
+    with pytest.raises(ValueError, match="form must be auto, primal or dual; got 'x'"):
+        RidgeSpec(form="x")
     for grid in ((), ((1.0, -1.0),), ((math.inf,),)):
         with pytest.raises(ValueError, match="block_weights_grid must hold"):
-            StageSpec(block_weights_grid=grid)
+            RidgeSpec(block_weights_grid=grid)
     with pytest.raises(ValueError, match="must have 2 weights"):
-        fit_stage(x, y, groups, mean_distance(y), StageSpec(block_sizes=(2, 6), block_weights_grid=((1.0,),)))
+        fit_stage(x, y, groups, mean_distance(y), RidgeSpec(block_sizes=(2, 6), block_weights_grid=((1.0,),)))
     with pytest.raises(ValueError, match="groups must be 36 integers"):
-        fit_stage(x, y, groups[:5], mean_distance(y), StageSpec())
-    with pytest.raises(ValueError, match="got NaN at rho="):
-        fit_stage(x, y, groups, lambda p: p.sum() * math.nan, StageSpec())
+        fit_stage(x, y, groups[:5], mean_distance(y), RidgeSpec())
+    with pytest.raises(ValueError, match="got NaN at relative penalty"):
+        fit_stage(x, y, groups, lambda p: p.sum() * math.nan, RidgeSpec())
     with pytest.raises(ValueError, match="dual form only"):
-        fit_stage(x, y, groups, mean_distance(y), StageSpec(form="primal"), first=compute_sample_gram(x, 36))
+        fit_stage(x, y, groups, mean_distance(y), RidgeSpec(form="primal"), shared=compute_sample_gram(x, 36))
     with pytest.raises(ValueError, match="gram must be of 36 samples"):
-        fit_stage(x, y, groups, mean_distance(y), StageSpec(), first=compute_sample_gram(x[:9], 9))
+        fit_stage(x, y, groups, mean_distance(y), RidgeSpec(), shared=compute_sample_gram(x[:9], 9))

@@ -47,7 +47,7 @@ from facerecon_torch.runtime.timer import Timer
 __all__ = ["train", "train_from_config"]
 
 _log = logging.getLogger(__name__)
-_GROUPS = ("model", "data", "landmarks", "fitting", "features", "regression", "cascade", "cv", "runtime")
+_GROUPS = ("model", "data", "landmarks", "fitting", "features", "cascade", "cv", "runtime")
 
 
 def train_from_config(config: DictConfig) -> int:
@@ -115,7 +115,7 @@ def train(
         specs.fitting.fit,
         specs.fitting.crop,
         specs.features,
-        replace(specs.cascade.with_regression(specs.regression), memory=shared.memory.regression),
+        replace(specs.cascade, ridge=replace(specs.cascade.ridge, memory=shared.memory.regression)),
         specs.cascade.start,
         specs.fitting.fit,
     )

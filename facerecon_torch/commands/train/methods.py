@@ -46,7 +46,7 @@ def shape_error(
     it, evenly spread."""
     topology = model.topology
     if topology is None:
-        raise ValueError("choosing rho needs a whole model; this one was restricted to some vertices")
+        raise ValueError("choosing penalties needs a whole model; this one was restricted to some vertices")
     whole = topology.whole_vertices
     if vertices is not None and vertices < len(whole):
         whole = whole[torch.linspace(0, len(whole) - 1, vertices, device=whole.device).round().long()]
@@ -73,5 +73,5 @@ def shape_error(
 
 def block_spec(spec: CascadeSpec, features: JointSpec) -> CascadeSpec:
     """`spec` for these feature blocks: relative weights are searched only where there are two of them."""
-    grid = spec.block_weights_grid if len(features.blocks) > 1 else None
-    return replace(spec, block_sizes=features.block_sizes, block_weights_grid=grid)
+    grid = spec.ridge.block_weights_grid if len(features.blocks) > 1 else None
+    return replace(spec, ridge=replace(spec.ridge, block_sizes=features.block_sizes, block_weights_grid=grid))

@@ -17,9 +17,14 @@ from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.regression.cascade import CascadeSpec
-from facerecon_torch.regression.gram import Moments, SampleGram, compute_moments, compute_sample_gram
-from facerecon_torch.regression.streaming import Features, select_rows
-from facerecon_torch.regression.triangle import Triangle
+from facerecon_torch.regression.moments import (
+    Features,
+    Moments,
+    SampleGram,
+    compute_moments,
+    compute_sample_gram,
+    select_rows,
+)
 from facerecon_torch.runtime.budget import UNBOUNDED, MemoryBudget
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
 from facerecon_torch.structures import FaceParameters
@@ -166,12 +171,7 @@ class Side:
             return None
         if self.found is None:
             self.found = self._of_all_blocks()
-        here = self.found
-        if len(blocks) == len(sizes):
-            return here
-        gram = here.gram.room[columns, columns].clone()
-        gram.diagonal().copy_(here.gram.diagonal[columns])
-        return replace(here, gram=Triangle(gram), cross=here.cross[columns], feature_mean=here.feature_mean[columns])
+        return self.found.columns(columns)
 
     def _of_all_blocks(self) -> Moments:
         """All less those left out, where these are fewer."""

@@ -16,8 +16,8 @@ from facerecon_torch.commands.train.samples import Samples
 from facerecon_torch.commands.train.shared import Shared, Side, TrainSetup
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.regression.cascade import Cascade, StageReport, train_cascade
-from facerecon_torch.regression.gram import Moments, SampleGram
-from facerecon_torch.regression.plan import choose_form
+from facerecon_torch.regression.moments import Moments, SampleGram
+from facerecon_torch.regression.ridge import choose_form
 from facerecon_torch.structures import FaceParameters
 
 __all__ = ["Outcome", "TrainSetup", "train_methods"]
@@ -107,7 +107,7 @@ class _CascadeRun:
             self.at["train"],
             truth.parameters.flat,
             truth.subjects.to(setup.model.device),
-            methods.shape_error(setup.model, truth, methods.SELECTION_VERTICES),
+            methods.shape_error(setup.model, truth, methods.SELECTION_VERTICES, ranks=self.ranks),
             self.spec,
             retract=retraction(setup.model),
             on_stage=self._on_stage,
@@ -121,7 +121,7 @@ class _CascadeRun:
     def _first(self) -> SampleGram | Moments | None:
         """The second moments of the first stage's features, in the form that its ridge takes."""
         n, d = len(self.everyone["train"]), replace(self.setup.features, blocks=self.blocks).length
-        side, spec, device = self.sides["train"], self.spec, self.setup.model.device
+        side, spec, device = self.sides["train"], self.spec.ridge, self.setup.model.device
         form = choose_form(n, d, spec.form, blocks=len(self.blocks), memory=spec.memory, device=device)
         # processes may have different amounts of memory left
         return side.gram(self.blocks) if self.ranks.share(form) == "dual" else side.moments(self.blocks)
@@ -131,8 +131,8 @@ class _CascadeRun:
         test_mae = None if self.first is None else float(self._measure(moved[self.first]))
         if self.ranks.is_first:
             _log.info(
-                "%s, stage %d: rho %s, cross-fitted %s mm, test %s mm, %s", "+".join(self.blocks), k + 1, report.rho,
-                report.cross_fitted_error, test_mae, "kept" if report.kept else "dropped",
+                "%s, stage %d: relative penalty %s, cross-fitted %s mm, test %s mm, %s", "+".join(self.blocks), k + 1,
+                report.relative_penalty, report.cross_fitted_error, test_mae, "kept" if report.kept else "dropped",
             )  # fmt: skip
         self.reports.append(_stage_entry(k, report, test_mae))
         if report.kept:
@@ -152,7 +152,7 @@ class _CascadeRun:
 def _stage_entry(k: int, report: StageReport, test_mae: float | None) -> dict[str, Any]:
     return {
         "stage": k + 1,
-        "rho": report.rho,
+        "relative_penalty": report.relative_penalty,
         "block_weights": list(report.block_weights),
         "start_mae_mm": report.start_error,
         "cross_fitted_mae_mm": report.cross_fitted_error,

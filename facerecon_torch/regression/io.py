@@ -1,7 +1,7 @@
-"""Stages as named tensors and a plain dictionary, and back."""
+"""A cascade as named tensors and a plain dictionary, and back."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,19 +9,31 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.errors import ModelFileError
+from facerecon_torch.regression.cascade import Cascade, Retract
 from facerecon_torch.regression.ridge import Ridge
 from facerecon_torch.regression.stage import Stage
 
-__all__ = ["stages_from_tensors", "stages_meta", "stages_to_tensors"]
+__all__ = ["cascade_from_tensors", "cascade_meta", "cascade_to_tensors"]
 
 PARTS = ("weight", "weight_scale", "bias", "block_scales")
 
 
-def stages_to_tensors(stages: Sequence[Stage], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """weight = stored weight x weight_scale, the scale being the largest weight of each target: float16 has 11 bits
-    but a narrow range."""
+def cascade_to_tensors(cascade: Cascade, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """The named tensors of all stages.
+
+    Args:
+        cascade: to be stored.
+        dtype: of the weights (None: as they are). float16 has 11 bits but a narrow range, so weights are stored over
+            the largest of the same target: they are off by at most 2^-11 of it.
+
+    Returns:
+        `stages.K.weight`, `.weight_scale`, `.bias` and `.block_scales`, with weight = stored weight x weight_scale.
+
+    Example:
+        >>> again = cascade_from_tensors(cascade_to_tensors(cascade), cascade_meta(cascade))
+    """
     tensors: dict[str, Tensor] = {}
-    for k, stage in enumerate(stages):
+    for k, stage in enumerate(cascade.stages):
         stored, scale = _normalised(stage.ridge.weight, dtype)
         parts = (stored, scale, stage.ridge.bias, stage.block_scales)
         tensors |= {f"stages.{k}.{name}": part.contiguous() for name, part in zip(PARTS, parts, strict=True)}
@@ -38,8 +50,8 @@ def _normalised(
     return (weight / scale).to(dtype), scale
 
 
-def stages_meta(stages: Sequence[Stage]) -> dict[str, Any]:
-    """Block sizes, penalty (None: infinite) and form of each stage."""
+def cascade_meta(cascade: Cascade) -> dict[str, Any]:
+    """Block sizes, penalty (None: infinite) and form of each stage, as plain JSON values."""
     return {
         "stages": [
             {
@@ -47,23 +59,40 @@ def stages_meta(stages: Sequence[Stage]) -> dict[str, Any]:
                 "penalty": stage.ridge.penalty if math.isfinite(stage.ridge.penalty) else None,
                 "form": stage.ridge.form,
             }
-            for stage in stages
+            for stage in cascade.stages
         ]
     }
 
 
-def stages_from_tensors(
-    tensors: Mapping[str, Tensor], meta: Mapping[str, Any], dtype: torch.dtype
-) -> tuple[Stage, ...]:
-    """Raises ModelFileError naming the entry that is missing, has the wrong shape or is not finite."""
+def cascade_from_tensors(
+    tensors: Mapping[str, Tensor],
+    meta: Mapping[str, Any],
+    *,
+    retract: Retract | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Cascade:
+    """The cascade of `cascade_to_tensors` and `cascade_meta`.
+
+    Args:
+        tensors: those of the stages; names without the prefix `stages.` are ignored.
+        meta: the dictionary of `cascade_meta`.
+        retract: of the cascade.
+        dtype: of the cascade.
+
+    Returns:
+        The cascade.
+
+    Raises:
+        ModelFileError: naming the entry that is missing, has the wrong shape or is not finite.
+    """
     entries = meta.get("stages")
     if not isinstance(entries, list):
         raise ModelFileError(f"meta must hold a list under 'stages'; got {type(entries).__name__}")
-    known = {f"stages.{k}.{name}" for k in range(len(entries)) for name in PARTS}
-    extra = sorted(name for name in tensors if name.startswith("stages.") and name not in known)
+    described = {f"stages.{k}.{name}" for k in range(len(entries)) for name in PARTS}
+    extra = sorted(name for name in tensors if name.startswith("stages.") and name not in described)
     if extra:
         raise ModelFileError(f"meta describes {len(entries)} stages, which do not include the tensors {extra}")
-    return tuple(_read_stage(tensors, entry, k, dtype) for k, entry in enumerate(entries))
+    return Cascade(tuple(_read_stage(tensors, entry, k, dtype) for k, entry in enumerate(entries)), retract)
 
 
 def _read_stage(tensors: Mapping[str, Tensor], entry: Mapping[str, Any], k: int, dtype: torch.dtype) -> Stage:
