@@ -1,25 +1,32 @@
-"""One labelled set of photographs: what training and evaluation read, whichever data set it came from."""
+"""One labelled set of photographs, as training and evaluation read it, from any data set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from facerecon_torch.structures import FaceParameters
+from facerecon_torch.structures import FaceParameters, TensorRecord
 
 __all__ = ["FaceSet"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FaceSet:
     """Photographs with landmarks and true meshes.
 
-    `landmarks` are 66 points in image px in the paper's order, as a detector would give them, or NaN. `meshes` are M:
-    the true surface on the model's topology in the model frame (mm), moved by the ground-truth pose and nothing else.
+    Attributes:
+        name: Name of the set.
+        images: Files of the photographs.
+        subjects: Number of the person in each photograph.
+        landmarks: 66 points in image px, in the paper's order, as a detector would give them, or NaN.
+        meshes: M, the true surface on the model's topology in mm, moved into the model frame by the true pose alone.
+        parameters: g*, in sets made of scans.
+        covered: Vertices of M that the scan measured; the registration extrapolates the others.
+        kinds: Class of each photograph, as in E_HAPPY.
 
-    Sets made of scans also know g* (`parameters`), which vertices of M the scan holds (`covered`; the others are
-    carried along by the registration) and the class of each photograph (`kinds`, as in E_HAPPY).
+    Raises:
+        ValueError: The columns differ in length, or the set is empty.
     """
 
     name: str
@@ -32,28 +39,19 @@ class FaceSet:
     kinds: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        counts = {"images": len(self.images), "subjects": len(self.subjects)}
-        counts |= {"landmarks": len(self.landmarks), "meshes": len(self.meshes)}
-        counts |= {} if self.parameters is None else {"parameters": len(self.parameters.identity)}
-        counts |= {} if self.covered is None else {"covered": len(self.covered)}
-        counts |= {} if self.kinds is None else {"kinds": len(self.kinds)}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}
+        counts = {name: len(value) for name, value in values.items() if value is not None}
         if len(set(counts.values())) != 1:
-            raise ValueError(f"every column of the set {self.name!r} must have one row a sample; got {counts}")
+            raise ValueError(f"every column of the set {self.name!r} must have one row per sample; got {counts}")
         if not len(self.images):
             raise ValueError(f"the set {self.name!r} must hold at least one sample; it is empty")
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def at(self, rows: Int[Tensor, "rows"]) -> "FaceSet":
+    def __getitem__(self, rows: Int[Tensor, "rows"]) -> "FaceSet":
         """The samples `rows`."""
-        return FaceSet(
-            self.name,
-            tuple(self.images[k] for k in rows.tolist()),
-            self.subjects[rows],
-            self.landmarks[rows],
-            self.meshes[rows],
-            None if self.parameters is None else self.parameters[rows],
-            None if self.covered is None else self.covered[rows],
-            None if self.kinds is None else tuple(self.kinds[k] for k in rows.tolist()),
-        )
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        columns = {name: v[rows] for name, v in values.items() if isinstance(v, (Tensor, TensorRecord))}
+        words = {name: tuple(v[k] for k in rows.tolist()) for name, v in values.items() if isinstance(v, tuple)}
+        return replace(self, **columns, **words)

@@ -1,4 +1,4 @@
-"""The config group `data`: which labelled photographs a run reads, and where they lie."""
+"""The config group `data`: the labelled photographs of a run and their folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from facerecon_torch.checks import require_count
 __all__ = ["RECORDED", "DataSpec", "FittedPhotos", "RecordedScans", "SyntheticPhotos"]
 
 RECORDED = ("bosphorus", "facewarehouse", "frgc")
-"""Data sets of photographs with scans: `facerecon prepare` registers them, `facerecon train` reads what it made."""
+"""Data sets of photographs with scans: `facerecon prepare` registers them, `facerecon train` reads the result."""
 FITTED = ("w300lp", "aflw2000")
 """Data sets of photographs with fitted weights of BFM 2009."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticPhotos:
-    """The synthetic training, test and shifted sets: disjoint people, drawn from the source sliders."""
+    """The synthetic training, test and shifted sets of disjoint people, who are drawn from the source sliders."""
 
     train_subjects: int = 105
     train_images: int = 12  # per subject
@@ -24,7 +24,7 @@ class SyntheticPhotos:
     shifted_subjects: int = 40
     shifted_images: int = 6
     seed: int = 0
-    root: str | None = None  # rendered sets are kept here; None: the user's cache folder
+    root: str | None = None  # folder of rendered sets; None: the user's cache folder
 
     def __post_init__(self) -> None:
         for name, least in (("train_subjects", 2), ("train_images", 1), ("test_subjects", 1), ("test_images", 1)):
@@ -35,14 +35,14 @@ class SyntheticPhotos:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedScans:
-    """Photographs with range scans. `root` is the data set's own folder for prepare, the prepared set for train."""
+    """Photographs with range scans. `root` is the data set's folder for prepare, and the prepared set for train."""
 
     name: str
     root: str | None = None
-    classes: Sequence[str] | None = None  # Bosphorus: N E LFAU UFAU CAU YR PR CR O IGN; None: all of the data set's own
-    subjects: Sequence[str] | None = None  # None: everybody
+    classes: Sequence[str] | None = None  # Bosphorus: N E LFAU UFAU CAU YR PR CR O IGN; None: the data set's default
+    subjects: Sequence[str] | None = None  # None: all
     signatures: Sequence[str] = ()  # frgc: signature sets (.xml) that pair range files with textures
-    without_flags: Sequence[str] = ()  # train: samples with one of these flags of the registration are left out
+    without_flags: Sequence[str] = ()  # train: leave out samples with one of these flags of the registration
 
     def __post_init__(self) -> None:
         if self.name not in RECORDED:
@@ -53,18 +53,18 @@ class RecordedScans:
             raise ValueError(f"data.signatures is for data=frgc; got {list(self.signatures)} with {self.name}")
 
     def require_root(self) -> str:
-        """The folder. Raises ValueError where none was given."""
+        """The folder. Raises ValueError if there is none."""
         return _required_root(self.name, self.root)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FittedPhotos:
-    """300W-LP or AFLW2000-3D, whose weights are those of BFM 2009 with 29 expressions: `model.path` must hold it."""
+    """300W-LP or AFLW2000-3D. Their weights need BFM 2009 with 29 expressions in `model.path`."""
 
     name: str
     root: str | None = None
-    images: int | None = 2000  # the most that are read, spread evenly; true meshes of 53,215 vertices fill the memory
-    max_yaw: float | int = 99  # degrees; beyond it the fits are known to be unreliable
+    images: int | None = 2000  # at most, evenly spread over the set; true meshes of 53,215 vertices fill the memory
+    max_yaw: float | int = 99  # degrees; fits of larger angles are unreliable
 
     def __post_init__(self) -> None:
         if self.name not in FITTED:
@@ -75,7 +75,7 @@ class FittedPhotos:
             raise ValueError(f"data.max_yaw must lie in (0, 180] degrees; got {self.max_yaw}")
 
     def require_root(self) -> str:
-        """The folder. Raises ValueError where none was given."""
+        """The folder. Raises ValueError if there is none."""
         return _required_root(self.name, self.root)
 
 

@@ -1,4 +1,4 @@
-"""A checked mesh as the numpy arrays that mesh files are made of."""
+"""The numpy arrays of a checked mesh, for the writers of mesh files."""
 
 import os
 from dataclasses import dataclass
@@ -27,8 +27,16 @@ class MeshArrays:
 
 
 def mesh_arrays(mesh: Mesh, *, normals: bool, colours: Tensor | None) -> MeshArrays:
-    """Raises ValueError for a mesh without triangles, a value that is not finite, an index or shape that does
-    not fit."""
+    """The arrays of a mesh.
+
+    Args:
+        mesh: The mesh, on any device.
+        normals: Whether to compute the normals of the vertices.
+        colours: sRGB in [0, 1] of every vertex.
+
+    Raises:
+        ValueError: The mesh has no triangle, a value that is not finite, or an index or shape that does not fit.
+    """
     require_shape("mesh.vertices", mesh.vertices, (None, 3))
     count = len(mesh.vertices)
     require_shape("mesh.triangles", mesh.triangles, (None, 3))
@@ -52,7 +60,7 @@ def mesh_arrays(mesh: Mesh, *, normals: bool, colours: Tensor | None) -> MeshArr
 
 
 def suffixed_path(path: str | os.PathLike[str], suffix: str) -> Path:
-    """`path`, refused with ValueError unless it ends in `suffix`."""
+    """The path, if it ends in `suffix`. Raises ValueError otherwise."""
     target = Path(path)
     if target.suffix.lower() != suffix:
         raise ValueError(f"path must end in {suffix}; got {target}")
@@ -64,7 +72,7 @@ def _array(values: Tensor) -> NDArray[np.float64]:
 
 
 def _unit_normals(mesh: Mesh) -> NDArray[np.float64]:
-    """A vertex that no triangle uses gets the viewer's direction: formats require unit length everywhere."""
+    """Normals of unit length. A vertex without triangles gets the direction of the viewer."""
     normals = _array(vertex_normals(mesh.vertices.double(), mesh.triangles))
     normals[(normals == 0).all(axis=1)] = (0.0, 0.0, 1.0)
     return normals

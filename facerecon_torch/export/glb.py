@@ -27,10 +27,19 @@ _KINDS = {1: "SCALAR", 2: "VEC2", 3: "VEC3"}
 
 
 def save_glb(mesh: Mesh, path: str | os.PathLike[str], *, normals: bool = True, colours: Tensor | None = None) -> Path:
-    """Write one mesh, drawn from both sides, in metres; `colours` are sRGB [V, 3] in [0, 1].
+    """The path of a binary glTF file with one double-sided mesh, in metres.
 
-    Returns the path. Raises ValueError for a mesh that cannot be written (see `mesh_arrays`) or another
-    suffix.
+    Args:
+        mesh: The mesh, in mm.
+        path: The file to write; it must end in .glb.
+        normals: Whether to write the normals of the vertices.
+        colours: sRGB in [0, 1] of every vertex.
+
+    Raises:
+        ValueError: The suffix is another one, or the mesh cannot be written (see `mesh_arrays`).
+
+    Example:
+        save_glb(face.mesh, "face.glb")
     """
     target = suffixed_path(path, ".glb")
     document, binary = _document(mesh_arrays(mesh, normals=normals, colours=colours), name=target.stem)
@@ -47,15 +56,15 @@ def _chunk(kind: bytes, content: bytes, padding: bytes) -> bytes:
 
 
 def _attributes(arrays: MeshArrays) -> dict[str, NDArray[np.float32]]:
-    """Per vertex, in the units and directions of the format."""
-    found: dict[str, NDArray[np.float64]] = {"POSITION": arrays.vertices * METRES_PER_UNIT}
+    """The attributes of the vertices in the units and directions of the format."""
+    attributes: dict[str, NDArray[np.float64]] = {"POSITION": arrays.vertices * METRES_PER_UNIT}
     if arrays.normals is not None:
-        found["NORMAL"] = arrays.normals
+        attributes["NORMAL"] = arrays.normals
     if arrays.uv is not None:
-        found["TEXCOORD_0"] = np.stack([arrays.uv[:, 0], 1 - arrays.uv[:, 1]], axis=1)
+        attributes["TEXCOORD_0"] = np.stack([arrays.uv[:, 0], 1 - arrays.uv[:, 1]], axis=1)
     if arrays.colours is not None:
-        found["COLOR_0"] = _linear(arrays.colours)
-    return {key: values.astype("<f4") for key, values in found.items()}
+        attributes["COLOR_0"] = _linear(arrays.colours)
+    return {key: values.astype("<f4") for key, values in attributes.items()}
 
 
 def _document(arrays: MeshArrays, name: str) -> tuple[dict[str, Any], bytes]:
@@ -89,7 +98,7 @@ def _document(arrays: MeshArrays, name: str) -> tuple[dict[str, Any], bytes]:
 
 
 def _accessor(view: int, table: NDArray[Any]) -> dict[str, Any]:
-    """`min` and `max` are those of the stored values, exactly: readers compare them."""
+    """The description of one table; `min` and `max` are exactly those of the stored values."""
     floating = table.dtype.kind == "f"
     return {
         "bufferView": view,
@@ -102,5 +111,5 @@ def _accessor(view: int, table: NDArray[Any]) -> dict[str, Any]:
 
 
 def _linear(srgb: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The sRGB transfer function, inverted (IEC 61966-2-1)."""
+    """Linear colours of sRGB colours (IEC 61966-2-1)."""
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)

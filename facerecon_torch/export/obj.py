@@ -16,11 +16,19 @@ __all__ = ["save_obj"]
 
 
 def save_obj(mesh: Mesh, path: str | os.PathLike[str], *, normals: bool = True, colours: Tensor | None = None) -> Path:
-    """Write vertices in mm with 5 decimals, indices from 1, uv with v upwards, sRGB `colours` [V, 3] after x
-    y z.
+    """The path of an OBJ file: mm with 5 decimals, indices from 1, uv with v upwards, colours after x y z.
 
-    Returns the path. Raises ValueError for a mesh that cannot be written (see `mesh_arrays`) or another
-    suffix.
+    Args:
+        mesh: The mesh, in mm.
+        path: The file to write; it must end in .obj.
+        normals: Whether to write the normals of the vertices.
+        colours: sRGB in [0, 1] of every vertex.
+
+    Raises:
+        ValueError: The suffix is another one, or the mesh cannot be written (see `mesh_arrays`).
+
+    Example:
+        save_obj(face.mesh, "face.obj")
     """
     target = suffixed_path(path, ".obj")
     arrays = mesh_arrays(mesh, normals=normals, colours=colours)
@@ -48,5 +56,5 @@ def _sections(arrays: MeshArrays) -> Iterator[str]:
 
 
 def _lines(pattern: str, rows: NDArray[np.float64] | NDArray[np.int32]) -> str:
-    """One formatting operation for the whole table."""
+    """The rows of a table as lines, formatted in one operation."""
     return ((pattern + "\n") * len(rows)) % tuple(rows.ravel().tolist())

@@ -1,7 +1,7 @@
-"""Fitted parameters -> one JSON file per face, and one Parquet table per run.
+"""Fitted faces in files: one JSON file per face, and one Parquet table per run.
 
-Both hold the same values in the units of the structures: pixels in the image, mm in the model frame. The
-table's file metadata and the JSON's `format` carry the version of this layout.
+Both hold the same values in the units of the structures: px in the image, mm in the model frame. `format` in the JSON
+file and `facerecon_format` in the table's metadata are the version of this layout.
 """
 
 import json
@@ -11,80 +11,198 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.export.arrays import suffixed_path
-from facerecon_torch.files import replacing
-from facerecon_torch.structures import Camera, FaceParameters
+from facerecon_torch.files import replacing, write_json
+from facerecon_torch.structures import Camera, FaceParameters, TensorRecord
 
-__all__ = ["FORMAT", "FaceRecord", "parquet_schema", "save_parameters_json", "save_parameters_parquet"]
+__all__ = ["FORMAT", "FaceTable", "FittedFaces", "read_parameters_json", "save_parameters_json"]
 
 FORMAT = 1
+_ROWS = 8192  # written at a time; 50 MB of float64
 
 
-@dataclass(frozen=True)
-class FaceRecord:
-    """What is known of one face in one image, unbatched.
+@dataclass(frozen=True, kw_only=True)
+class FittedFaces(TensorRecord):
+    """The values of fitted faces that files hold: of one face without batch axis, or of a batch [n].
 
-    `face` counts the faces of the image from 0; `box` is (x0, y0, x1, y1) in px; `landmarks_2d` are the detected
-    points in px, `landmarks_3d` those of the fitted face in mm in the model frame, `projected_2d` where its camera
-    sees them, in px. Raises ValueError for a shape that does not fit, a value that is not finite, or weights and names
-    of different number.
+    Attributes:
+        boxes: (x0, y0, x1, y1) in px.
+        scores: Scores of the detector.
+        parameters: Weights of the face model.
+        expression_weights: Weights of the named expressions.
+        camera: Camera of the image.
+        landmarks_2d: Detected landmarks in px.
+        landmarks_3d: Landmarks of the fitted face in mm, model frame.
+        projected_2d: Their projection by the camera, in px.
     """
 
-    image: str
-    face: int
-    box: tuple[float, float, float, float]
-    score: float
+    boxes: Float[Tensor, "*n 4"]
+    scores: Float[Tensor, "*n"]
     parameters: FaceParameters
-    expression_names: tuple[str, ...]
-    expression_weights: Float[Tensor, "names"]
+    expression_weights: Float[Tensor, "*n names"]
     camera: Camera
-    landmarks_2d: Float[Tensor, "landmarks 2"]
-    landmarks_3d: Float[Tensor, "landmarks 3"]
-    projected_2d: Float[Tensor, "landmarks 2"]
+    landmarks_2d: Float[Tensor, "*n landmarks 2"]
+    landmarks_3d: Float[Tensor, "*n landmarks 3"]
+    projected_2d: Float[Tensor, "*n landmarks 2"]
 
-    def __post_init__(self) -> None:
-        for name, value, shape in (
-            ("parameters.identity", self.parameters.identity, (None,)),
-            ("parameters.expression", self.parameters.expression, (None,)),
-            ("expression_weights", self.expression_weights, (len(self.expression_names),)),
-            ("camera.rotation", self.camera.rotation, (3, 3)),
-            ("camera.scale", self.camera.scale, ()),
-            ("camera.translation", self.camera.translation, (2,)),
-            ("landmarks_2d", self.landmarks_2d, (None, 2)),
-            ("landmarks_3d", self.landmarks_3d, (None, 3)),
-            ("projected_2d", self.projected_2d, (None, 2)),
-        ):
-            require_shape(name, value, shape)
-            if value.ndim != len(shape):
-                raise ValueError(f"{name} must belong to one face; got shape {tuple(value.shape)}")
-            require_finite(name, value)
-        require_finite("box and score", torch.tensor([*self.box, self.score]))
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, in the order of the columns."""
-        return {
-            "image": self.image,
-            "face": self.face,
-            "box": [float(v) for v in self.box],
-            "score": float(self.score),
-            "alpha": _list(self.parameters.identity),
-            "beta": _list(self.parameters.expression),
-            "expression_weights": dict(zip(self.expression_names, _list(self.expression_weights), strict=True)),
-            "camera": {
-                "rotation": _list(self.camera.rotation.reshape(9)),
-                "scale": float(self.camera.scale),
-                "translation": _list(self.camera.translation),
-                "degenerate": bool(self.camera.degenerate),
-            },
-            "landmarks_2d": _list(self.landmarks_2d),
-            "landmarks_3d": _list(self.landmarks_3d),
-            "projected_2d": _list(self.projected_2d),
-        }
+def save_parameters_json(
+    face: FittedFaces, path: str | os.PathLike[str], *, image: str, number: int, expression_names: Sequence[str]
+) -> Path:
+    """The path of a JSON file with one face.
+
+    Args:
+        face: The values of one face, without batch axis.
+        path: The file to write; it must end in .json.
+        image: Path of the image.
+        number: Number of the face in its image, from 0.
+        expression_names: One name for each of the face's expression weights.
+
+    Raises:
+        ValueError: The suffix is another one, a shape does not fit, or a value is not finite.
+
+    Example:
+        save_parameters_json(faces[0], "photo.json", image="photo.jpg", number=0, expression_names=names)
+    """
+    target = suffixed_path(path, ".json")
+    names = tuple(expression_names)
+    _require_faces(face, names, batch_axes=0)
+    camera = face.camera
+    document = {
+        "format": FORMAT,
+        "image": image,
+        "face": number,
+        "box": _list(face.boxes),
+        "score": float(face.scores),
+        "alpha": _list(face.parameters.identity),
+        "beta": _list(face.parameters.expression),
+        "expression_weights": dict(zip(names, _list(face.expression_weights), strict=True)),
+        "camera": {
+            "rotation": _list(camera.rotation.reshape(9)),
+            "scale": float(camera.scale),
+            "translation": _list(camera.translation),
+            "degenerate": bool(camera.degenerate),
+        },
+        "landmarks_2d": _list(face.landmarks_2d),
+        "landmarks_3d": _list(face.landmarks_3d),
+        "projected_2d": _list(face.projected_2d),
+    }
+    return write_json(target, document)
+
+
+def read_parameters_json(path: str | os.PathLike[str]) -> tuple[str, FittedFaces]:
+    """The image and the values of the face in a file of `save_parameters_json`, in float64 on the CPU."""
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    camera = content["camera"]
+
+    def numbers(values: Any) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64)
+
+    face = FittedFaces(
+        boxes=numbers(content["box"]),
+        scores=numbers(content["score"]),
+        parameters=FaceParameters(identity=numbers(content["alpha"]), expression=numbers(content["beta"])),
+        expression_weights=numbers(list(content["expression_weights"].values())),
+        camera=Camera(
+            rotation=numbers(camera["rotation"]).reshape(3, 3),
+            scale=numbers(camera["scale"]),
+            translation=numbers(camera["translation"]),
+            degenerate=torch.tensor(camera["degenerate"]),
+        ),
+        landmarks_2d=numbers(content["landmarks_2d"]),
+        landmarks_3d=numbers(content["landmarks_3d"]),
+        projected_2d=numbers(content["projected_2d"]),
+    )
+    return str(content["image"]), face
+
+
+class FaceTable:
+    """The faces of a run, collected image by image and written as one Parquet table with a row per face.
+
+    Args:
+        expression_names: Names of the expression weights of all faces.
+
+    Example:
+        table = FaceTable(model.expression_names)
+        table.append("photo.jpg", faces, position=0)
+        table.save("parameters.parquet")
+    """
+
+    def __init__(self, expression_names: Sequence[str]) -> None:
+        self._names = tuple(expression_names)
+        self._images: list[tuple[int, str, FittedFaces]] = []
+
+    def __len__(self) -> int:
+        return sum(len(faces) for _, _, faces in self._images)
+
+    def append(self, image: str, faces: FittedFaces, *, position: int) -> None:
+        """Add the faces of one image.
+
+        Args:
+            image: Path of the image.
+            faces: A batch on the CPU; the number of a face is its row.
+            position: Place of the image among all images of the run; rows are written in this order.
+
+        Raises:
+            ValueError: A shape does not fit the names, or a value is not finite.
+        """
+        _require_faces(faces, self._names, batch_axes=1)
+        if len(faces):
+            self._images.append((position, image, faces))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """The path of the table; without faces it has its columns and no rows. Raises ValueError for another suffix."""
+        import pyarrow.parquet as pq
+
+        target = suffixed_path(path, ".parquet")
+        schema = _schema(self._names)
+        with replacing(target) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+            for images in self._chunks():
+                writer.write_table(_arrow_table(images, schema))
+            if not self._images:
+                writer.write_table(schema.empty_table())
+        return target
+
+    def _chunks(self) -> list[list[tuple[int, str, FittedFaces]]]:
+        """The images in order, in groups of about _ROWS faces."""
+        chunks: list[list[tuple[int, str, FittedFaces]]] = []
+        rows = _ROWS
+        for entry in sorted(self._images, key=lambda entry: entry[0]):
+            if rows >= _ROWS:
+                chunks.append([])
+                rows = 0
+            chunks[-1].append(entry)
+            rows += len(entry[2])
+        return chunks
+
+
+def _require_faces(faces: FittedFaces, names: tuple[str, ...], *, batch_axes: int) -> None:
+    camera = faces.camera
+    for name, value, shape in (
+        ("box", faces.boxes, (4,)),
+        ("score", faces.scores, ()),
+        ("parameters.identity", faces.parameters.identity, (None,)),
+        ("parameters.expression", faces.parameters.expression, (None,)),
+        ("expression_weights", faces.expression_weights, (len(names),)),
+        ("camera.rotation", camera.rotation, (3, 3)),
+        ("camera.scale", camera.scale, ()),
+        ("camera.translation", camera.translation, (2,)),
+        ("landmarks_2d", faces.landmarks_2d, (None, 2)),
+        ("landmarks_3d", faces.landmarks_3d, (None, 3)),
+        ("projected_2d", faces.projected_2d, (None, 2)),
+    ):
+        require_shape(name, value, shape)
+        if value.ndim != len(shape) + batch_axes or (batch_axes and len(value) != len(faces.scores)):
+            kind = "one face" if not batch_axes else f"a batch of {len(faces.scores)} faces"
+            raise ValueError(f"{name} must belong to {kind}; got shape {tuple(value.shape)}")
+        require_finite(name, value)
 
 
 def _list(values: Tensor) -> list[Any]:
@@ -92,47 +210,7 @@ def _list(values: Tensor) -> list[Any]:
     return content
 
 
-def save_parameters_json(record: FaceRecord, path: str | os.PathLike[str]) -> Path:
-    """Write one face as a JSON object. Returns the path; raises ValueError for another suffix."""
-    target = suffixed_path(path, ".json")
-    text = json.dumps({"format": FORMAT, **record.as_dict()}, indent=1, ensure_ascii=False, allow_nan=False)
-    with replacing(target) as aside:
-        aside.write_text(text + "\n", encoding="utf-8")
-    return target
-
-
-def save_parameters_parquet(
-    records: Sequence[FaceRecord], path: str | os.PathLike[str], *, expression_names: Sequence[str]
-) -> Path:
-    """Write all faces of a run as one table, a row a face; without any face the table has its columns and no
-    rows.
-
-    Rotation is stored row by row. Returns the path. Raises ValueError for another suffix or a record whose
-    expressions are not `expression_names`.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    target = suffixed_path(path, ".parquet")
-    names = tuple(expression_names)
-    for record in records:
-        if record.expression_names != names:
-            raise ValueError(
-                f"record of {record.image}, face {record.face}, must name the expressions {names}; "
-                f"got {record.expression_names}"
-            )
-    schema = parquet_schema(names)
-    rows = [record.as_dict() for record in records]
-    if not names:  # Parquet has no group without fields
-        rows = [{k: v for k, v in row.items() if k != "expression_weights"} for row in rows]
-    table = pa.Table.from_pylist(rows, schema=schema)
-    with replacing(target) as aside:
-        pq.write_table(table, aside, compression="zstd")
-    return target
-
-
-def parquet_schema(names: tuple[str, ...]) -> Any:
-    """The columns of a table of faces whose expressions have these names."""
+def _schema(names: tuple[str, ...]) -> Any:
     import pyarrow as pa
 
     real, whole = pa.float64(), pa.int64()
@@ -157,6 +235,51 @@ def parquet_schema(names: tuple[str, ...]) -> Any:
         ("landmarks_3d", pa.list_(pa.list_(real, 3))),
         ("projected_2d", pa.list_(pa.list_(real, 2))),
     ]
-    kept = [column for column in columns if names or column[0] != "expression_weights"]
+    kept = [column for column in columns if names or column[0] != "expression_weights"]  # Parquet has no empty group
     metadata = {"facerecon_format": str(FORMAT), "units": "px in the image frame, mm in the model frame"}
     return pa.schema(kept, metadata=metadata)
+
+
+def _arrow_table(images: Sequence[tuple[int, str, FittedFaces]], schema: Any) -> Any:
+    import pyarrow as pa
+
+    faces = FittedFaces.cat([faces for _, _, faces in images])
+    camera = (
+        _vectors(pa, _array(faces.camera.rotation.flatten(1))),
+        pa.array(_array(faces.camera.scale)),
+        _vectors(pa, _array(faces.camera.translation)),
+        pa.array(faces.camera.degenerate.numpy()),
+    )
+    columns = {
+        "image": pa.array([image for _, image, faces in images for _ in range(len(faces))], pa.string()),
+        "face": pa.array([k for _, _, faces in images for k in range(len(faces))], pa.int64()),
+        "box": _vectors(pa, _array(faces.boxes)),
+        "score": pa.array(_array(faces.scores)),
+        "alpha": _lists(pa, pa.array(_array(faces.parameters.identity).reshape(-1)), len(faces)),
+        "beta": _lists(pa, pa.array(_array(faces.parameters.expression).reshape(-1)), len(faces)),
+        "camera": pa.StructArray.from_arrays(camera, fields=list(schema.field("camera").type)),
+        "landmarks_2d": _lists(pa, _vectors(pa, _array(faces.landmarks_2d.flatten(0, 1))), len(faces)),
+        "landmarks_3d": _lists(pa, _vectors(pa, _array(faces.landmarks_3d.flatten(0, 1))), len(faces)),
+        "projected_2d": _lists(pa, _vectors(pa, _array(faces.projected_2d.flatten(0, 1))), len(faces)),
+    }
+    if "expression_weights" in schema.names:
+        weights = [pa.array(column) for column in _array(faces.expression_weights.mT)]
+        fields = list(schema.field("expression_weights").type)
+        columns["expression_weights"] = pa.StructArray.from_arrays(weights, fields=fields)
+    return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def _array(values: Tensor) -> NDArray[np.float64]:
+    array: NDArray[np.float64] = values.detach().to(torch.float64).contiguous().numpy()
+    return array
+
+
+def _vectors(pa: Any, values: NDArray[np.float64]) -> Any:
+    """The rows of [n, k] as lists of fixed size."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+
+
+def _lists(pa: Any, values: Any, count: int) -> Any:
+    """`count` lists of equal length, of the entries of `values`."""
+    offsets = np.arange(count + 1) * (len(values) // count)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)

@@ -14,11 +14,19 @@ __all__ = ["save_ply"]
 
 
 def save_ply(mesh: Mesh, path: str | os.PathLike[str], *, normals: bool = True, colours: Tensor | None = None) -> Path:
-    """Write float32 x y z in mm, with nx ny nz, s t (v upwards) and 8-bit sRGB red green blue where they are
-    given.
+    """The path of a binary PLY file: float32 x y z in mm, nx ny nz, s t (v upwards), and 8-bit red green blue.
 
-    Returns the path. Raises ValueError for a mesh that cannot be written (see `mesh_arrays`) or another
-    suffix.
+    Args:
+        mesh: The mesh, in mm.
+        path: The file to write; it must end in .ply.
+        normals: Whether to write the normals of the vertices.
+        colours: sRGB in [0, 1] of every vertex.
+
+    Raises:
+        ValueError: The suffix is another one, or the mesh cannot be written (see `mesh_arrays`).
+
+    Example:
+        save_ply(face.mesh, "face.ply")
     """
     target = suffixed_path(path, ".ply")
     arrays = mesh_arrays(mesh, normals=normals, colours=colours)

@@ -1,8 +1,8 @@
-"""Fitted weights in the form in which ground truth is passed on: one .mat and one .data file a sample, one table.
+"""Fitted weights in the form in which ground truth is released: a .mat and a .data file per sample, and one table.
 
 NAME.mat     wID [1, I], wEP [1, E], R [3, 3], T [3, 1] in mm, or [2, 1] in px with a scale s in px per mm
 NAME.data    the 66 landmarks, 132 little-endian float32: x0 y0 x1 y1 ... in px, (0, 0) at the first pixel's centre
-samples.parquet    all of it, a row a sample
+samples.parquet    all values, a row per sample
 """
 
 import io
@@ -19,20 +19,30 @@ from torch import Tensor
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.export.arrays import suffixed_path
 from facerecon_torch.files import replacing
+from facerecon_torch.landmarks.scheme import N_LANDMARKS
 from facerecon_torch.structures import FaceParameters
 
 __all__ = ["ReleasedSample", "save_landmarks_data", "save_released_table", "save_weights_mat"]
 
 _MAT_HEADER = 116  # bytes of free text, where scipy writes the time of day
-_N_LANDMARKS = 66
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReleasedSample:
-    """One face. `translation` is in mm with three numbers (surface = R v + T), in px with two (the camera of Eq. 4,
-    whose `scale` is in px/mm). `landmarks` in px, None where there are none. `told` are further columns of the table.
+    """One face with its pose.
 
-    Raises ValueError for other shapes and values that are not finite.
+    Attributes:
+        name: Stem of its files.
+        image: Path of its image.
+        parameters: Weights of the face model.
+        rotation: R.
+        translation: T: three numbers in mm (surface = R v + T), or two in px (the camera of Eq. 4).
+        scale: Scale of the camera in px/mm; None for a translation in mm.
+        landmarks: Landmarks in px; None if there are none.
+        columns: Further columns of the table.
+
+    Raises:
+        ValueError: A shape does not fit, or a value is not finite.
     """
 
     name: str
@@ -42,7 +52,7 @@ class ReleasedSample:
     translation: Float[Tensor, "n"]
     scale: float | None
     landmarks: Float[Tensor, "66 2"] | None
-    told: dict[str, str | float | int | list[str]] = field(default_factory=dict)
+    columns: dict[str, str | float | int | list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if tuple(self.translation.shape) != ((3,) if self.scale is None else (2,)):
@@ -56,13 +66,15 @@ class ReleasedSample:
         ):
             require_finite(f"{name} of {self.name}", values)
         if self.landmarks is not None:
-            require_shape("landmarks", self.landmarks, (_N_LANDMARKS, 2))
+            require_shape("landmarks", self.landmarks, (N_LANDMARKS, 2))
             require_finite(f"landmarks of {self.name}", self.landmarks)
 
 
 def save_weights_mat(sample: ReleasedSample, path: str | os.PathLike[str]) -> Path:
-    """Write wID, wEP, R, T (and s) as float64 in a MATLAB 5 file. Returns the path; the same sample gives the same
-    bytes. Raises ValueError for another suffix."""
+    """The path of a MATLAB 5 file with wID, wEP, R, T (and s) in float64.
+
+    The same sample gives the same bytes. Raises ValueError for another suffix.
+    """
     from scipy.io import savemat
 
     target = suffixed_path(path, ".mat")
@@ -84,10 +96,12 @@ def save_weights_mat(sample: ReleasedSample, path: str | os.PathLike[str]) -> Pa
 
 
 def save_landmarks_data(landmarks: Float[Tensor, "66 2"], path: str | os.PathLike[str]) -> Path:
-    """Write 66 points in px as 528 bytes of float32. Returns the path. Raises ValueError for another suffix or shape
-    and for points that are not finite."""
+    """The path of a file with 66 points in px, as 528 bytes of float32.
+
+    Raises ValueError for another suffix or shape, and for points that are not finite.
+    """
     target = suffixed_path(path, ".data")
-    require_shape("landmarks", landmarks, (_N_LANDMARKS, 2))
+    require_shape("landmarks", landmarks, (N_LANDMARKS, 2))
     require_finite("landmarks", landmarks)
     with replacing(target) as aside:
         aside.write_bytes(landmarks.detach().cpu().numpy().astype("<f4").tobytes())
@@ -95,21 +109,23 @@ def save_landmarks_data(landmarks: Float[Tensor, "66 2"], path: str | os.PathLik
 
 
 def save_released_table(samples: Sequence[ReleasedSample], path: str | os.PathLike[str]) -> Path:
-    """Write all samples as one table, rotations row by row, landmarks as in the .data files, null where there are
-    none. Returns the path. Raises ValueError for another suffix and for samples whose further columns differ."""
+    """The path of a table of all samples: rotations row by row, landmarks as in the .data files, or null.
+
+    Raises ValueError for another suffix, and for samples with different further columns.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     target = suffixed_path(path, ".parquet")
-    columns = [tuple(sample.told) for sample in samples]
+    columns = [tuple(sample.columns) for sample in samples]
     if len(set(columns)) > 1:
         raise ValueError(f"every sample must have the same further columns; got {sorted(set(columns))}")
     rows = [_row(sample) for sample in samples]
     real = pa.list_(pa.float64())
     fields = [("name", pa.string()), ("image", pa.string()), ("wID", real), ("wEP", real), ("R", real), ("T", real)]
     fields += [("s", pa.float64()), ("landmarks", pa.list_(pa.float32()))]
-    told = {name: _kind(pa, value) for name, value in (samples[0].told if samples else {}).items()}
-    table = pa.Table.from_pylist(rows, schema=pa.schema([*fields, *told.items()]))
+    further = {name: _kind(pa, value) for name, value in (samples[0].columns if samples else {}).items()}
+    table = pa.Table.from_pylist(rows, schema=pa.schema([*fields, *further.items()]))
     with replacing(target) as aside:
         pq.write_table(table, aside, compression="zstd")
     return target
@@ -128,7 +144,7 @@ def _row(sample: ReleasedSample) -> dict[str, object]:
         "T": numbers(sample.translation),
         "s": sample.scale,
         "landmarks": None if sample.landmarks is None else numbers(sample.landmarks.to(torch.float32)),
-        **sample.told,
+        **sample.columns,
     }
 
 

@@ -10,9 +10,9 @@ import torch
 
 from facerecon_torch.commands.cli import main
 from facerecon_torch.data.prepared import PreparedRows, assemble, write_part
-from facerecon_torch.export import FaceRecord, save_parameters_parquet
+from facerecon_torch.export import FaceTable
 from facerecon_torch.model.io import save_model
-from facerecon_torch.structures import Camera, FaceParameters
+from tests.export.fitted_faces import drawn_faces
 from tests.tiny_model import tiny_bilinear
 
 NAMES = ("bs000_E_HAPPY_0", "bs001_N_N_0", "bs001_YR_L90_0")
@@ -112,44 +112,21 @@ def test_another_model_is_refused(prepared, model, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def _record(image, face, seed):
-    draw = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=draw)
-
-    camera = Camera(
-        rotation=normal(3, 3), scale=torch.tensor(1.5), translation=normal(2), degenerate=torch.tensor(False)
-    )
-    weights, points = FaceParameters(identity=normal(6), expression=normal(4)), normal(66, 2)
-    return FaceRecord(
-        image,
-        face,
-        (0.0, 0.0, 9.0, 9.0),
-        0.5,
-        weights,
-        ("smile",),
-        torch.ones(1),
-        camera,
-        points,
-        normal(66, 3),
-        points,
-    )
-
-
-def test_results_of_photographs_have_their_camera(tmp_path):
+def test_results_of_photographs_have_their_camera(tmp_path, rng):
     source, out = tmp_path / "results", tmp_path / "out"
-    faces = [("in/a.jpg", 0), ("in/a.jpg", 1), ("in/b.jpg", 0), ("in/b.png", 0)]
-    records = [_record(*face, seed) for seed, face in enumerate(faces)]
-    save_parameters_parquet(records, source / "parameters.parquet", expression_names=("smile",))
+    table = FaceTable(("smile",))
+    images = {image: drawn_faces(n, 1, rng) for image, n in (("in/a.jpg", 2), ("in/b.jpg", 1), ("in/b.png", 1))}
+    for position, (image, faces) in enumerate(images.items()):
+        table.append(image, faces, position=position)
+    table.save(source / "parameters.parquet")
     assert main(["export-parameters", str(source), str(out)]) == 0
     assert sorted(p.stem for p in out.glob("*.mat")) == ["a", "a_face1", "b_jpg", "b_png"]
-    weights = scipy.io.loadmat(out / "a_face1.mat")
-    assert weights["s"] == 1.5
-    assert weights["T"][:, 0].tolist() == pytest.approx(records[1].camera.translation.tolist(), abs=1e-7)
-    assert weights["wEP"][0].tolist() == pytest.approx(records[1].parameters.expression.tolist(), abs=1e-7)
+    weights, face = scipy.io.loadmat(out / "a_face1.mat"), images["in/a.jpg"][1]
+    assert weights["s"] == float(face.camera.scale)
+    assert weights["T"][:, 0].tolist() == pytest.approx(face.camera.translation.tolist(), abs=1e-7)
+    assert weights["wEP"][0].tolist() == pytest.approx(face.parameters.expression.tolist(), abs=1e-7)
     points = np.fromfile(out / "b_png.data", dtype="<f4").reshape(66, 2)
-    assert points.tolist() == records[3].landmarks_2d.tolist()
+    assert points.tolist() == images["in/b.png"].landmarks_2d[0].tolist()
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "same"])

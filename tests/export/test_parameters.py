@@ -1,91 +1,149 @@
+"""Fitted faces in JSON files and in the table of a run: schema, values, order and refusals."""
+
 import json
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import torch
 
-from facerecon_torch.export import FaceRecord, save_parameters_json, save_parameters_parquet
-from facerecon_torch.structures import Camera, FaceParameters
+from facerecon_torch.export import FaceTable, read_parameters_json, save_parameters_json
+from facerecon_torch.export import parameters as module
+from facerecon_torch.structures import FaceParameters, TensorRecord
+from tests.export.fitted_faces import drawn_faces
 
 NAMES = ("jawOpen", "smile_L")
+SCHEMA = {
+    "image": pa.string(),
+    "face": pa.int64(),
+    "box": pa.list_(pa.float64(), 4),
+    "score": pa.float64(),
+    "alpha": pa.list_(pa.float64()),
+    "beta": pa.list_(pa.float64()),
+    "expression_weights": pa.struct([(name, pa.float64()) for name in NAMES]),
+    "camera": pa.struct(
+        [
+            ("rotation", pa.list_(pa.float64(), 9)),
+            ("scale", pa.float64()),
+            ("translation", pa.list_(pa.float64(), 2)),
+            ("degenerate", pa.bool_()),
+        ]
+    ),
+    "landmarks_2d": pa.list_(pa.list_(pa.float64(), 2)),
+    "landmarks_3d": pa.list_(pa.list_(pa.float64(), 3)),
+    "projected_2d": pa.list_(pa.list_(pa.float64(), 2)),
+}
 
 
-def _record(rng, image="a, b=c.jpg", face=0, names=NAMES):
-    def draw(*shape):
-        return torch.randn(shape, generator=rng)
+def leaves(record):
+    for value in vars(record).values():
+        yield from leaves(value) if isinstance(value, TensorRecord) else [value]
 
-    camera = Camera(rotation=draw(3, 3), scale=draw().exp(), translation=draw(2), degenerate=torch.tensor(False))
-    return FaceRecord(
-        image=image,
-        face=face,
-        box=(1.0, 2.0, 30.5, 40.0),
-        score=0.75,
-        parameters=FaceParameters(identity=draw(50), expression=draw(25)),
-        expression_names=names,
-        expression_weights=draw(len(names)).abs(),
-        camera=camera,
-        landmarks_2d=draw(66, 2),
-        landmarks_3d=draw(66, 3),
-        projected_2d=draw(66, 2),
-    )
+
+def documents(image, faces, folder, names=NAMES):
+    """The JSON documents of an image's faces, without their format."""
+    paths = [
+        save_parameters_json(face, folder / f"{k}.json", image=image, number=k, expression_names=names)
+        for k, face in enumerate(faces)
+    ]
+    return [{k: v for k, v in json.loads(p.read_text(encoding="utf-8")).items() if k != "format"} for p in paths]
 
 
 def test_json_holds_every_value(rng, tmp_path):
-    record = _record(rng)
-    path = save_parameters_json(record, tmp_path / "deep" / "face.json")
-    read = json.loads(path.read_text(encoding="utf-8"))
-    assert read.pop("format") == 1
-    assert read == record.as_dict()
-    assert torch.tensor(read["alpha"]).equal(record.parameters.identity)
-    assert torch.tensor(read["camera"]["rotation"]).reshape(3, 3).equal(record.camera.rotation)
-    assert read["expression_weights"]["smile_L"] == record.expression_weights[1]
-
-
-def test_parquet_holds_a_row_a_face(rng, tmp_path):
-    records = [_record(rng, image, face) for image, face in (("x.png", 0), ("x.png", 1), ("ü.png", 0))]
-    path = save_parameters_parquet(records, tmp_path / "run.parquet", expression_names=NAMES)
-    table = pyarrow.parquet.read_table(path)
-    assert table.to_pylist() == [record.as_dict() for record in records]
-    assert table.schema.metadata[b"facerecon_format"] == b"1"
-    assert table.column_names == list(records[0].as_dict())
+    face = drawn_faces(2, 2, rng)[1]
+    path = tmp_path / "deep" / "face.json"
+    assert save_parameters_json(face, path, image="a, b=\u00fc.jpg", number=1, expression_names=NAMES) == path
+    text = path.read_text(encoding="utf-8")
+    read = json.loads(text)
+    assert "\u00fc" in text
+    assert list(read) == ["format", *SCHEMA]
+    assert (read["format"], read["image"], read["face"]) == (1, "a, b=\u00fc.jpg", 1)
+    assert torch.tensor(read["alpha"]).equal(face.parameters.identity)
+    assert torch.tensor(read["camera"]["rotation"]).reshape(3, 3).equal(face.camera.rotation)
+    assert read["camera"]["degenerate"] is True
+    assert read["expression_weights"]["smile_L"] == face.expression_weights[1]
+    assert torch.tensor(read["box"], dtype=torch.float64).equal(face.boxes)
 
 
 @pytest.mark.parametrize("names", [NAMES, ()])
-def test_a_run_without_faces_has_the_same_columns(names, rng, tmp_path):
-    full = [_record(rng, names=names)]
-    tables = []
-    for records in (full, []):
-        path = save_parameters_parquet(records, tmp_path / f"{len(records)}.parquet", expression_names=names)
-        tables.append(pyarrow.parquet.read_table(path))
-    assert tables[0].schema == tables[1].schema
-    assert [len(t) for t in tables] == [1, 0]
-    assert ("expression_weights" in tables[0].column_names) == bool(names)
+def test_json_is_read_back_to_the_last_bit(names, rng, tmp_path):
+    face = drawn_faces(1, len(names), rng)[0]
+    path = save_parameters_json(face, tmp_path / "a.json", image="x/y.png", number=0, expression_names=names)
+    image, again = read_parameters_json(path)
+    assert image == "x/y.png"
+    for got, want in zip(leaves(again), leaves(face), strict=True):
+        assert torch.equal(got, want.to(got.dtype))
 
 
-def test_other_expressions_are_refused_and_leave_no_file(rng, tmp_path):
-    with pytest.raises(ValueError, match=r"x\.png, face 3"):
-        save_parameters_parquet([_record(rng, "x.png", 3)], tmp_path / "a.parquet", expression_names=["jawOpen"])
+@pytest.mark.parametrize("names", [NAMES, ()])
+def test_the_table_has_the_values_of_the_json_files_in_the_order_of_the_images(names, rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_ROWS", 3)  # several chunks
+    table = FaceTable(names)
+    expected = {}
+    for position, count in ((7, 2), (2, 3), (5, 0), (4, 1), (3, 2)):
+        image, faces = f"\u00fc {position}.jpg", drawn_faces(count, len(names), rng)
+        table.append(image, faces, position=position)
+        expected[position] = documents(image, faces, tmp_path, names)
+    rows = [row for position in sorted(expected) for row in expected[position]]
+    if not names:
+        rows = [{key: value for key, value in row.items() if key != "expression_weights"} for row in rows]
+    read = pyarrow.parquet.read_table(table.save(tmp_path / "run.parquet"))
+    assert len(table) == len(rows) == 8
+    assert read.to_pylist() == rows
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_the_schema_is_fixed(count, rng, tmp_path):
+    table = FaceTable(NAMES)
+    table.append("a.jpg", drawn_faces(count, 2, rng), position=0)
+    read = pyarrow.parquet.read_table(table.save(tmp_path / "run.parquet"))
+    assert len(read) == count
+    assert dict(zip(read.schema.names, read.schema.types)) == SCHEMA
+    assert read.schema.metadata == {
+        b"facerecon_format": b"1",
+        b"units": b"px in the image frame, mm in the model frame",
+    }
+
+
+def test_a_run_without_named_expressions_has_no_column_for_them(tmp_path):
+    read = pyarrow.parquet.read_table(FaceTable(()).save(tmp_path / "run.parquet"))
+    assert read.column_names == [name for name in SCHEMA if name != "expression_weights"]
+
+
+def test_other_suffixes_leave_no_file(rng, tmp_path):
     with pytest.raises(ValueError, match=r"end in \.parquet"):
-        save_parameters_parquet([], tmp_path / "a.csv", expression_names=NAMES)
+        FaceTable(NAMES).save(tmp_path / "a.csv")
+    face = drawn_faces(1, 2, rng)[0]
     with pytest.raises(ValueError, match=r"end in \.json"):
-        save_parameters_json(_record(rng), tmp_path / "a.txt")
+        save_parameters_json(face, tmp_path / "a.txt", image="a", number=0, expression_names=NAMES)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"score": float("nan")}, "box and score"),
-        ({"expression_names": ("one",)}, "expression_weights"),
-        ({"parameters": FaceParameters(identity=torch.zeros(2, 50), expression=torch.zeros(2, 25))}, "one face"),
+        ({"scores": torch.full((2,), torch.nan)}, "score must be finite"),
+        ({"boxes": torch.full((2, 4), torch.inf)}, "box must be finite"),
+        ({"expression_weights": torch.zeros(2, 3)}, r"expression_weights must have trailing shape \(2\)"),
         (
-            {"parameters": FaceParameters(identity=torch.full((50,), torch.nan), expression=torch.zeros(25))},
-            "must be finite",
+            {"parameters": FaceParameters(identity=torch.zeros(50), expression=torch.zeros(25))},
+            "parameters.identity must belong to a batch of 2 faces",
+        ),
+        (
+            {"parameters": FaceParameters(identity=torch.full((2, 50), torch.nan), expression=torch.zeros(2, 25))},
+            "parameters.identity must be finite",
         ),
     ],
 )
-def test_a_record_that_cannot_be_written_is_refused_at_once(change, words, rng):
-    record = _record(rng)
+def test_faces_that_cannot_be_written_are_refused_at_once(change, words, rng):
+    table = FaceTable(NAMES)
     with pytest.raises(ValueError, match=words):
-        replace(record, **change)
+        table.append("a.jpg", replace(drawn_faces(2, 2, rng), **change), position=0)
+    assert len(table) == 0
+
+
+def test_a_json_file_holds_one_face(rng, tmp_path):
+    with pytest.raises(ValueError, match="box must belong to one face"):
+        save_parameters_json(drawn_faces(2, 2, rng), tmp_path / "a.json", image="a", number=0, expression_names=NAMES)
+    assert not list(tmp_path.iterdir())

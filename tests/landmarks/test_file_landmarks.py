@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ import torch
 from torch.testing import assert_close
 
 from facerecon_torch.errors import LandmarkFileError
-from facerecon_torch.export.parameters import FaceRecord, save_parameters_json
+from facerecon_torch.export.parameters import save_parameters_json
 from facerecon_torch.landmarks import LandmarkDetector, build_detector, from_paper66, to_paper66
-from facerecon_torch.structures import Camera, FaceParameters
+from tests.export.fitted_faces import drawn_faces
 
 IMAGE = torch.zeros(3, 120, 100)
 
@@ -75,23 +76,8 @@ def test_json_layouts(layout: str, points: torch.Tensor, tmp_path: Path) -> None
 
 
 def test_the_parameters_of_an_earlier_run(points: torch.Tensor, tmp_path: Path) -> None:
-    camera = Camera(
-        rotation=torch.eye(3), scale=torch.tensor(1.0), translation=torch.zeros(2), degenerate=torch.tensor(False)
-    )
-    record = FaceRecord(
-        image="a.jpg",
-        face=0,
-        box=(0.0, 0.0, 1.0, 1.0),
-        score=1.0,
-        parameters=FaceParameters(identity=torch.zeros(2), expression=torch.zeros(2)),
-        expression_names=(),
-        expression_weights=torch.zeros(0),
-        camera=camera,
-        landmarks_2d=to_paper66(points),
-        landmarks_3d=torch.zeros(66, 3),
-        projected_2d=torch.zeros(66, 2),
-    )
-    save_parameters_json(record, tmp_path / "a.json")
+    face = replace(drawn_faces(1, 0, torch.Generator().manual_seed(0)), landmarks_2d=to_paper66(points)[None])[0]
+    save_parameters_json(face, tmp_path / "a.json", image="a.jpg", number=0, expression_names=())
     assert_close(to_paper66(_detect(tmp_path / "a.jpg")[0]), to_paper66(points))
 
 

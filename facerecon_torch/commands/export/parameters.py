@@ -1,4 +1,4 @@
-"""`facerecon export-parameters`: a prepared set, or the results of `facerecon infer`, in the form that is passed on."""
+"""`facerecon export-parameters`: a prepared set, or the results of `facerecon infer`, in the released form."""
 
 import argparse
 import math
@@ -34,7 +34,7 @@ _ABOUT = {
         "NAME.data": "66 landmarks, 132 little-endian float32: x0 y0 x1 y1 ...; the paper's order: iBUG 17..67 without "
         "60 and 64, then 0..16",
         "NAME.ply": "the mesh in the model frame, mm",
-        "samples.parquet": "all of it, a row a sample",
+        "samples.parquet": "all values, a row per sample",
     },
     "model frame": "mm, +x image right, +y up, +z towards the viewer",
     "image frame": "px, (0, 0) is the centre of the first pixel, +y down",
@@ -46,11 +46,11 @@ _POSE = {
 
 
 def run_export(arguments: Sequence[str]) -> int:
-    """Export; 0 done, 2 where the call or a file was wrong."""
+    """The exit code: 0, or 2 for a wrong argument or file."""
     parser = argparse.ArgumentParser(
         prog="facerecon export-parameters",
         description="Write per sample NAME.mat (wID, wEP, R, T) and NAME.data (66 landmarks, float32), and "
-        "samples.parquet with all of it.",
+        "samples.parquet with all values.",
     )
     parser.add_argument("source", type=Path, help="a prepared set, or a folder of `facerecon infer`")
     parser.add_argument("out", type=Path, help="folder; created if it is missing")
@@ -76,10 +76,20 @@ def _load(name: str) -> FaceModel:
 
 
 def export_parameters(source: Path, out: Path, *, model: FaceModel | None = None) -> int:
-    """Write the samples of `source` into `out`, and with `model` their meshes. Returns how many there are.
+    """Write the samples of `source` into `out`.
 
-    Raises DataFileError where `source` is neither of the two, ModelFileError where `model` is another one than the
-    set was made with, ValueError where `out` is `source`.
+    Args:
+        source: A prepared set, or a folder of `facerecon infer`.
+        out: The folder to write to.
+        model: The face model of the samples; with it their meshes are written too.
+
+    Returns:
+        The number of samples.
+
+    Raises:
+        DataFileError: `source` is neither a prepared set nor a folder of results.
+        ModelFileError: The set was made with another model.
+        ValueError: `out` is `source`.
     """
     if source.resolve() == out.resolve():
         raise ValueError(f"out must be another folder than the source; got {out}")
@@ -103,21 +113,21 @@ def export_parameters(source: Path, out: Path, *, model: FaceModel | None = None
 
 
 def _of_prepared(prepared: PreparedSet) -> list[ReleasedSample]:
-    there = prepared.has_landmarks.tolist()
+    has_landmarks = prepared.has_landmarks.tolist()
     samples = []
     for k, name in enumerate(prepared.names):
-        told = {"subject": prepared.subjects[k], "class": prepared.kinds[k], "code": prepared.codes[k]}
+        labels = {"subject": prepared.subjects[k], "class": prepared.kinds[k], "code": prepared.codes[k]}
         measures = {key: float(values[k]) for key, values in prepared.measures.items()}
         samples.append(
             ReleasedSample(
-                name,
-                str(prepared.images[k].relative_to(prepared.folder)),
-                prepared.parameters[k],
-                prepared.rotation[k],
-                prepared.translation[k],
-                None,
-                prepared.landmarks[k] if there[k] else None,
-                {**told, **measures, "flags": list(prepared.flags[k])},
+                name=name,
+                image=str(prepared.images[k].relative_to(prepared.folder)),
+                parameters=prepared.parameters[k],
+                rotation=prepared.rotation[k],
+                translation=prepared.translation[k],
+                scale=None,
+                landmarks=prepared.landmarks[k] if has_landmarks[k] else None,
+                columns={**labels, **measures, "flags": list(prepared.flags[k])},
             )
         )
     return samples
@@ -144,21 +154,21 @@ def _of_results(table: Path) -> list[ReleasedSample]:
     names = _names([(row["image"], row["face"]) for row in rows])
     return [
         ReleasedSample(
-            name,
-            row["image"],
-            FaceParameters(identity=torch.tensor(row["alpha"]), expression=torch.tensor(row["beta"])),
-            torch.tensor(row["camera"]["rotation"]).reshape(3, 3),
-            torch.tensor(row["camera"]["translation"]),
-            float(row["camera"]["scale"]),
-            torch.tensor(row["landmarks_2d"]),
-            {"face": int(row["face"]), "score": float(row["score"])},
+            name=name,
+            image=row["image"],
+            parameters=FaceParameters(identity=torch.tensor(row["alpha"]), expression=torch.tensor(row["beta"])),
+            rotation=torch.tensor(row["camera"]["rotation"]).reshape(3, 3),
+            translation=torch.tensor(row["camera"]["translation"]),
+            scale=float(row["camera"]["scale"]),
+            landmarks=torch.tensor(row["landmarks_2d"]),
+            columns={"face": int(row["face"]), "score": float(row["score"])},
         )
         for name, row in zip(names, rows)
     ]
 
 
 def _names(faces: list[tuple[str, int]]) -> list[str]:
-    """As `facerecon infer` names files: by stem, by whole name where images share a stem."""
+    """The names that `facerecon infer` gives to files: by stem, or by the whole name if images share a stem."""
     images = {image for image, _ in faces}
     stems = Counter(Path(image).stem for image in images)
     unique = {i: Path(i).stem if stems[Path(i).stem] == 1 else Path(i).name.replace(".", "_") for i in images}
@@ -166,7 +176,7 @@ def _names(faces: list[tuple[str, int]]) -> list[str]:
 
 
 def _fitted(samples: list[ReleasedSample], model: FaceModel) -> Tensor:
-    """Meshes of the fitted weights. Raises ModelFileError where the model has other numbers of weights."""
+    """The meshes of the fitted weights. Raises ModelFileError for a model with other numbers of weights."""
     first = samples[0].parameters
     if (len(first.identity), len(first.expression)) != (model.n_identity, model.n_expression):
         raise ModelFileError(
@@ -174,12 +184,6 @@ def _fitted(samples: list[ReleasedSample], model: FaceModel) -> Tensor:
             f"got {model.n_identity} x {model.n_expression}"
         )
     step = math.ceil(2**24 / (model.n_vertices * 3))
-    parts = [samples[k : k + step] for k in range(0, len(samples), step)]
-    return torch.cat(
-        [
-            model.vertices(
-                torch.stack([s.parameters.identity for s in part]), torch.stack([s.parameters.expression for s in part])
-            )
-            for part in parts
-        ]
-    )
+    parameters = FaceParameters.stack([sample.parameters for sample in samples])
+    chunks = [parameters[k : k + step] for k in range(0, len(samples), step)]
+    return torch.cat([model(chunk.identity, chunk.expression) for chunk in chunks])

@@ -1,7 +1,5 @@
 """The files of a reconstructed folder: names, order of writing, and how a run finds what was done before."""
 
-import json
-import math
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -9,16 +7,14 @@ from concurrent.futures import Executor, Future
 from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from facerecon_torch.cascade.reconstruction import Reconstruction
-from facerecon_torch.export.face_table import FaceLayout, FaceTable
 from facerecon_torch.export.glb import save_glb
 from facerecon_torch.export.obj import save_obj
-from facerecon_torch.export.parameters import FaceRecord, save_parameters_json
+from facerecon_torch.export.parameters import FaceTable, FittedFaces, read_parameters_json, save_parameters_json
 from facerecon_torch.export.ply import save_ply
 from facerecon_torch.geometry.mesh_ops import get_backend
 from facerecon_torch.geometry.projection import project_with_depth
@@ -27,7 +23,7 @@ from facerecon_torch.images.write import save_png
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.report.overlay import draw_overlay
 from facerecon_torch.runtime.timer import timed
-from facerecon_torch.structures import Camera, Detection, FaceParameters, Mesh
+from facerecon_torch.structures import Detection, Mesh
 
 __all__ = ["FORMATS", "FaceFiles", "ImageFaces"]
 
@@ -62,8 +58,8 @@ class FaceFiles:
         self._names = _names(images)
         self._position = {image: k for k, image in enumerate(images)}
         self._triangles, self._uv = model.topology.triangles.cpu(), model.topology.uv.cpu()
-        self.layout = FaceLayout(model.n_identity, model.n_expression, tuple(model.expression_names))
-        self._table = FaceTable(self.layout)
+        self._expression_names = tuple(model.expression_names)
+        self._table = FaceTable(self._expression_names)
         self._jobs: deque[Future[None]] = deque()
         if "overlay" in self._formats:
             get_backend()  # starts here, once, rather than in every thread of the pool
@@ -79,36 +75,20 @@ class FaceFiles:
 
     def keep(self, image: Path) -> None:
         """Take the records of an image that an earlier run wrote into this run's table."""
-        name, k = self._names[image], 0
-        while (path := self._folder / f"{name}{_suffix(k)}.json").is_file():
-            record = _read_record(json.loads(path.read_text(encoding="utf-8")))
-            about = (self._position[image], k, record.image, record.box, record.score)
-            self._table.add(self.layout.row(record)[None], [about])
-            k += 1
+        name, recorded = self._names[image], list[tuple[str, FittedFaces]]()
+        while (path := self._folder / f"{name}{_suffix(len(recorded))}.json").is_file():
+            recorded.append(read_parameters_json(path))
+        faces = FittedFaces.stack([face for _, face in recorded])
+        self._table.append(recorded[0][0], faces, position=self._position[image])
 
     def write(self, image: ImageFaces, pool: Executor) -> None:
         """Take one image into the table and hand its files to `pool`. Raises ValueError for a face whose values are not
         finite."""
-        faces = image.faces
-        position, path = self._position[image.path], str(image.path)
-        about = [(position, k, path, one.box, one.score) for k, one in enumerate(image.detections)]
-        weights = torch.stack(list(faces.expression_weights.values()), dim=-1) if self.layout.expression_names else None
-        rows = self.layout.pack(
-            faces.parameters,
-            faces.size.new_empty(len(faces), 0) if weights is None else weights,
-            faces.camera,
-            faces.landmarks,
-            faces.landmarks_3d,
-            faces.landmarks_2d,
-        )
-        finite = all(math.isfinite(value) for one in image.detections for value in (*one.box, one.score))
-        if not (finite and bool(torch.isfinite(rows).all())):
-            for k in range(len(faces)):
-                self._record(image, k)  # raises for the face that is wrong
-        self._table.add(rows, about)
+        fitted = _fitted_faces(image)
+        self._table.append(str(image.path), fitted, position=self._position[image.path])
         if not self._formats:
             return
-        self._jobs.append(pool.submit(copy_context().run, self._write, image))
+        self._jobs.append(pool.submit(copy_context().run, self._write, image, fitted))
         # few images wait in memory, and a full disk stops the run at once
         while len(self._jobs) > _WAITING:
             self._jobs.popleft().result()
@@ -124,7 +104,7 @@ class FaceFiles:
         with timed("write"):
             self._table.save(self._folder / "parameters.parquet")
 
-    def _write(self, image: ImageFaces) -> None:
+    def _write(self, image: ImageFaces, fitted: FittedFaces) -> None:
         with timed("write"):
             name = self._names[image.path]
             self._remove_earlier(name)
@@ -138,24 +118,8 @@ class FaceFiles:
                     if kind in _MESHES:
                         _MESHES[kind](meshes[k], self._folder / f"{stem}.{kind}")
                 if "json" in self._formats:
-                    save_parameters_json(self._record(image, k), self._folder / f"{stem}.json")
-
-    def _record(self, image: ImageFaces, k: int) -> FaceRecord:
-        face, detection = image.faces[k], image.detections[k]
-        weights = face.expression_weights
-        return FaceRecord(
-            image=str(image.path),
-            face=k,
-            box=detection.box,
-            score=detection.score,
-            parameters=face.parameters,
-            expression_names=tuple(weights),
-            expression_weights=torch.stack(list(weights.values())) if weights else face.size.new_empty(0),
-            camera=face.camera,
-            landmarks_2d=face.landmarks,
-            landmarks_3d=face.landmarks_3d,
-            projected_2d=face.landmarks_2d,
-        )
+                    path, names = self._folder / f"{stem}.json", self._expression_names
+                    save_parameters_json(fitted[k], path, image=str(image.path), number=k, expression_names=names)
 
     def _overlay(self, image: ImageFaces, meshes: Sequence[Mesh]) -> Tensor:
         """The photograph with all its faces, the smallest drawn first."""
@@ -179,6 +143,22 @@ class FaceFiles:
             k += 1
 
 
+def _fitted_faces(image: ImageFaces) -> FittedFaces:
+    """The values of the faces that files hold, with the boxes and scores of their detections."""
+    faces, detections = image.faces, image.detections
+    weights = list(faces.expression_weights.values())
+    return FittedFaces(
+        boxes=torch.tensor([detection.box for detection in detections], dtype=torch.float64),
+        scores=torch.tensor([detection.score for detection in detections], dtype=torch.float64),
+        parameters=faces.parameters,
+        expression_weights=torch.stack(weights, dim=-1) if weights else faces.size.new_empty(len(faces), 0),
+        camera=faces.camera,
+        landmarks_2d=faces.landmarks,
+        landmarks_3d=faces.landmarks_3d,
+        projected_2d=faces.landmarks_2d,
+    )
+
+
 def _suffix(face: int) -> str:
     return f"_face{face}" if face else ""
 
@@ -192,25 +172,3 @@ def _names(images: Sequence[Path]) -> dict[Path, str]:
     if doubled:
         raise ValueError(f"the results of these images would have one name; rename them: {', '.join(doubled[:5])}")
     return names
-
-
-def _read_record(content: dict[str, Any]) -> FaceRecord:
-    camera = content["camera"]
-    return FaceRecord(
-        image=content["image"],
-        face=content["face"],
-        box=tuple(content["box"]),
-        score=content["score"],
-        parameters=FaceParameters(identity=torch.tensor(content["alpha"]), expression=torch.tensor(content["beta"])),
-        expression_names=tuple(content["expression_weights"]),
-        expression_weights=torch.tensor(list(content["expression_weights"].values())),
-        camera=Camera(
-            rotation=torch.tensor(camera["rotation"]).reshape(3, 3),
-            scale=torch.tensor(camera["scale"]),
-            translation=torch.tensor(camera["translation"]),
-            degenerate=torch.tensor(camera["degenerate"]),
-        ),
-        landmarks_2d=torch.tensor(content["landmarks_2d"]),
-        landmarks_3d=torch.tensor(content["landmarks_3d"]),
-        projected_2d=torch.tensor(content["projected_2d"]),
-    )

@@ -100,7 +100,15 @@ def _face_set(
         points = rendered.landmarks + sample_landmark_noise(yaw, roll, rendered.camera.scale, generator)
     else:
         points = _detect(rendered.images, source, runtime, ranks)
-    return _seen(FaceSet(name, rendered.images, rendered.subjects, points, rendered.vertices))
+    return _seen(
+        FaceSet(
+            name=name,
+            images=rendered.images,
+            subjects=rendered.subjects,
+            landmarks=points,
+            meshes=rendered.vertices,
+        )
+    )
 
 
 def _seen(faces: FaceSet) -> FaceSet:
@@ -111,7 +119,7 @@ def _seen(faces: FaceSet) -> FaceSet:
     if len(rows) == len(faces):
         return faces
     _log.info("%s: landmarks in %d of %d images; the others are left out", faces.name, len(rows), len(faces))
-    return faces.at(rows)
+    return faces[rows]
 
 
 def _detect(
