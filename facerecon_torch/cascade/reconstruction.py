@@ -34,8 +34,8 @@ class KnownSize:
         >>> faces = model.predict("photo.jpg", size=KnownSize(interpupillary_mm=63))
     """
 
-    px_per_mm: float | None = None
-    interpupillary_mm: float | None = None
+    px_per_mm: float | int | None = None
+    interpupillary_mm: float | int | None = None
 
     def __post_init__(self) -> None:
         if self.px_per_mm is not None and self.interpupillary_mm is not None:
