@@ -22,7 +22,7 @@ from .timing import measure_group
 
 __all__ = ["NAMES", "Request", "main", "parse"]
 
-NAMES = ("model", "fit", "hog", "ridge", "cascade", "infer", "register", "agree")
+NAMES = ("model", "fit", "hog", "ridge", "stage", "cascade", "infer", "register", "agree")
 SIZES = ("tiny", "quick", "small", "full")
 _QUICK_S = 3.0
 _CHOICES = {"dtype": ("float32", "float64"), "sizes": SIZES, "guard": ("off", "check", "record")}
