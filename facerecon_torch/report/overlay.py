@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
 from facerecon_torch.checks import require_finite, require_shape
-from facerecon_torch.geometry.mesh_ops import MeshBackend, get_backend
+from facerecon_torch.geometry.mesh_queries import MeshBackend, get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 
 __all__ = ["OverlaySpec", "draw_dots", "draw_overlay"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from facerecon_torch.data.range_grid import RangeGrid
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.landmark_truth import true_landmarks
