@@ -155,17 +155,17 @@ def _judge(request: Request, found: list[dict[str, float]]) -> int:
         _say(f"recorded: {request.record_path}")
         return 0
     try:
-        told, fell = guard.compare(request.record_path, found[0], machine)
-        if fell:
-            told, fell = guard.compare(request.record_path, _again(request, found[0], fell), machine)
+        answer = guard.compare(request.record_path, found[0], machine)
+        if answer.failed:
+            answer = guard.compare(request.record_path, _again(request, found[0], answer.fell), machine)
     except (FileNotFoundError, ValueError) as error:
         sys.stderr.write(f"facerecon bench: {error}\n")
         return 2
-    _say("\n".join([*told, *(f"FELL: {line}" for line in fell)]))
-    return 1 if fell else 0
+    _say("\n".join(answer.lines()))
+    return int(answer.failed)
 
 
-def _again(request: Request, first: dict[str, float], fell: list[str]) -> dict[str, float]:
+def _again(request: Request, first: dict[str, float], fell: Sequence[str]) -> dict[str, float]:
     """The better of two runs of every ratio: a fall that a second look does not see was somebody else's load."""
     names = tuple(name for name in request.names if any(line.startswith(f"{name} on ") for line in fell))
     _say(f"\n{len(fell)} ratios fell; a second look at {', '.join(names)}:")

@@ -16,8 +16,8 @@ from jaxtyping import Int
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from facerecon_torch.cascade.checkpoint import FaceCascade, save_cascade
 from facerecon_torch.cascade.feature_cache import row_bytes
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.train.cross_validation import (
     Judged,
     cross_validate,
@@ -62,7 +62,7 @@ def train_from_config(config: DictConfig) -> int:
             _write_config(config, folder)
         half = specs.runtime.half
         report = train(
-            specs, save=lambda face: save_cascade(face, folder / "cascade.safetensors", half=half), folder=folder,
+            specs, save=lambda model: model.save_pretrained(folder / "cascade.safetensors", half=half), folder=folder,
             ranks=ranks,
         )  # fmt: skip
         if ranks.is_first:
@@ -92,7 +92,7 @@ def _write_config(config: DictConfig, folder: Path) -> None:
 
 
 def train(
-    specs: TrainSpecs, *, save: Callable[[FaceCascade], None], folder: Path | None = None, ranks: Ranks = SINGLE
+    specs: TrainSpecs, *, save: Callable[[FaceReconstructor], None], folder: Path | None = None, ranks: Ranks = SINGLE
 ) -> dict[str, Any]:
     """Train and measure as `specs` say, and return the report. `save` gets the cascade as soon as it is trained, on the
     first process; of several folds, that of the last. Crops that no memory holds lie below `folder` (None: the system's
@@ -160,7 +160,7 @@ class _Run:
         self.ranks = shared.ranks
         self.generator = torch.Generator().manual_seed(specs.runtime.seed)
 
-    def folds(self, save: Callable[[FaceCascade], None]) -> dict[str, Any]:
+    def folds(self, save: Callable[[FaceReconstructor], None]) -> dict[str, Any]:
         """Train every fold; errors are pooled over folds, everything else is told per fold."""
         others = {k: v for k, v in self.ready.items() if k == "shifted"}
         judgements: list[dict[str, Judged]] = []
@@ -175,7 +175,8 @@ class _Run:
             counts = {k: self._counts(side) for k, side in {"train": train_side, **tests}.items()}
             told.append(_fold_entry(number, counts, outcome))
             if self.ranks.is_first:
-                save(replace(outcome.cascade, training=_provenance(self.specs, told[-1])))
+                outcome.reconstructor.training_facts = _provenance(self.specs, told[-1])
+                save(outcome.reconstructor)
         report = self._judged(judgements, told)
         if self.specs.cv.nested:
             with self.phases("nested"):
@@ -235,7 +236,7 @@ class _Run:
 
 
 def _fold_entry(number: int | None, counts: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
-    fit = outcome.cascade.fit
+    fit = outcome.reconstructor.spec.fit
     mae = {align: float(outcome.errors["test"]["cascade"].mae[align, "M", "whole"].mean()) for align in ALIGNMENTS}
     return {
         "fold": number,
