@@ -10,6 +10,7 @@ __all__ = ["solve_camera"]
 
 _SINGULAR_RATIO = 1e-4  # below it a point set counts as flat (3D) or as a line (2D)
 _MINIMUM_POINTS = 4
+_COINCIDENT = 1e-5  # of their distance from the origin: 2D points closer together than this are one, read in float32
 
 
 def solve_camera(
@@ -27,8 +28,9 @@ def solve_camera(
     weight zero is ignored, whatever its coordinates hold.
 
     A row is `degenerate` with fewer than 4 points, with 3D points whose smallest singular value is below
-    1e-4 of the largest, with 2D points (or an affine matrix) of rank below 2, or with a non-finite
-    coordinate or a negative or non-finite weight. It gets R = I, s = 1 (or `scale`), t = 0, and zero
+    1e-4 of the largest, with 2D points (or an affine matrix) of rank below 2, with 2D points whose spread is
+    below 1e-5 of their mean's distance from the origin (float32 coordinates of one place may differ by that), or
+    with a non-finite coordinate or a negative or non-finite weight. It gets R = I, s = 1 (or `scale`), t = 0, and zero
     gradients. Solved in float64, returned in the dtype of `points2d`; differentiable in every input, also
     where the affine matrix is already a scaled rotation.
     """
@@ -38,7 +40,7 @@ def solve_camera(
     # One product holds every second moment: 3D x 3D, 2D x 3D and 2D x 2D.
     moments = (centred * share[..., None, :]) @ centred.mT
     gram3d, cross, gram2d = moments[..., :3, :3], moments[..., 3:, :3], moments[..., 3:, 3:]
-    degenerate = broken | _lacks_rank(gram3d, gram2d)
+    degenerate = broken | _lacks_rank(gram3d, gram2d) | _coincide(gram2d, mean[..., 3:, 0])
     safe = torch.where(degenerate[..., None, None], torch.eye(3, dtype=cross.dtype, device=cross.device), gram3d)
     affine: Tensor = torch.linalg.solve_ex(safe, cross, left=False)[0]
     rows, third, thin = _nearest_rotation(affine)
@@ -93,6 +95,14 @@ def _lacks_rank(gram3d: Float[Tensor, "*b 3 3"], gram2d: Float[Tensor, "*b 2 2"]
     solid = determinant > limit * gram2d.square().sum((-2, -1))
     lacks: Tensor = too_flat | ~solid
     return lacks
+
+
+@torch.no_grad()
+def _coincide(gram2d: Float[Tensor, "*b 2 2"], mean: Float[Tensor, "*b 2"]) -> Bool[Tensor, "*b"]:
+    """Whether 2D points are one place but for rounding: that leaves two equal directions of spread, not none."""
+    spread = gram2d.diagonal(dim1=-2, dim2=-1).sum(-1)
+    close: Tensor = spread <= _COINCIDENT**2 * mean.square().sum(-1)
+    return close
 
 
 def _nearest_rotation(

@@ -41,7 +41,7 @@ _FAR = 0.35  # share of the landmarks' extent: a detection farther off belongs t
 
 
 @dataclass(frozen=True)
-class Measured:
+class DetectionErrors:
     """Errors of the detected faces of a set, in the table's frame (mm, mirrored to yaw >= 0)."""
 
     detected: Bool[Tensor, "n"]
@@ -49,7 +49,7 @@ class Measured:
     yaw: Float[Tensor, "m"]
 
 
-def detect_set(rendered: SyntheticSet, *, workers: int = 1, progress: bool = True) -> Measured:
+def detect_set(rendered: SyntheticSet, *, workers: int = 1, progress: bool = True) -> DetectionErrors:
     """The errors of dlib on every image of a set."""
     points = _detect_all(rendered, workers, progress)
     truth = rendered.landmarks
@@ -101,7 +101,7 @@ def detection_rates(rendered: SyntheticSet, detected: Bool[Tensor, "n"]) -> dict
 def fit_noise_table(measured: DetectionErrors) -> tuple[NoiseTable, int]:
     """The table of the errors, and the number of images left out as gross failures.
 
-    An image is left out where its deviation from the median of its yaw node exceeds the node's typical deviation by more
+    An image is left out where its deviation from the median of its yaw node exceeds the node's typical deviation more
     than 5 robust deviations. Near frontal, every image also counts as its mirror image. Raises ValueError for too few
     detections at a yaw node.
     """
