@@ -56,12 +56,12 @@ HEAD_SHAPE_LIMIT = 0.3
 class Identities(TensorRecord):
     """Random people: target weights and macro sliders."""
 
-    sliders: Float[Tensor, "n targets"]
-    gender: Float[Tensor, "n"]  # 0 female .. 1 male
-    ancestry: Float[Tensor, "n 3"]  # shares, in the order of ANCESTRIES
-    age: Float[Tensor, "n"]  # 0 young .. 1 old
-    muscle: Float[Tensor, "n"]  # -1 least .. 1 most
-    weight: Float[Tensor, "n"]  # -1 least .. 1 most
+    sliders: Float[Tensor, "*n targets"]
+    gender: Float[Tensor, "*n"]  # 0 female .. 1 male
+    ancestry: Float[Tensor, "*n 3"]  # shares, in the order of ANCESTRIES
+    age: Float[Tensor, "*n"]  # 0 young .. 1 old
+    muscle: Float[Tensor, "*n"]  # -1 least .. 1 most
+    weight: Float[Tensor, "*n"]  # -1 least .. 1 most
 
 
 @dataclass(frozen=True, kw_only=True)
