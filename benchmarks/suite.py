@@ -18,7 +18,7 @@ from .ceilings import measure_ceilings
 from .plots import MISSING, draw_scaling
 from .results import default_folder, describe_machine, write_results
 from .table import ceiling_lines, table
-from .timing import measure_group
+from .timing import measure_group, missing_package
 
 __all__ = ["NAMES", "Request", "main", "parse"]
 
@@ -243,6 +243,11 @@ def _rows_of(name: str, context: Context, ceilings: dict[str, Any]) -> Iterator[
         try:
             group = next(groups)
         except StopIteration:
+            return
+        except ModuleNotFoundError as error:
+            reason = missing_package(error)
+            failure = None if reason else f"{type(error).__name__}: {error}"
+            yield replace(Row(name, "building the next group"), skipped=reason, failure=failure)
             return
         except Exception as error:  # the other benches go on
             yield replace(Row(name, "building the next group"), failure=f"{type(error).__name__}: {error}")

@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from facerecon_torch.cascade.reconstruct import reconstruct_landmarks
 
-from facerecon_torch.cascade.checkpoint import load_cascade
-from facerecon_torch.cascade.start import retraction
-from facerecon_torch.features import HogSpec, JointSpec, displacement, hog, hog_field, joint_feature, use_kernel
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
+from facerecon_torch.features import HogSpec, JointSpec, displacement, hog_field, joint_feature, use_kernel
+from facerecon_torch.features.hog import hog
 from facerecon_torch.fitting.crop import FaceCropper
 from facerecon_torch.metrics.vertex_error import ALIGNMENTS, vertex_errors
-from facerecon_torch.regression import Cascade, fit_ridge
+from facerecon_torch.regression import fit_ridge
 from tests.fake_cuda import FakeCuda, HiddenWait
 
 pytestmark = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torch was built without CUDA")
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torc
 # The waits that the host is allowed: function -> how often, and the values that it receives.
 _UPRIGHT = torch.tensor([[1.1, 0.0, -3.0], [0.0, 1.1, 7.0]], dtype=torch.float64)
 CROP_WINDOWS = {"fitting.crop:crop_faces": [_UPRIGHT.expand(3, 2, 3)]}
-RECONSTRUCTION = {"cascade.picture_crops:crop": [_UPRIGHT.expand(3, 2, 3)], **CROP_WINDOWS}
+RECONSTRUCTION = {"cascade.crops:crop": [_UPRIGHT.expand(3, 2, 3)], **CROP_WINDOWS}
 EXPRESSION_WEIGHTS = {
     "model.named_weights:nonnegative_least_squares": [False, False, True],  # have all faces converged?
 }
@@ -34,7 +33,9 @@ DUAL = {**RIDGE, "regression.ridge:factorise": [1.5, 0]}  # the mean of the diag
 
 @pytest.fixture(scope="module")
 def trained():
-    return load_cascade()
+    reconstructor = FaceReconstructor.from_pretrained()
+    assert reconstructor.solvers  # tables of the face model, made once per device
+    return reconstructor
 
 
 @pytest.fixture(autouse=True)
@@ -54,16 +55,9 @@ def cuda():
 
 def on_cuda(mode, trained):
     """The reconstructor on the fake device."""
-    face = mode.put(replace(trained, cascade=Cascade(trained.cascade.stages)))
-    face = replace(face, cascade=Cascade(face.cascade.stages, retraction(face.model)))
-    for name in ("fitter", "crop_fitter", "cropper"):
-        face.__dict__[name] = mode.put(getattr(trained, name))
-    return face
-
-
-def reconstruct_on(mode, trained, images, landmarks):
-    """All of the landmark-given path: the one function to change where that path is called otherwise."""
-    return reconstruct_landmarks(images, landmarks, on_cuda(mode, trained))
+    reconstructor = mode.put(trained)
+    reconstructor._solvers = replace(mode.put(trained.solvers), device=reconstructor.device)
+    return reconstructor
 
 
 def photographs(mode):
@@ -76,17 +70,17 @@ def lies_on_cuda(*tensors):
 
 def test_landmark_fit(cuda, trained):
     _, landmarks = photographs(cuda)
-    face = on_cuda(cuda, trained)
+    fitter = on_cuda(cuda, trained).solvers.fitter
     for weights in (None, torch.ones_like(landmarks[..., 0])):
-        fit = face.fitter.fit(landmarks, weights)
+        fit = fitter.fit(landmarks, weights)
         assert lies_on_cuda(fit.parameters.identity, fit.camera.rotation, fit.contour_vertices, fit.inner_residual)
-    camera, points, contour = face.fitter.refine(fit.parameters, landmarks, fit.camera)
+    camera, points, contour = fitter.refine(fit.parameters, landmarks, fit.camera)
     assert lies_on_cuda(camera.scale, points, contour)
 
 
 @pytest.mark.parametrize("derotate", [False, True])
 def test_crop(trained, derotate):
-    cropper = FaceCropper(trained.model, replace(trained.crop, derotate=derotate))
+    cropper = FaceCropper(trained.face_model, replace(trained.spec.crop, derotate=derotate))
     with FakeCuda(CROP_WINDOWS) as mode:
         images, landmarks = photographs(mode)
         cropper = mode.put(cropper)
@@ -116,19 +110,26 @@ def test_joint_feature_and_displacement(cuda):
 
 def test_reconstruction_from_landmarks(trained):
     with FakeCuda(RECONSTRUCTION) as mode:
-        answer = reconstruct_on(mode, trained, *photographs(mode))
-        assert lies_on_cuda(answer.parameters.identity, answer.camera.rotation, answer.landmarks_2d)
+        faces = on_cuda(mode, trained).reconstruct(*photographs(mode))
+        assert lies_on_cuda(faces.parameters.identity, faces.camera.rotation, faces.landmarks_2d, faces.vertices)
     assert mode.waits == dict.fromkeys(RECONSTRUCTION, 1)
 
 
+def test_forward(cuda, trained):
+    crops, landmarks = cuda.put(torch.rand(3, 3, 320, 320)), cuda.put(100 + 120 * torch.rand(3, 66, 2))
+    faces = on_cuda(cuda, trained)(crops, landmarks)
+    assert lies_on_cuda(faces.parameters.expression, faces.camera.scale, faces.landmarks_3d, faces.vertices)
+    assert lies_on_cuda(faces[1].landmarks_2d, faces.euler_degrees)
+
+
 def test_vertices(cuda, trained):
-    model = cuda.put(trained.model)
+    model = cuda.put(trained.face_model)
     assert lies_on_cuda(model.vertices(model.identity_mean.expand(3, -1), model.expression_mean.expand(3, -1)))
 
 
 def test_expression_weights(trained):
     with FakeCuda(EXPRESSION_WEIGHTS) as mode:
-        model = mode.put(trained.model)
+        model = mode.put(trained.face_model)
         assert lies_on_cuda(model.expression_weights(model.expression_mean.expand(3, -1)))
     assert mode.waits == {site: len(values) for site, values in EXPRESSION_WEIGHTS.items()}
 
