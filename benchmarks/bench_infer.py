@@ -20,7 +20,7 @@ from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.run import InferReport, infer
 from facerecon_torch.landmarks import build_detector
-from facerecon_torch.runtime.timer import StageTimes
+from facerecon_torch.runtime.timer import Timer
 
 from . import plain_numpy
 from .case import Case, Context, Group
@@ -96,7 +96,7 @@ class _Studio:
 def _files_case(studio: _Studio, name: str, files: Sequence[Path], formats: Sequence[str], **more: Any) -> Case:
     detector = build_detector("file")
     options = InferOptions(formats=formats, progress=False, **more)
-    times: list[StageTimes] = []
+    times: list[Timer] = []
 
     def run() -> InferReport:
         with tempfile.TemporaryDirectory(dir=studio.folder) as out:
@@ -104,7 +104,7 @@ def _files_case(studio: _Studio, name: str, files: Sequence[Path], formats: Sequ
 
     def errors(report: InferReport) -> dict[str, float]:
         # A run of its own: on CUDA, timing the stages makes all of them wait for each other.
-        times.append(StageTimes(studio.context.device))
+        times.append(Timer(studio.context.device))
         with tempfile.TemporaryDirectory(dir=studio.folder) as out:
             infer(files, Path(out), studio.face, detector, options, times=times[-1])
         stages = {f"{stage}, ms a file": 1e3 * s / len(files) for stage, s in times[-1].seconds.items()}

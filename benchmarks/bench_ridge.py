@@ -108,10 +108,10 @@ def _in_memory(context: Context, n: int, d: int) -> Iterator[Group]:
 
 def _fit_path(problem: _Problem) -> StageFit:
     spec = RidgeSpec(scale_blocks=False)
-    return fit_stage(problem.x, problem.y, problem.groups, partial(squared, target=problem.y), spec)
+    return fit_stage(problem.x, problem.y, problem.groups, partial(mean_square, target=problem.y), spec)
 
 
-def squared(predictions: Tensor, *, target: Tensor) -> Tensor:
+def mean_square(predictions: Tensor, *, target: Tensor) -> Tensor:
     return (predictions - target).square().mean()
 
 
@@ -147,7 +147,7 @@ def _path_rivals(context: Context, problem: _Problem, n: int, d: int) -> list[Ca
         selection, linear = (importlib.import_module(f"sklearn.{m}") for m in ("model_selection", "linear_model"))
         search = selection.GridSearchCV(
             linear.Ridge(solver="cholesky"), {"alpha": problem.penalties}, cv=selection.GroupKFold(_FOLDS),
-            scoring="neg_meansquared_error",
+            scoring="neg_mean_squared_error",
         )  # fmt: skip
         return search.fit(problem.x.numpy(), problem.y.numpy(), groups=problem.groups.numpy())
 

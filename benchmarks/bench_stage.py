@@ -9,7 +9,7 @@ from torch import Tensor
 
 from facerecon_torch.regression import RidgeSpec, StageFit, fit_stage
 
-from .bench_ridge import FLOOR, LD_COLUMNS, TARGETS, operations, squared
+from .bench_ridge import FLOOR, LD_COLUMNS, TARGETS, mean_square, operations
 from .case import Alone, Case, Context, Group
 from .data import LowRank
 from .memory import process_peak_gb
@@ -52,7 +52,7 @@ def stage_case(context: Context, n: int, d: int, rows_per_person: int, gb: float
     size = torch.finfo(context.dtype).bits // 8
     return Case(
         name="stage",
-        run=lambda: fit_stage(x, y, people, partial(squared, target=y), spec),
+        run=lambda: fit_stage(x, y, people, partial(mean_square, target=y), spec),
         items=n,
         unit="sample",
         operations=operations(n, d),

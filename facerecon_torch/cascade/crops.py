@@ -11,7 +11,7 @@ from torch import Tensor
 from facerecon_torch.fitting.crop import FaceCropper, apply_affine, crop_faces
 from facerecon_torch.fitting.landmark_fit import LandmarkFitter
 from facerecon_torch.images.read import in_unit_range
-from facerecon_torch.runtime.timer import stage
+from facerecon_torch.runtime.timer import timed
 from facerecon_torch.structures import Camera, Crop, LandmarkFit
 
 __all__ = ["ImageCropper", "canonical_crops", "follow_faces"]
@@ -68,7 +68,7 @@ class ImageCropper(FaceCropper):
     def crop(self, images: Tensor | Sequence[Tensor], camera: Camera) -> Crop:
         """Canonical crops of `images`, one [3, H, W] per row of `camera`. Raises ValueError for wrong shapes and maps,
         TypeError for whole numbers other than bytes."""
-        with stage("crop"):
+        with timed("crop"):
             to_crop = self.to_crop(camera)
             if isinstance(images, Tensor) or not all(map(_is_picture, images)):
                 return crop_faces(images, to_crop, self.spec)

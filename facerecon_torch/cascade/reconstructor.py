@@ -41,7 +41,7 @@ from facerecon_torch.model.io import load_model
 from facerecon_torch.regression.cascade import Cascade
 from facerecon_torch.regression.ridge import Ridge
 from facerecon_torch.regression.stage import Stage
-from facerecon_torch.runtime.timer import stage as timed
+from facerecon_torch.runtime.timer import timed
 from facerecon_torch.structures import Camera, Crop, FaceParameters, LandmarkFit
 
 __all__ = ["FaceReconstructor"]

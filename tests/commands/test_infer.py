@@ -24,7 +24,7 @@ from facerecon_torch.landmarks.detector import PixelFreeDetector, detect_faces
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.landmarks.scheme import from_paper66
 from facerecon_torch.model.factored import FactoredVertices
-from facerecon_torch.runtime.timer import StageTimes, stage, untimed
+from facerecon_torch.runtime.timer import Timer
 from tests.images.test_device_decode import StandIn
 from tests.images.test_jpeg import jpeg, smooth
 
@@ -220,16 +220,16 @@ def test_landmarks_from_files_need_no_pixels(folder):
 
 
 def test_stage_times_count_each_moment_once(folder, tiny_outcome, tmp_path):
-    times = StageTimes()
-    with times.active(), stage("fit"):
+    times = Timer()
+    with times.active(), timed("fit"):
         time.sleep(0.02)
-        with stage("features"):
+        with timed("features"):
             time.sleep(0.05)
-        with untimed(), stage("crop"):
+        with untimed(), timed("crop"):
             time.sleep(0.01)
     assert 0.03 <= times.seconds["fit"] < 0.05 <= times.seconds["features"] < 0.1
     assert "crop" not in times.seconds
-    whole = StageTimes()
+    whole = Timer()
     infer(sorted(folder.glob("*.png")), tmp_path, tiny_outcome.reconstructor, FileLandmarks(), options(), times=whole)
     assert set(whole.seconds) == {"read", "decode", "detect", "crop", "fit", "features", "regress", "write"}
     assert whole.line().startswith("read ")

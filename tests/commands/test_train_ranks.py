@@ -24,8 +24,8 @@ from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.load import ModelSpec
 from facerecon_torch.runtime.budget import MemoryBudget
-from facerecon_torch.runtime.phases import Phases
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
+from facerecon_torch.runtime.timer import Timer
 from tests.thread_ranks import together
 from tests.tiny_world import make_samples, make_setup
 
@@ -133,7 +133,7 @@ def splits(world, ranks, cv, test):
     )  # fmt: skip
     setup, train, _ = world
     ready = {"train": own_part(train, ranks), "test": own_part(test, ranks)}
-    return _Run(specs, setup, ready, Phases(torch.device("cpu")), Shared(ranks=ranks))._splits()
+    return _Run(specs, setup, ready, Timer(), Shared(ranks=ranks))._splits()
 
 
 def test_a_process_without_test_people_tests_on_nobody(world):

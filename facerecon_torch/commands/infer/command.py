@@ -10,10 +10,10 @@ from facerecon_torch.cascade.reconstruction import KnownSize
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.run import find_images, infer
+from facerecon_torch.files import write_json
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.model.load import load_face_model
-from facerecon_torch.runtime.environment import write_json
-from facerecon_torch.runtime.timer import StageTimes
+from facerecon_torch.runtime.timer import Timer
 
 __all__ = ["infer_from_config"]
 
@@ -49,7 +49,7 @@ def infer_from_config(config: DictConfig) -> int:
     model = load_face_model(instantiate(config.model, _convert_="all"))
     reconstructor = FaceReconstructor.from_pretrained(config.cascade.path, face_model=model)
     reconstructor = reconstructor.to(device, runtime.torch_dtype)
-    times = StageTimes(device) if config.times else None
+    times = Timer(device) if config.times else None
     report = infer(images, output, reconstructor, detector, options, times=times)
     _log.info(
         "%d faces of %d images in %s: %.1f s, %.1f faces/s",

@@ -26,7 +26,7 @@ from facerecon_torch.images.read import Pixels, in_unit_range
 from facerecon_torch.images.write import save_png
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.report.overlay import draw_overlay
-from facerecon_torch.runtime.timer import stage
+from facerecon_torch.runtime.timer import timed
 from facerecon_torch.structures import Camera, Detection, FaceParameters, Mesh
 
 __all__ = ["FORMATS", "FaceFiles", "ImageFaces"]
@@ -121,11 +121,11 @@ class FaceFiles:
     def finish(self) -> None:
         """Wait for the files, then write the table of all faces."""
         self.wait()
-        with stage("write"):
+        with timed("write"):
             self._table.save(self._folder / "parameters.parquet")
 
     def _write(self, image: ImageFaces) -> None:
-        with stage("write"):
+        with timed("write"):
             name = self._names[image.path]
             self._remove_earlier(name)
             vertices = image.faces.vertices if self.need_vertices else ()

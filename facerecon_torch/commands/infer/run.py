@@ -30,7 +30,7 @@ from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.factored import factor_vertices
 from facerecon_torch.runtime.memory import halve_on_out_of_memory
-from facerecon_torch.runtime.timer import StageTimes, stage
+from facerecon_torch.runtime.timer import Timer, timed
 from facerecon_torch.structures import Detection
 
 __all__ = ["InferReport", "find_images", "infer"]
@@ -73,7 +73,7 @@ def infer(
     detector: LandmarkDetector,
     options: InferOptions,
     *,
-    times: StageTimes | None = None,
+    times: Timer | None = None,
 ) -> InferReport:
     """Reconstruct the faces of every image and write them below `output`; the table parameters.parquet is written last.
     `times` collects the seconds of every stage.
@@ -152,7 +152,7 @@ class _Run:
                 self._fail(path, str(pixels))
                 continue
             try:
-                with stage("detect"):
+                with timed("detect"):
                     found = detect_faces(self._detector, pixels, path=path)
                     faces = choose_faces(found, self._options.faces, source=path)
             except DetectorError:
@@ -211,7 +211,7 @@ class _Run:
     def _solved(self, images: Sequence[Pixels], landmarks: Float[Tensor, "n 66 2"]) -> Reconstruction:
         faces = self._on_device(images, landmarks)
         if self._files.need_vertices:
-            with stage("mesh"):
+            with timed("mesh"):
                 parameters = faces.parameters
                 shapes = self._vertices(parameters.identity, parameters.expression)
                 faces = faces.with_vertices(shapes * faces.size[:, None, None])
