@@ -22,33 +22,25 @@ def solve_camera(
 ) -> Camera:
     """The weighted least-squares camera of p = s F (R v)_xy + t, F = diag(1, -1) (Eq. 4, 6).
 
-        A 2x3 affine matrix is fitted to the centred points, R is the rotation nearest to it, and s and t are solved again
-        given R. Solved in float64. Differentiable in every input, also where the affine matrix is already a scaled
-        rotation.
+    A 2x3 affine matrix is fitted to the centred points, R is the rotation nearest to it, and s and t are solved again
+    given R. Solved in float64. Differentiable in every input, also where the affine matrix is already a scaled
+    rotation.
 
-    <<<<<<< HEAD
-        A row is `degenerate` with fewer than 4 points, with 3D points whose smallest singular value is below
-        1e-4 of the largest, with 2D points (or an affine matrix) of rank below 2, with 2D points whose spread is
-        below 1e-5 of their mean's distance from the origin (float32 coordinates of one place may differ by that), or
-        with a non-finite coordinate or a negative or non-finite weight. It gets R = I, s = 1 (or `scale`), t = 0, and zero
-        gradients. Solved in float64, returned in the dtype of `points2d`; differentiable in every input, also
-        where the affine matrix is already a scaled rotation.
-    =======
-        Args:
-            points3d: in mm (model frame).
-            points2d: in px (image frame).
-            weights: non-negative; a point of weight 0 is ignored, whatever its coordinates hold. None: 1.
-            scale: the known size of the face in px/mm; only R and t are solved then.
+    Args:
+        points3d: in mm (model frame).
+        points2d: in px (image frame).
+        weights: non-negative; a point of weight 0 is ignored, whatever its coordinates hold. None: 1.
+        scale: the known size of the face in px/mm; only R and t are solved then.
 
-        Returns:
-            The camera in the dtype of `points2d`. A row is `degenerate` with fewer than 4 points, with 3D points whose
-            smallest singular value is below 1e-4 of the largest, with 2D points (or an affine matrix) of rank below 2, or
-            with a non-finite coordinate or a negative or non-finite weight. It has R = I, s = 1 (or `scale`), t = 0, and
-            zero gradients.
+    Returns:
+        The camera in the dtype of `points2d`. A row is `degenerate` with fewer than 4 points, with 3D points whose
+        smallest singular value is below 1e-4 of the largest, with 2D points (or an affine matrix) of rank below 2, with
+        2D points whose spread is below 1e-5 of their mean's distance from the origin (float32 coordinates of one place
+        may differ by that), or with a non-finite coordinate or a negative or non-finite weight. It has R = I, s = 1 (or
+        `scale`), t = 0, and zero gradients.
 
-        Example:
-            >>> camera = solve_camera(points3d, landmarks)
-    >>>>>>> hog
+    Example:
+        >>> camera = solve_camera(points3d, landmarks)
     """
     table, fractions, broken = _prepared(points3d, points2d, weights)
     mean = table @ fractions[..., None]

@@ -24,7 +24,7 @@ from facerecon_torch.landmarks.detector import PixelFreeDetector, detect_faces
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.landmarks.scheme import from_paper66
 from facerecon_torch.model.factored import FactoredVertices
-from facerecon_torch.runtime.timer import Timer
+from facerecon_torch.runtime.timer import Timer, timed, untimed
 from tests.images.test_device_decode import StandIn
 from tests.images.test_jpeg import jpeg, smooth
 
