@@ -21,8 +21,7 @@ FORMAT = "facerecon-program"
 VERSION = 1
 DOCUMENT = "facerecon.json"  # the name of the description inside the file
 _BATCHES = (1, 2, 5)
-# Of an output's largest number: sums of thousands of features in another order. The same operations on the same machine
-# give the same bits.
+# Of an output's largest number: sums of thousands of features in another order.
 _ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-10}
 
 Answers = dict[str, Tensor]

@@ -34,16 +34,19 @@ class KnownSize:
         >>> faces = model.predict("photo.jpg", size=KnownSize(interpupillary_mm=63))
     """
 
-    px_per_mm: float | None = None
-    interpupillary_mm: float | None = None
+    px_per_mm: float | int | None = None
+    interpupillary_mm: float | int | None = None
 
     def __post_init__(self) -> None:
         if self.px_per_mm is not None and self.interpupillary_mm is not None:
             raise ValueError("size.px_per_mm and size.interpupillary_mm must not both be given")
         for name in ("px_per_mm", "interpupillary_mm"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"size.{name} must be positive; got {value}")
+            if value is None:
+                continue
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and 1e-6 < value < 1e6):  # this form refuses NaN and infinity too
+                raise ValueError(f"size.{name} must be a positive number between 1e-6 and 1e6; got {value!r}")
 
     def factor(self, landmarks_3d: Float[Tensor, "*b 66 3"], camera: Camera) -> Float[Tensor, "*b"]:
         """Ratio of the face's size to the model's shape; 1 where nothing is known."""

@@ -1,4 +1,4 @@
-"""What the regressor sees: appearance around the projected landmarks (HOG) and how far the detected ones are (LD)."""
+"""The features of the regressor: HOG around the projected landmarks, and landmark displacements (LD)."""
 
 from facerecon_torch.features.displacement import displacement
 from facerecon_torch.features.hog import (

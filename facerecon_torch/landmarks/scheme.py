@@ -124,7 +124,7 @@ def interpupillary(points: Float[Tensor, "*b n c"]) -> Float[Tensor, "*b"]:
 
 
 def _by_count(points: Tensor, of_68: tuple[int, ...], of_66: tuple[int, ...]) -> tuple[int, ...]:
-    if points.shape[-2] not in (66, 68):
+    if points.shape[-2] not in (N_LANDMARKS, 68):
         raise ValueError(f"points must hold 68 (iBUG) or 66 (paper) landmarks; got {tuple(points.shape)}")
     return of_68 if points.shape[-2] == 68 else of_66
 

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from benchmarks.data import SIZE, default_model, draw_faces
 from benchmarks.raster import rasterise
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.projection import project, rotate_to_view
 
 

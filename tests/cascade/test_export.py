@@ -36,6 +36,9 @@ OUTPUTS = (
 )
 # float32: the same operations, in a process with another number of threads; sums of the features may be reordered.
 ROUNDING = 1e-5
+# The landmark fit sees landmarks of some 200 px in float32 before or behind the crop's map: they differ by 2e-5 px, and
+# an expression weight, at most 0.4 here, by up to 1e-5 for it.
+MOVED = 5e-5
 
 # No site, so no .pth file that leads to the package; and a name that cannot be imported even where it is installed.
 ALONE = """
@@ -155,7 +158,8 @@ def test_the_program_is_the_reconstruction_behind_the_crop(evaluation, start):
     }
     for name, (found, wanted) in pairs.items():
         gap = float((found - wanted).abs().max())
-        assert gap <= ROUNDING * float(wanted.abs().max()), name
+        rounding = MOVED if start == "landmark_fit" else ROUNDING
+        assert gap <= rounding * float(wanted.abs().max()), name
 
 
 def test_vertices_are_those_of_the_model():

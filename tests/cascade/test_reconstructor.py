@@ -85,11 +85,14 @@ def test_a_known_size_scales_the_shape_and_not_the_projection(photographs, model
         assert_close(sized.camera.scale, torch.full_like(sized.camera.scale, 0.5))
 
 
-def test_both_sizes_at_once_are_refused():
+def test_sizes_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="must not both be given"):
         KnownSize(px_per_mm=1.0, interpupillary_mm=63.0)
-    with pytest.raises(ValueError, match=r"size.px_per_mm must be positive; got -1"):
-        KnownSize(px_per_mm=-1.0)
+    for wrong in (-1.0, 0, float("inf"), float("nan"), True, 1e-30):
+        with pytest.raises(ValueError, match=r"size.px_per_mm must be a positive number"):
+            KnownSize(px_per_mm=wrong)
+    with pytest.raises((ValueError, TypeError)):  # the type checker of the tests may be first
+        KnownSize(px_per_mm="63")
 
 
 def test_forward_on_crops_is_the_path_of_images(photographs, model):

@@ -9,23 +9,23 @@ import pytest
 KERNELS = ("draw_triangles", "resolve_pixels_double", "resolve_pixels_single", "find_closest", "find_hits")
 _LAZY = """
 import sys
-import facerecon_torch.geometry.mesh_ops, facerecon_torch.geometry.visibility
+import facerecon_torch.geometry.mesh_queries, facerecon_torch.geometry.visibility
 print("warp" in sys.modules)
 """
 _DRAW = """
 import torch
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 get_backend().rasterise(torch.eye(3), torch.tensor([[0, 1, 2]]), 2, 2)
 """
 _WHERE = """
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 get_backend()
 import warp
 print(warp.config.kernel_cache_dir)
 """
 _COMPILE = """
 import sys, warp
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 get_backend()
 from facerecon_torch.geometry import warp_kernels
 warp.compile_aot_module(warp_kernels, arch=[80, 90, 100], module_dir=sys.argv[1], use_ptx=False)

@@ -16,7 +16,7 @@ from facerecon_torch.export.glb import save_glb
 from facerecon_torch.export.obj import save_obj
 from facerecon_torch.export.parameters import FaceTable, FittedFaces, read_parameters_json, save_parameters_json
 from facerecon_torch.export.ply import save_ply
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.projection import project_with_depth
 from facerecon_torch.images.read import Pixels, in_unit_range
 from facerecon_torch.images.write import save_png
