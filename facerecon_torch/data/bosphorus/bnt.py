@@ -2,7 +2,7 @@
 
 uint16 rows, uint16 columns, float64 background marker, uint16 length of the image's name, the name, uint32 count of
 doubles (rows * columns * 5), then five planes of float64: x, y, z (mm), u, v. A file has 18 + length + 8 * count
-bytes. Its first row is the bottom of the face; rows are turned over on reading and on writing.
+bytes. Its first row is the bottom of the face; here the first row is the top.
 """
 
 import os
@@ -27,16 +27,16 @@ _COUNT = struct.Struct("<I")
 _FIXED_BYTES = _START.size + _COUNT.size
 _PLANES = ("x", "y", "z", "u", "v")
 _BACKGROUND = -1e9
-_TEXTURE_RANGE = (-1.0, 2.0)  # real u and v lie in (0, 1); beyond these limits they are damaged
+_TEXTURE_RANGE = (-1.0, 2.0)  # real u and v lie in (0, 1)
 
 
 @dataclass(frozen=True)
 class BosphorusScan:
-    """A range grid, the name of its picture and each cell's place in it.
+    """A range grid, the name of its picture and the place of each cell in it.
 
-    `texture` [rows, columns, 2] holds u (from the left) and v (from the top) as shares of the picture's width and
-    height, for cells that were not measured too. `background` is the number that marks those cells in the file, in
-    mm. Raises TypeError and ValueError.
+    `texture` [rows, columns, 2] holds u (from the left) and v (from the top) as fractions of the picture's width and
+    height, also for cells that were not measured. `background` is the number in mm that marks these cells in the file.
+    Raises TypeError or ValueError for shapes and values that do not fit.
     """
 
     grid: RangeGrid
@@ -59,7 +59,7 @@ class BosphorusScan:
             raise ValueError(f"background must be finite and differ from every coordinate; got {self.background}")
 
     def pixels(self, height: int, width: int) -> Tensor:
-        """Each cell's place in its picture, [rows, columns, 2] in px; (0, 0) is the centre of the first pixel.
+        """The pixel of each cell, [rows, columns, 2]; (0, 0) is the centre of the first pixel.
 
         u * width and v * height count pixels from 1.
         """
@@ -67,10 +67,11 @@ class BosphorusScan:
 
 
 def read_bnt(path: str | os.PathLike[str]) -> BosphorusScan:
-    """The scan as stored, in float64, rows turned so that the first is the top.
+    """The scan in float64; the first row is the top.
 
-    Raises DataFileError for a missing file, sizes that contradict each other, a damaged name, and measured points or
-    texture coordinates that are not finite or beyond all measure (10 m; [-1, 2]).
+    Raises:
+        DataFileError: The file is missing, its sizes contradict each other, its image name is no file name, or a
+            measured point (10 m) or texture coordinate ([-1, 2]) is not finite or out of range.
     """
     file = require_data_file(path, (".bnt",))
     with reading(file), open(file, "rb") as stream:
@@ -89,9 +90,9 @@ def read_bnt(path: str | os.PathLike[str]) -> BosphorusScan:
 
 
 def write_bnt(scan: BosphorusScan, path: str | os.PathLike[str]) -> Path:
-    """Write a scan that read_bnt reads back identically. Returns the path.
+    """The path of a .bnt file; `read_bnt` restores the same scan.
 
-    Raises ValueError for a name that does not end in .bnt and for more than 65535 rows or columns.
+    Raises ValueError for another suffix and for more than 65535 rows or columns.
     """
     target = Path(path)
     rows, columns = scan.grid.shape
@@ -112,7 +113,7 @@ def write_bnt(scan: BosphorusScan, path: str | os.PathLike[str]) -> Path:
 
 
 def _read_header(stream: BinaryIO, file: Path) -> tuple[int, int, float, str]:
-    """Rows, columns, background, image name; every size is checked before anything large is read."""
+    """Rows, columns, background and image name. All sizes are checked before the planes are read."""
     size = os.fstat(stream.fileno()).st_size
     if size < _FIXED_BYTES:
         raise format_error(file, "size", f"at least {_FIXED_BYTES} bytes", f"{size} bytes")

@@ -1,7 +1,7 @@
-"""Bosphorus landmark files: .lm2 (px of the .png) and .lm3 (mm, the frame of the .bnt), up to 24 points by name.
+"""Bosphorus landmark files: .lm2 (px of the .png) and .lm3 (mm, frame of the .bnt), up to 24 points by name.
 
-Left and right are those of the picture. Points that were not seen are left out of a file, so every reader goes by
-name; the two files of one scan may list different points.
+Left and right are those of the picture. A file lists visible points only, so points are identified by name; the two
+files of one scan may list different points.
 """
 
 import os
@@ -17,7 +17,7 @@ from facerecon_torch.data.range_grid import LARGEST_COORDINATE
 from facerecon_torch.files import replacing
 from facerecon_torch.formats.format_errors import format_error, read_lines, require_data_file, shown, strict_float
 
-__all__ = ["IBUG_OF_NAME", "NAMES", "NAMES_22", "NamedLandmarks", "read_landmarks", "write_landmarks"]
+__all__ = ["IBUG_OF_NAME", "NAMES", "NamedLandmarks", "read_landmarks", "write_landmarks"]
 
 IBUG_OF_NAME = {
     "Outer left eyebrow": 17,
@@ -41,9 +41,9 @@ IBUG_OF_NAME = {
     "Lower lip outer middle": 57,
     "Chin middle": 8,
 }
-"""Name -> iBUG-68 point. The nose saddles and ear lobes have none; `Chin middle` is the front of the chin, somewhat
-above point 8, and the nose peaks are the wings of the nose."""
-NAMES_22 = (
+"""Name -> iBUG point. Nose saddles and ear lobes have none. `Chin middle` is the front of the chin, somewhat above
+point 8; the nose peaks are the wings of the nose."""
+NAMES = (
     *tuple(IBUG_OF_NAME)[:10],
     "Nose saddle left",
     "Nose saddle right",
@@ -51,9 +51,10 @@ NAMES_22 = (
     "Nose tip",
     "Right nose peak",
     *tuple(IBUG_OF_NAME)[13:],
+    "Left ear lobe",
+    "Right ear lobe",
 )
-NAMES = (*NAMES_22, "Left ear lobe", "Right ear lobe")
-"""Every name, in the order of a file; ear lobes are seen on turned heads."""
+"""All names in the order of a file. Ear lobes are visible on rotated heads only."""
 
 _VARIANTS = {"ear lobe left": "Left ear lobe", "ear lobe right": "Right ear lobe"}
 _BY_SPELLING = {**{name.lower(): name for name in NAMES}, **_VARIANTS}
@@ -63,9 +64,9 @@ _COUNT = re.compile(r"(\d{1,3})\s+landmarks\s*:?", re.ASCII)
 
 @dataclass(frozen=True)
 class NamedLandmarks:
-    """`points` [n, 2] in px ((0, 0) at the upper left, y down) or [n, 3] in mm, one for each of `names` (of NAMES).
+    """The points of one file: [n, 2] in px ((0, 0) at the upper left, y down) or [n, 3] in mm, with names of NAMES.
 
-    Raises TypeError and ValueError for other names, names given twice, other shapes and points that are not finite.
+    Raises TypeError or ValueError for unknown or repeated names, other shapes and points that are not finite.
     """
 
     names: tuple[str, ...]
@@ -85,7 +86,7 @@ class NamedLandmarks:
             raise ValueError(f"points must be finite and within {largest:g}")
 
     def select(self, names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-        """Points [n, 2 or 3] in the order of `names` and which of them are known, [n]; unknown ones are 0."""
+        """Points [n, 2 or 3] in the order of `names`, 0 for missing names, and a mask [n] of the present ones."""
         row = {name: i for i, name in enumerate(self.names)}
         known = [name in row for name in names]
         points = self.points.new_zeros(len(names), self.points.shape[1])
@@ -93,20 +94,22 @@ class NamedLandmarks:
         return points, torch.tensor(known, device=self.points.device)
 
     def ibug68(self) -> tuple[Tensor, Tensor]:
-        """Points [68, 2 or 3] in iBUG order and which of them are known, [68]: at most 20; unknown ones are 0."""
-        found, known = self.select(tuple(IBUG_OF_NAME))
-        places = torch.tensor(list(IBUG_OF_NAME.values()), device=found.device)
-        points, present = found.new_zeros(68, found.shape[1]), known.new_zeros(68)
-        points[places], present[places] = found, known
+        """Points [68, 2 or 3] in iBUG order, 0 for missing ones, and a mask [68] of the present ones, at most 20."""
+        selected, known = self.select(tuple(IBUG_OF_NAME))
+        places = torch.tensor(list(IBUG_OF_NAME.values()), device=selected.device)
+        points, present = selected.new_zeros(68, selected.shape[1]), known.new_zeros(68)
+        points[places], present[places] = selected, known
         return points, present
 
 
 def read_landmarks(path: str | os.PathLike[str]) -> NamedLandmarks:
-    """A .lm2 or .lm3 file in float64, in the file's order. Blank lines, CRLF and both spellings of the count (with a
-    colon or without) and of the ear lobes are accepted.
+    """The points of a .lm2 or .lm3 file in float64, in the file's order.
 
-    Raises DataFileError for a missing file, a wrong heading, a count that the lines contradict, an unknown or
-    repeated name and anything that is not a plain finite number.
+    Blank lines, CRLF, both spellings of the count (with and without a colon) and of the ear lobes are accepted.
+
+    Raises:
+        DataFileError: The file is missing, a heading, count or name is wrong, a name is repeated, or a coordinate is
+            not a plain finite number.
     """
     file = require_data_file(path, (".lm2", ".lm3"))
     flat = file.suffix.lower() == ".lm2"
@@ -134,9 +137,9 @@ def read_landmarks(path: str | os.PathLike[str]) -> NamedLandmarks:
 
 
 def write_landmarks(landmarks: NamedLandmarks, path: str | os.PathLike[str], *, newline: str = "\n") -> Path:
-    """Write points of 2 coordinates as .lm2, of 3 as .lm3; read_landmarks reads them back identically.
+    """The path of a .lm2 file (2 coordinates) or .lm3 file (3 coordinates); `read_landmarks` restores the same values.
 
-    Returns the path. Raises ValueError for a name with another suffix and a line break that is none.
+    Raises ValueError for another suffix or line break.
     """
     target = Path(path)
     flat = landmarks.points.shape[1] == 2
@@ -158,8 +161,8 @@ def write_landmarks(landmarks: NamedLandmarks, path: str | os.PathLike[str], *, 
 
 
 def _content(lines: list[str]) -> Iterator[str]:
-    """Lines that are not blank, without the block that may follow the heading: from a line that starts with * to the
-    next blank one."""
+    """The lines that are not blank, without the block after the heading from a line that starts with * to the next
+    blank line."""
     if len(lines) > 1 and lines[1].startswith("*"):
         end = lines.index("") if "" in lines else len(lines)
         lines = [lines[0], *lines[end:]]
@@ -195,6 +198,6 @@ def _point(line: str, name: str, dimensions: int, file: Path) -> list[float]:
 
 
 def _shortest(value: float) -> str:
-    """As C's %g prints it where that is exact, else with as many digits as the number needs."""
+    """The number as C's %g prints it if that is exact, else with all digits that it needs."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)

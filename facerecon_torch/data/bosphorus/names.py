@@ -1,4 +1,4 @@
-"""bsSSS_CLASS_CODE_REP: what the name of a Bosphorus scan says."""
+"""Names of Bosphorus scans: bsSSS_CLASS_CODE_REP."""
 
 import re
 from collections.abc import Collection
@@ -8,7 +8,7 @@ from pathlib import Path
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.formats.format_errors import format_error, shown
 
-__all__ = ["CLASSES", "EXPRESSION_CLASSES", "ScanName", "list_scans", "parse_name", "partner"]
+__all__ = ["CLASSES", "ScanName", "list_scans", "parse_name", "partner"]
 
 CLASSES = {
     "N": "neutral",
@@ -22,8 +22,6 @@ CLASSES = {
     "O": "occlusion",
     "IGN": "to be ignored",
 }
-EXPRESSION_CLASSES = ("N", "E", "LFAU", "UFAU", "CAU")
-"""Frontal, unoccluded scans: 2902 of the 4666."""
 SUFFIXES = (".bnt", ".lm2", ".lm3", ".png")
 
 _GRAMMAR = "bsSSS_CLASS_CODE_REP, as in bs000_LFAU_12L_0"
@@ -34,10 +32,10 @@ _REPETITION = re.compile(r"0|[1-9]\d{0,3}", re.ASCII)
 
 @dataclass(frozen=True, order=True)
 class ScanName:
-    """Subject (0 to 104 in the published set), class (a key of CLASSES), code of the pose, running number.
+    """Subject (0 to 104 in the published set), class (a key of CLASSES), code of the pose, and running number.
 
-    A code is any text without `_`, `.`, white space and slashes: the published set holds codes that no list names.
-    Raises ValueError for parts that make no name.
+    A code is any text without `_`, `.`, white space and slashes, because the published set has codes that are listed
+    nowhere. Raises ValueError for parts that do not form a name.
     """
 
     subject: int
@@ -53,12 +51,12 @@ class ScanName:
 
     @property
     def stem(self) -> str:
-        """The name of the scan's files without their suffix."""
+        """The name of the scan's files, without suffix."""
         return f"bs{self.subject:03d}_{self.kind}_{self.code}_{self.repetition}"
 
 
 def parse_name(path: str | Path) -> ScanName:
-    """The name of a scan's file (or its stem). Raises DataFileError naming the part that does not fit."""
+    """The parts of the name of a scan's file, or of its stem. Raises DataFileError for the part that does not fit."""
     file = Path(path)
     stem = file.name[: -len(file.suffix)] if file.suffix.lower() in SUFFIXES else file.name
     fields = stem.split("_")
@@ -78,7 +76,7 @@ def parse_name(path: str | Path) -> ScanName:
 
 
 def partner(path: str | Path, suffix: str) -> Path:
-    """The file of the same scan with another suffix. Raises DataFileError where it is missing."""
+    """The file of the same scan with another suffix. Raises DataFileError if it is missing."""
     file = Path(path)
     wanted = file.with_suffix(suffix)
     if not wanted.is_file():
@@ -90,11 +88,15 @@ def partner(path: str | Path, suffix: str) -> Path:
 
 
 def list_scans(root: str | Path, classes: Collection[str] = tuple(CLASSES)) -> list[Path]:
-    """Every .bnt file of the folders bsSSS below `root`, by subject, class, code and number; IGN scans among them,
-    hidden files not.
+    """The .bnt files in the folders bsSSS of `root`, ordered by subject, class, code and number, without hidden files.
 
-    Raises DataFileError where no such folder or no such scan is found, for a file whose name does not fit and for a
-    scan in another subject's folder; ValueError for an unknown class.
+    Args:
+        root: The folder with the subjects' folders.
+        classes: Keys of CLASSES.
+
+    Raises:
+        DataFileError: There is no such folder or scan, a name does not fit, or a scan is in another subject's folder.
+        ValueError: A class is unknown.
     """
     unknown = sorted(set(classes) - set(CLASSES))
     if unknown:

@@ -1,7 +1,6 @@
 """Bosphorus as recordings: .bnt, .png and .lm3 of one scan.
 
-The points of the .lm2 file are not read: they are the .lm3 file's seen in the picture, and u, v of the .bnt file lead
-there too.
+The .lm2 file is not read: its points are those of the .lm3 file in the picture, which u, v of the .bnt file also give.
 """
 
 import os
@@ -25,14 +24,16 @@ DEFAULT_KINDS = tuple(kind for kind in CLASSES if kind != "IGN")
 
 
 def list_recordings(root: str | os.PathLike[str]) -> list[Recording]:
-    """Every scan of the folders bsSSS in `root`, or in the folders of `root`, by name.
+    """The scans in the folders bsSSS of `root`, or of its folders, ordered by name.
 
-    A scan is named by any of its files, so that one whose .bnt file is missing is listed too; reading it says so.
-    Raises DataFileError where no such folder or no scan is there, for a .bnt file with another name or in another
-    subject's folder, and for a subject who has two folders.
+    A scan is listed if any of its files exists; `read_recording` raises for a missing one.
+
+    Raises:
+        DataFileError: There is no such folder or scan, a .bnt file has another name or is in another subject's folder,
+            or a subject has two folders.
     """
     folder = Path(root)
-    found: dict[str, Recording] = {}
+    recordings: dict[str, Recording] = {}
     owners: dict[str, Path] = {}
     for home in _homes(folder):
         scans = {file.with_suffix(".bnt") for file in list_scans(home)}
@@ -40,12 +41,12 @@ def list_recordings(root: str | os.PathLike[str]) -> list[Recording]:
             owner = owners.setdefault(file.parent.name, file.parent)
             if owner != file.parent:
                 raise format_error(file.parent, "subject", "one folder for every subject", f"another one, {owner}")
-            found[file.stem] = _recording(file)
-    return [found[name] for name in sorted(found)]
+            recordings[file.stem] = _recording(file)
+    return [recordings[name] for name in sorted(recordings)]
 
 
 def read_recording(recording: Recording) -> RecordedScan:
-    """Grid, picture and landmarks. Raises DataFileError or ImageFileError, naming the file."""
+    """The grid, picture and landmarks of a scan. Raises DataFileError or ImageFileError."""
     bnt, lm3 = recording.files
     for file in (bnt, lm3, recording.image):
         partner(bnt, file.suffix)
@@ -59,8 +60,7 @@ def read_recording(recording: Recording) -> RecordedScan:
 
 
 def _homes(folder: Path) -> list[Path]:
-    """The folders that hold subjects: `folder` and those in it. `folder` alone where there is none, which
-    `list_scans` then refuses."""
+    """The folders that contain subjects: `folder` or folders in it; `folder` if there is none."""
     inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     homes = [home for home in (folder, *inside) if any(_is_subject(path) for path in home.iterdir())] if inside else []
     return homes or [folder]
@@ -72,7 +72,7 @@ def _is_subject(path: Path) -> bool:
 
 
 def _orphans(home: Path) -> set[Path]:
-    """Where the .bnt files should be that other files of a scan stand beside."""
+    """The paths of the .bnt files of all scans of which any file exists."""
     others = (p for p in home.glob("bs*/*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     return {path.with_suffix(".bnt") for path in others if _is_scan(path)}
 
@@ -80,7 +80,7 @@ def _orphans(home: Path) -> set[Path]:
 def _is_scan(path: Path) -> bool:
     try:
         return f"bs{parse_name(path).subject:03d}" == path.parent.name
-    except DataFileError:  # another file that lies there
+    except DataFileError:  # not a file of a scan
         return False
 
 

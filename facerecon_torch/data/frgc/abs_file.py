@@ -33,10 +33,11 @@ _NUMERIC = b"0123456789+-.eE \t\r\n"
 
 
 def read_abs(path: str | os.PathLike[str]) -> RangeGrid:
-    """The grid as stored, in float64. A cell counts as measured where its flag is 1 and it is not -999999 throughout.
+    """The grid in float64. A cell is measured if its flag is 1 and its coordinates are not all -999999.
 
-    Raises DataFileError for a missing or cut-off file, a header or a count that does not fit, flags other than 0 and
-    1, words, measured points more than 10 m away, and a grid without any.
+    Raises:
+        DataFileError: The file is missing or cut off, its header or a count is wrong, a flag is neither 0 nor 1, a word
+            is no number, a measured point is more than 10 m away, or no cell is measured.
     """
     file = require_data_file(path, ABS_SUFFIXES)
     with reading(file), open_data(file) as stream:
@@ -51,9 +52,9 @@ def read_abs(path: str | os.PathLike[str]) -> RangeGrid:
 
 
 def write_abs(grid: RangeGrid, path: str | os.PathLike[str], *, newline: str = "\r\n") -> Path:
-    """Write a grid that read_abs reads back identically; six decimals where they are exact. `.gz` compresses.
+    """The path of a range file (compressed if it ends in .gz); `read_abs` restores the same grid.
 
-    Returns the path. Raises ValueError for another suffix, a line break that is none and more than 4 million cells.
+    Raises ValueError for another suffix or line break and for more than 4 million cells.
     """
     target = Path(path)
     rows, columns = grid.shape
@@ -87,7 +88,7 @@ def _read_header(stream: BufferedIOBase, file: Path) -> tuple[int, int]:
 
 
 def _read_numbers(stream: BufferedIOBase, file: Path, field: str, count: int) -> NDArray[np.float64]:
-    """One line of `count` numbers, each followed by white space: a last number without it may have lost digits."""
+    """The `count` numbers of one line. White space must follow the last one: without it, digits may be missing."""
     limit = count * _BYTES_PER_NUMBER + 64
     line = stream.readline(limit + 1)
     if len(line) > limit:
@@ -122,7 +123,7 @@ def _grid(file: Path, flags: NDArray[np.float64], points: NDArray[np.float64], s
 
 
 def _words(values: NDArray[np.float64], valid: NDArray[np.bool_]) -> list[str]:
-    """The numbers as text, the marker where nothing was measured."""
+    """The numbers as text, with the marker for cells that were not measured."""
     words = [f"{_MARKER:.6f}"] * len(values)
     for place, word in zip(np.flatnonzero(valid).tolist(), _decimals(values[valid])):
         words[place] = word

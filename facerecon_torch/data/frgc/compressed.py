@@ -1,4 +1,4 @@
-"""Files that may be compressed, as FRGC ships them: the suffix .gz decides."""
+"""Files that are compressed if their name ends in .gz."""
 
 import gzip
 from collections.abc import Iterable
@@ -14,14 +14,14 @@ _LEVEL = 6  # a quarter of the time of 9 for a file 4 % larger
 
 
 def open_data(file: Path) -> BufferedIOBase:
-    """The bytes of a file, decompressed while they are read; damage shows as OSError, EOFError or zlib.error."""
+    """The decompressed bytes of a file as a stream; damage raises OSError, EOFError or zlib.error on reading."""
     if file.suffix.lower() == ".gz":
         return gzip.open(file, "rb")
     return open(file, "rb")
 
 
 def write_data(file: Path, parts: Iterable[bytes]) -> None:
-    """Write part after part aside, then rename; compressed bytes depend on the content, not on the clock or name."""
+    """Write the parts aside and rename the file. Compressed bytes do not depend on the time or the name."""
     with replacing(file) as aside, open(aside, "wb") as plain, ExitStack() as stack:
         stream: BufferedIOBase = plain
         if file.suffix.lower() == ".gz":

@@ -1,4 +1,4 @@
-"""SSSSSdNNN: what the name of an FRGC recording says, and which texture belongs to which range grid."""
+"""Names of FRGC recordings, SSSSSdNNN, and the texture of each range grid."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _STEM = re.compile(r"(\d{5})d(\d{1,6})", re.ASCII)
 
 @dataclass(frozen=True, order=True)
 class RecordingName:
-    """The person's number and the recording's, as digits: leading zeros are part of the name. Raises ValueError."""
+    """The numbers of the person and the recording as digits, with leading zeros. Raises ValueError for other text."""
 
     subject: str
     recording: str
@@ -37,7 +37,7 @@ class RecordingName:
 
 
 def parse_name(path: str | Path) -> RecordingName:
-    """The name of a range grid or texture (or its stem). Raises DataFileError where it does not fit."""
+    """The parts of the name of a range grid or texture, or of its stem. Raises DataFileError if it does not fit."""
     file = Path(path)
     stem = _stem(file, (*ABS_SUFFIXES, *TEXTURE_SUFFIXES))
     match = _STEM.fullmatch(stem)
@@ -47,10 +47,10 @@ def parse_name(path: str | Path) -> RecordingName:
 
 
 def find_texture(range_file: str | Path) -> Path:
-    """The texture of a range grid: that of the same name, else that of the next number.
+    """The texture of a range grid: the one of the same name, else the one of the next number.
 
-    In the published set a capture's texture may carry the number after its range grid's. The next number is not taken
-    where it has a range grid of its own. Raises DataFileError where there is none.
+    In the published set the texture of a capture may have the number after that of its range grid. A texture with a
+    range grid of its own number is not taken. Raises DataFileError if there is no texture.
     """
     file = Path(range_file)
     name = parse_name(file)
@@ -65,10 +65,9 @@ def find_texture(range_file: str | Path) -> Path:
 
 
 def list_recordings(root: str | Path) -> list[Path]:
-    """Every range grid below `root`, by person and number; hidden files are left out.
+    """The range grids below `root`, ordered by person and number, without hidden files.
 
-    Raises DataFileError where `root` is no folder or holds none, for a name that does not fit, and for one recording
-    that is there twice.
+    Raises DataFileError if there are none, for a name that does not fit, and for a recording with two files.
     """
     folder = Path(root)
     named = [p for p in folder.rglob("*") if p.name.lower().endswith(ABS_SUFFIXES) and p.is_file()]

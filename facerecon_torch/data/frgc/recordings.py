@@ -1,4 +1,4 @@
-"""FRGC v2 as recordings: a range grid with the texture that lies on it. The data set labels no points."""
+"""FRGC v2 as recordings: a range grid and its texture. The data set has no landmarks."""
 
 import os
 from collections.abc import Iterable
@@ -16,11 +16,12 @@ from facerecon_torch.data.frgc.texture import TEXTURE_SUFFIXES, read_texture
 from facerecon_torch.data.recordings import RecordedScan, Recording
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.formats.format_errors import format_error, shown
+from facerecon_torch.landmarks.scheme import N_LANDMARKS
 
 __all__ = ["DEFAULT_KINDS", "KINDS", "list_recordings", "read_recording"]
 
 KINDS = ("Spring2003range", "Fall2003range", "Spring2004range", "other")
-"""The sessions, which are folders; `other` stands for range files in any other folder."""
+"""The folders of the sessions; `other` is any other folder."""
 DEFAULT_KINDS = KINDS
 _LARGEST_FACTOR = 16
 
@@ -28,11 +29,17 @@ _LARGEST_FACTOR = 16
 def list_recordings(
     root: str | os.PathLike[str], *, signatures: Iterable[str | os.PathLike[str]] = ()
 ) -> list[Recording]:
-    """Every range file below `root`, by name.
+    """The range files below `root`, ordered by name.
 
-    The texture of each is the one that a signature set names beside it; without such a set that of the same name, else
-    that of the next number. Where none is there, reading the recording says so. Raises DataFileError where `root`
-    holds no range file, for a name that does not fit, for a recording that is there twice, and for damage of a set.
+    The texture of a range file is named by a signature set. Without a set it is the texture of the same name, else that
+    of the next number; `read_recording` raises if there is none.
+
+    Args:
+        root: The data set's folder.
+        signatures: Files of signature sets.
+
+    Raises:
+        DataFileError: There is no range file, a name does not fit, a recording has two files, or a set is damaged.
     """
     folder = Path(root)
     files = list_range_files(folder)
@@ -41,17 +48,17 @@ def list_recordings(
 
 
 def read_recording(recording: Recording) -> RecordedScan:
-    """Grid and texture; the texture may be an integer number of times as fine as the grid.
+    """The grid and texture of a recording; the texture may have an integer multiple of the grid's resolution.
 
-    Raises DataFileError, naming the file, where one is missing or damaged, or where the sizes do not fit.
+    Raises DataFileError for a missing or damaged file and for sizes that do not fit.
     """
     (file,) = recording.files
     grid = read_abs(file)
     if not recording.image.is_file():
-        find_texture(file)  # says what was looked for
+        find_texture(file)  # raises with the names that were tried
         raise format_error(recording.image, "file", f"the texture of {file.name}", "nothing")
     image = read_texture(recording.image).image
-    labelled = torch.full((66, 3), torch.nan, dtype=grid.points.dtype)
+    labelled = torch.full((N_LANDMARKS, 3), torch.nan, dtype=grid.points.dtype)
     return RecordedScan(grid, _pixels(recording.image, grid.shape, image).to(grid.points), image, labelled)
 
 
@@ -75,7 +82,7 @@ def _texture(root: Path, file: Path, named: dict[str, str]) -> Path:
 
 
 def _named_textures(signatures: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
-    """Stem of a range file -> name of its texture, from all the sets."""
+    """Stem of a range file -> name of its texture, from all sets."""
     named: dict[str, str] = {}
     for path in signatures:
         for one in read_signature_set(path):
@@ -95,7 +102,7 @@ def _named_textures(signatures: Iterable[str | os.PathLike[str]]) -> dict[str, s
 
 
 def _pixels(texture: Path, shape: tuple[int, int], image: Tensor) -> Float[Tensor, "rows columns 2"]:
-    """Places of the cells in the texture, px: the middle of the pixels that lie on each."""
+    """The pixels of the cells: the middle of all pixels of each cell."""
     rows, columns = shape
     height, width = image.shape[1:]
     factor = height // rows

@@ -1,27 +1,24 @@
-"""BEE signature sets (.xml): which files of FRGC belong to one recording.
+"""BEE signature sets (.xml): the files of each FRGC recording.
 
     <biometric-signature-set>
       <complex-biometric-signature name="nd1S02463">
         <complex-presentation name="nd1R02463" modality="3D face">
           <presentation-component> <data file-name="nd1/Spring2003range/02463d452.abs.gz" .../> ...
 
-A plain <biometric-signature> holds <presentation file-name="..."/> instead. Names may have a namespace, which is passed
-over, and file names may have either kind of slash. The files are read as a stream with bounds on everything that could
-grow, and without entities: nothing in them can make the reader take more memory than the answer needs.
+A plain <biometric-signature> holds <presentation file-name="..."/> instead. Namespaces are ignored, and file names may
+have either kind of slash. The files are read as a stream, without entities and with bounds on size, depth, number of
+elements and length of names, so that a malicious file cannot fill the memory.
 """
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
-from xml.sax.saxutils import quoteattr
 
 from facerecon_torch.errors import DataFileError
-from facerecon_torch.files import replacing
-from facerecon_torch.formats.format_errors import format_error, reading, require_data_file, shown
+from facerecon_torch.formats.format_errors import format_error, reading, require_data_file, require_size, shown
 
-__all__ = ["Presentation", "read_signature_set", "write_signature_set"]
+__all__ = ["Presentation", "read_signature_set"]
 
 _LARGEST = 1 << 26
 _MOST_ELEMENTS = 1_000_000
@@ -35,7 +32,7 @@ _PRESENTATIONS = ("presentation", "complex-presentation")
 
 @dataclass(frozen=True)
 class Presentation:
-    """One recording of a set: the subject's and its own name, and the files in order, `/` between their folders."""
+    """One recording of a set: the names of subject and recording, and its files in order, with `/` between folders."""
 
     subject: str
     name: str
@@ -45,12 +42,12 @@ class Presentation:
 def read_signature_set(path: str | os.PathLike[str]) -> list[Presentation]:
     """The presentations of a .xml signature set, in order.
 
-    Raises DataFileError for text that is no such XML (cut-off, another root, entities), for a presentation outside of
-    a signature, without a file or with a file name that is none, and for more than 64 MiB or a million elements.
+    Raises:
+        DataFileError: The text is no such XML (cut off, another root, a DOCTYPE), a presentation is outside of a
+            signature or has no printable file name, or the file has more than 64 MiB or a million elements.
     """
     file = require_data_file(path, (".xml",))
-    if file.stat().st_size > _LARGEST:
-        raise format_error(file, "size", f"at most {_LARGEST} bytes", f"{file.stat().st_size} bytes")
+    require_size(file, least=0, limit=_LARGEST)
     parser = expat.ParserCreate(namespace_separator=" ")
     state = _State(file)
     parser.StartElementHandler, parser.EndElementHandler = state.open, state.close
@@ -62,32 +59,14 @@ def read_signature_set(path: str | os.PathLike[str]) -> list[Presentation]:
             parser.Parse(b"", True)
         except DataFileError:
             raise
-        except (expat.ExpatError, ValueError, LookupError) as error:  # the latter two from odd encodings
+        except (expat.ExpatError, ValueError, LookupError) as error:  # the last two: unknown encodings
             raise format_error(file, "text", "well-formed XML", error) from error
     return state.found
 
 
-def write_signature_set(presentations: Iterable[Presentation], path: str | os.PathLike[str]) -> Path:
-    """Write a set that read_signature_set reads back identically, each presentation a signature of its own."""
-    target = Path(path)
-    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<{_ROOT}>"]
-    for one in presentations:
-        data = "".join(f"<data file-name={quoteattr(name)}/>" for name in one.files)
-        lines += [
-            f"  <complex-biometric-signature name={quoteattr(one.subject)}>",
-            f'    <complex-presentation name={quoteattr(one.name)} modality="3D face">',
-            f"      <presentation-component>{data}</presentation-component>",
-            "    </complex-presentation>",
-            "  </complex-biometric-signature>",
-        ]
-    with replacing(target) as aside:
-        aside.write_text("\n".join([*lines, f"</{_ROOT}>", ""]), encoding="utf-8", newline="\n")
-    return target
-
-
 @dataclass
 class _State:
-    """Where the parser stands, and what it has found."""
+    """The state of the parser and the presentations so far."""
 
     file: Path
     found: list[Presentation] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """FRGC v2 textures (.ppm, .ppm.gz): P6 whose header carries the scanner's settings as comments.
 
-The picture lies on the range grid pixel by pixel.
+The pixels of the picture are the cells of the range grid.
 """
 
 import os
@@ -28,9 +28,9 @@ _NUMBER = re.compile(rb"\d{1,5}", re.ASCII)
 
 @dataclass(frozen=True)
 class Texture:
-    """`image` [3, rows, columns], RGB in [0, 1]; `comments`: the header's lines after their #, in order.
+    """An image [3, rows, columns], RGB in [0, 1], and the comment lines of its header, without #.
 
-    Raises TypeError and ValueError for other shapes and values, and comments that are not one line of ASCII each.
+    Raises TypeError or ValueError for other shapes and values, and for comments that are not one line of ASCII each.
     """
 
     image: Tensor
@@ -49,9 +49,9 @@ class Texture:
 
 
 def read_texture(path: str | os.PathLike[str]) -> Texture:
-    """The picture in float32, as stored, and the comments of its header.
+    """The picture in float32, and the comments of its header.
 
-    Raises DataFileError for a missing or cut-off file, another kind of picture, more than 8 bits a channel, and bytes
+    Raises DataFileError for a missing or cut-off file, another image format, more than 8 bits per channel, and bytes
     after the last pixel.
     """
     file = require_data_file(path, TEXTURE_SUFFIXES)
@@ -68,10 +68,10 @@ def read_texture(path: str | os.PathLike[str]) -> Texture:
 
 
 def write_texture(texture: Texture, path: str | os.PathLike[str]) -> Path:
-    """Write 8 bits a channel; a texture that read_texture gave is read back identically. `.gz` compresses.
+    """The path of a .ppm file with 8 bits per channel (compressed if it ends in .gz); values are clamped to [0, 1].
 
-    Values outside [0, 1] are clamped. Returns the path. Raises ValueError for another suffix and a picture of more
-    than 67 million pixels.
+    `read_texture` restores a texture that it read. Raises ValueError for another suffix and for more than 67 million
+    pixels.
     """
     target = Path(path)
     rows, columns = texture.image.shape[1:]
@@ -86,7 +86,7 @@ def write_texture(texture: Texture, path: str | os.PathLike[str]) -> Path:
 
 
 def _read_header(stream: BufferedIOBase, file: Path) -> tuple[tuple[int, int], tuple[str, ...]]:
-    """Columns and rows, and the comments: lines until three numbers have come."""
+    """Columns and rows, and the comments of all lines up to the third number."""
     magic = stream.readline(_LONGEST_LINE)
     if magic.strip() != b"P6":
         raise format_error(file, "heading", "'P6'", shown(magic[:20]))
