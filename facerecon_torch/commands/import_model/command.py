@@ -1,4 +1,4 @@
-"""`facerecon import-model`: a foreign face model becomes a native model file. Help needs no torch."""
+"""`facerecon import-model`: conversion of published face models to native files. Its help does not import torch."""
 
 import argparse
 import importlib
@@ -11,16 +11,16 @@ from typing import Any
 __all__ = ["BUILD", "KINDS", "Kind", "dest_of", "run_import"]
 
 _IMPORTERS = "facerecon_torch.model.importers"
-BUILD = ("identity_rank", "expression_rank", "scratch", "device")  # together they are the reader's `spec`
+BUILD = ("identity_rank", "expression_rank", "scratch", "device")  # the fields of the reader's `spec`
 _COUNTS = ("n_identity", "n_expression")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of model: its reader, and which of the options below the reader takes as keywords."""
+    """One kind of model: its reader and the options that the reader accepts as keywords."""
 
-    reader: str  # module of the importers and function
-    path: str  # what PATH is
+    reader: str  # module in model/importers, and function
+    path: str  # description of PATH
     options: tuple[str, ...] = ()
 
 
@@ -48,7 +48,7 @@ KINDS: dict[str, Kind] = {
     "surrey": Kind("surrey.read_surrey", ".bin file", ("blendshapes", "texture", *_COUNTS)),
     "mesh": Kind("template_mesh.read_template_mesh", "template, OBJ or PLY", ("modes", "unit", *_COUNTS)),
 }
-"""Everything that can be imported: a new kind is one line here."""
+"""All kinds of models; a new kind is one entry."""
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "leave_out": {"nargs": "+", "metavar": "NAME", "help": "people left out, such as those of a test set: Tester_7 .."},
@@ -85,7 +85,7 @@ _FLAGS |= {"ict_region": "--region", "bfm_region": "--region"}
 
 
 def dest_of(option: str) -> str:
-    """The keyword that an option becomes."""
+    """The keyword argument of an option."""
     return str(_OPTIONS[option].get("dest", option))
 
 
@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def run_import(arguments: Sequence[str]) -> int:
-    """Import a model; 0 done, 2 where the call or the file was wrong or a derived table was refused."""
+    """The exit code: 0, or 2 for a wrong argument or file or an uncertain table."""
     given = vars(_parser().parse_args(arguments))
     from facerecon_torch.errors import FaceReconError
 

@@ -1,6 +1,7 @@
-"""From an imported model to a native file: known landmarks, derived topology, review, report."""
+"""Completion of an imported model: known landmarks, derived topology, native file, report and review."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_file
 from facerecon_torch.errors import ModelFileError
-from facerecon_torch.files import replacing
+from facerecon_torch.files import write_json
 from facerecon_torch.images.write import save_png
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER
 from facerecon_torch.model.importers.imported import ImportedModel
@@ -23,16 +24,16 @@ from facerecon_torch.report.topology import TopologyMarks, draw_topology
 
 __all__ = ["ImportSpec", "import_model", "read_known", "summary_lines"]
 
-_HEAD_OF_FRONT = "facescape_26317"  # the mesh whose landmark lists a front part follows
-_NAMED = 6  # doubts named in an error; the report has all
+_HEAD_OF_FRONT = "facescape_26317"  # the mesh with the landmark lists of front parts
+_NAMED = 6  # uncertain parts named in an error; the report lists all
 _TABLES = ("inner_landmarks", "contour_lines", "centre_vertices", "whole_vertices")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportSpec:
-    """How an imported model is completed and written."""
+    """Options of `import_model`."""
 
-    allow_uncertain: bool = False  # doubtful tables are written, and named in the report, instead of refused
+    allow_uncertain: bool = False  # uncertain tables are written, and named in the report, instead of refused
     storage: str = "float32"
     topology: TopologySpec = field(default_factory=TopologySpec)
 
@@ -43,10 +44,20 @@ _DEFAULT = ImportSpec()
 def import_model(
     imported: ImportedModel, out: Path, *, known: Mapping[int, int] | None = None, spec: ImportSpec = _DEFAULT
 ) -> dict[str, Any]:
-    """Write OUT, OUT.report.json and OUT.review.png (OUT without its suffix); gives the report.
+    """Write OUT, OUT.report.json and OUT.review.png (OUT without its suffix).
 
-    `known` maps iBUG points to vertices and wins over the lists. Raises ModelFileError, after writing report and
-    review, where a table is uncertain and `allow_uncertain` is off; other errors as `derive_topology` and `save_model`.
+    Args:
+        imported: The model of an importer.
+        out: The native model file.
+        known: iBUG point -> vertex; takes precedence over the landmark lists.
+        spec: Options.
+
+    Returns:
+        The content of the report.
+
+    Raises:
+        ModelFileError: A table is uncertain and `allow_uncertain` is off; report and review are written before.
+        ValueError: As `derive_topology` and `save_model` do.
     """
     listed = _listed(imported)
     mean = imported.mean_vertices()
@@ -62,28 +73,33 @@ def import_model(
         model = load_model(out)
         report |= {"file": str(out), "sha256": model.sha256, "bytes": out.stat().st_size, "storage": spec.storage}
         report |= {"ranks": [model.n_identity, model.n_expression]}
-    with replacing(out.with_suffix(".report.json")) as aside:
-        aside.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(out.with_suffix(".report.json"), _without_infinity(report))
     if not accepted:
         raise ModelFileError(_refusal(derived, out))
     return report
 
 
 def _listed(imported: ImportedModel) -> dict[int, int]:
-    """Landmark vertices from the lists, by the mesh's name; those of a head's front part through its table."""
+    """The landmark vertices of the lists; a front part has a table of its vertices in the whole head."""
     head = imported.tables.get("vertices_of_head")
     if head is None:
         return known_landmarks(imported.topology_name, imported.n_vertices)
     place = {vertex: row for row, vertex in enumerate(head.tolist())}
-    whole = known_landmarks(_HEAD_OF_FRONT, max(found.n_vertices for found in landmark_lists(_HEAD_OF_FRONT)))
+    whole = known_landmarks(_HEAD_OF_FRONT, max(entry.n_vertices for entry in landmark_lists(_HEAD_OF_FRONT)))
     return {point: place[vertex] for point, vertex in whole.items() if vertex in place}
 
 
 def read_known(path: Path, imported: ImportedModel) -> dict[int, int]:
-    """Known landmarks from a JSON object: iBUG point -> vertex counted from 0, or -> [x, y, z] in mm in the frame of
-    the model's file, which stands for the nearest vertex of the mean face.
+    """The known landmarks of a JSON file, as iBUG point -> vertex.
 
-    Raises FileNotFoundError, and ModelFileError for anything else.
+    Args:
+        path: A JSON object: iBUG point -> vertex (from 0), or -> [x, y, z] in mm in the frame of the model's file; a
+            position means the nearest vertex of the mean face.
+        imported: The model.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ModelFileError: The file has another content.
     """
     require_file("landmarks", path)
     try:
@@ -115,8 +131,8 @@ def _vertex(path: Path, point: str, value: object, mean: Float[Tensor, "v 3"]) -
 
 def _report(imported: ImportedModel, derived: DerivedTopology, mean: Float[Tensor, "v 3"]) -> dict[str, Any]:
     lists = [
-        {"name": found.name, "source": found.source, "licence": found.licence, "verified": found.verified}
-        for found in landmark_lists(_HEAD_OF_FRONT if "vertices_of_head" in imported.tables else imported.topology_name)
+        {"name": entry.name, "source": entry.source, "licence": entry.licence, "verified": entry.verified}
+        for entry in landmark_lists(_HEAD_OF_FRONT if "vertices_of_head" in imported.tables else imported.topology_name)
     ]
     kinds = [item.kind for item in derived.items]
     return {
@@ -141,29 +157,38 @@ def _report(imported: ImportedModel, derived: DerivedTopology, mean: Float[Tenso
     }
 
 
+def _without_infinity(value: Any) -> Any:
+    """The value with None for NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _without_infinity(member) for key, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_infinity(member) for member in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _review(mean: Float[Tensor, "v 3"], derived: DerivedTopology) -> Float[Tensor, "3 h w"]:
-    doubts = derived.uncertain
+    uncertain = derived.uncertain
     marks = TopologyMarks(
         derived=frozenset(item.index for item in derived.items if item.kind == "landmark"),
-        uncertain_landmarks=frozenset(item.index for item in doubts if "landmark" in item.kind),
-        uncertain_lines=frozenset(item.index for item in doubts if "line" in item.kind),
-        uncertain_sets=frozenset(item.name for item in doubts if "set" in item.kind),
+        uncertain_landmarks=frozenset(item.index for item in uncertain if "landmark" in item.kind),
+        uncertain_lines=frozenset(item.index for item in uncertain if "line" in item.kind),
+        uncertain_sets=frozenset(item.name for item in uncertain if "set" in item.kind),
     )
     return draw_topology(mean, derived.topology, marks, IBUG_OF_PAPER)
 
 
 def _refusal(derived: DerivedTopology, out: Path) -> str:
-    doubts = [f"{item.kind} {item.name}: {item.reason}" for item in derived.uncertain]
-    more = f"; and {len(doubts) - _NAMED} more" if len(doubts) > _NAMED else ""
+    parts = [f"{item.kind} {item.name}: {item.reason}" for item in derived.uncertain]
+    more = f"; and {len(parts) - _NAMED} more" if len(parts) > _NAMED else ""
     return (
-        f"{len(doubts)} parts of the topology are uncertain: {'; '.join(doubts[:_NAMED])}{more}. See "
+        f"{len(parts)} parts of the topology are uncertain: {'; '.join(parts[:_NAMED])}{more}. See "
         f"{out.with_suffix('.review.png')} (red) and {out.with_suffix('.report.json')}; --landmarks gives better ones, "
         "--allow-uncertain takes these"
     )
 
 
 def summary_lines(report: Mapping[str, Any]) -> list[str]:
-    """What a user wants to know of an imported model, in a few lines."""
+    """A summary of the report in a few lines, for the terminal."""
     counts, summary = report["landmarks"], report["summary"]
     lines = [
         f"{report['file']}: {report['kind']}, {report['vertices']} vertices, {report['triangles']} triangles, "
@@ -175,16 +200,16 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         f"default face registered at {report['registration']['median_distance_mm']:.2f} mm, "
         f"{report['registration']['scale']:.3f} times its size",
     ]
-    lines += [f"uncertain: {doubt}" for doubt in report["uncertain"]]
+    lines += [f"uncertain: {part}" for part in report["uncertain"]]
     return [*lines, f"sha256 {report['sha256']}, {report['bytes'] / 1e6:.1f} MB ({report['storage']})"]
 
 
 def _kept(summary: Mapping[str, Any]) -> list[str]:
-    """Variance kept and the error of what was left out, in mm per vertex; a linear model states both for each basis."""
+    """Lines with the variance kept and the RMSE of the rest in mm per vertex; a linear model has one per basis."""
     lines = []
     for name in ("", "identity_", "expression_"):
         kept = summary.get(f"{name}variance_kept")
-        if not kept:  # 0 where the model has no such basis
+        if not kept:  # 0 for a model without such a basis
             continue
         lost = summary.get(f"{name}rms_mm", 0.0) * max(1 / kept - 1, 0.0) ** 0.5
         rmse = summary.get(f"{name}rmse_mm", lost)

@@ -3,14 +3,14 @@
     shapeMU [3 V] | shapePC [3 V, 199] | shapeEV [199], standard deviations | tex.. likewise, 0..255 |
     tl [T, 3] or tri [3, T], from 1 | face3d's also: expMU, expPC, expEV
 
-Expressions come with face3d's file, or from beside the model (the same layout after the model's own trimming):
+Expressions are in face3d's file, or in files beside the model (the same layout, after trimming by BFM_exp_idx.mat):
 
     Model_Expression.mat: mu_exp [3 V'], w_exp [3 V', 29], sigma_exp [29]: the basis of 300W-LP's Exp_Para
-    Exp_Pca.bin: int32 n, float32 mean [3 V'] (which its users leave out, as this does), float32 [n, 3 V'] | std_exp.txt
+    Exp_Pca.bin: int32 n, float32 mean [3 V'] (unused, as by its users), float32 [n, 3 V'] | std_exp.txt
     BFM_exp_idx.mat: trimIndex [V'], from 1 into V = 53490 -> V' = 53215
     BFM_front_idx.mat: idx [35709], from 1 into V', the front of the face
 
-The origin stays where the file has it, so that 300W-LP's poses hold (`coefficients_from_300wlp`).
+The origin is that of the file, so that 300W-LP's poses hold (`coefficients_from_300wlp`).
 """
 
 import os
@@ -21,10 +21,10 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.formats.format_errors import file_size, format_error, read_ascii, strict_float
+from facerecon_torch.formats.format_errors import format_error, read_ascii, read_bounded, strict_float
 from facerecon_torch.formats.matlab5 import MatVariable, iter_variables
-from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused
-from facerecon_torch.model.importers.linear_parts import Array, LinearParts, assemble, columns, require_plain
+from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused, require_plain
+from facerecon_torch.model.importers.linear_parts import Array, LinearParts, assemble, columns
 
 __all__ = ["REGIONS", "coefficients_from_300wlp", "read_bfm2009"]
 
@@ -42,9 +42,9 @@ def coefficients_from_300wlp(
 ) -> tuple[Float[Tensor, "*b identities"], Float[Tensor, "*b expressions"]]:
     """alpha and beta of this importer's models for Shape_Para and Exp_Para of 300W-LP and AFLW2000-3D.
 
-    Those multiply shapePC and w_exp as they are, in micrometres; alpha = 1e-5 Shape_Para with variance
-    (1e-5 shapeEV)^2, beta = Exp_Para with variance sigma_exp^2. beta holds for a model with the expressions of
-    Model_Expression.mat or face3d's BFM.mat only, not for those of Exp_Pca.bin.
+    Shape_Para and Exp_Para multiply shapePC and w_exp in micrometres. alpha = 1e-5 Shape_Para has the variance
+    (1e-5 shapeEV)^2, beta = Exp_Para the variance sigma_exp^2. beta fits the expressions of Model_Expression.mat and of
+    face3d's BFM.mat, not those of Exp_Pca.bin.
     """
     return shape_para * IDENTITY_SCALE, exp_para
 
@@ -57,10 +57,18 @@ def read_bfm2009(
     n_identity: int | None = None,
     n_expression: int | None = None,
 ) -> ImportedModel:
-    """The model in the `.mat` file `path`, or in the folder `path`, with the expressions found beside it.
+    """The model with the expressions of its file, or of the files beside it; it may have none.
 
-    `region` `front` needs BFM_front_idx.mat. Without expressions the model has none. Raises ModelFileError for files
-    that are damaged, missing or of another mesh; ValueError for another region.
+    Args:
+        path: The `.mat` file or its folder.
+        region: "all", or "front" with BFM_front_idx.mat beside the model.
+        texture: Whether to read the texture.
+        n_identity: Largest number of identity columns.
+        n_expression: Largest number of expression columns.
+
+    Raises:
+        ModelFileError: A file is damaged, missing or of another mesh.
+        ValueError: The region is unknown.
     """
     if region not in REGIONS:
         raise ValueError(f"region must be one of {', '.join(REGIONS)}; got {region!r}")
@@ -111,11 +119,11 @@ def _arrays(file: Path) -> dict[str, MatVariable]:
 
 
 def _matrix(file: Path, arrays: dict[str, MatVariable], name: str, shape: tuple[int | None, int | None]) -> Array:
-    """The matrix `name`; a vector may lie or stand."""
+    """The matrix `name`; a vector may be a row or a column."""
     values = arrays[name].values if name in arrays else None
     if values is None or values.ndim != 2 or values.size == 0:
-        came = f"shape {arrays[name].shape}" if name in arrays else f"only {', '.join(sorted(arrays))[:200]}"
-        raise format_error(file, name, "a matrix of numbers", came)
+        actual = f"shape {arrays[name].shape}" if name in arrays else f"only {', '.join(sorted(arrays))[:200]}"
+        raise format_error(file, name, "a matrix of numbers", actual)
     values = values.T if shape[1] == 1 and values.shape[0] == 1 else values
     if any(want not in (None, got) for want, got in zip(shape, values.shape)):
         wanted = " x ".join("any" if size is None else str(size) for size in shape)
@@ -174,10 +182,8 @@ def _scaled_expression(file: Path, arrays: dict[str, MatVariable], names: tuple[
 
 
 def _guo_expression(file: Path) -> _Expression:
-    size = file_size(file)
-    if not 4 < size <= LARGEST or size % 4:
-        raise format_error(file, "size", f"5 to {LARGEST} bytes, a multiple of 4", f"{size} bytes")
-    content = file.read_bytes()
+    content = read_bounded(file, least=8, limit=LARGEST)
+    size = len(content)
     n = int(np.frombuffer(content, "<i4", 1)[0])
     if not 0 < n <= _MAX_COMPONENTS or (size - 4) % (12 * (n + 1)):
         raise format_error(file, "size", f"4 + 12 V ({n} + 1) bytes for {n} components", f"{size} bytes")
@@ -207,7 +213,7 @@ def _with_expression(file: Path, parts: LinearParts, expression: _Expression) ->
 
 
 def _indices(file: Path, name: str, n_vertices: int) -> Array:
-    """Vertices from 0 in a list of vertices from 1 that are all different."""
+    """A list of different vertices, from 0; those of the file start at 1."""
     table = _matrix(file, _arrays(file), name, (None, 1))[:, 0]
     if table.min() < 1 or table.max() > n_vertices or len(np.unique(table)) != len(table):
         raise format_error(file, name, f"different vertices in 1..{n_vertices}", f"{table.min():g} to {table.max():g}")

@@ -3,7 +3,7 @@
     shape | expression | color, each with
     model/mean [3 V] | model/pcaBasis [3 V, n], unit columns | model/pcaVariance [n] | representer/cells [3, T] from 0
 
-The expression's mean is an offset that belongs to the face at rest. colours are RGB in [0, 1]. Needs h5py
+The mean of the expression is an offset of the neutral face. Colours are RGB in [0, 1]. Needs h5py
 (`pip install facerecon-torch[importers]`).
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 
 from facerecon_torch.errors import ModelFileError
 from facerecon_torch.formats.format_errors import file_size
-from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused
-from facerecon_torch.model.importers.linear_parts import Array, LinearParts, assemble, columns, require_plain
+from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused, require_plain
+from facerecon_torch.model.importers.linear_parts import Array, LinearParts, assemble, columns
 
 __all__ = ["read_bfm_h5"]
 
@@ -31,10 +31,16 @@ def read_bfm_h5(
     n_identity: int | None = None,
     n_expression: int | None = None,
 ) -> ImportedModel:
-    """The model of an `.h5` file; alpha and beta count standard deviations (variances 1).
+    """The model of an `.h5` file; alpha and beta in standard deviations (variance 1).
 
-    Raises ModelFileError for a damaged file, arrays that are missing or do not fit together, and where h5py is not
-    installed.
+    Args:
+        path: The file.
+        texture: Whether to read the colour model.
+        n_identity: Largest number of identity columns.
+        n_expression: Largest number of expression columns.
+
+    Raises:
+        ModelFileError: The file is damaged, arrays are missing or do not fit together, or h5py is not installed.
     """
     file = Path(path)
     groups = _read(file, texture)
@@ -97,8 +103,8 @@ def _group(file: Path, opened: Any, name: str) -> dict[str, Array]:
     basis = _values(file, opened, f"{name}/model/pcaBasis", "f")
     variance = _values(file, opened, f"{name}/model/pcaVariance", "f").reshape(-1)
     if basis.ndim != 2 or len(basis) != len(mean) or basis.shape[1] != len(variance) or len(mean) % 3 or not len(mean):
-        came = f"mean {mean.shape}, basis {basis.shape}, variances {variance.shape}"
-        raise refused(file, f"{name}/model", "a mean of 3 V numbers, a basis 3 V x n and n variances", came)
+        actual = f"mean {mean.shape}, basis {basis.shape}, variances {variance.shape}"
+        raise refused(file, f"{name}/model", "a mean of 3 V numbers, a basis 3 V x n and n variances", actual)
     if len(variance) and not float(variance.min()) >= 0:
         raise refused(file, f"{name}/model/pcaVariance", "no negative number", float(variance.min()))
     return {"mean": mean, "basis": basis * np.sqrt(variance)}
@@ -115,7 +121,7 @@ def _cells(file: Path, opened: Any) -> Array:
 
 
 def _values(file: Path, opened: Any, name: str, kinds: str) -> Array:
-    """The values of one array, once its type and size are known to be those of a model."""
+    """The values of one array, whose type and size are checked before it is read."""
     found = opened.get(name)
     dtype, size = getattr(found, "dtype", None), getattr(found, "size", None)
     if not isinstance(dtype, np.dtype) or dtype.kind not in kinds or not size or size * dtype.itemsize > LARGEST:

@@ -1,4 +1,4 @@
-"""From the arrays of a bilinear model's file to an ImportedModel: mm, outward triangles, one form of the summary."""
+"""Assembly of a bilinear model from the arrays of its file: mm, outward triangles, and a summary."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,8 +35,22 @@ def assemble_bilinear(
     summary: dict[str, object],
     tables: dict[str, Tensor] | None = None,
 ) -> ImportedModel:
-    """The model with its core in mm. Without `mm_per_unit` the unit is the one power of ten that makes the mean face
-    80 to 600 mm long; the summary states it. Raises ModelFileError, for `file`, where there is none."""
+    """The model with its core in mm.
+
+    Args:
+        file: The file, for errors.
+        factors: core, identity_rows and expression_rows.
+        triangles: The triangles of the mesh.
+        uv: Texture coordinates of the vertices.
+        names: Names of the rows of U_exp.
+        topology_name: Name of the mesh in the lists of landmark vertices.
+        mm_per_unit: The unit; by default the power of ten that makes the mean face 80 to 600 mm long.
+        summary: Further entries of the summary.
+        tables: Tables of a FaceTopology that the file has.
+
+    Raises:
+        ModelFileError: No unit gives a plausible face, or ImportedModel refuses the arrays.
+    """
     with as_model_errors(file):
         mean = _mean_face(factors)
         unit = plausible_unit(file, mean) if mm_per_unit is None else float(mm_per_unit)
@@ -64,15 +78,17 @@ def assemble_bilinear(
 
 
 def expression_names(count: int) -> tuple[str, ...]:
-    """Names of the rows of U_exp, the neutral face first: FaceWarehouse's own for its 47, else numbers."""
+    """The names of the rows of U_exp, the neutral face first: FaceWarehouse's for 47 rows, else numbers."""
     if count == len(EXPRESSION_NAMES):
         return (NEUTRAL, *EXPRESSION_NAMES[1:])
     return (NEUTRAL, *(f"expression_{k}" for k in range(1, count)))
 
 
 def rows_with_moments(mean: Float[Tensor, "n"], variance: Float[Tensor, "n"]) -> Float[Tensor, "rows n"]:
-    """2 n rows with this mean and, without correlation, this (population) variance: what stands for the rows of U_id
-    where a file has only their statistics. Row pairs mean +- sqrt(n variance_k) e_k."""
+    """2 n uncorrelated rows with this mean and (population) variance: mean +- sqrt(n variance_k) e_k.
+
+    They replace the rows of U_id if a file has only their statistics.
+    """
     steps = torch.diag((len(mean) * variance).sqrt())
     return torch.cat([mean + steps, mean - steps])
 
@@ -83,7 +99,7 @@ def _mean_face(factors: dict[str, Tensor]) -> Float[Tensor, "vertices 3"]:
 
 
 def plausible_unit(file: Path, mean: Float[Tensor, "vertices 3"]) -> float:
-    """mm per unit: the one power of ten that makes the mean face 80 to 600 mm long. Raises ModelFileError."""
+    """mm per unit: the power of ten that makes the mean face 80 to 600 mm long. Raises ModelFileError."""
     longest = float((mean.amax(dim=0) - mean.amin(dim=0)).max())
     fitting = [10.0**power for power in _POWERS if SMALLEST_FACE <= longest * 10.0**power <= LARGEST_FACE]
     if not fitting:

@@ -1,8 +1,8 @@
-"""From the faces of many people in the same expressions to the factors of a bilinear model.
+"""The factors of a bilinear model from the faces of many people in the same expressions.
 
-Every person is moved rigidly (no scale) so that the neutral face lies on the mean neutral face, one translation puts
-the centroid of the mean face at 0, and an HOSVD reduces the tensor. The tensor lies in a temporary file and is worked
-on in chunks: 150 people x 47 expressions x 11510 vertices, 1 GB, need about 2 GB of memory.
+Every person is moved rigidly (without scale) so that the neutral face lies on the mean neutral face. One translation
+moves the centroid of the mean face to 0, and an HOSVD reduces the tensor. The tensor is kept in a temporary file and
+processed in chunks: 150 people x 47 expressions x 11510 vertices, 1 GB, need about 2 GB of memory.
 """
 
 import os
@@ -28,8 +28,8 @@ _SETTLED = 1e-4  # mm, movement of the mean face in one round
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSpec:
-    """Ranks of the core (at most what the data have), the folder of the temporary file (default: the system's), and
-    the device that works on its chunks."""
+    """Ranks of the core (limited by the data), folder of the temporary file (default: the system's), and the device
+    that processes its chunks."""
 
     identity_rank: int = 50
     expression_rank: int = 25
@@ -43,8 +43,8 @@ class BuildSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class People:
-    """Faces to build from, in mm: `read(k)` gives person k in every expression [E, V, 3], `read_neutral(k)` the first
-    of them [V, 3]."""
+    """The input faces in mm: `read(k)` returns person k in every expression [E, V, 3], `read_neutral(k)` the first of
+    them [V, 3]."""
 
     n_people: int
     n_expressions: int
@@ -55,16 +55,24 @@ class People:
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """Factors of BilinearModel in float32, and what building says about them."""
+    """The factors of a BilinearModel in float32, and their summary."""
 
     factors: dict[str, Tensor]
     summary: dict[str, object]
 
 
 def build_bilinear(people: People, spec: BuildSpec, face_vertices: Tensor | None = None) -> Built:
-    """Align, centre and reduce. `face_vertices` are those that the alignment looks at (default: `front_half` of the
-    mean neutral face). Raises OSError where the temporary file finds no room, ValueError for face vertices that are
-    fewer than 3 or not in the mesh."""
+    """The factors of aligned and centred people.
+
+    Args:
+        people: The input faces.
+        spec: Ranks, temporary folder and device.
+        face_vertices: Vertices of the alignment; by default `front_half` of the mean neutral face.
+
+    Raises:
+        OSError: The disk has no room for the temporary file.
+        ValueError: There are fewer than 3 face vertices, or one is not in the mesh.
+    """
     if face_vertices is not None:
         _require_vertices(face_vertices, people.n_vertices)
     neutral = torch.stack([people.read_neutral(k) for k in range(people.n_people)]).to(torch.float64)
@@ -95,13 +103,15 @@ def _require_vertices(vertices: Tensor, n_vertices: int) -> None:
 
 
 def front_half(neutral: Float[Tensor, "vertices 3"]) -> Int[Tensor, "n"]:
-    """The half of the vertices with the largest z: the face, where a mesh is denser there than on the skull."""
+    """The half of the vertices with the largest z: the face, because meshes are denser there than on the skull."""
     return torch.nonzero(neutral[:, 2] >= neutral[:, 2].median()).flatten()
 
 
 def align_people(neutral: Float[Tensor, "people vertices 3"], face: Int[Tensor, "n"]) -> Alignment:
-    """The rigid motion of every person onto the mean of all moved people, found by turns. The mean of the people as
-    they come fixes the frame, so that the axes stay theirs."""
+    """The rigid motion of every person onto the mean of all moved people, by alternating steps.
+
+    The first mean is that of the given people, so the axes stay theirs.
+    """
     reference = neutral[:, face].mean(dim=0)
     for _ in range(_ROUNDS):
         moves = align_rigid(neutral[:, face], reference.expand(len(neutral), -1, -1))
@@ -115,8 +125,11 @@ def align_people(neutral: Float[Tensor, "people vertices 3"], face: Int[Tensor, 
 
 @contextmanager
 def scratch_array(shape: tuple[int, ...], folder: Path | None) -> Iterator[np.memmap]:
-    """A float32 array in a temporary file that is gone afterwards. Its room is taken at once: a disk that fills up
-    while an array is being written would end the process. Raises OSError without that room."""
+    """A float32 array in a temporary file, which is removed afterwards.
+
+    The disk space is allocated first, because a full disk would crash the process while the array is written. Raises
+    OSError if there is no space.
+    """
     with tempfile.TemporaryFile(dir=folder) as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, 4 * int(np.prod(shape)))
@@ -124,7 +137,7 @@ def scratch_array(shape: tuple[int, ...], folder: Path | None) -> Iterator[np.me
 
 
 def _fill(tensor: Float[Tensor, "people faces rows"], people: People, moves: Alignment) -> Float[Tensor, "3"]:
-    """Write everyone's moved faces; the answer is the mean face's centroid, which is subtracted from all of them."""
+    """The centroid of the mean face; `tensor` is filled with all moved faces minus this centroid."""
     total = torch.zeros(3, dtype=torch.float64)
     for k in range(people.n_people):
         faces = people.read(k).to(torch.float64)
@@ -147,7 +160,7 @@ def _summary(
         "identity_rank": answer.identity_rows.shape[1],
         "expression_rank": answer.expression_rows.shape[1],
         "variance_kept": answer.variance_kept,
-        "rmse_mm": 3**0.5 * answer.residual_rms,  # root mean squared distance of a vertex, over all faces
+        "rmse_mm": 3**0.5 * answer.residual_rms,  # root mean square distance of a vertex, over all faces
         "alignment_vertices": n_face,
         "neutral_spread_mm": spread,  # of the aligned neutral faces about their mean, on those vertices
         "origin_mm": origin.tolist(),

@@ -1,4 +1,4 @@
-"""FaceScape's bilinear models, whose expressions are not reduced: row k of U_exp is expression k, the first neutral.
+"""FaceScape's bilinear models. Their expressions are not reduced: row k of U_exp is expression k, the first neutral.
 
     v1.6  *.npz: shape_bm_core [3 V, E, I], id_mean [I], id_var [I], fv_indices [T, 3 or 4], ft_indices, texcoords,
           v_indices_front, fv_indices_front, ft_indices_front
@@ -20,13 +20,11 @@ from torch import Tensor
 
 from facerecon_torch.formats.format_errors import file_size
 from facerecon_torch.formats.npz_file import read_npz
-from facerecon_torch.formats.polygon_mesh import fan, read_polygon_mesh
+from facerecon_torch.formats.polygon_mesh import read_polygon_mesh, triangle_fans
 from facerecon_torch.model.importers.bilinear_parts import assemble_bilinear, expression_names, rows_with_moments
-from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused
+from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused, require_plain
 
 __all__ = ["read_facescape", "read_facescape_v13"]
-
-LARGEST = 1e12  # in any unit of length: where only damage leads
 
 _Path = str | os.PathLike[str]
 _Array = NDArray[Any]
@@ -34,10 +32,15 @@ _Indices = NDArray[np.int64]
 
 
 def read_facescape(path: _Path, *, front: bool = False, mm_per_unit: float | None = None) -> ImportedModel:
-    """The model in a v1.6 `.npz`: the whole head, or only the face (`front`).
+    """The model of a v1.6 `.npz`. It has no rows of U_id, so 2 I rows have the mean id_mean and the variance id_var.
 
-    mu and 1/Q of the identity weights are the file's id_mean and id_var: it has no rows of U_id, so that 2 I rows with
-    these statistics stand for them. Raises ModelFileError.
+    Args:
+        path: The file.
+        front: Whether to take the face only, instead of the whole head.
+        mm_per_unit: The unit; by default derived from the size of the face.
+
+    Raises:
+        ModelFileError: The file is damaged, or its arrays do not fit together.
     """
     file = Path(path)
     with as_model_errors():
@@ -60,7 +63,7 @@ def read_facescape(path: _Path, *, front: bool = False, mm_per_unit: float | Non
             "identity_rows": rows,
             "expression_rows": torch.eye(n_expressions),
         },
-        torch.from_numpy(fan(faces.tolist())),
+        torch.from_numpy(triangle_fans(faces.tolist())),
         uv,
         names=expression_names(n_expressions),
         topology_name=f"facescape_{n_vertices}{tail}",
@@ -90,8 +93,17 @@ def _identity_rows(file: Path, arrays: dict[str, _Array]) -> Tensor:
 def read_facescape_v13(
     path: _Path, mesh: _Path, *, factors_id: _Path | None = None, mm_per_unit: float | None = None
 ) -> ImportedModel:
-    """The model in a v1.3 `core_*.npy`; the rows of U_id are in `factors_id` (default: factors_id*.npy beside it), the
-    triangles and uv in `mesh`, for the file's own are pickles. Raises ModelFileError."""
+    """The model of a v1.3 `core_*.npy`.
+
+    Args:
+        path: The file of the core.
+        mesh: A mesh file with triangles and uv; FaceScape's own tables are pickles, which are not read.
+        factors_id: File of the rows of U_id; by default factors_id*.npy beside the core.
+        mm_per_unit: The unit; by default derived from the size of the face.
+
+    Raises:
+        ModelFileError: A file is missing or damaged, or the files do not fit together.
+    """
     file = Path(path)
     with as_model_errors():
         core = _npy(file, "core", 3)
@@ -131,27 +143,25 @@ def _numbers(file: Path, arrays: dict[str, _Array], name: str, ndim: int) -> _Ar
 def _checked(file: Path, name: str, values: _Array, ndim: int) -> _Array:
     if values.dtype.kind not in "fiu" or values.ndim != ndim or values.size == 0:
         raise refused(file, name, f"numbers of {ndim} axes, not empty", f"{values.dtype} {values.shape}")
-    low, high = float(values.min()), float(values.max())
-    if not -LARGEST <= low <= high <= LARGEST:  # NaN wins in both
-        raise refused(file, name, f"finite numbers of at most {LARGEST:g}", f"{low:g} to {high:g}")
+    require_plain(file, name, values)
     return values
 
 
 def _indices(file: Path, arrays: dict[str, _Array], name: str, count: int) -> _Indices:
-    """A table of indices from 0; the file may count them from 1."""
+    """A table of indices from 0; those of the file may start at 1."""
     ndim = 1 if name.startswith("v_") else 2
     values = _numbers(file, arrays, name, ndim)
     indices = values.astype(np.int64)
     if int(indices.max()) == count and int(indices.min()) >= 1:
         indices = indices - 1
     if (ndim == 2 and indices.shape[1] not in (3, 4)) or int(indices.min()) < 0 or int(indices.max()) >= count:
-        came = f"{indices.min()} to {indices.max()}, shape {indices.shape}"
-        raise refused(file, name, f"indices of {count} entries, 3 or 4 a face", came)
+        actual = f"{indices.min()} to {indices.max()}, shape {indices.shape}"
+        raise refused(file, name, f"indices of {count} entries, 3 or 4 a face", actual)
     return indices
 
 
 def _vertex_uv(file: Path, arrays: dict[str, _Array], faces: _Indices, name: str, count: int) -> Tensor | None:
-    """The texture coordinates of each vertex at its first corner; None where the file has none."""
+    """The texture coordinate of each vertex's first corner; None if the file has none."""
     if "texcoords" not in arrays or name not in arrays:
         return None
     coordinates = _numbers(file, arrays, "texcoords", 2)
@@ -167,7 +177,7 @@ def _vertex_uv(file: Path, arrays: dict[str, _Array], faces: _Indices, name: str
 
 
 def _npy(file: Path, name: str, ndim: int) -> _Array:
-    """One array of an .npy file, mapped: its header must agree with the file's size."""
+    """The memory-mapped array of an .npy file, whose header must agree with the file's size."""
     size = file_size(file)
     with open(file, "rb") as stream:
         magic = stream.read(len(MAGIC_PREFIX))

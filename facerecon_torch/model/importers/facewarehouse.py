@@ -1,4 +1,4 @@
-"""FaceWarehouse's folders as a bilinear model: Tester_*/Blendshape/shape.bs, 1 unit = 1 dm, axes as ours."""
+"""A bilinear model from FaceWarehouse's folders: Tester_*/Blendshape/shape.bs, in dm, with the model's axes."""
 
 import os
 from collections.abc import Sequence
@@ -31,12 +31,18 @@ def read_facewarehouse(
     spec: BuildSpec | None = None,
     face_vertices: Tensor | None = None,
 ) -> ImportedModel:
-    """The bilinear model of the people below `path` (Tester_1 .. 150, or FaceWarehouse_Data_* with them).
+    """The bilinear model of the people below `path`.
 
-    `leave_out` names people (`Tester_7`) who shall not be in it, such as those of a test set; `face_vertices` are
-    those that the alignment of the people looks at. Triangles and uv come from the first person's shape_0.obj. People
-    without shape.bs are listed in the summary as missing. Raises ModelFileError for damaged files, people with other
-    counts, and names in `leave_out` of people who are not there.
+    Triangles and uv come from the first shape_0.obj. The summary lists people without shape.bs as missing.
+
+    Args:
+        path: The folder with Tester_1 .. 150, or with FaceWarehouse_Data_*.
+        leave_out: Folders of people that are left out, such as `Tester_7` of a test set.
+        spec: Ranks, temporary folder and device.
+        face_vertices: Vertices of the alignment of the people.
+
+    Raises:
+        ModelFileError: A file is damaged, people have different counts, or a name in `leave_out` is unknown.
     """
     root = Path(path)
     with as_model_errors():

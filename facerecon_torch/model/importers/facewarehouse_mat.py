@@ -1,4 +1,4 @@
-"""A bilinear model of FaceWarehouse in a MATLAB 5 file, as FWM5.mat:
+"""A bilinear model of FaceWarehouse in a MATLAB 5 file such as FWM5.mat:
 
 Bilinear.Cr [3 V, I, E], Bilinear.Wids [people, I], Bilinear.Weps [expressions, E]
 faces [T, 3]; Landmarks.inner [1, 49], Landmarks.boundary [17, K]; Segmentation.segValid, segCenter
@@ -15,24 +15,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facerecon_torch.formats.matlab5 import MatVariable, iter_variables
-from facerecon_torch.formats.polygon_mesh import fan
+from facerecon_torch.formats.polygon_mesh import triangle_fans
 from facerecon_torch.model.importers.bilinear_parts import assemble_bilinear, expression_names
-from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused
+from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused, require_plain
 from facerecon_torch.model.topology import N_CONTOUR, N_LANDMARKS
 
 __all__ = ["read_facewarehouse_mat"]
 
 LIMIT = 1 << 31  # bytes of the file and of one variable
-LARGEST = 1e12  # in any unit of length: where only damage leads
 _LOGICAL = 1  # bytes of a value
 
 
 def read_facewarehouse_mat(path: str | os.PathLike[str], *, mm_per_unit: float | None = None) -> ImportedModel:
-    """The model with the tables that the file has: `inner_landmarks` [49] and `contour_lines` [17, K] (paper order,
-    padded with -1), `whole_vertices` and `centre_vertices`.
+    """The model with the tables of the file.
 
-    Raises ModelFileError for a file that is not MATLAB 5 (v7.3 is none), a missing variable, another shape, NaN, and
-    indices without a vertex.
+    They are `inner_landmarks` [49] and `contour_lines` [17, K] (paper order, padded with -1), `whole_vertices` and
+    `centre_vertices`.
+
+    Args:
+        path: A MATLAB 5 file (not v7.3).
+        mm_per_unit: The unit; by default derived from the size of the face.
+
+    Raises:
+        ModelFileError: The file has another format, lacks a variable, or has one with another shape, a NaN or an index
+            without a vertex.
     """
     file = Path(path)
     with as_model_errors():
@@ -66,7 +72,7 @@ def read_facewarehouse_mat(path: str | os.PathLike[str], *, mm_per_unit: float |
 
 
 def _variables(file: Path) -> dict[str, MatVariable]:
-    """The variables by name, those of a single struct around all of them included, fields as STRUCT.FIELD."""
+    """The variables by name, with the fields of structs as STRUCT.FIELD; one struct may contain all variables."""
     found: dict[str, MatVariable] = {}
     for variable in iter_variables(file, limit=LIMIT):
         if variable.name in found:
@@ -86,11 +92,9 @@ def _array(file: Path, variables: dict[str, MatVariable], name: str, ndim: int) 
         raise refused(file, name, "a variable of this name", ", ".join(sorted(variables)[:12]) or "no variable at all")
     values = variable.values
     if values is None or values.ndim != ndim or values.size == 0:
-        came = f"none of shape {variable.shape}" if values is None else f"{values.dtype} {values.shape}"
-        raise refused(file, name, f"a real numeric array of {ndim} axes, not empty", came)
-    low, high = float(values.min()), float(values.max())  # type: ignore[attr-defined]
-    if not -LARGEST <= low <= high <= LARGEST:  # NaN wins in both
-        raise refused(file, name, f"finite numbers of at most {LARGEST:g}", f"{low:g} to {high:g}")
+        actual = f"none of shape {variable.shape}" if values is None else f"{values.dtype} {values.shape}"
+        raise refused(file, name, f"a real numeric array of {ndim} axes, not empty", actual)
+    require_plain(file, name, values)
     return values
 
 
@@ -99,16 +103,16 @@ def _triangles(file: Path, faces: NDArray[np.generic], n_vertices: int) -> Int64
     if columns.shape[1] not in (3, 4):
         raise refused(file, "faces", "3 or 4 columns", faces.shape)
     indices = _from_one(file, "faces", columns, n_vertices)
-    return torch.from_numpy(fan(indices.tolist()))
+    return torch.from_numpy(triangle_fans(indices.tolist()))
 
 
 def _from_one(file: Path, name: str, values: NDArray[np.generic], n_vertices: int) -> NDArray[np.int64]:
-    """Indices from 0 of whole numbers counted from 1."""
+    """Indices from 0 for integral numbers from 1."""
     indices = values.astype(np.int64) - 1
     whole = bool((values == indices + 1).all())
     if not whole or int(indices.min()) < 0 or int(indices.max()) >= n_vertices:
-        came = f"{float(values.min()):g} to {float(values.max()):g}"  # type: ignore[attr-defined]
-        raise refused(file, name, f"whole numbers in 1..{n_vertices}", came)
+        actual = f"{float(values.min()):g} to {float(values.max()):g}"  # type: ignore[attr-defined]
+        raise refused(file, name, f"whole numbers in 1..{n_vertices}", actual)
     return indices
 
 
@@ -136,7 +140,7 @@ def _tables(file: Path, variables: dict[str, MatVariable], n_vertices: int) -> d
 
 
 def _lines(file: Path, variable: MatVariable, n_vertices: int) -> Int64[Tensor, "17 length"]:
-    """Contour lines as [17, K]; 0 and NaN are padding at the end of a line."""
+    """The contour lines [17, K], padded with -1; the file pads them with 0 or NaN."""
     name = "Landmarks.boundary"
     values = variable.values
     if values is None or values.ndim != 2 or values.shape[0] != N_CONTOUR or values.size == 0:
@@ -152,8 +156,10 @@ def _lines(file: Path, variable: MatVariable, n_vertices: int) -> Int64[Tensor, 
 def _by_vertex(
     core: Float[Tensor, "rows identities expressions"], triangles: Int64[Tensor, "triangles 3"]
 ) -> tuple[Float[Tensor, "vertices 3 identities expressions"], str]:
-    """The core by vertex. Its rows may be x y z x y z .. or all x, all y, all z; of the two, the one is right that
-    makes the edges of the faces short."""
+    """The core by vertex, and the order of its rows: x y z x y z .., or all x, all y, all z.
+
+    The order is the one with the shorter edges.
+    """
     interleaved = core.reshape(-1, 3, *core.shape[1:])
     planar = core.reshape(3, -1, *core.shape[1:]).transpose(0, 1)
     lengths = []

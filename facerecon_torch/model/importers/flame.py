@@ -3,7 +3,7 @@
     v_template [V, 3] | shapedirs [V, 3, identity + expression] | f [T, 3] from 0
 
 shapedirs are scaled to standard deviations: 300 of identity, then 100 of expression in the published model. Jaw, neck
-and eyes turn about joints in FLAME; that pose is not part of a linear model and stays at rest here, mouth closed.
+and eyes rotate about joints in FLAME. A linear model has no such pose: they stay at rest, with the mouth closed.
 """
 
 import os
@@ -30,10 +30,16 @@ def read_flame(
     n_identity: int | None = None,
     n_expression: int | None = None,
 ) -> ImportedModel:
-    """The model at rest: alpha and beta are FLAME's betas and expression weights, both of variance 1.
+    """The model at rest; alpha and beta are FLAME's betas and expression weights, both of variance 1.
 
-    `split` is the number of identity columns in shapedirs, 300 of 400 and 100 of 150 unless given. A pickle is read
-    without running it. Raises ModelFileError for a file that is damaged, names code, or lacks an array.
+    Args:
+        path: The .pkl file, which is read without running it, or an .npz file.
+        split: Number of identity columns in shapedirs; by default 300 of 400 and 100 of 150.
+        n_identity: Largest number of identity columns.
+        n_expression: Largest number of expression columns.
+
+    Raises:
+        ModelFileError: The file is damaged, names code, or lacks an array.
     """
     file = Path(path)
     arrays = _arrays(file)

@@ -2,8 +2,8 @@
 
     generic_neutral_mesh.obj | identity000.obj .. identity099.obj | one OBJ per expression, named by it
 
-Every file has the 26719 vertices of the neutral mesh; mode = file - neutral. Regions are first parts of the vertices:
-the face, the narrow face, or all with eyes, teeth and the rest.
+Every file has the 26719 vertices of the neutral mesh; mode = file - neutral. A region is the first part of the
+vertices: the face, the narrow face, or the whole head with eyes and teeth.
 """
 
 import os
@@ -18,7 +18,7 @@ __all__ = ["REGIONS", "read_ict"]
 
 NEUTRAL_FILE = "generic_neutral_mesh.obj"
 REGIONS: dict[str, int | None] = {"face": 9409, "narrow": 6706, "whole": None}
-TOPOLOGY = "ict_26719"  # also of its first parts: vertices keep their numbers
+TOPOLOGY = "ict_26719"  # also of the regions, whose vertices keep their numbers
 
 
 def read_ict(
@@ -28,10 +28,17 @@ def read_ict(
     n_identity: int | None = None,
     n_expression: int | None = None,
 ) -> ImportedModel:
-    """The model in the folder `path`, which is FaceXModel or holds it; of the region `face`, `narrow` or `whole`.
+    """The model of one region; alpha in standard deviations (variance 1), beta in [0, 1] (variance 1/3).
 
-    alpha counts standard deviations (variance 1), beta is the weight of a named expression in [0, 1] (variance 1/3).
-    Raises ModelFileError for files that are missing, damaged or of another mesh; ValueError for another region.
+    Args:
+        path: The folder FaceXModel, or the folder that contains it.
+        region: "face", "narrow" or "whole".
+        n_identity: Largest number of identity modes.
+        n_expression: Largest number of expressions.
+
+    Raises:
+        ModelFileError: A file is missing, damaged or of another mesh.
+        ValueError: The region is unknown.
     """
     if region not in REGIONS:
         raise ValueError(f"region must be one of {', '.join(REGIONS)}; got {region!r}")

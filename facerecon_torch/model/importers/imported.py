@@ -1,12 +1,13 @@
-"""What every importer hands over, and the one form of its errors."""
+"""The result of every importer, and the form of its errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
@@ -17,8 +18,9 @@ from facerecon_torch.model.gauge import Gauge
 from facerecon_torch.model.linear import LinearModel
 from facerecon_torch.model.topology import FaceTopology
 
-__all__ = ["ImportedModel", "as_model_errors", "refused"]
+__all__ = ["ImportedModel", "as_model_errors", "refused", "require_plain"]
 
+_LARGEST = 1e12
 SMALLEST_FACE, LARGEST_FACE = 80.0, 600.0  # mm, longest side of the mean's bounding box, from a mask to a bust
 _FACTORS: dict[str, tuple[str, ...]] = {
     "bilinear": ("core", "identity_rows", "expression_rows"),
@@ -39,14 +41,22 @@ _OPTIONAL: dict[str, tuple[str, ...]] = {
 
 
 def refused(file: Path, field: str, expected: object, got: object) -> ModelFileError:
-    """The error for one field of a model file: what was expected there and what came."""
+    """The error for one field of a model file, with the expected and the actual content."""
     return ModelFileError(f"{file}: {field}: expected {expected}; got {got}")
+
+
+def require_plain(file: Path, field: str, values: NDArray[Any]) -> None:
+    """Raise ModelFileError for a value that is not finite or exceeds 1e12, in any unit of length."""
+    if not values.size:
+        return
+    low, high = float(values.min()), float(values.max())  # NaN if any value is NaN
+    if not -_LARGEST <= low <= high <= _LARGEST:
+        raise refused(file, field, f"finite numbers of at most {_LARGEST:g}", f"{low:g} to {high:g}")
 
 
 @contextmanager
 def as_model_errors(file: Path | None = None) -> Iterator[None]:
-    """Turn what a reader of data files says about a file (it names file, field, expected, got) into ModelFileError;
-    with `file` also what ImportedModel says about the arrays that were in it."""
+    """A context that turns DataFileError into ModelFileError, and with `file` also the errors of ImportedModel."""
     try:
         yield
     except DataFileError as error:
@@ -59,11 +69,14 @@ def as_model_errors(file: Path | None = None) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImportedModel:
-    """A face model as its file has it, turned into mm and the model's axes; complete but for its FaceTopology.
+    """The face model of a file, in mm and the model's axes, without a FaceTopology.
 
-    `factors` are the array arguments of BilinearModel or LinearModel, by name. Raises TypeError or ValueError for
-    arrays that are missing, unknown, not finite or do not fit together, for triangles outside the mesh, and for a mean
-    face that is not between 80 and 600 mm long: its unit was mistaken then.
+    `factors` are the array arguments of BilinearModel or LinearModel, by name.
+
+    Raises:
+        TypeError: An array is no float32 or float64 tensor.
+        ValueError: Arrays are missing, unknown, not finite or do not fit together, a triangle has no vertex, or the
+            mean face is not 80 to 600 mm long, because its unit is wrong.
     """
 
     kind: Literal["bilinear", "linear"]
@@ -73,7 +86,7 @@ class ImportedModel:
     expression_names: tuple[str, ...]  # one for every expression row; "neutral" is the face at rest
     topology_name: str  # key of the mesh in the lists of landmark vertices, as "facewarehouse_11510"
     summary: dict[str, object] = field(default_factory=dict)  # JSON values: counts, ranks, variance kept, errors in mm
-    tables: dict[str, Tensor] = field(default_factory=dict)  # int64, what the file itself says of a FaceTopology
+    tables: dict[str, Tensor] = field(default_factory=dict)  # int64, the tables of a FaceTopology that the file has
 
     def __post_init__(self) -> None:
         if self.kind not in _FACTORS:
@@ -84,8 +97,8 @@ class ImportedModel:
             raise ValueError(f"factors of a {self.kind} model: missing {missing}, unknown {unknown}")
         for name, array in self.factors.items():
             if not isinstance(array, Tensor) or array.dtype not in (torch.float32, torch.float64):
-                came = array.dtype if isinstance(array, Tensor) else type(array).__name__
-                raise TypeError(f"{name} must be a float32 or float64 tensor; got {came}")
+                actual = array.dtype if isinstance(array, Tensor) else type(array).__name__
+                raise TypeError(f"{name} must be a float32 or float64 tensor; got {actual}")
             require_finite(name, array)
         self._require_shapes()
         _require_triangles(self.triangles, self.n_vertices)
@@ -115,16 +128,21 @@ class ImportedModel:
         return len(self.factors["core" if self.kind == "bilinear" else "mean"])
 
     def mean_vertices(self) -> Tensor:
-        """The mean face [V, 3] in mm: of the linear model, or of all rows of U_id and U_exp of the bilinear one."""
+        """The mean face [V, 3] in mm; of a bilinear model, that of the mean rows of U_id and U_exp."""
         if self.kind == "linear":
             return self.factors["mean"]
         people, faces = (self.factors[name].mean(dim=0) for name in ("identity_rows", "expression_rows"))
         return (self.factors["core"] @ faces) @ people
 
     def make_model(self, topology: FaceTopology | None, *, gauge: Gauge = "fixed") -> FaceModel:
-        """The model on `topology`, whose triangles must be this mesh's own; `gauge` is for a bilinear model only.
+        """The model with a topology.
 
-        Raises ValueError for another mesh, and as BilinearModel and LinearModel do.
+        Args:
+            topology: Tables whose triangles are those of this mesh.
+            gauge: Gauge of a bilinear model.
+
+        Raises:
+            ValueError: The triangles are others, or the model's arrays do not fit together.
         """
         if topology is not None and not torch.equal(topology.triangles.cpu(), self.triangles.cpu()):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""From the arrays of a linear model's file to an ImportedModel: mm, outward triangles, one summary for all formats."""
+"""Assembly of a linear model from the arrays of its file: mm, outward triangles, and a summary."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -10,23 +10,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facerecon_torch.model.importers.imported import ImportedModel, refused
+from facerecon_torch.model.importers.imported import ImportedModel, refused, require_plain
 from facerecon_torch.model.named_weights import NEUTRAL
 
-__all__ = ["BLENDSHAPE_VARIANCE", "Array", "LinearParts", "assemble", "columns", "outward", "require_plain"]
+__all__ = ["BLENDSHAPE_VARIANCE", "Array", "LinearParts", "assemble", "columns", "outward"]
 
 BLENDSHAPE_VARIANCE = 1 / 3  # about 0, of a weight spread evenly over [0, 1]
-FRONT = 0.05  # share of the triangles, those nearest to the viewer, whose normals say which side is outside
-LARGEST = 1e12  # in any unit of length: where only damage leads
+FRONT = 0.05  # share of the triangles, nearest to the viewer, whose normals decide which side is outside
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LinearParts:
-    """A model as its file has it: positions and offsets per unit of a coefficient in the file's unit of length,
-    triangles from 0, variances of the coefficients. `names` are those of the expression columns, for blendshapes.
-    Colours are RGB in [0, 1]. `notes` go into the summary."""
+    """The arrays of a model's file, in its unit of length.
+
+    Bases hold offsets per unit of a coefficient. `names` are the names of the expression columns, for blendshapes.
+    Colours are RGB in [0, 1]. `notes` are added to the summary.
+    """
 
     mean: Array  # [V, 3]
     triangles: Array  # [T, 3]
@@ -41,7 +42,7 @@ class LinearParts:
     notes: dict[str, object] = field(default_factory=dict)
 
     def rows(self, kept: Array) -> "LinearParts":
-        """Only the vertices `kept`, in that order, and the triangles between them."""
+        """The model of the vertices `kept`, in that order, and of the triangles between them."""
         place = np.full(len(self.mean), -1, dtype=np.int64)
         place[kept] = np.arange(len(kept))
         triangles = place[self.triangles]
@@ -58,7 +59,7 @@ class LinearParts:
 
 
 def columns(matrix: Array) -> Array:
-    """[3 V, n] with x y z of a vertex in consecutive rows -> [V, 3, n]."""
+    """The matrix [3 V, n], with x y z of a vertex in consecutive rows, as [V, 3, n]."""
     return matrix.reshape(len(matrix) // 3, 3, matrix.shape[1])
 
 
@@ -72,12 +73,22 @@ def assemble(
     n_identity: int | None = None,
     n_expression: int | None = None,
 ) -> ImportedModel:
-    """The model in mm; its mean face's centroid becomes the origin unless `centre` is False (summary: `origin_mm` is
-    the new origin in the file's frame).
+    """The model in mm. Columns without variance are left out, because no fit can use them.
 
-    Of each basis the first columns are kept, as many as asked for; columns without variance, which no fit can use, are
-    left out. Raises ModelFileError for a negative variance, triangles that point nowhere, numbers that are none, and
-    what ImportedModel refuses; ValueError for a count below 1.
+    Args:
+        file: The file, for errors.
+        parts: Its arrays.
+        unit_mm: mm per unit of length.
+        topology_name: Name of the mesh in the lists of landmark vertices.
+        centre: Whether the centroid of the mean face becomes the origin; the summary has the new origin in the file's
+            frame as `origin_mm`.
+        n_identity: Largest number of identity columns; all by default.
+        n_expression: Largest number of expression columns; all by default.
+
+    Raises:
+        ModelFileError: A variance is negative, a number is not finite, triangles have no orientation, or ImportedModel
+            refuses the arrays.
+        ValueError: A number of columns is below 1.
     """
     for part in fields(parts):
         if isinstance(array := getattr(parts, part.name), np.ndarray):
@@ -135,12 +146,6 @@ def _imported(
         raise refused(file, "model", "arrays that fit together and a face in mm", error) from error
 
 
-def require_plain(file: Path, name: str, array: Array) -> None:
-    """Raise ModelFileError for a value that is no number or beyond any unit of length."""
-    if array.size and not (np.isfinite(array).all() and np.abs(array).max() <= LARGEST):
-        raise refused(file, name, f"finite numbers of at most {LARGEST:g}", "NaN, infinity or larger ones")
-
-
 def _kept_columns(file: Path, name: str, variance: Array, count: int | None) -> Array:
     if count is not None and count < 1:
         raise ValueError(f"n_{name} must be at least 1; got {count}")
@@ -153,10 +158,10 @@ def _kept_columns(file: Path, name: str, variance: Array, count: int | None) -> 
 
 
 def outward(file: Path, vertices: Tensor, triangles: Tensor) -> tuple[Tensor, bool]:
-    """The triangles counter-clockwise seen from outside, and whether they had to be turned for it.
+    """The triangles, counter-clockwise seen from outside, and whether their orientation was changed.
 
-    Outside is +z where the face is nearest to the viewer: at the nose. Raises ModelFileError for triangles outside
-    the mesh, or none, or without area there.
+    Outside is +z at the nose, where the face is nearest to the viewer. Raises ModelFileError for triangles without
+    vertices, an empty table, and triangles without area at the nose.
     """
     if triangles.ndim != 2 or triangles.shape[1] != 3 or len(triangles) == 0:
         raise refused(file, "triangles", "a table [T, 3] that is not empty", tuple(triangles.shape))

@@ -1,8 +1,8 @@
-"""Pickles read without running what is in them.
+"""Pickles of arrays, read without running code.
 
-A pickle is a program that may call anything. Here it may only name the few things that arrays are pickled with, and
-each name gives a stand-in of ours that keeps its arguments: no code of numpy, scipy or chumpy is called, and none that
-the file brings. Arrays are made afterwards from what the stand-ins kept, with every count checked.
+A pickle is a program that may call anything. This reader accepts only the names with which arrays are pickled, and
+replaces each by a class of its own that stores the arguments. No code of numpy, scipy, chumpy or the file is called.
+Arrays are made afterwards from the stored arguments, with every count checked.
 """
 
 import io
@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facerecon_torch.formats.format_errors import file_size, shown
-from facerecon_torch.model.importers.imported import refused
+from facerecon_torch.formats.format_errors import read_bounded, shown
+from facerecon_torch.model.importers.imported import as_model_errors, refused
 
 __all__ = ["plain_array", "read_restricted_pickle"]
 
 LARGEST = 1 << 30
-_MOST_STEPS = 20_000  # models have hundreds; bounds what lies inside what, which Python follows by recursion
+_MOST_STEPS = 20_000  # models have hundreds; bounds the nesting, which Python follows by recursion
 _MEMO = ("PUT", "BINPUT", "LONG_BINPUT")
 _NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 
 
 class _Kept:
-    """Whatever an object was made and filled with."""
+    """The arguments and the state of an object in a pickle."""
 
     arguments: tuple[Any, ...] = ()  # pickles also make objects without their __init__
     state: Any = None
@@ -39,15 +39,15 @@ class _Kept:
 
 
 class _Dtype(_Kept):
-    """numpy.dtype(code, align, copy), filled with (version, byte order, ...)."""
+    """numpy.dtype(code, align, copy) with the state (version, byte order, ...)."""
 
 
 class _Array(_Kept):
-    """numpy.ndarray, filled with (version, shape, dtype, column-major, bytes)."""
+    """numpy.ndarray with the state (version, shape, dtype, column-major, bytes)."""
 
 
 class _Held(_Kept):
-    """chumpy.Ch, filled with a dict whose `x` is its array; or a scipy.sparse matrix, which nothing here reads."""
+    """chumpy.Ch, whose state is a dict with its array as `x`; or a scipy.sparse matrix, which is ignored."""
 
 
 def _reconstruct(*arguments: Any) -> _Array:
@@ -55,7 +55,7 @@ def _reconstruct(*arguments: Any) -> _Array:
 
 
 def _from_buffer(*arguments: Any) -> _Array:
-    """numpy's way since protocol 5: bytes, dtype, shape, order."""
+    """An array of protocol 5: bytes, dtype, shape, order."""
     array = _Array()
     if len(arguments) == 4:
         content, dtype, shape, order = arguments
@@ -64,12 +64,12 @@ def _from_buffer(*arguments: Any) -> _Array:
 
 
 def _object_of(cls: Any, *_: Any) -> Any:
-    """copyreg's way of old pickles: an empty object of a class."""
+    """An empty object of a class, as copyreg makes it for old protocols."""
     return cls() if cls in (_Array, _Held) else _Kept()
 
 
 def _encode(text: Any, coding: Any = "latin1") -> bytes:
-    """How protocol 2 writes bytes."""
+    """The bytes that protocol 2 writes as text."""
     if not isinstance(text, str) or coding != "latin1":
         raise pickle.UnpicklingError("text to encode as latin1")
     return text.encode("latin1")
@@ -103,16 +103,18 @@ class _Reader(pickle.Unpickler):
 
 
 def read_restricted_pickle(path: str | Path) -> dict[str, Any]:
-    """The dict in a pickle file; what is in it may be read with `plain_array`.
+    """The dict of a pickle file; `plain_array` converts its values.
 
-    Raises ModelFileError for a file that is no whole pickle of a dict with text keys, and for one that names anything
-    beyond arrays: it is refused, not run.
+    Args:
+        path: The file.
+
+    Raises:
+        ModelFileError: The file is no complete pickle of a dict with text keys, or names anything but arrays. It is
+            refused without being run.
     """
     file = Path(path)
-    size = file_size(file)
-    if not 0 < size <= LARGEST:
-        raise refused(file, "size", f"1 to {LARGEST} bytes", f"{size} bytes")
-    content = file.read_bytes()
+    with as_model_errors():
+        content = read_bounded(file, limit=LARGEST)
     try:
         _require_modest(content)
         loaded = _Reader(io.BytesIO(content), encoding="latin1").load()
@@ -128,16 +130,20 @@ def read_restricted_pickle(path: str | Path) -> dict[str, Any]:
 
 
 def _require_modest(content: bytes) -> None:
-    """The steps, read without taking them: Python's reader sets aside room for any place in its memory that a file
-    names, however large."""
+    """Raise ValueError for too many steps or memo places, without executing a step.
+
+    Python's reader allocates memory for any memo place that a file names, however large.
+    """
     for step, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if step >= _MOST_STEPS or (opcode.name in _MEMO and int(argument or 0) > _MOST_STEPS):
             raise ValueError(f"more than {_MOST_STEPS} steps or places")
 
 
 def plain_array(file: Path, name: str, value: object) -> NDArray[Any]:
-    """The array of numbers that a pickle held under `name`, itself or in a chumpy.Ch. Raises ModelFileError for
-    anything else, and for bytes that are not what type and shape make."""
+    """The array of numbers under `name`, stored directly or in a chumpy.Ch.
+
+    Raises ModelFileError for anything else, and for bytes that do not fit type and shape.
+    """
     if isinstance(value, _Held) and isinstance(value.state, dict):
         value = value.state.get("x")
     state = value.state if isinstance(value, _Array) else None
@@ -152,8 +158,8 @@ def plain_array(file: Path, name: str, value: object) -> NDArray[Any]:
     for size in shape:
         count *= size
     if not isinstance(content, bytes | bytearray) or len(content) != count:
-        came = f"{len(content)} bytes" if isinstance(content, bytes | bytearray) else type(content).__name__
-        raise refused(file, name, f"{count} bytes ({kind} of shape {shape})", came)
+        actual = f"{len(content)} bytes" if isinstance(content, bytes | bytearray) else type(content).__name__
+        raise refused(file, name, f"{count} bytes ({kind} of shape {shape})", actual)
     return np.frombuffer(content, kind).reshape(shape, order="F" if column_major else "C")
 
 

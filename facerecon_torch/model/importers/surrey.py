@@ -15,15 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from facerecon_torch.formats.format_errors import file_size, format_error, shown
-from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused
+from facerecon_torch.formats.format_errors import format_error, read_bounded, shown
+from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused, require_plain
 from facerecon_torch.model.importers.linear_parts import (
     BLENDSHAPE_VARIANCE,
     Array,
     LinearParts,
     assemble,
     columns,
-    require_plain,
 )
 
 __all__ = ["read_surrey"]
@@ -58,11 +57,20 @@ def read_surrey(
     n_identity: int | None = None,
     n_expression: int | None = None,
 ) -> ImportedModel:
-    """The model in the `.bin` file `path`, with the expressions it has itself or those of a file of `blendshapes`.
+    """The model of a `.bin` file; alpha and the beta of an expression PCA in standard deviations (variance 1).
 
-    alpha counts standard deviations (variance 1), like an expression PCA's beta; a blendshape's beta is its weight
-    (variance 1/3). Raises ModelFileError for a damaged file, another version, a model without vertices, expressions of
-    another mesh, and expressions given twice.
+    The beta of a blendshape is its weight (variance 1/3).
+
+    Args:
+        path: The file.
+        blendshapes: A file of expression blendshapes, for a model without expressions of its own.
+        texture: Whether to read the colour model.
+        n_identity: Largest number of identity columns.
+        n_expression: Largest number of expression columns.
+
+    Raises:
+        ModelFileError: A file is damaged or of another version, the model has no vertices, or the expressions belong to
+            another mesh or are given twice.
     """
     file = Path(path)
     with as_model_errors():
@@ -83,14 +91,14 @@ def read_surrey(
 
 @dataclass
 class _Archive:
-    """A place in the bytes of a file."""
+    """A position in the bytes of a file."""
 
     file: Path
     content: bytes
     at: int = 0
 
     def take(self, name: str, size: int) -> int:
-        """Where the next `size` bytes begin."""
+        """The offset of the next `size` bytes."""
         start, left = self.at, len(self.content) - self.at
         if not 0 <= size <= left:
             raise format_error(self.file, name, f"{size} bytes at {start}", f"{left} bytes")
@@ -134,14 +142,8 @@ class _Archive:
             raise format_error(self.file, "end of file", f"{self.at} bytes", f"{len(self.content)} bytes")
 
 
-def _open(file: Path) -> _Archive:
-    if not 0 < file_size(file) <= LARGEST:
-        raise format_error(file, "size", f"1 to {LARGEST} bytes", f"{file_size(file)} bytes")
-    return _Archive(file, file.read_bytes())
-
-
 def _read_model(file: Path) -> _Model:
-    archive = _open(file)
+    archive = _Archive(file, read_bounded(file, limit=LARGEST))
     version = archive.number("version", "I")
     if version not in VERSIONS:
         raise format_error(file, "version", f"{VERSIONS[0]} to {VERSIONS[-1]}", version)
@@ -166,13 +168,13 @@ def _pca(archive: _Archive, name: str) -> _Pca:
     mean, basis = archive.matrix(f"{name} mean"), archive.matrix(f"{name} basis")
     variance = archive.matrix(f"{name} variances")
     if mean.size != len(basis) or variance.size != basis.shape[1] or mean.size % 3:
-        came = f"mean {mean.shape}, basis {basis.shape}, variances {variance.shape}"
-        raise format_error(archive.file, name, "a mean of 3 V numbers, a basis 3 V x n and n variances", came)
+        actual = f"mean {mean.shape}, basis {basis.shape}, variances {variance.shape}"
+        raise format_error(archive.file, name, "a mean of 3 V numbers, a basis 3 V x n and n variances", actual)
     return _Pca(mean.reshape(-1), basis, variance.reshape(-1), archive.table(f"{name} triangles", "<i4", 3))
 
 
 def _read_blendshapes(file: Path) -> dict[str, Array]:
-    archive = _open(file)
+    archive = _Archive(file, read_bounded(file, limit=LARGEST))
     shapes = _blendshapes(archive)
     archive.end()
     return shapes
@@ -213,7 +215,7 @@ def _parts(file: Path, model: _Model, expression: "_Pca | dict[str, Array] | Non
 def _expression(
     file: Path, expression: "_Pca | dict[str, Array] | None", n_vertices: int
 ) -> tuple[Array, Array, Array]:
-    """The offset of the face at rest [3 V], the basis [3 V, n] and the variances of its weights."""
+    """The offset of the neutral face [3 V], the basis [3 V, n] and the variances of its weights."""
     offset = np.zeros(3 * n_vertices, dtype=np.float32)
     if isinstance(expression, _Pca):
         if len(expression.mean) != len(offset):
@@ -240,8 +242,8 @@ def _deviations(file: Path, name: str, pca: _Pca) -> Array:
 
 
 def _vertex_uv(file: Path, model: _Model, n_vertices: int) -> Array | None:
-    """Texture coordinates of vertices, v turned upwards; those of a vertex's first triangle where the model has
-    triangles of its own for them."""
+    """The texture coordinates of the vertices, v upwards; those of a vertex's first triangle if the model has texture
+    triangles."""
     require_plain(file, "texture coordinates", model.uv)
     uv = np.stack([model.uv[:, 0], 1 - model.uv[:, 1]], axis=1)
     if len(uv) == 0:

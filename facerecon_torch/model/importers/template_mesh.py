@@ -1,4 +1,4 @@
-"""A template mesh and its modes: any OBJ or PLY, and a folder of the same mesh deformed, or an .npz of offsets.
+"""A template mesh (OBJ or PLY) and its modes: a folder of deformed copies of the mesh, or an .npz of offsets.
 
 Folder: every `.obj` or `.ply` beside the template is the template plus one mode; files named `identity*` are identity
 modes of one standard deviation, all others are expressions at weight 1, named by their files.
@@ -32,11 +32,18 @@ def read_template_mesh(
     n_identity: int | None = None,
     n_expression: int | None = None,
 ) -> ImportedModel:
-    """The linear model of the mesh at `path` and the modes in the folder or `.npz` file `modes`.
+    """The linear model of a mesh and its modes; variances are 1 (identity) and 1/3 (expression) by default.
 
-    The template's axes must be ours: +x to image right, +y up, +z to the viewer. alpha counts identity modes, beta is
-    the weight of an expression; their variances are 1 and 1/3 where the file has none. Raises ModelFileError for
-    damaged files, meshes with another number of vertices and modes that are missing; ValueError for another unit.
+    Args:
+        path: The template, with +x to image right, +y up and +z to the viewer.
+        modes: The folder or `.npz` file.
+        unit: Unit of the template: um, mm, cm, dm or m.
+        n_identity: Largest number of identity modes.
+        n_expression: Largest number of expressions.
+
+    Raises:
+        ModelFileError: A file is damaged, a mesh has another number of vertices, or there are no identity modes.
+        ValueError: The unit is unknown.
     """
     if unit not in UNITS_MM:
         raise ValueError(f"unit must be one of {', '.join(UNITS_MM)}; got {unit!r}")
@@ -58,7 +65,7 @@ def read_template_mesh(
 
 
 def mesh_modes(template: PolygonMesh, file: Path, paths: list[Path], n_rows: int | None = None) -> LinearParts:
-    """The parts of a model whose modes are the meshes `paths` without the template; of the first `n_rows` vertices."""
+    """The parts of a model of the first `n_rows` vertices; a mode is a mesh of `paths` minus the template."""
     shapes: dict[str, NDArray[np.float32]] = {}
     base = template.vertices.numpy()[:n_rows]
     for path in paths:

@@ -5,7 +5,7 @@
     raw tensor         float32 [people, expressions, V, 3] without a header
     model_i50_e47.bin  int32 3 V, 47, 50 | float32 [50, 47, 3 V]: reduced in identity only, without any rows
 
-The unit of all of them is found by the size of the face, or given as `mm_per_unit`.
+The unit is derived from the size of the face, or given as `mm_per_unit`.
 """
 
 import math
@@ -26,12 +26,11 @@ from facerecon_torch.model.importers.bilinear_parts import (
     rows_with_moments,
 )
 from facerecon_torch.model.importers.building import BuildSpec, People, build_bilinear
-from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused
+from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused, require_plain
 
 __all__ = ["read_core_bin", "read_raw_tensor", "read_tensor_core"]
 
 N_PEOPLE, N_EXPRESSIONS = 150, 47  # of FaceWarehouse
-LARGEST = 1e12  # in any unit of length: where only damage leads
 _ROWS = ("blendshape_u_0", "blendshape_u_1")
 _SIZE_SPREAD = 0.03  # people's sizes differ by about 3 %: the spread of the leading weight about its mean
 
@@ -46,8 +45,18 @@ def read_tensor_core(
     expression_rows: _Path | None = None,
     mm_per_unit: float | None = None,
 ) -> ImportedModel:
-    """The core in a `.tensor` file with the rows of U_id and U_exp, by default in the files blendshape_u_0 and
-    blendshape_u_1 (or with .tensor behind) beside it. Raises ModelFileError."""
+    """The model of a core in a `.tensor` file and the rows of U_id and U_exp.
+
+    Args:
+        path: The file of the core.
+        mesh: A mesh file with the triangles.
+        identity_rows: File of U_id; by default blendshape_u_0 or blendshape_u_0.tensor beside the core.
+        expression_rows: File of U_exp; by default blendshape_u_1 or blendshape_u_1.tensor beside the core.
+        mm_per_unit: The unit; by default derived from the size of the face.
+
+    Raises:
+        ModelFileError: A file is missing or damaged, or the files do not fit together.
+    """
     file = Path(path)
     with as_model_errors():
         (n_identity, n_expression, n_rows), values = _counted(file, 3, np.dtype("<f8"))
@@ -72,11 +81,18 @@ def read_raw_tensor(
     mm_per_unit: float | None = None,
     spec: BuildSpec | None = None,
 ) -> ImportedModel:
-    """The model of the faces [people, expressions, V, 3] in a headerless float32 file, built as from their meshes
-    (`building`).
+    """The model that `building` makes of the faces [people, expressions, V, 3] in a headerless float32 file.
 
-    The mesh gives V. A count that is not given follows from the other one and the file's size; without both there
-    must be 47 expressions. Raises ModelFileError for a size that fits no whole counts.
+    Args:
+        path: The file.
+        mesh: A mesh file with the triangles, whose number of vertices is V.
+        n_people: Number of people; by default from the size of the file.
+        n_expressions: Number of expressions; by default from the size of the file, or 47 without `n_people`.
+        mm_per_unit: The unit; by default derived from the size of the face.
+        spec: Ranks, temporary folder and device.
+
+    Raises:
+        ModelFileError: The size fits no integral counts, or a value is not finite.
     """
     file = Path(path)
     with as_model_errors():
@@ -85,9 +101,9 @@ def read_raw_tensor(
         array = np.memmap(file, dtype="<f4", mode="r", shape=shape)
 
         def read(k: int, part: slice = slice(None)) -> Tensor:
-            with np.errstate(invalid="ignore"):  # a damaged NaN is refused below, without a warning
+            with np.errstate(invalid="ignore"):  # NaN is refused below; its conversion would warn
                 values = array[k, part].astype(np.float64)
-            _require_plain(file, f"person {k}", values)
+            require_plain(file, f"person {k}", values)
             return torch.from_numpy(values)
 
         neutral = torch.stack([read(k, slice(1))[0] for k in range(shape[0])])
@@ -112,11 +128,20 @@ def read_core_bin(
     n_people: int = N_PEOPLE,
     mm_per_unit: float | None = None,
 ) -> ImportedModel:
-    """The core [3 V, 47, 50] in a file as model_i50_e47.bin; its expressions are not reduced, so that U_exp is 1.
+    """The model of a core [3 V, 47, 50] in a file such as model_i50_e47.bin; U_exp is the identity matrix.
 
-    The file has no U_id. `identity_rows` names one in the layout of blendshape_u_0; without it, the statistics of the
-    identity weights are those of orthonormal columns over `n_people` people whose first column is their mean face, and
-    the summary says so. Raises ModelFileError.
+    Without `identity_rows`, the statistics of the identity weights are those of orthonormal columns over `n_people`
+    people, whose first column is the mean face; the summary says so.
+
+    Args:
+        path: The file of the core.
+        mesh: A mesh file with the triangles.
+        identity_rows: File of U_id in the layout of blendshape_u_0.
+        n_people: Number of people behind the core.
+        mm_per_unit: The unit; by default derived from the size of the face.
+
+    Raises:
+        ModelFileError: A file is missing or damaged, or the files do not fit together.
     """
     file = Path(path)
     with as_model_errors():
@@ -137,15 +162,17 @@ def read_core_bin(
 
 
 def _assumed_rows(core: Tensor, faces: PolygonMesh, n_people: int) -> Tensor:
-    """Rows of weights 1/sqrt(n) of the mean face, and 0 +- 1/sqrt(n) of the others; the sign of the first makes it a
-    face and not its mirror image through a point."""
+    """Rows with weights 1/sqrt(n) of the mean face and 0 +- 1/sqrt(n) of the other columns.
+
+    The sign of the first weight is chosen so that the mean face is not point-mirrored.
+    """
     if n_people < 1:
         raise ValueError(f"n_people must be at least 1; got {n_people}")
     mean = torch.zeros(len(core), dtype=torch.float64)
     variance = torch.full_like(mean, 1 / n_people)
     first = core[0].mean(dim=0).reshape(-1, 3)
     a, b = (first - first.mean(dim=0), faces.vertices - faces.vertices.mean(dim=0))
-    sign = 1.0 if float((a * b).sum()) >= 0 else -1.0  # the mesh stands as the faces of the core do
+    sign = 1.0 if float((a * b).sum()) >= 0 else -1.0  # the mesh has the orientation of the core's faces
     mean[0] = sign * ((1 - _SIZE_SPREAD**2) / n_people) ** 0.5
     variance[0] = _SIZE_SPREAD**2 / n_people
     return rows_with_moments(mean, variance).float()
@@ -167,7 +194,7 @@ def _assembled(
 
 
 def _counted(file: Path, n_counts: int, dtype: np.dtype[np.floating]) -> tuple[list[int], NDArray[np.floating]]:
-    """The int32 counts at the head of a file and the values behind them, as many as their product."""
+    """The int32 counts at the start of a file and the values after them, as many as the product of the counts."""
     size, head = file_size(file), 4 * n_counts
     if size < head:
         raise refused(file, "header", f"{head} bytes", f"a file of {size} bytes")
@@ -179,14 +206,8 @@ def _counted(file: Path, n_counts: int, dtype: np.dtype[np.floating]) -> tuple[l
         layout = " x ".join(map(str, counts))
         raise refused(file, "size", f"{wanted} bytes for {layout} values of {dtype.name}", f"{size} bytes")
     values = np.fromfile(file, dtype=dtype, offset=head)
-    _require_plain(file, "values", values)
+    require_plain(file, "values", values)
     return counts, values
-
-
-def _require_plain(file: Path, field: str, values: NDArray[np.floating]) -> None:
-    low, high = float(values.min()), float(values.max())  # NaN wins in both
-    if not -LARGEST <= low <= high <= LARGEST:
-        raise refused(file, field, f"finite numbers of at most {LARGEST:g}", f"{low:g} to {high:g}")
 
 
 def _rows_file(core: Path, given: _Path | None, name: str) -> Path:
