@@ -1,7 +1,6 @@
 """report.json of a run: counts, stages, errors, seconds, memory, versions, device, seed and command."""
 
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -11,10 +10,9 @@ from typing import Any
 
 import torch
 
-from facerecon_torch.files import replacing
 from facerecon_torch.runtime.phases import Phases
 
-__all__ = ["REPORT_FORMAT", "environment", "write_json"]
+__all__ = ["REPORT_FORMAT", "environment"]
 
 REPORT_FORMAT = 1
 _PACKAGES = (
@@ -67,10 +65,3 @@ def environment(device: torch.device, seed: int, phases: Phases) -> dict[str, An
         "peak_memory_mb": {k: round(v, 1) for k, v in phases.peak_memory_mb.items()},
         "peak_device_memory_mb": {k: round(v, 1) for k, v in phases.peak_device_mb.items()},
     }
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write aside and rename, so that a reader never meets half a file."""
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")

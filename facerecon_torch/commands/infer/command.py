@@ -10,9 +10,9 @@ from facerecon_torch.cascade.checkpoint import load_cascade
 from facerecon_torch.cascade.reconstruct import KnownSize
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.run import find_images, infer
+from facerecon_torch.files import write_json
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.model.load import load_face_model
-from facerecon_torch.runtime.environment import write_json
 from facerecon_torch.runtime.timer import StageTimes
 
 __all__ = ["infer_from_config"]

@@ -36,11 +36,11 @@ from facerecon_torch.config.train import TrainSpecs
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.splits import Fold, check_disjoint, group_folds, paper_folds
 from facerecon_torch.errors import FaceReconError
-from facerecon_torch.files import replacing
+from facerecon_torch.files import replacing, write_json
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.load import load_face_model
 from facerecon_torch.runtime.budget import memory_budget
-from facerecon_torch.runtime.environment import REPORT_FORMAT, environment, write_json
+from facerecon_torch.runtime.environment import REPORT_FORMAT, environment
 from facerecon_torch.runtime.phases import Phases
 from facerecon_torch.runtime.ranks import SINGLE, Ranks, joined_ranks
 

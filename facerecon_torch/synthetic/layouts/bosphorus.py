@@ -15,8 +15,8 @@ from torch import Tensor
 from facerecon_torch.data.bosphorus.bnt import BosphorusScan, write_bnt
 from facerecon_torch.data.bosphorus.landmarks import write_landmarks
 from facerecon_torch.data.bosphorus.names import ScanName
+from facerecon_torch.files import write_bytes
 from facerecon_torch.geometry.rotation import euler_to_matrix
-from facerecon_torch.runtime.sharded_job import write_bytes
 from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.landmark_truth import true_landmarks
 from facerecon_torch.synthetic.layouts.bosphorus_acts import draw_angles, draw_weights

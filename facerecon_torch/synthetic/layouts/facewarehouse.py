@@ -15,12 +15,12 @@ from facerecon_torch.data.facewarehouse.folders import PoseSample, blendshape_fi
 from facerecon_torch.data.facewarehouse.names import EXPRESSION_NAMES, POSE_NAMES
 from facerecon_torch.data.facewarehouse.points74 import from_ibug68
 from facerecon_torch.data.facewarehouse.recordings import FOCAL_SHARE
+from facerecon_torch.files import write_bytes
 from facerecon_torch.formats.blendshapes import MM_PER_UNIT, save_blendshapes
 from facerecon_torch.formats.quads import QuadMesh, save_quads
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.landmarks.scheme import from_paper66
 from facerecon_torch.model.default_face import load_topology
-from facerecon_torch.runtime.sharded_job import write_bytes
 from facerecon_torch.synthetic.layouts.pinhole import Pinhole, find_landmarks, measure, photograph
 from facerecon_torch.synthetic.layouts.spec import Layout, LayoutSpec
 from facerecon_torch.synthetic.layouts.subject import Sitter, invite

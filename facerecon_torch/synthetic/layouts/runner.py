@@ -4,27 +4,18 @@ Beside the layout's own files the folder holds truth.safetensors and, written la
 """
 
 import json
-import shutil
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from safetensors.torch import load_file, save
-from torch import Tensor
 
-from facerecon_torch.runtime.sharded_job import (
-    claimed,
-    join_parts,
-    make_parts,
-    missing_units,
-    progress_bar,
-    write_bytes,
-    write_json,
-)
+from facerecon_torch.files import write_bytes, write_json
+from facerecon_torch.runtime.sharded_job import Shard, ShardedJob, join_columns
 from facerecon_torch.synthetic.layouts.spec import LayoutSpec, LayoutTruth, find_layout
 from facerecon_torch.synthetic.render.subject import warm_up
 
-__all__ = ["load_truth", "require_space", "write_set"]
+__all__ = ["load_truth", "write_set"]
 
 _FORMAT = "facerecon_torch.layout/1"
 _HEADER = "truth.json"
@@ -32,25 +23,30 @@ _ROWS = ("subjects", "vertices", "rotation", "translation", "landmarks", "expres
 
 
 def write_set(spec: LayoutSpec, out: Path, *, workers: int | None = None, progress: bool = True) -> LayoutTruth:
-    """Write what is missing of the set into `out` and return its truth.
+    """The truth of the set of `spec` in `out`; what is missing of the set is written first.
 
-    The bytes depend on `spec` alone, not on `workers` (processes; default: one a core). Raises ValueError where `out`
-    holds another set, OSError where the disk has too little space.
+    The bytes depend on `spec` alone, not on the number of processes `workers` (one per core by default). Raises
+    ValueError where `out` holds another set, OSError where the disk has too little space.
     """
     out = Path(out)
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1; got {workers}")
     layout = find_layout(spec.layout)
-    units = layout.units(spec)
-    with claimed(out, _HEADER, {"spec": asdict(spec), "hash": spec.hash}) as unfinished:
-        if unfinished:
-            missing = len(missing_units(out, units))
-            require_space(out, layout.bytes_needed(spec) * missing // len(units))
-            with progress_bar(units, missing, what=f"writing {spec.layout}", unit="unit", show=progress) as bar:
-                for _ in make_parts(out, units, partial(_write, spec, out), workers=workers, warm_up=warm_up):
-                    bar.update()
-            names = [name for unit in units for name in layout.names(spec, unit)]
-            _finish(spec, out, names, join_parts(out, units))
+    names = {unit: layout.names(spec, unit) for unit in layout.units(spec)}
+    samples = sum(len(of_unit) for of_unit in names.values())
+    job = ShardedJob(
+        folder=out,
+        header=_HEADER,
+        description={"spec": asdict(spec), "hash": spec.hash},
+        shards={unit: len(of_unit) for unit, of_unit in names.items()},
+    )
+    job.run(
+        partial(_write, spec, out),
+        partial(_complete, spec, out, [name for of_unit in names.values() for name in of_unit]),
+        workers=workers,
+        warm_up=warm_up,
+        bytes_needed=lambda missing: layout.bytes_needed(spec) * missing // samples,
+        progress=f"writing {spec.layout}" if progress else None,
+        unit="sample",
+    )
     return load_truth(out)
 
 
@@ -72,26 +68,19 @@ def load_truth(out: Path) -> LayoutTruth:
     )
 
 
-def require_space(folder: Path, needed: int) -> None:
-    """Raise OSError unless the disk of `folder` has `needed` bytes left."""
-    there = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise OSError(f"the set needs about {needed / 1e9:.1f} GB more; {free / 1e9:.1f} GB are free at {there}")
+def _write(spec: LayoutSpec, out: Path, unit: str) -> Shard:
+    return Shard(find_layout(spec.layout).write(spec, unit, out))
 
 
-def _write(spec: LayoutSpec, out: Path, unit: str) -> dict[str, Tensor]:
-    return find_layout(spec.layout).write(spec, unit, out)
-
-
-def _finish(spec: LayoutSpec, out: Path, names: list[str], rows: dict[str, Tensor]) -> None:
+def _complete(spec: LayoutSpec, out: Path, names: list[str], shards: list[Shard]) -> None:
+    rows = join_columns(shards)
     wrong = {key: len(value) for key, value in rows.items() if len(value) != len(names)}
     if wrong or not set(_ROWS) <= set(rows):
         raise ValueError(
             f"a layout must give {len(names)} rows of each of {', '.join(_ROWS)}; got {wrong or set(rows)}"
         )
     write_bytes(out / "truth.safetensors", save(rows))
-    header: dict[str, object] = {
+    header = {
         "format": _FORMAT,
         "hash": spec.hash,
         "spec": asdict(spec),
