@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
-from facerecon_torch.files import replacing
+from facerecon_torch.files import write_json
+from facerecon_torch.report.tables import ALIGNMENTS
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["SummaryCallback", "summarise"]
 
 _log = logging.getLogger(__name__)
-_ALIGNMENTS = ("none", "translation", "similarity")
 
 
 def _setting(overrides: list[str]) -> str:
@@ -38,7 +38,7 @@ def summarise(folder: Path) -> dict[str, Any]:
             missing.append(job.name)
             continue
         for method, errors in report["test"].items():
-            for align in _ALIGNMENTS:
+            for align in ALIGNMENTS:
                 values[_setting(report["overrides"])][method][align].append(errors["mae_mm"][align]["M"]["whole"])
     settings = {
         setting: {m: {a: _spread(v) for a, v in by_align.items()} for m, by_align in methods.items()}
@@ -58,8 +58,7 @@ class SummaryCallback(Callback):
     def on_multirun_end(self, config: "DictConfig", **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         result = summarise(folder)
-        with replacing(folder / "summary.json") as part:
-            part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / "summary.json", result)
         _log.info("test MAE in mm vs M, mean +- sd over jobs; summary in %s", folder / "summary.json")
         for setting, methods in result["settings"].items():
             for method, by_align in methods.items():

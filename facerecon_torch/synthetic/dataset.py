@@ -1,4 +1,4 @@
-"""Rendering and reading synthetic sets on disk.
+"""Writer and reader of synthetic image sets on disk.
 
 Folder: images/<subject>_<image>.jpg, truth.safetensors, set.json. Every subject is a shard of a resumable job; set.json
 is written last and marks the set as complete.
@@ -17,7 +17,7 @@ from torch import Tensor
 from facerecon_torch.files import write_bytes, write_json
 from facerecon_torch.runtime.sharded_job import Shard, ShardedJob, join_columns
 from facerecon_torch.structures import Camera
-from facerecon_torch.synthetic.render.subject import photograph_subject, warm_up
+from facerecon_torch.synthetic.render.subject import render_subject, warm_up
 from facerecon_torch.synthetic.spec import SyntheticSpec
 
 __all__ = ["SyntheticSet", "load_set", "render_set"]
@@ -27,11 +27,11 @@ _FORMAT = "facerecon_torch.synthetic/1"
 
 @dataclass(frozen=True)
 class SyntheticSet:
-    """A rendered set. Rows of all tensors are images, sorted by subject.
+    """A rendered set with one row per image, sorted by subject.
 
-    `vertices` is M, the true mesh on the model's topology (mm, model frame, rigidly aligned to the mean face when
-    neutral); `landmarks` (px) are its true landmarks, the contour at the silhouette; `angles` are yaw, pitch, roll
-    (rad); `macro` holds gender, age and the african, asian and caucasian shares of each subject.
+    `vertices` is M, the true mesh on the model's topology (mm, model frame; its neutral face is rigidly aligned to the
+    mean face); `landmarks` (px) are its true landmarks, with the contour at the silhouette; `angles` are yaw, pitch and
+    roll (rad); `macro` holds gender, age and the african, asian and caucasian shares of each subject.
     """
 
     spec: SyntheticSpec
@@ -51,10 +51,19 @@ class SyntheticSet:
 
 
 def render_set(spec: SyntheticSpec, folder: Path, *, workers: int | None = None, progress: bool = True) -> SyntheticSet:
-    """The set of `spec` in `folder`; what is missing of it is rendered first.
+    """The set in `folder`, after its missing images are rendered.
 
-    The bytes depend on `spec` alone, not on the number of processes `workers` (one per core by default). Raises
-    ValueError where `folder` holds a set of another spec.
+    Args:
+        spec: the set; its bytes depend on this alone.
+        folder: folder of the set; created if it is missing.
+        workers: number of processes; None: one per core.
+        progress: whether a progress bar is shown.
+
+    Raises:
+        ValueError: `folder` holds a set of another spec, or `workers` is below 1.
+
+    Example:
+        >>> rendered = render_set(SyntheticSpec(subjects=2, images_per_subject=3), Path("set"))
     """
     folder = Path(folder)
     job = ShardedJob(
@@ -74,7 +83,7 @@ def render_set(spec: SyntheticSpec, folder: Path, *, workers: int | None = None,
 
 
 def load_set(folder: Path) -> SyntheticSet:
-    """Read a complete set; FileNotFoundError where there is none, ValueError for another format."""
+    """The complete set in `folder`. Raises FileNotFoundError where there is none, ValueError for another format."""
     folder = Path(folder)
     if not (folder / "set.json").is_file():
         raise FileNotFoundError(
@@ -110,9 +119,9 @@ def _image_name(subject: int, image: int) -> str:
 
 
 def _render_subject(spec: SyntheticSpec, folder: Path, shard: str) -> Shard:
-    """Write all images of one subject; returns their truth."""
+    """The truth of one subject, whose images are rendered to `folder`."""
     rows = []
-    for image, (jpeg, row) in enumerate(photograph_subject(spec, int(shard))):
+    for image, (jpeg, row) in enumerate(render_subject(spec, int(shard))):
         write_bytes(folder / "images" / _image_name(int(shard), image), jpeg)
         rows.append(row)
     return Shard({key: torch.stack([row[key] for row in rows]) for key in rows[0]})

@@ -16,7 +16,7 @@ from facerecon_torch.files import replacing, write_json
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.model.load import load_face_model
 from facerecon_torch.runtime.environment import REPORT_FORMAT, environment
-from facerecon_torch.runtime.phases import Phases
+from facerecon_torch.runtime.timer import Timer
 
 __all__ = ["choose_recordings", "prepare", "prepare_from_config"]
 
@@ -58,7 +58,7 @@ def choose_recordings(specs: PrepareSpecs) -> list[Recording]:
 def prepare(specs: PrepareSpecs, recordings: list[Recording], folder: Path) -> int:
     """Make the set with its failures.json, pictures and report.json. Returns the exit status."""
     device = specs.runtime.apply()
-    phases = Phases(device)
+    timer = Timer(device, memory=True)
     detector = build_detector(specs.landmarks.source, **specs.landmarks.options(device))
     model = load_face_model(specs.model)
     per_subject = specs.registration.identity == "per_subject"
@@ -73,11 +73,11 @@ def prepare(specs: PrepareSpecs, recordings: list[Recording], folder: Path) -> i
         pictured=choose_pictured(recordings, specs.prepare.pictures),
         shards=plan_shards(recordings, specs.prepare.batch, whole_subjects=per_subject),
     )
-    with phases("prepare"):
+    with timer.timed("prepare"):
         fingerprint = specs.fingerprint(model.sha256, detector.name, recordings)
         prepared = prepare_set(task, fingerprint, model, device)
     summary = summarise(prepared, recordings)
-    report = {"format": REPORT_FORMAT, "classes": summary} | environment(device, specs.runtime.seed, phases)
+    report = {"format": REPORT_FORMAT, "classes": summary} | environment(device, specs.runtime.seed, timer)
     write_json(folder / "report.json", report)
     write_json(folder / "failures.json", [{"name": n, "reason": r} for n, r in prepared.failures.items()])
     _log.info("%s", prepare_table(summary))

@@ -1,6 +1,6 @@
-"""Writing a whole set in a real layout, in parallel, resumable, and reading its truth back.
+"""Writer of a set in a real layout, parallel and resumable, and reader of its truth.
 
-Beside the layout's own files the folder holds truth.safetensors and, written last, truth.json.
+The folder holds the layout's own files, truth.safetensors and, written last, truth.json.
 """
 
 import json
@@ -22,43 +22,53 @@ _HEADER = "truth.json"
 _ROWS = ("subjects", "vertices", "rotation", "translation", "landmarks", "expression_weights")
 
 
-def write_set(spec: LayoutSpec, out: Path, *, workers: int | None = None, progress: bool = True) -> LayoutTruth:
-    """The truth of the set of `spec` in `out`; what is missing of the set is written first.
+def write_set(spec: LayoutSpec, output: Path, *, workers: int | None = None, progress: bool = True) -> LayoutTruth:
+    """The truth of the set in folder `output`, after the missing units are written.
 
-    The bytes depend on `spec` alone, not on the number of processes `workers` (one per core by default). Raises
-    ValueError where `out` holds another set, OSError where the disk has too little space.
+    Args:
+        spec: the set; its bytes depend on this alone.
+        output: folder of the set; created if it is missing.
+        workers: number of processes; None: one per core.
+        progress: whether a progress bar is shown.
+
+    Raises:
+        ValueError: `output` holds another set, or `workers` is below 1.
+        OSError: the disk has too little space.
     """
-    out = Path(out)
+    output = Path(output)
     layout = find_layout(spec.layout)
     names = {unit: layout.names(spec, unit) for unit in layout.units(spec)}
     samples = sum(len(of_unit) for of_unit in names.values())
     job = ShardedJob(
-        folder=out,
+        folder=output,
         header=_HEADER,
         description={"spec": asdict(spec), "hash": spec.hash},
         shards={unit: len(of_unit) for unit, of_unit in names.items()},
     )
     job.run(
-        partial(_write, spec, out),
-        partial(_complete, spec, out, [name for of_unit in names.values() for name in of_unit]),
+        partial(_write, spec, output),
+        partial(_complete, spec, output, [name for of_unit in names.values() for name in of_unit]),
         workers=workers,
         warm_up=warm_up,
         bytes_needed=lambda missing: layout.bytes_needed(spec) * missing // samples,
         progress=f"writing {spec.layout}" if progress else None,
         unit="sample",
     )
-    return load_truth(out)
+    return load_truth(output)
 
 
-def load_truth(out: Path) -> LayoutTruth:
-    """The truth of a complete set; FileNotFoundError where there is none, ValueError for another format."""
-    path = Path(out) / _HEADER
+def load_truth(output: Path) -> LayoutTruth:
+    """The truth of the complete set in folder `output`.
+
+    Raises FileNotFoundError where there is none, ValueError for another format.
+    """
+    path = Path(output) / _HEADER
     if not path.is_file():
-        raise FileNotFoundError(f"a synthetic set must hold {_HEADER}; {out} does not (not written to the end)")
+        raise FileNotFoundError(f"a synthetic set must hold {_HEADER}; {output} does not (not written to the end)")
     header = json.loads(path.read_text())
     if header.get("format") != _FORMAT:
         raise ValueError(f"{path} must have format {_FORMAT}; got {header.get('format')!r}")
-    rows = load_file(Path(out) / "truth.safetensors")
+    rows = load_file(Path(output) / "truth.safetensors")
     return LayoutTruth(
         spec=LayoutSpec(**header["spec"]),
         names=tuple(header["names"]),
@@ -68,18 +78,18 @@ def load_truth(out: Path) -> LayoutTruth:
     )
 
 
-def _write(spec: LayoutSpec, out: Path, unit: str) -> Shard:
-    return Shard(find_layout(spec.layout).write(spec, unit, out))
+def _write(spec: LayoutSpec, output: Path, unit: str) -> Shard:
+    return Shard(find_layout(spec.layout).write(spec, unit, output))
 
 
-def _complete(spec: LayoutSpec, out: Path, names: list[str], shards: list[Shard]) -> None:
+def _complete(spec: LayoutSpec, output: Path, names: list[str], shards: list[Shard]) -> None:
     rows = join_columns(shards)
     wrong = {key: len(value) for key, value in rows.items() if len(value) != len(names)}
     if wrong or not set(_ROWS) <= set(rows):
         raise ValueError(
             f"a layout must give {len(names)} rows of each of {', '.join(_ROWS)}; got {wrong or set(rows)}"
         )
-    write_bytes(out / "truth.safetensors", save(rows))
+    write_bytes(output / "truth.safetensors", save(rows))
     header = {
         "format": _FORMAT,
         "hash": spec.hash,
@@ -87,4 +97,4 @@ def _complete(spec: LayoutSpec, out: Path, names: list[str], shards: list[Shard]
         "expression_names": list(warm_up().expression_names),
         "names": names,
     }
-    write_json(out / _HEADER, header)
+    write_json(output / _HEADER, header)
