@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from facerecon_torch.data.prepared import PreparedSet, load_prepared
-from facerecon_torch.metrics.registration import Placement, pose_error_degrees, surface_errors
+from facerecon_torch.metrics.vertex_error import Placement, pose_error_degrees, surface_errors
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.default_face import load_default_face
 

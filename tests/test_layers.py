@@ -129,7 +129,7 @@ def test_no_folder_is_a_bag():
         ("fitting.camera", "commands.train", False),
         ("geometry.align", "model.bilinear", False),
         ("metrics.scan", "export.obj", False),
-        ("report.tables", "metrics.ced", True),
+        ("report.tables", "metrics.landmarks", True),
         ("regression.ridge", "geometry.align", False),
         ("regression.ridge", "checks", True),
         ("cascade.observe", "commands.train.methods", False),

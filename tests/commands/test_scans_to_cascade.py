@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from facerecon_torch.cascade.checkpoint import load_checkpoint
 from facerecon_torch.commands.cli import main
 from facerecon_torch.data.prepared import load_prepared
-from facerecon_torch.metrics.registration import Placement, pose_error_degrees, surface_errors
+from facerecon_torch.metrics.vertex_error import Placement, pose_error_degrees, surface_errors
 from facerecon_torch.model.default_face import load_default_face
 
 PEOPLE, SAMPLES = 6, 4

@@ -103,10 +103,10 @@ class ScanRegistrar:
         for name, values in _fit_columns(registered).items():
             if not bool(torch.isfinite(values).all()):
                 return f"registration: expected finite {name}; got NaN"
-        share = float(registered.measures["inlier_share"])
-        if not share >= self._prepare.min_inliers:
+        inliers = float(registered.measures["inlier_share"])
+        if not inliers >= self._prepare.min_inliers:
             least = float(self._prepare.min_inliers)
-            return f"registration: expected at least {least:.0%} of the vertices on the scan; got {share:.0%}"
+            return f"registration: expected at least {least:.0%} of the vertices on the scan; got {inliers:.0%}"
         return None
 
 

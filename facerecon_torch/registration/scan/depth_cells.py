@@ -24,11 +24,11 @@ _NORMAL_SD_MM, _DEPTH_SD_MM, _RADIUS_SD = 1.1, 0.6, 2.0
 
 class CellPlanes(NamedTuple):
     """The plane through every valid cell: depth at the cell's centre in mm, unit normal towards the sensor, and the
-    weight of the neighbours used as a share of a full neighbourhood. `valid` is False where they fix no plane."""
+    `support` by the neighbours, 1 for a full neighbourhood. `valid` is False where they fix no plane."""
 
     depth: Float[Tensor, "b r c"]
     normals: Float[Tensor, "b r c 3"]
-    share: Float[Tensor, "b r c"]
+    support: Float[Tensor, "b r c"]
     valid: Bool[Tensor, "b r c"]
 
 

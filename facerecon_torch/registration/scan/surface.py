@@ -23,7 +23,7 @@ __all__ = ["ScanBatch", "resample_grid", "resample_mesh", "stack_scans"]
 LARGEST_SIDE = 4096
 """Cells; a face is 300 wide. A wrong unit or a stray point gives more."""
 _STEEP, _FLAT = math.cos(math.radians(80)), math.cos(math.radians(60))
-_RIM_SHARE = (0.55, 0.9)  # of a full neighbourhood: no weight, full weight; a straight rim has about 0.5
+_RIM_SUPPORT = (0.55, 0.9)  # of a full neighbourhood: no weight, full weight; a straight rim has about 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +148,8 @@ def _batch_of(
     y = origin[1] - spacing * torch.arange(rows, device=depth.device)
     grid = torch.stack([x.expand(rows, -1), y[:, None].expand(-1, columns)], -1)
     points = torch.cat([grid[None], planes.depth[..., None]], -1)
-    start, end = _RIM_SHARE
-    weights = ((planes.share - start) / (end - start)).clamp(0, 1)
+    start, end = _RIM_SUPPORT
+    weights = ((planes.support - start) / (end - start)).clamp(0, 1)
     weights = weights * ((planes.normals[..., 2] - _STEEP) / (_FLAT - _STEEP)).clamp(0, 1)
     valid = planes.valid
     points, normals = (torch.where(valid[..., None], field, 0.0) for field in (points, planes.normals))
