@@ -249,8 +249,8 @@ def _read_shard(path: Path) -> Shard:
     try:
         with safe_open(str(path), framework="pt") as file:
             columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return Shard(columns, json.loads(file.metadata()["document"]))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            return Shard(columns, json.loads((file.metadata() or {})["document"]))
+    except (SafetensorError, KeyError, ValueError) as error:
         raise DataFileError(f"{path}: expected a finished shard; {error}. Remove it and run again") from error
 
 

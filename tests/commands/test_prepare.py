@@ -100,7 +100,7 @@ def test_reading_in_workers_and_registering_here_gives_the_same_set(whole, writt
     def apart(job, make, complete, *, finish=None, **options):
         task = make.__self__
         registrar = task.build_registrar(load_face_model(task.model))
-        real(job, task.read, complete, finish=lambda reading: registrar.make_shard(*reading), **options)
+        real(job, task.read, complete, finish=registrar.make_shard, **options)
 
     real = ShardedJob.run
     monkeypatch.setattr(ShardedJob, "run", apart)

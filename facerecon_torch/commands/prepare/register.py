@@ -37,10 +37,10 @@ class ScanRegistrar:
         self._folder = folder
         self._pictured = pictured
 
-    def make_shard(self, ready: Sequence[ReadyScan], failures: dict[str, str]) -> Shard:
-        """The shard of the scans that could be read; `failures` are the others. Raises OSError where the disk is
+    def make_shard(self, reading: tuple[list[ReadyScan], dict[str, str]]) -> Shard:
+        """The shard of the scans and failures that `ScanReader.read_all` returned. Raises OSError where the disk is
         full."""
-        failures = dict(failures)
+        ready, failures = reading[0], dict(reading[1])
         scans, registered = self._register_each(ready, failures)
         if registered is None:
             return Shard({}, {"samples": [], "failures": failures})
@@ -48,7 +48,7 @@ class ScanRegistrar:
         failures |= {scans[k].recording.name: reason for k, reason in refusals.items()}
         rows = [k for k in range(len(scans)) if k not in refusals]
         registered = registered[torch.tensor(rows, dtype=torch.int64)]
-        entries = []
+        entries: list[dict[str, object]] = []
         for row, k in enumerate(rows):
             scan, recording = scans[k], scans[k].recording
             image = f"{recording.name}.{self._prepare.crop.format}"
@@ -76,7 +76,8 @@ class ScanRegistrar:
         together = attempt(lambda: self._register(ready)) if ready else "no scan"
         if not isinstance(together, str):
             return list(ready), together
-        scans, pieces = [], []
+        scans: list[ReadyScan] = []
+        pieces: list[Registered] = []
         for scan in ready:
             alone = attempt(lambda scan=scan: self._register([scan]))  # type: ignore[misc]
             if isinstance(alone, str):

@@ -72,12 +72,12 @@ class PrepareTask:
         return ScanRegistrar(model, self.registration, self.prepare, self.folder, self.pictured)
 
     def read(self, shard: str) -> tuple[list[ReadyScan], dict[str, str]]:
-        """The first half of a shard: its scans, and the failures by name."""
+        """The first half of a shard: its scans, and the reasons of failures by name."""
         return self._reader.read_all(self.shards[shard])
 
     def make(self, shard: str) -> Shard:
         """A shard, made on the CPU."""
-        return self._registrar.make_shard(*self.read(shard))
+        return self._registrar.make_shard(self.read(shard))
 
 
 def prepare_set(task: PrepareTask, fingerprint: dict[str, Any], model: FaceModel, device: torch.device) -> PreparedSet:
@@ -110,11 +110,10 @@ def prepare_set(task: PrepareTask, fingerprint: dict[str, Any], model: FaceModel
         shards={name: len(recordings) for name, recordings in task.shards.items()},
     )
     on_cpu = device.type == "cpu"
-    registrar = None if on_cpu else task.build_registrar(model.to(device, runtime.torch_dtype))
     job.run(
         task.make if on_cpu else task.read,
         complete,
-        finish=None if registrar is None else lambda reading: registrar.make_shard(*reading),
+        finish=None if on_cpu else task.build_registrar(model.to(device, runtime.torch_dtype)).make_shard,
         workers=runtime.workers,
         # while the tables are written, all shards are there too
         bytes_needed=lambda missing: missing * (row + task.prepare.crop.bytes_expected) + samples * row,
