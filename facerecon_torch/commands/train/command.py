@@ -13,11 +13,11 @@ import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from jaxtyping import Int
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
-from facerecon_torch.cascade.checkpoint import FaceCascade, save_cascade
 from facerecon_torch.cascade.feature_cache import row_bytes
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.train.cross_validation import (
     Judged,
     cross_validate,
@@ -32,11 +32,12 @@ from facerecon_torch.commands.train.samples import Samples, prepare_samples, row
 from facerecon_torch.commands.train.sets import load_sets
 from facerecon_torch.commands.train.shared import Shared
 from facerecon_torch.commands.train.train import Outcome, TrainSetup, train_methods
+from facerecon_torch.config.recorded import write_config
 from facerecon_torch.config.train import TrainSpecs
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.splits import Fold, check_disjoint, group_folds, paper_folds
 from facerecon_torch.errors import FaceReconError
-from facerecon_torch.files import replacing, write_json
+from facerecon_torch.files import write_json
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.load import load_face_model
 from facerecon_torch.runtime.budget import memory_budget
@@ -59,10 +60,11 @@ def train_from_config(config: DictConfig) -> int:
     with joined_ranks(device) as ranks, _others_end_too(ranks):
         folder = Path(ranks.share(str(config.output)))
         if ranks.is_first:
-            _write_config(config, folder)
+            head = {"defaults": ["run_folder", "_self_"]}
+            write_config(folder / "config.yaml", specs.settled(), "train", head=head)
         half = specs.runtime.half
         report = train(
-            specs, save=lambda face: save_cascade(face, folder / "cascade.safetensors", half=half), folder=folder,
+            specs, save=lambda model: model.save_pretrained(folder / "cascade.safetensors", half=half), folder=folder,
             ranks=ranks,
         )  # fmt: skip
         if ranks.is_first:
@@ -84,15 +86,8 @@ def _others_end_too(ranks: Ranks) -> Iterator[None]:
         raise FaceReconError(f"process {ranks.rank} stops: another process of this run has ended") from error
 
 
-def _write_config(config: DictConfig, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "config.yaml") as part:
-        plain = {k: v for k, v in config.items() if k != "output"}
-        part.write_text(OmegaConf.to_yaml(OmegaConf.create(plain), resolve=True), encoding="utf-8")
-
-
 def train(
-    specs: TrainSpecs, *, save: Callable[[FaceCascade], None], folder: Path | None = None, ranks: Ranks = SINGLE
+    specs: TrainSpecs, *, save: Callable[[FaceReconstructor], None], folder: Path | None = None, ranks: Ranks = SINGLE
 ) -> dict[str, Any]:
     """Train and measure as `specs` say, and return the report. `save` gets the cascade as soon as it is trained, on the
     first process; of several folds, that of the last. Crops that no memory holds lie below `folder` (None: the system's
@@ -160,7 +155,7 @@ class _Run:
         self.ranks = shared.ranks
         self.generator = torch.Generator().manual_seed(specs.runtime.seed)
 
-    def folds(self, save: Callable[[FaceCascade], None]) -> dict[str, Any]:
+    def folds(self, save: Callable[[FaceReconstructor], None]) -> dict[str, Any]:
         """Train every fold; errors are pooled over folds, everything else is told per fold."""
         others = {k: v for k, v in self.ready.items() if k == "shifted"}
         judgements: list[dict[str, Judged]] = []
@@ -175,7 +170,8 @@ class _Run:
             counts = {k: self._counts(side) for k, side in {"train": train_side, **tests}.items()}
             told.append(_fold_entry(number, counts, outcome))
             if self.ranks.is_first:
-                save(replace(outcome.cascade, training=_provenance(self.specs, told[-1])))
+                outcome.reconstructor.training_facts = _provenance(self.specs, told[-1])
+                save(outcome.reconstructor)
         report = self._judged(judgements, told)
         if self.specs.cv.nested:
             with self.timer.timed("nested"):
@@ -235,7 +231,7 @@ class _Run:
 
 
 def _fold_entry(number: int | None, counts: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
-    fit = outcome.cascade.fit
+    fit = outcome.reconstructor.spec.fit
     mae = {align: float(outcome.errors["test"]["cascade"].mae[align, "M", "whole"].mean()) for align in ALIGNMENTS}
     return {
         "fold": number,
