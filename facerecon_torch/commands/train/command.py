@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from jaxtyping import Int
 from omegaconf import DictConfig
@@ -58,7 +59,7 @@ def train_from_config(config: DictConfig) -> int:
     device = specs.runtime.apply()
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     with joined_ranks(device) as ranks, _others_end_too(ranks):
-        folder = Path(ranks.share(str(config.output)))
+        folder = Path(ranks.share(str(_run_folder(config))))
         if ranks.is_first:
             head = {"defaults": ["run_folder", "_self_"]}
             write_config(folder / "config.yaml", specs.settled(), "train", head=head)
@@ -72,6 +73,13 @@ def train_from_config(config: DictConfig) -> int:
             _log.info("%s", _table(report["test"]))
             _log.info("run folder: %s", folder)
     return 0
+
+
+def _run_folder(config: DictConfig) -> Path:
+    """The folder of this run: `output`, or of several runs a folder below it."""
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return Path(HydraConfig.get().runtime.output_dir)
+    return Path(config.output)
 
 
 @contextmanager
