@@ -136,7 +136,7 @@ def _known(name: str, config: DictConfig, groups: Iterable[str], override: Overr
     if isinstance(node, DictConfig) and last in list(node.keys()):  # a missing value is not `in` its node
         held = None if OmegaConf.is_missing(node, last) else node[last]
         if isinstance(held, DictConfig) and not isinstance(override.value(), dict):
-            raise ValueError(f"{key} holds several keys; set one, as in {key}.{next(iter(held))}=VALUE")
+            raise ValueError(f"{key} holds several keys; set one, as in {key}.{next(iter(held))!s}=VALUE")
         return argument
     addable, known = _keys(config)
     if key in addable:
@@ -151,7 +151,7 @@ def _keys(config: DictConfig, prefix: str = "") -> tuple[list[str], list[str]]:
     spec = get_object(config["_target_"]) if "_target_" in config else None
     if is_dataclass(spec):
         addable += [prefix + field.name for field in fields(spec) if field.name not in config.keys()]  # noqa: SIM118
-    for name in config.keys() - {"_target_"}:
+    for name in (str(key) for key in config.keys() - {"_target_"}):
         known.append(f"{prefix}{name}")
         if isinstance(node := config._get_node(name), DictConfig) and not node._is_none():
             inner = _keys(node, f"{prefix}{name}.")
