@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
+from hydra.errors import HydraException
+
+from facerecon_torch.commands.config_keys import checked, command_help, config_folder, search_path
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["config_folder", "quote_paths", "run_infer", "run_prepare", "run_synth", "run_train"]
+__all__ = ["quote_paths", "run_infer", "run_prepare", "run_synth", "run_train"]
 
 _PATH_KEYS = (
     "input",
     "output",
-    "out",
     "cascade.path",
     "landmarks.path",
     "data.root",
@@ -26,16 +28,8 @@ _PATH_KEYS = (
     "hydra.run.dir",
     "hydra.sweep.dir",
 )
+_PLAIN = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout")  # no run folder, no log file
 _log = logging.getLogger(__name__)
-
-
-def config_folder() -> Path:
-    """The configs inside an installed package, or at the top of a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "configs", package.parent / "configs"):
-        if (folder / "train.yaml").is_file():
-            return folder
-    raise FileNotFoundError(f"the config folder is missing; looked for train.yaml in {package / 'configs'}")
 
 
 def quote_paths(arguments: Sequence[str]) -> list[str]:
@@ -59,29 +53,50 @@ def _quoted(argument: str) -> str:
     return f"{key}='{escaped}{escaped[len(escaped) - trailing :]}'"
 
 
-def _launch(name: str, arguments: Sequence[str], run: "Callable[[DictConfig], int]") -> int:
+def _launch(
+    name: str, arguments: Sequence[str], run: "Callable[[DictConfig], int]", settings: Sequence[str] = _PLAIN
+) -> int:
+    """The status of one command, whose help, misspelt keys and wrong values are told in the command's own words.
+
+    `settings` are arguments for Hydra itself.
+    """
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write(command_help(name))
+        return 0
     statuses: list[int] = []
 
     def guarded(config: "DictConfig") -> None:
         statuses.append(_guarded(config, run))
 
-    kept = sys.argv
+    argv = sys.argv
     try:
-        sys.argv = [name, *quote_paths(arguments)]
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)()
-    except ValueError as error:
+        recorded, rest = _recorded(arguments)
+        words = checked(name, quote_paths(rest), recorded)
+        folder, config = (config_folder(), name) if recorded is None else (recorded.parent, recorded.stem)
+        sys.argv = [name, *settings, *([] if recorded is None else [search_path()]), *words]
+        hydra.main(version_base="1.3", config_path=str(folder), config_name=config)(guarded)()
+    except (ValueError, HydraException) as error:
         sys.stderr.write(f"facerecon {name}: {error}\n")
         return 2
-    except SystemExit as stop:  # Hydra's own refusals, a misspelt key among them
+    except SystemExit as stop:  # Hydra has said why
         return 2 if stop.code else 0
     finally:
-        sys.argv = kept
+        sys.argv = argv
     return max(statuses, default=0)
+
+
+def _recorded(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The file that `config=FILE` names, if any, and all other arguments. Raises ValueError for a missing file."""
+    files = [Path(argument[7:]) for argument in arguments if argument.startswith("config=")]
+    if files and not (files[-1].is_file() and files[-1].suffix == ".yaml"):
+        raise ValueError(f"config must be a recorded config.yaml; nothing of the kind is at {files[-1]}")
+    rest = [argument for argument in arguments if not argument.startswith("config=")]
+    return (files[-1].resolve() if files else None), rest
 
 
 def _guarded(config: "DictConfig", run: "Callable[[DictConfig], int]") -> int:
     """Run and return the status: 2 where the user's input or configuration was wrong, told in one line."""
-    from hydra.errors import HydraException, InstantiationException
+    from hydra.errors import InstantiationException
     from omegaconf.errors import OmegaConfBaseException
 
     from facerecon_torch.errors import FaceReconError
@@ -107,7 +122,7 @@ def run_train(arguments: Sequence[str]) -> int:
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return _launch_one_of_several(arguments, run)
-    return _launch("train", arguments, run)
+    return _launch("train", arguments, run, ())
 
 
 def _launch_one_of_several(arguments: Sequence[str], run: "Callable[[DictConfig], int]") -> int:
@@ -117,9 +132,8 @@ def _launch_one_of_several(arguments: Sequence[str], run: "Callable[[DictConfig]
         sys.stderr.write("facerecon train: torchrun trains one run at a time; leave out -m\n")
         return 2
     if os.environ["RANK"] == "0":
-        return _launch("train", arguments, run)
-    quiet = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
-    return _launch("train", [*arguments, *quiet, "hydra.job_logging.root.level=WARNING"], run)
+        return _launch("train", arguments, run, ())
+    return _launch("train", arguments, run, [*_PLAIN, "hydra.job_logging.root.level=WARNING"])
 
 
 def run_infer(arguments: Sequence[str]) -> int:

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from jaxtyping import Int
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from facerecon_torch.cascade.feature_cache import row_bytes
@@ -32,11 +33,12 @@ from facerecon_torch.commands.train.samples import Samples, prepare_samples, row
 from facerecon_torch.commands.train.sets import load_sets
 from facerecon_torch.commands.train.shared import Shared
 from facerecon_torch.commands.train.train import Outcome, TrainSetup, train_methods
+from facerecon_torch.config.recorded import write_config
 from facerecon_torch.config.train import TrainSpecs
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.splits import Fold, check_disjoint, group_folds, paper_folds
 from facerecon_torch.errors import FaceReconError
-from facerecon_torch.files import replacing, write_json
+from facerecon_torch.files import write_json
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.load import load_face_model
 from facerecon_torch.runtime.budget import memory_budget
@@ -57,9 +59,10 @@ def train_from_config(config: DictConfig) -> int:
     device = specs.runtime.apply()
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     with joined_ranks(device) as ranks, _others_end_too(ranks):
-        folder = Path(ranks.share(str(config.output)))
+        folder = Path(ranks.share(str(_run_folder(config))))
         if ranks.is_first:
-            _write_config(config, folder)
+            head = {"defaults": ["run_folder", "_self_"]}
+            write_config(folder / "config.yaml", specs.settled(), "train", head=head)
         half = specs.runtime.half
         report = train(
             specs, save=lambda model: model.save_pretrained(folder / "cascade.safetensors", half=half), folder=folder,
@@ -72,6 +75,13 @@ def train_from_config(config: DictConfig) -> int:
     return 0
 
 
+def _run_folder(config: DictConfig) -> Path:
+    """The folder of this run: `output`, or of several runs a folder below it."""
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return Path(HydraConfig.get().runtime.output_dir)
+    return Path(config.output)
+
+
 @contextmanager
 def _others_end_too(ranks: Ranks) -> Iterator[None]:
     """A process that no longer hears the others says so in one line: the one that failed tells why."""
@@ -82,13 +92,6 @@ def _others_end_too(ranks: Ranks) -> Iterator[None]:
         if ranks.world == 1 or not lost:
             raise
         raise FaceReconError(f"process {ranks.rank} stops: another process of this run has ended") from error
-
-
-def _write_config(config: DictConfig, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "config.yaml") as part:
-        plain = {k: v for k, v in config.items() if k != "output"}
-        part.write_text(OmegaConf.to_yaml(OmegaConf.create(plain), resolve=True), encoding="utf-8")
 
 
 def train(
