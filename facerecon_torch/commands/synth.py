@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def synth_from_config(config: DictConfig) -> int:
-    """Write the set that `config` describes into `config.out`; returns 0."""
+    """Write the set that `config` describes into `config.output`; returns 0."""
     runtime = instantiate(config.runtime, _convert_="all")
     if config.layout not in (_PHOTOS, *LAYOUTS):
         raise ValueError(f"layout must be one of {', '.join((_PHOTOS, *LAYOUTS))}; got {config.layout!r}")
@@ -30,9 +30,9 @@ def synth_from_config(config: DictConfig) -> int:
     given = [key for key in strange if config[key] is not None]
     if given:
         raise ValueError(f"layout={config.layout} has no {', '.join(given)}; leave it out")
-    if config.out is None:
-        raise ValueError("out must be a path; got null")
-    out = Path(config.out)
+    if config.output is None:
+        raise ValueError("output must be a path; got null")
+    out = Path(config.output)
     write = _photos if config.layout == _PHOTOS else _set
     _log.info("%s in %s", write(config, runtime, out), out)
     return 0

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from jaxtyping import Int
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from facerecon_torch.cascade.checkpoint import FaceCascade, save_cascade
@@ -32,11 +32,12 @@ from facerecon_torch.commands.train.samples import Samples, prepare_samples, row
 from facerecon_torch.commands.train.sets import load_sets
 from facerecon_torch.commands.train.shared import Shared
 from facerecon_torch.commands.train.train import Outcome, TrainSetup, train_methods
+from facerecon_torch.config.recorded import write_config
 from facerecon_torch.config.train import TrainSpecs
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.splits import Fold, check_disjoint, group_folds, paper_folds
 from facerecon_torch.errors import FaceReconError
-from facerecon_torch.files import replacing, write_json
+from facerecon_torch.files import write_json
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.load import load_face_model
 from facerecon_torch.runtime.budget import memory_budget
@@ -53,19 +54,23 @@ _GROUPS = ("model", "data", "landmarks", "fitting", "features", "cascade", "cv",
 def train_from_config(config: DictConfig) -> int:
     """Build the specs, train, and write the run folder; under torchrun together with the other processes, the first of
     which writes. Returns the exit status."""
-    specs = TrainSpecs(**{name: instantiate(config[name], _convert_="all") for name in _GROUPS})
-    device = specs.runtime.apply()
-    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    asked = TrainSpecs(**{name: instantiate(config[name], _convert_="all") for name in _GROUPS})
+    device = asked.runtime.apply()
+    specs = asked.settled(device)
+    running = HydraConfig.get() if HydraConfig.initialized() else None
     with joined_ranks(device) as ranks, _others_end_too(ranks):
-        folder = Path(ranks.share(str(config.output)))
+        folder = Path(ranks.share(str(config.output if running is None else running.runtime.output_dir)))
         if ranks.is_first:
-            _write_config(config, folder)
+            write_config(folder / "config.yaml", specs, "train", head={"defaults": ["run_folder", "_self_"]})
+            if specs.cv != asked.cv:
+                _log.info("this data has no test people of its own: cv.protocol=%s", specs.cv.protocol)
         half = specs.runtime.half
         report = train(
             specs, save=lambda face: save_cascade(face, folder / "cascade.safetensors", half=half), folder=folder,
             ranks=ranks,
         )  # fmt: skip
         if ranks.is_first:
+            overrides = [] if running is None else list(running.overrides.task)
             write_json(folder / "report.json", {**report, "overrides": overrides})
             _log.info("%s", _table(report["test"]))
             _log.info("run folder: %s", folder)
@@ -84,23 +89,14 @@ def _others_end_too(ranks: Ranks) -> Iterator[None]:
         raise FaceReconError(f"process {ranks.rank} stops: another process of this run has ended") from error
 
 
-def _write_config(config: DictConfig, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "config.yaml") as part:
-        plain = {k: v for k, v in config.items() if k != "output"}
-        part.write_text(OmegaConf.to_yaml(OmegaConf.create(plain), resolve=True), encoding="utf-8")
-
-
 def train(
     specs: TrainSpecs, *, save: Callable[[FaceCascade], None], folder: Path | None = None, ranks: Ranks = SINGLE
 ) -> dict[str, Any]:
     """Train and measure as `specs` say, and return the report. `save` gets the cascade as soon as it is trained, on the
     first process; of several folds, that of the last. Crops that no memory holds lie below `folder` (None: the system's
     temporary one) while the run lasts. Raises ValueError or FaceReconError for input that cannot be used."""
-    asked, specs = specs, specs.settled()
-    if specs.cv != asked.cv:
-        _log.info("this data has no test people of its own: cv.protocol=%s", specs.cv.protocol)
     device = specs.runtime.apply()
+    specs = specs.settled(device)
     timer = Timer(device, memory=True)
     with timer.timed("model"):
         model = load_face_model(specs.model).to(device, specs.runtime.torch_dtype)

@@ -1,0 +1,159 @@
+"""The keys and groups of a command's configuration: its help, and one-line answers to calls that name none of them."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from facerecon_torch.commands.suggest import did_you_mean
+
+__all__ = ["checked", "command_help", "config_folder", "search_path"]
+
+
+def config_folder() -> Path:
+    """The configs inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"the config folder is missing; looked for train.yaml in {package / 'configs'}")
+
+
+def _groups(file: Path) -> dict[str, str | None]:
+    """The groups that a config chooses from, each with its default option."""
+    defaults = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", [])
+    return {name: option for entry in defaults if isinstance(entry, dict) for name, option in entry.items()}
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (config_folder() / group).glob("[!_]*.yaml"))
+
+
+def command_help(name: str) -> str:
+    """What a command does, examples, its own keys and its groups, from the text of its config files."""
+    file = config_folder() / f"{name}.yaml"
+    text = file.read_text(encoding="utf-8")
+    head = [line[2:] for line in text.splitlines()[: text[: text.index("defaults:")].count("\n")]]
+    examples = [line for line in head if line.startswith(f"facerecon {name}")]
+    about = "\n".join(line for line in head if line not in examples).strip()
+    lines = [f"facerecon {name} [group=option ...] [key=value ...]", "", about, "", "Examples:"]
+    lines += [f"  {line}" for line in examples]
+    own = _body(file)
+    lines += ["", "Keys (??? must be given):", *(f"  {line}" for line in own)] if own else []
+    lines += ["", "Groups (GROUP=OPTION) with the keys of their default options (GROUP.KEY=VALUE):"]
+    for group, default in _groups(file).items():
+        lines.append(f"  {group}: {' | '.join(_options(group))} (default: {default or 'none'})")
+        if default is not None:
+            lines += [f"    {line}" for line in _body(config_folder() / group / f"{default}.yaml")]
+    return "\n".join(lines) + "\n"
+
+
+def _body(file: Path) -> list[str]:
+    """The lines of a config that set keys, after those of the configs that it extends."""
+    text = file.read_text(encoding="utf-8")
+    bases = [entry for entry in (yaml.safe_load(text) or {}).get("defaults", []) if isinstance(entry, str)]
+    lines = [line for base in bases if base != "_self_" for line in _body(file.with_name(f"{base}.yaml"))]
+    text = re.sub(r"^(defaults|hydra):.*\n(?: .*\n|\n)*", "", text + "\n", flags=re.MULTILINE)
+    return lines + [line for line in text.splitlines() if line and line[0] != "#" and "_target_:" not in line]
+
+
+def checked(name: str, arguments: Sequence[str], recorded: Path | None = None) -> list[str]:
+    """The arguments of a call whose groups, options and keys exist and that gives all that must be given.
+
+    A key that the config leaves out and its spec has gets the `+` with which Hydra adds it. Calls with flags of Hydra
+    other than -m pass as they are.
+
+    Args:
+        name: of the command.
+        arguments: those of Hydra, paths quoted.
+        recorded: a recorded config.yaml that stands in for the command's own.
+
+    Raises:
+        ValueError: naming what is wrong and the nearest names that are right.
+    """
+    flags = {argument for argument in arguments if argument.startswith("-")}
+    if flags - {"-m", "--multirun"}:
+        return list(arguments)
+    call = {k: _parse(word, several=bool(flags)) for k, word in enumerate(arguments) if word not in flags}
+    file = recorded or config_folder() / f"{name}.yaml"
+    groups = _groups(file)
+    own = {k: o for k, o in call.items() if not o.key_or_group.startswith("hydra") and o.package is None}
+    chosen = [_first_option(override) for override in own.values() if override.key_or_group in groups]
+    with initialize_config_dir(str(file.resolve().parent), version_base="1.3"):
+        config = compose(file.stem, overrides=[*chosen, *(w for w in arguments if w.startswith("hydra.searchpath="))])
+    words = list(arguments)
+    for k, override in own.items():
+        if override.key_or_group not in groups and not override.is_delete():
+            words[k] = _known(name, config, groups, override, arguments[k])
+    for key in sorted(OmegaConf.missing_keys(config) - {override.key_or_group for override in call.values()}):
+        raise ValueError(f"{key} is required; give {key}=VALUE (facerecon {name} --help shows examples)")
+    return words
+
+
+def search_path() -> str:
+    """The argument that lets a recorded config refer to the configs of the package."""
+    path = str(config_folder()).replace("'", "\\'")
+    return f"hydra.searchpath=['file://{path}']"
+
+
+def _parse(argument: str, *, several: bool) -> Override:
+    if "=" not in argument and argument[:1] != "~":
+        raise ValueError(f"an argument must be key=value or group=option; got {argument!r}")
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException as error:
+        raise ValueError(f"cannot read {argument!r}: {' '.join(str(error).split())}") from None
+    if override.is_sweep_override() and not several:
+        raise ValueError(f"{argument!r} asks for several runs: add -m; a list has brackets, as in [1,2]")
+    return override
+
+
+def _first_option(override: Override) -> str:
+    """`group=option` with the first option asked for. Raises ValueError unless the group has all of them."""
+    group, options = override.key_or_group, _options(override.key_or_group)
+    values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
+    names = ["null" if value is None else str(value) for value in values]
+    for value in names:
+        if value not in (*options, "null"):
+            hint = did_you_mean(value, options, f"options are {', '.join(options)}")
+            raise ValueError(f"{group} has no option {value!r}; {hint}")
+    return f"{group}={names[0]}"
+
+
+def _known(name: str, config: DictConfig, groups: Iterable[str], override: Override, argument: str) -> str:
+    """The argument, with `+` where the spec has the key and the config leaves it out."""
+    key = override.key_or_group
+    above, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, above) if above else config
+    if isinstance(node, DictConfig) and last in node.keys():  # noqa: SIM118  (a missing value is not in its node)
+        held = None if OmegaConf.is_missing(node, last) else node[last]
+        if isinstance(held, DictConfig) and not isinstance(override.value(), dict):
+            raise ValueError(f"{key} holds several keys; set one, as in {key}.{next(iter(held))}=VALUE")
+        return argument
+    addable, known = _keys(config)
+    if key in addable:
+        return argument if override.is_add() or override.is_force_add() else f"+{argument}"
+    hint = did_you_mean(key, [*known, *addable, *groups], f"facerecon {name} --help lists all keys")
+    raise ValueError(f"unknown key {key!r}; {hint}")
+
+
+def _keys(config: DictConfig, prefix: str = "") -> tuple[list[str], list[str]]:
+    """Dotted keys that the specs of a config have beyond it, and those that it has."""
+    addable, known = list[str](), list[str]()
+    spec = get_object(config["_target_"]) if "_target_" in config else None
+    if is_dataclass(spec):
+        addable += [prefix + field.name for field in fields(spec) if field.name not in config.keys()]  # noqa: SIM118
+    for name in config.keys() - {"_target_"}:
+        known.append(f"{prefix}{name}")
+        if isinstance(node := config._get_node(name), DictConfig) and not node._is_none():
+            inner = _keys(node, f"{prefix}{name}.")
+            addable, known = addable + inner[0], known + inner[1]
+    return addable, known
