@@ -1,6 +1,6 @@
 """Registered scans against the truth of the synthetic set that they come from.
 
-    facerecon synth layout=bosphorus out=SCANS subjects=6
+    facerecon synth layout=bosphorus output=SCANS subjects=6
     facerecon prepare data=bosphorus data.root=SCANS output=PREPARED
     python benchmarks/registration_truth.py SCANS PREPARED
 

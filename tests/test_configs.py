@@ -11,7 +11,7 @@ from facerecon_torch.commands.hydra_app import config_folder
 from facerecon_torch.config.train import TrainSpecs
 
 GROUPS = ("model", "data", "landmarks", "fitting", "features", "cascade", "cv", "runtime")
-OPTIONS = [(g, p.stem) for g in (*GROUPS, "regression") for p in sorted((config_folder() / g).glob("*.yaml"))]
+OPTIONS = [(g, p.stem) for g in (*GROUPS, "regression") for p in sorted((config_folder() / g).glob("[!_]*.yaml"))]
 EXPERIMENTS = sorted(p.stem for p in (config_folder() / "experiment").glob("*.yaml"))
 
 

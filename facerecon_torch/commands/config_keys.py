@@ -133,7 +133,7 @@ def _known(name: str, config: DictConfig, groups: Iterable[str], override: Overr
     key = override.key_or_group
     above, _, last = key.rpartition(".")
     node = OmegaConf.select(config, above) if above else config
-    if isinstance(node, DictConfig) and last in node.keys():  # noqa: SIM118  (a missing value is not in its node)
+    if isinstance(node, DictConfig) and last in list(node.keys()):  # a missing value is not `in` its node
         held = None if OmegaConf.is_missing(node, last) else node[last]
         if isinstance(held, DictConfig) and not isinstance(override.value(), dict):
             raise ValueError(f"{key} holds several keys; set one, as in {key}.{next(iter(held))}=VALUE")

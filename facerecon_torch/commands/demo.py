@@ -55,7 +55,7 @@ def demo(folder: Path) -> int:
     began = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     _say("1 of 2: train a small cascade on synthetic people")
-    status = facerecon(["train", "experiment=small", f"hydra.run.dir={folder}"])
+    status = facerecon(["train", "experiment=small", f"output={folder}"])
     if status:
         return status
     _say("2 of 2: reconstruct a photograph with the cascade that the package ships")

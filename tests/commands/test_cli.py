@@ -34,13 +34,18 @@ def test_first_words_are_quick(word):
 
 def test_unknown_words_are_named(capsys):
     assert main(["trian"]) == 2
-    assert "'trian' is none of its words (train, infer" in capsys.readouterr().err
+    assert "unknown command 'trian'; did you mean 'train'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "cascade.stagse=3"], "cascade.stagse"),
+        (["train", "cascade.stagse=3"], "unknown key 'cascade.stagse'; did you mean 'cascade.stages'"),
+        (
+            ["infer", "input=a.jpg", "output=out", "landmarks=dlbi"],
+            "landmarks has no option 'dlbi'; did you mean 'dlib'",
+        ),
+        (["synth", "out=people"], "unknown key 'out'; did you mean 'output'"),
         (["train", "cv.protocol=loo"], "cv.protocol must be one of holdout, group_kfold, paper_5x5"),
         (["train", "features.hog.cell_px=7"], "patch_px must be a multiple of cell_px"),
         (["train", "+features.hog.cells=4"], "cells"),

@@ -113,7 +113,7 @@ def test_a_cascade_is_trained_on_one_fold(world, tmp_path):
     words = ["data=bosphorus", f"data.root={folder}", f"model.path={tmp_path / 'tiny.safetensors'}", "cv.fold=0"]
     words += ["cascade.stages=1", "fitting.select_penalties=false", "runtime.progress=false", "cv.folds=4"]
     words += ["fitting.crop.size=160", "fitting.crop.px_per_mm=0.7", "features.hog.patch_px=32"]
-    assert main(["train", *words, f"hydra.run.dir={tmp_path / 'run'}"]) == 0
+    assert main(["train", *words, f"output={tmp_path / 'run'}"]) == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["counts"]["train"]["subjects"] == 6
     assert report["counts"]["test"]["subjects"] == 2

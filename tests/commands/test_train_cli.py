@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch.testing import assert_close
 
-from facerecon_torch.cascade.checkpoint import load_cascade
+from facerecon_torch.cascade.checkpoint import load_checkpoint
 from facerecon_torch.commands.cli import main
 from facerecon_torch.commands.train.evaluate import ALIGNMENTS, REGIONS, TRUTHS
 from facerecon_torch.commands.train.methods import METHODS
+from facerecon_torch.config.train import TrainSpecs
 from tests.test_configs import EXPERIMENTS
 
 TRAIN = str(Path(__file__).resolve().parents[2] / "train.py")
@@ -34,7 +37,7 @@ def rendered(tmp_path_factory) -> str:
 
 
 def run(rendered: str, folder: Path, *words: str) -> Path:
-    assert main(["train", rendered, f"hydra.run.dir={folder}", *FEW, *words]) == 0
+    assert main(["train", rendered, f"output={folder}", *FEW, *words]) == 0
     return folder
 
 
@@ -54,12 +57,16 @@ def test_a_run_folder_holds_everything(rendered, tmp_path):
     assert {"seconds", "peak_memory_mb", "versions", "device", "seed", "command"} <= set(report)
     assert report["seconds"]["train"] > 0 < report["peak_memory_mb"]["train"]
     assert "train_subjects: 6" in (folder / "config.yaml").read_text()
-    face = load_cascade(folder / "cascade.safetensors")
+    recorded = {k: v for k, v in OmegaConf.load(folder / "config.yaml").items() if k != "defaults"}
+    specs = TrainSpecs(**{name: instantiate(group, _convert_="all") for name, group in recorded.items()})
+    assert specs == specs.settled()
+    assert specs.data.train_subjects == 6
+    face = load_checkpoint(folder / "cascade.safetensors")
     assert face.training["counts"]["train"]["subjects"] == 6
 
 
 def test_multirun_ends_with_a_summary(rendered, tmp_path):
-    words = ["-m", "cv.fold=0,1", "cascade.stages=1,2", "cv.folds=3", "cv.nested=0", f"hydra.sweep.dir={tmp_path}"]
+    words = ["-m", "cv.fold=0,1", "cascade.stages=1,2", "cv.folds=3", "cv.nested=0", f"output={tmp_path}"]
     assert main(["train", rendered, *FEW, *words]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     settings = {k: v["cascade"]["none"] for k, v in summary["settings"].items()}
@@ -97,7 +104,7 @@ def test_two_processes_train_what_one_trains(rendered, tmp_path):
     words = ["cv.nested=2", "cascade.stages=2", "runtime.dtype=float64", "fitting.select_penalties=true"]
     folders = {1: run(rendered, tmp_path / "one", *words), 2: tmp_path / "two, together"}
     launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", TRAIN]
-    subprocess.run([*launched, rendered, f"hydra.run.dir={folders[2]}", *FEW, *words], check=True, cwd=tmp_path)
+    subprocess.run([*launched, rendered, f"output={folders[2]}", *FEW, *words], check=True, cwd=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two, together"]  # the second process left nothing
     one, two = (json.loads((folders[n] / "report.json").read_text()) for n in (1, 2))
     assert (one["processes"], two["processes"]) == (1, 2)
@@ -108,7 +115,7 @@ def test_two_processes_train_what_one_trains(rendered, tmp_path):
             for align in ALIGNMENTS:
                 a, b = (which(r)[method]["mae_mm"][align]["M"]["whole"] for r in (one, two))
                 assert b == pytest.approx(a, rel=1e-6)
-    a, b = (load_cascade(folders[n] / "cascade.safetensors").cascade.stages for n in (1, 2))
+    a, b = (load_checkpoint(folders[n] / "cascade.safetensors").cascade.stages for n in (1, 2))
     for mine, theirs in zip(a, b, strict=True):
         assert_close(theirs.ridge.weight, mine.ridge.weight, rtol=1e-4, atol=1e-6)
 
@@ -116,7 +123,7 @@ def test_two_processes_train_what_one_trains(rendered, tmp_path):
 @pytest.mark.slow
 def test_a_failure_of_one_process_ends_all_with_its_message(rendered, tmp_path):
     launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", TRAIN]
-    words = ["cascade.start=elsewhere", f"hydra.run.dir={tmp_path}"]
+    words = ["cascade.start=elsewhere", f"output={tmp_path}"]
     done = subprocess.run([*launched, rendered, *words], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode != 0
     assert "cascade.start must be landmark_fit or mean_face; got 'elsewhere'" in done.stdout + done.stderr

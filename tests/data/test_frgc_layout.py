@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from facerecon_torch.data.frgc import recordings
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.landmarks.scheme import N_INNER
 from facerecon_torch.model.default_face import load_source, load_topology
@@ -109,7 +109,7 @@ def pinhole():
 def test_bent_meshes_look_in_the_renderers_camera_as_in_the_pinhole(pinhole):
     vertices = load_source().mean[:400]
     camera = pinhole.camera
-    view = pinhole.bend(vertices) @ pinhole.rotation.mT
+    view = pinhole.to_orthographic(vertices) @ pinhole.rotation.mT
     flat = camera.scale * view[:, :2] * torch.tensor([1.0, -1.0]) + camera.translation
     torch.testing.assert_close(flat, pinhole.project(vertices), rtol=0, atol=1e-3)
     torch.testing.assert_close(view[:, 2], (vertices @ pinhole.rotation.mT)[:, 2], rtol=0, atol=1e-4)

@@ -5,7 +5,7 @@ import logging
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from facerecon_torch.cascade.checkpoint import load_cascade
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.options import InferSpecs
 from facerecon_torch.commands.infer.run import find_images, infer
 from facerecon_torch.files import write_json
@@ -29,9 +29,10 @@ def infer_from_config(config: DictConfig) -> int:
     device = specs.runtime.apply()
     detector = build_detector(specs.landmarks.source, **specs.landmarks.options(device))
     model = load_face_model(specs.model)
-    face = load_cascade(specs.cascade, model=model).to(device, specs.runtime.torch_dtype)
+    reconstructor = FaceReconstructor.from_pretrained(specs.cascade, face_model=model)
+    reconstructor = reconstructor.to(device, specs.runtime.torch_dtype)
     times = Timer(device) if specs.times else None
-    report = infer(images, output, face, detector, specs.options, times=times)
+    report = infer(images, output, reconstructor, detector, specs.options, times=times)
     _log.info(
         "%d faces of %d images in %s: %.1f s, %.1f faces/s",
         report.faces,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from facerecon_torch.cascade.reconstruct import KnownSize
+from facerecon_torch.cascade.reconstruction import KnownSize
 from facerecon_torch.commands.infer.output_files import FORMATS
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.landmarks.source import LandmarkSourceSpec

@@ -16,8 +16,8 @@ from jaxtyping import Int
 from omegaconf import DictConfig
 from torch import Tensor
 
-from facerecon_torch.cascade.checkpoint import FaceCascade, save_cascade
 from facerecon_torch.cascade.feature_cache import row_bytes
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.train.cross_validation import (
     Judged,
     cross_validate,
@@ -66,7 +66,7 @@ def train_from_config(config: DictConfig) -> int:
                 _log.info("this data has no test people of its own: cv.protocol=%s", specs.cv.protocol)
         half = specs.runtime.half
         report = train(
-            specs, save=lambda face: save_cascade(face, folder / "cascade.safetensors", half=half), folder=folder,
+            specs, save=lambda model: model.save_pretrained(folder / "cascade.safetensors", half=half), folder=folder,
             ranks=ranks,
         )  # fmt: skip
         if ranks.is_first:
@@ -90,7 +90,7 @@ def _others_end_too(ranks: Ranks) -> Iterator[None]:
 
 
 def train(
-    specs: TrainSpecs, *, save: Callable[[FaceCascade], None], folder: Path | None = None, ranks: Ranks = SINGLE
+    specs: TrainSpecs, *, save: Callable[[FaceReconstructor], None], folder: Path | None = None, ranks: Ranks = SINGLE
 ) -> dict[str, Any]:
     """Train and measure as `specs` say, and return the report. `save` gets the cascade as soon as it is trained, on the
     first process; of several folds, that of the last. Crops that no memory holds lie below `folder` (None: the system's
@@ -156,7 +156,7 @@ class _Run:
         self.ranks = shared.ranks
         self.generator = torch.Generator().manual_seed(specs.runtime.seed)
 
-    def folds(self, save: Callable[[FaceCascade], None]) -> dict[str, Any]:
+    def folds(self, save: Callable[[FaceReconstructor], None]) -> dict[str, Any]:
         """Train every fold; errors are pooled over folds, everything else is told per fold."""
         others = {k: v for k, v in self.ready.items() if k == "shifted"}
         judgements: list[dict[str, Judged]] = []
@@ -171,7 +171,8 @@ class _Run:
             counts = {k: self._counts(side) for k, side in {"train": train_side, **tests}.items()}
             told.append(_fold_entry(number, counts, outcome))
             if self.ranks.is_first:
-                save(replace(outcome.cascade, training=_provenance(self.specs, told[-1])))
+                outcome.reconstructor.training_facts = _provenance(self.specs, told[-1])
+                save(outcome.reconstructor)
         report = self._judged(judgements, told)
         if self.specs.cv.nested:
             with self.timer.timed("nested"):
@@ -231,7 +232,7 @@ class _Run:
 
 
 def _fold_entry(number: int | None, counts: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
-    fit = outcome.cascade.fit
+    fit = outcome.reconstructor.spec.fit
     mae = {align: float(outcome.errors["test"]["cascade"].mae[align, "M", "whole"].mean()) for align in ALIGNMENTS}
     return {
         "fold": number,
