@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -136,9 +136,6 @@ def _guarded(name: str, config: DictConfig) -> int:
     run: Callable[[DictConfig], int] = getattr(importlib.import_module(f"facerecon_torch.commands.{module}"), function)
     try:
         return run(config)
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        _log.error("%s", str(cause).replace("\n", " "))
     except (FaceReconError, ValueError, OSError, HydraException, OmegaConfBaseException) as error:
         _log.error("%s", error)
         _log.debug("where it happened", exc_info=True)

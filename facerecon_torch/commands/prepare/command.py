@@ -4,7 +4,6 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from facerecon_torch.commands.prepare.pictures import choose_pictured
@@ -12,7 +11,7 @@ from facerecon_torch.commands.prepare.report import prepare_table, summarise
 from facerecon_torch.commands.prepare.run import prepare_set
 from facerecon_torch.commands.prepare.specs import PrepareSpecs
 from facerecon_torch.commands.prepare.worker import PrepareTask
-from facerecon_torch.config.recorded import write_config
+from facerecon_torch.config.recorded import build, write_config
 from facerecon_torch.data.prepared import PreparedSet
 from facerecon_torch.data.recordings import Recording, choose_kinds, open_data_set
 from facerecon_torch.files import write_json
@@ -29,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 def prepare_from_config(config: DictConfig) -> int:
     """Prepare `config.data` into `config.output`. Returns 0, or 1 where more recordings failed than are allowed."""
-    specs = PrepareSpecs(**{name: instantiate(config[name], _convert_="all") for name in _GROUPS})
+    specs = PrepareSpecs(**{name: build(config[name]) for name in _GROUPS})
     specs = replace(specs, landmarks=specs.landmarks.settled(specs.runtime.own_device()))
     recordings = choose_recordings(specs)
     folder = Path(config.output)

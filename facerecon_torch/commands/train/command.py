@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from jaxtyping import Int
 from omegaconf import DictConfig
 from torch import Tensor
@@ -32,7 +31,7 @@ from facerecon_torch.commands.train.samples import Samples, prepare_samples, row
 from facerecon_torch.commands.train.sets import load_sets
 from facerecon_torch.commands.train.shared import Shared
 from facerecon_torch.commands.train.train import Outcome, TrainSetup, train_methods
-from facerecon_torch.config.recorded import write_config
+from facerecon_torch.config.recorded import build, write_config
 from facerecon_torch.config.train import TrainSpecs
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.splits import Fold, check_disjoint, group_folds, paper_folds
@@ -54,7 +53,7 @@ _GROUPS = ("model", "data", "landmarks", "fitting", "features", "cascade", "cv",
 def train_from_config(config: DictConfig) -> int:
     """Build the specs, train, and write the run folder; under torchrun together with the other processes, the first of
     which writes. Returns the exit status."""
-    asked = TrainSpecs(**{name: instantiate(config[name], _convert_="all") for name in _GROUPS})
+    asked = TrainSpecs(**{name: build(config[name]) for name in _GROUPS})
     device = asked.runtime.apply()
     specs = asked.settled(device)
     running = HydraConfig.get() if HydraConfig.initialized() else None
