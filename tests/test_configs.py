@@ -140,7 +140,7 @@ def test_wrong_specs_say_what_is_wrong(spec, message):
 
 
 def test_only_plain_values_are_recorded():
-    with pytest.raises(TypeError, match="text, numbers, lists and specs; got Path"):
+    with pytest.raises(TypeError, match=r"text, numbers, lists and specs; got \w*Path"):
         recorded([Path("a")])
 
 

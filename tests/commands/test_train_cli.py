@@ -12,7 +12,6 @@ from facerecon_torch.cascade.checkpoint import load_checkpoint
 from facerecon_torch.commands.cli import main
 from facerecon_torch.commands.train.evaluate import ALIGNMENTS, REGIONS, TRUTHS
 from facerecon_torch.commands.train.methods import METHODS
-from tests.test_configs import EXPERIMENTS
 
 TRAIN = str(Path(__file__).resolve().parents[2] / "train.py")
 FEW = [
@@ -58,6 +57,17 @@ def test_a_run_folder_holds_everything(rendered, tmp_path):
     assert face.training["counts"]["train"]["subjects"] == 6
 
 
+def test_a_recorded_run_runs_again(rendered, tmp_path):
+    first = run(rendered, tmp_path / "a run, [1] ${2}", "cv.nested=0", "cascade.stages=1")
+    assert main(["train", f"config={first / 'config.yaml'}", f"output={tmp_path / 'again'}"]) == 0
+    configs, errors = [], []
+    for folder in (first, tmp_path / "again"):
+        configs.append((folder / "config.yaml").read_text())
+        errors.append(json.loads((folder / "report.json").read_text())["test"])
+    assert configs[1] == configs[0]
+    assert errors[1] == errors[0]
+
+
 def test_multirun_ends_with_a_summary(rendered, tmp_path):
     words = ["-m", "cv.fold=0,1", "cascade.stages=1,2", "cv.folds=3", "cv.nested=0", f"output={tmp_path}"]
     assert main(["train", rendered, *FEW, *words]) == 0
@@ -78,8 +88,8 @@ def test_folds_of_the_training_people(rendered, tmp_path):
     assert all(fold["counts"]["train"]["subjects"] == 4 for fold in report["folds"])
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_runs(rendered, tmp_path, name):
+@pytest.mark.parametrize("name", ["ours_paper", "hog_patch", "shipped"])  # the others differ from these in numbers
+def test_experiments_run(rendered, tmp_path, name):
     folder = run(rendered, tmp_path, f"experiment={name}", "cv.nested=0", "cascade.stages=1", "data.seed=0")
     report = json.loads((folder / "report.json").read_text())
     assert report["test"]["cascade"]["mae_mm"]["none"]["M"]["whole"] > 0
