@@ -40,7 +40,11 @@ class FaceCascadeSpec(CascadeSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpecs:
-    """A whole training run."""
+    """A whole training run.
+
+    Raises:
+        ValueError: too few people for the folds; of recorded sets this is known only when they are read.
+    """
 
     model: ModelSpec
     data: DataSpec
@@ -52,7 +56,6 @@ class TrainSpecs:
     runtime: RuntimeSpec
 
     def __post_init__(self) -> None:
-        """Too few people are found before an hour of rendering; those of recorded sets are known once they are read."""
         if not isinstance(self.data, SyntheticPhotos):
             return
         people, folds = self.data.train_subjects, max(self.cv.nested, self.cv.folds if self.cv.splits_training else 0)
