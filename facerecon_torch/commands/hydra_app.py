@@ -102,6 +102,7 @@ def _launch(name: str, arguments: Sequence[str], settings: Sequence[str] = _PLAI
     statuses: list[int] = []
 
     def task(config: DictConfig) -> None:
+        sys.argv = [name, *arguments]  # as the user gave them: reports repeat the call
         statuses.append(_guarded(name, config))
 
     argv = sys.argv
