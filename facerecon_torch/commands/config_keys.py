@@ -86,14 +86,14 @@ def checked(name: str, arguments: Sequence[str], recorded: Path | None = None) -
     call = {k: _parse(word, several=bool(flags)) for k, word in enumerate(arguments) if word not in flags}
     file = recorded or config_folder() / f"{name}.yaml"
     groups = _groups(file)
-    own = {k: o for k, o in call.items() if not o.key_or_group.startswith("hydra") and o.package is None}
+    own = {k: o for k, o in call.items() if not (o.key_or_group.startswith("hydra") or o.package or o.is_delete())}
     chosen = [_first_option(override) for override in own.values() if override.key_or_group in groups]
     with initialize_config_dir(str(file.resolve().parent), version_base="1.3"):
         search = [word for word in arguments if word.startswith("hydra.searchpath=")]
         config = OmegaConf.to_container(compose(file.stem, overrides=[*chosen, *search]))
     words = list(arguments)
     for k, override in own.items():
-        if override.key_or_group not in groups and not override.is_delete():
+        if override.key_or_group not in groups:
             words[k] = _known(name, config, groups, override, arguments[k])
     given = {override.key_or_group for override in call.values()}
     for key in sorted(key for key, value in _entries(config) if value == "???" and key not in given):
@@ -125,7 +125,7 @@ def _first_option(override: Override) -> str:
     values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
     names = ["null" if value is None else str(value) for value in values]
     for value in names:
-        if value not in (*options, "null"):
+        if value not in options:
             hint = did_you_mean(value, options, f"options are {', '.join(options)}")
             raise ValueError(f"{group} has no option {value!r}; {hint}")
     return f"{group}={names[0]}"

@@ -72,7 +72,7 @@ def test_wrong_calls_are_answered_in_one_line_with_what_is_right(name, words, me
 
 
 def test_right_calls_pass_and_keys_of_the_specs_alone_are_added():
-    words = ["-m", "cv=group_kfold,paper_5x5", "data=bosphorus", "data.classes=[N]", "experiment=null", "~cv.nested"]
+    words = ["-m", "cv=group_kfold,paper_5x5", "data=bosphorus", "data.classes=[N]", "~cv.nested"]
     assert checked("train", words) == words
     words = ["output=b", "registration.icp.eyelid_weight=0.1", "registration.icp.vertices=300", "landmarks=dlib"]
     assert checked("prepare", words) == [words[0], f"+{words[1]}", *words[2:]]
