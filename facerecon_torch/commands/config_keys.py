@@ -1,9 +1,10 @@
 """The keys and groups of a command's configuration: its help, and one-line answers to calls that name none of them."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -11,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from facerecon_torch.commands.suggest import did_you_mean
 
@@ -48,9 +49,9 @@ def command_help(name: str) -> str:
     lines += [f"  {line}" for line in examples]
     own = _body(file)
     lines += ["", "Keys (??? must be given):", *(f"  {line}" for line in own)] if own else []
-    lines += ["", "Groups, their options and the keys of the default option (GROUP=OPTION, GROUP.KEY=VALUE):"]
+    lines += ["", "Groups (GROUP=OPTION) with the keys of their default options (GROUP.KEY=VALUE):"]
     for group, default in _groups(file).items():
-        lines.append(f"  {group}={default or 'none'}  # {' | '.join(_options(group))}")
+        lines.append(f"  {group}: {' | '.join(_options(group))} (default: {default or 'none'})")
         if default is not None:
             lines += [f"    {line}" for line in _body(config_folder() / group / f"{default}.yaml")]
     return "\n".join(lines) + "\n"
@@ -61,7 +62,7 @@ def _body(file: Path) -> list[str]:
     text = file.read_text(encoding="utf-8")
     bases = [entry for entry in (yaml.safe_load(text) or {}).get("defaults", []) if isinstance(entry, str)]
     lines = [line for base in bases if base != "_self_" for line in _body(file.with_name(f"{base}.yaml"))]
-    text = re.sub(r"^(defaults|hydra):.*\n(?:[ \n].*\n?)*", "", text + "\n", flags=re.MULTILINE)
+    text = re.sub(r"^(defaults|hydra):.*\n(?: .*\n|\n)*", "", text + "\n", flags=re.MULTILINE)
     return lines + [line for line in text.splitlines() if line and line[0] != "#" and "_target_:" not in line]
 
 
@@ -85,15 +86,17 @@ def checked(name: str, arguments: Sequence[str], recorded: Path | None = None) -
     call = {k: _parse(word, several=bool(flags)) for k, word in enumerate(arguments) if word not in flags}
     file = recorded or config_folder() / f"{name}.yaml"
     groups = _groups(file)
-    own = {k: o for k, o in call.items() if not o.key_or_group.startswith("hydra") and o.package is None}
+    own = {k: o for k, o in call.items() if not (o.key_or_group.startswith("hydra") or o.package or o.is_delete())}
     chosen = [_first_option(override) for override in own.values() if override.key_or_group in groups]
     with initialize_config_dir(str(file.resolve().parent), version_base="1.3"):
-        config = compose(file.stem, overrides=[*chosen, *([search_path()] if recorded else [])])
+        search = [word for word in arguments if word.startswith("hydra.searchpath=")]
+        config = OmegaConf.to_container(compose(file.stem, overrides=[*chosen, *search]))
     words = list(arguments)
     for k, override in own.items():
-        if override.key_or_group not in groups and not override.is_delete():
+        if override.key_or_group not in groups:
             words[k] = _known(name, config, groups, override, arguments[k])
-    for key in sorted(OmegaConf.missing_keys(config) - {override.key_or_group for override in call.values()}):
+    given = {override.key_or_group for override in call.values()}
+    for key in sorted(key for key, value in _entries(config) if value == "???" and key not in given):
         raise ValueError(f"{key} is required; give {key}=VALUE (facerecon {name} --help shows examples)")
     return words
 
@@ -122,38 +125,43 @@ def _first_option(override: Override) -> str:
     values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
     names = ["null" if value is None else str(value) for value in values]
     for value in names:
-        if value not in (*options, "null"):
+        if value not in options:
             hint = did_you_mean(value, options, f"options are {', '.join(options)}")
             raise ValueError(f"{group} has no option {value!r}; {hint}")
     return f"{group}={names[0]}"
 
 
-def _known(name: str, config: DictConfig, groups: Iterable[str], override: Override, argument: str) -> str:
+def _known(name: str, config: Any, groups: Iterable[str], override: Override, argument: str) -> str:
     """The argument, with `+` where the spec has the key and the config leaves it out."""
     key = override.key_or_group
-    above, _, last = key.rpartition(".")
-    node = OmegaConf.select(config, above) if above else config
-    if isinstance(node, DictConfig) and last in list(node.keys()):  # a missing value is not `in` its node
-        held = None if OmegaConf.is_missing(node, last) else node[last]
-        if isinstance(held, DictConfig) and not isinstance(override.value(), dict):
-            raise ValueError(f"{key} holds several keys; set one, as in {key}.{next(iter(held))!s}=VALUE")
+    known = dict(_entries(config))
+    held = known.get(key)
+    if isinstance(held, dict) and not isinstance(override.value(), dict):
+        inner = next(str(name) for name in held if name != "_target_")
+        raise ValueError(f"{key} holds several keys; set one, as in {key}.{inner}=VALUE")
+    if key in known:
         return argument
-    addable, known = _keys(config)
+    addable = set(_addable(config))
     if key in addable:
         return argument if override.is_add() or override.is_force_add() else f"+{argument}"
-    hint = did_you_mean(key, [*known, *addable, *groups], f"facerecon {name} --help lists all keys")
+    hint = did_you_mean(key, {*known, *addable, *groups}, f"facerecon {name} --help lists all keys")
     raise ValueError(f"unknown key {key!r}; {hint}")
 
 
-def _keys(config: DictConfig, prefix: str = "") -> tuple[list[str], list[str]]:
-    """Dotted keys that the specs of a config have beyond it, and those that it has."""
-    addable, known = list[str](), list[str]()
+def _entries(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key of a config with its value; mappings come before what they hold."""
+    for name, value in config.items():
+        if name != "_target_":
+            yield f"{prefix}{name}", value
+        if isinstance(value, dict):
+            yield from _entries(value, f"{prefix}{name}.")
+
+
+def _addable(config: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys that a config leaves out and the dataclasses named by `_target_` have."""
     spec = get_object(config["_target_"]) if "_target_" in config else None
     if is_dataclass(spec):
-        addable += [prefix + field.name for field in fields(spec) if field.name not in config.keys()]  # noqa: SIM118
-    for name in (str(key) for key in config.keys() - {"_target_"}):
-        known.append(f"{prefix}{name}")
-        if isinstance(node := config._get_node(name), DictConfig) and not node._is_none():
-            inner = _keys(node, f"{prefix}{name}.")
-            addable, known = addable + inner[0], known + inner[1]
-    return addable, known
+        yield from (prefix + field.name for field in fields(spec) if field.name not in config)
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _addable(value, f"{prefix}{name}.")

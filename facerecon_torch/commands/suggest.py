@@ -16,9 +16,10 @@ def _nearest(name: str, known: Iterable[str]) -> list[str]:
     by_last: dict[str, list[str]] = {}
     for candidate in names:
         by_last.setdefault(candidate.rpartition(".")[2], []).append(candidate)
-    found = [*by_last.get(last, []), *get_close_matches(name, names, _MOST, 0.7)]
-    found += [full for close in get_close_matches(last, by_last, _MOST, 0.7) for full in by_last[close]]
-    found += get_close_matches(name, names, _MOST, 0.6)
+    longer = [candidate for candidate in names if candidate.startswith(name)]
+    by_full = get_close_matches(name, names, _MOST, 0.7)
+    close = [full for part in get_close_matches(last, by_last, _MOST, 0.7) for full in by_last[part]]
+    found = by_last.get(last) or [*longer, *by_full, *close] or get_close_matches(name, names, _MOST, 0.6)
     return list(dict.fromkeys(found))[:_MOST]
 
 

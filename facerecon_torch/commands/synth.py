@@ -3,9 +3,9 @@
 import logging
 from pathlib import Path
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from facerecon_torch.config.recorded import build
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.synthetic.dataset import render_set
 from facerecon_torch.synthetic.layouts import LAYOUTS, LayoutSpec, find_layout, write_set
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 def synth_from_config(config: DictConfig) -> int:
     """Write the set that `config` describes into `config.output`; returns 0."""
-    runtime = instantiate(config.runtime, _convert_="all")
+    runtime = build(config.runtime)
     if config.layout not in (_PHOTOS, *LAYOUTS):
         raise ValueError(f"layout must be one of {', '.join((_PHOTOS, *LAYOUTS))}; got {config.layout!r}")
     for key in ("subjects", "samples", "images", "size"):

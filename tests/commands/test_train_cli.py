@@ -6,16 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch.testing import assert_close
 
 from facerecon_torch.cascade.checkpoint import load_checkpoint
 from facerecon_torch.commands.cli import main
 from facerecon_torch.commands.train.evaluate import ALIGNMENTS, REGIONS, TRUTHS
 from facerecon_torch.commands.train.methods import METHODS
-from facerecon_torch.config.train import TrainSpecs
-from tests.test_configs import EXPERIMENTS
 
 TRAIN = str(Path(__file__).resolve().parents[2] / "train.py")
 FEW = [
@@ -57,12 +53,21 @@ def test_a_run_folder_holds_everything(rendered, tmp_path):
     assert {"seconds", "peak_memory_mb", "versions", "device", "seed", "command"} <= set(report)
     assert report["seconds"]["train"] > 0 < report["peak_memory_mb"]["train"]
     assert "train_subjects: 6" in (folder / "config.yaml").read_text()
-    recorded = {k: v for k, v in OmegaConf.load(folder / "config.yaml").items() if k != "defaults"}
-    specs = TrainSpecs(**{name: instantiate(group, _convert_="all") for name, group in recorded.items()})
-    assert specs == specs.settled()
-    assert specs.data.train_subjects == 6
     face = load_checkpoint(folder / "cascade.safetensors")
     assert face.training["counts"]["train"]["subjects"] == 6
+
+
+def test_a_recorded_run_runs_again(rendered, tmp_path):
+    first = run(rendered, tmp_path / "a run, [1] =x", "cv.nested=0", "cascade.stages=1")
+    assert main(["train", f"config={first / 'config.yaml'}", f"output={tmp_path / 'again'}"]) == 0
+    command = json.loads((tmp_path / "again" / "report.json").read_text())["command"]
+    assert command[:3] == ["facerecon", "train", f"config={first / 'config.yaml'}"]
+    configs, errors = [], []
+    for folder in (first, tmp_path / "again"):
+        configs.append((folder / "config.yaml").read_text())
+        errors.append(json.loads((folder / "report.json").read_text())["test"])
+    assert configs[1] == configs[0]
+    assert errors[1] == errors[0]
 
 
 def test_multirun_ends_with_a_summary(rendered, tmp_path):
@@ -85,8 +90,8 @@ def test_folds_of_the_training_people(rendered, tmp_path):
     assert all(fold["counts"]["train"]["subjects"] == 4 for fold in report["folds"])
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_runs(rendered, tmp_path, name):
+@pytest.mark.parametrize("name", ["ours_paper", "hog_patch", "shipped"])  # the others differ from these in numbers
+def test_experiments_run(rendered, tmp_path, name):
     folder = run(rendered, tmp_path, f"experiment={name}", "cv.nested=0", "cascade.stages=1", "data.seed=0")
     report = json.loads((folder / "report.json").read_text())
     assert report["test"]["cascade"]["mae_mm"]["none"]["M"]["whole"] > 0

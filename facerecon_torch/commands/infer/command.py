@@ -2,12 +2,12 @@
 
 import logging
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.options import InferSpecs
 from facerecon_torch.commands.infer.run import find_images, infer
+from facerecon_torch.config.recorded import build
 from facerecon_torch.files import write_json
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.model.load import load_face_model
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 def infer_from_config(config: DictConfig) -> int:
     """Reconstruct `config.input` into `config.output`. Returns 0, or 1 if an image gave no face."""
-    specs: InferSpecs = instantiate(config, _convert_="all")
+    specs: InferSpecs = build(config)
     images, output = find_images(specs.input), specs.output
     if specs.input.is_dir() and specs.input.resolve() == output.resolve():
         raise ValueError(

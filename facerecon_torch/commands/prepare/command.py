@@ -1,18 +1,19 @@
 """`facerecon prepare`: config -> recordings -> a prepared set, its failures, pictures and report."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from facerecon_torch.commands.prepare.pictures import choose_pictured
 from facerecon_torch.commands.prepare.report import prepare_table, summarise
 from facerecon_torch.commands.prepare.run import PrepareTask, plan_shards, prepare_set
 from facerecon_torch.commands.prepare.specs import PrepareSpecs
+from facerecon_torch.config.recorded import build, write_config
 from facerecon_torch.data.prepared import PreparedSet
 from facerecon_torch.data.recordings import Recording, choose_kinds, open_data_set
-from facerecon_torch.files import replacing, write_json
+from facerecon_torch.files import write_json
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.model.load import load_face_model
 from facerecon_torch.runtime.environment import REPORT_FORMAT, environment
@@ -26,12 +27,11 @@ _log = logging.getLogger(__name__)
 
 def prepare_from_config(config: DictConfig) -> int:
     """Prepare `config.data` into `config.output`. Returns 0, or 1 where more recordings failed than are allowed."""
-    specs = PrepareSpecs(**{name: instantiate(config[name], _convert_="all") for name in _GROUPS})
+    specs = PrepareSpecs(**{name: build(config[name]) for name in _GROUPS})
+    specs = replace(specs, landmarks=specs.landmarks.settled(specs.runtime.own_device()))
     recordings = choose_recordings(specs)
     folder = Path(config.output)
-    with replacing(folder / "config.yaml") as aside:
-        plain = {key: value for key, value in config.items() if key != "output"}
-        aside.write_text(OmegaConf.to_yaml(OmegaConf.create(plain), resolve=True), encoding="utf-8")
+    write_config(folder / "config.yaml", specs, "prepare", head={"output": "???"})
     return prepare(specs, recordings, folder)
 
 
