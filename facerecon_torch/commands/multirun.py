@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 
 from facerecon_torch.files import replacing
+from facerecon_torch.report.tables import ALIGNMENTS
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["SummaryCallback", "summarise"]
 
 _log = logging.getLogger(__name__)
-_ALIGNMENTS = ("none", "translation", "similarity")
 
 
 def _setting(overrides: list[str]) -> str:
@@ -38,7 +38,7 @@ def summarise(folder: Path) -> dict[str, Any]:
             missing.append(job.name)
             continue
         for method, errors in report["test"].items():
-            for align in _ALIGNMENTS:
+            for align in ALIGNMENTS:
                 values[_setting(report["overrides"])][method][align].append(errors["mae_mm"][align]["M"]["whole"])
     settings = {
         setting: {m: {a: _spread(v) for a, v in by_align.items()} for m, by_align in methods.items()}

@@ -1,4 +1,4 @@
-"""`facerecon show`: a picture of a face model: mean face, identity modes, expressions."""
+"""`facerecon show`: an image of a face model: mean face, identity modes, expression components."""
 
 import argparse
 import sys
@@ -27,15 +27,16 @@ _SPREAD = 2.5  # standard deviations of an identity mode
 
 
 def draw_model(model: FaceModel, *, tile: int = _TILE, columns: int = _COLUMNS) -> Float[Tensor, "3 height width"]:
-    """A sheet of faces: the mean face turned, then identity modes at +-2.5 sd in pairs, then expression components."""
+    """An image of the model: the mean face at several yaws, then identity and expression components at +-2.5 sd."""
     alphas, betas, yaws = _examples(model, columns)
     shapes = model.vertices(alphas, betas).float().cpu()
-    pictures = [_portrait(shape, float(yaw), model, tile) for shape, yaw in zip(shapes, yaws)]
-    rows = [torch.cat(pictures[i : i + columns], dim=2) for i in range(0, len(pictures), columns)]
+    tiles = [_render_tile(shape, float(yaw), model, tile) for shape, yaw in zip(shapes, yaws)]
+    rows = [torch.cat(tiles[i : i + columns], dim=2) for i in range(0, len(tiles), columns)]
     return torch.cat(rows, dim=1)
 
 
 def _examples(model: FaceModel, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Identity weights, expression weights and yaw (rad) of every tile."""
     mean_alpha, mean_beta = model.identity_mean, model.expression_mean
     alphas, betas = [mean_alpha] * columns, [mean_beta] * columns
     yaws = torch.linspace(-60, 60, columns).deg2rad().tolist()
@@ -55,10 +56,10 @@ def _examples(model: FaceModel, columns: int) -> tuple[Tensor, Tensor, Tensor]:
     return torch.stack(alphas), torch.stack(betas), torch.tensor(yaws)
 
 
-def _portrait(shape: Tensor, yaw: float, model: FaceModel, tile: int) -> Tensor:
+def _render_tile(shape: Tensor, yaw: float, model: FaceModel, tile: int) -> Tensor:
     topology = model.topology
     if topology is None:
-        raise ValueError("a picture needs a whole model; this one was restricted to some vertices")
+        raise ValueError("an image needs a complete model with its topology; this model is restricted to some vertices")
     zero = torch.zeros(())
     radius = float((shape - shape.mean(0)).norm(dim=-1).max())
     camera = Camera(
@@ -67,24 +68,26 @@ def _portrait(shape: Tensor, yaw: float, model: FaceModel, tile: int) -> Tensor:
         translation=torch.full((2,), (tile - 1) / 2),
         degenerate=torch.tensor(False),
     )
-    paper = torch.ones(3, tile, tile)
-    look = OverlaySpec(opacity=1.0, colour=(0.82, 0.78, 0.74))
-    return draw_overlay(paper, project_with_depth(shape - shape.mean(0), camera), topology.triangles.cpu(), spec=look)
+    background = torch.ones(3, tile, tile)
+    style = OverlaySpec(opacity=1.0, colour=(0.82, 0.78, 0.74))
+    return draw_overlay(
+        background, project_with_depth(shape - shape.mean(0), camera), topology.triangles.cpu(), spec=style
+    )
 
 
 def run_show(arguments: Sequence[str]) -> int:
-    """Draw a model; 0 done, 2 where the call or the file was wrong."""
+    """Draw a model; returns 0, or 2 for a wrong call or file."""
     parser = argparse.ArgumentParser(
         prog="facerecon show", description="Draw a face model: turned mean face, identity modes, expression components."
     )
     parser.add_argument("model", help="a native model file (.safetensors), or `default`")
-    parser.add_argument("out", type=Path, help="the picture (.png)")
-    given = parser.parse_args(arguments)
+    parser.add_argument("output", type=Path, help="the image (.png)")
+    options = parser.parse_args(arguments)
     try:
-        model = load_default_face() if given.model == "default" else load_model(given.model)
-        save_png(draw_model(model), given.out)
+        model = load_default_face() if options.model == "default" else load_model(options.model)
+        save_png(draw_model(model), options.output)
     except (FaceReconError, ValueError, OSError) as error:
         sys.stderr.write(f"facerecon show: {error}\n")
         return 2
-    sys.stdout.write(f"{given.out}: {model.n_vertices} vertices, {model.n_identity} x {model.n_expression}\n")
+    sys.stdout.write(f"{options.output}: {model.n_vertices} vertices, {model.n_identity} x {model.n_expression}\n")
     return 0

@@ -1,4 +1,4 @@
-"""`facerecon synth`: config -> a synthetic set on disk."""
+"""`facerecon synth`: a synthetic set on disk from a config."""
 
 import logging
 from pathlib import Path
@@ -26,27 +26,29 @@ def synth_from_config(config: DictConfig) -> int:
     for key in ("subjects", "samples", "images", "size"):
         if config[key] is not None and (type(config[key]) is not int or config[key] < 1):
             raise ValueError(f"{key} must be a whole number of at least 1; got {config[key]!r}")
-    strange = ["samples"] if config.layout == _PHOTOS else list(_OF_PHOTOS)
-    given = [key for key in strange if config[key] is not None]
+    foreign = ["samples"] if config.layout == _PHOTOS else list(_OF_PHOTOS)
+    given = [key for key in foreign if config[key] is not None]
     if given:
         raise ValueError(f"layout={config.layout} has no {', '.join(given)}; leave it out")
     if config.out is None:
         raise ValueError("out must be a path; got null")
-    out = Path(config.out)
-    write = _photos if config.layout == _PHOTOS else _set
-    _log.info("%s in %s", write(config, runtime, out), out)
+    output = Path(config.out)
+    write = _write_photos if config.layout == _PHOTOS else _write_layout
+    _log.info("%s in %s", write(config, runtime, output), output)
     return 0
 
 
-def _photos(config: DictConfig, runtime: RuntimeSpec, out: Path) -> str:
+def _write_photos(config: DictConfig, runtime: RuntimeSpec, output: Path) -> str:
+    """A summary of the image set, which is written to `output`."""
     given = {field: config[key] for key, field in _OF_PHOTOS.items() if config[key] is not None}
     subjects = 10 if config.subjects is None else config.subjects
     spec = SyntheticSpec(**{"subjects": subjects, "images_per_subject": 12, "seed": runtime.seed, **given})
-    rendered = render_set(spec, out, workers=runtime.workers, progress=runtime.progress)
+    rendered = render_set(spec, output, workers=runtime.workers, progress=runtime.progress)
     return f"{len(rendered)} images of {spec.subjects} people"
 
 
-def _set(config: DictConfig, runtime: RuntimeSpec, out: Path) -> str:
+def _write_layout(config: DictConfig, runtime: RuntimeSpec, output: Path) -> str:
+    """A summary of the set in a real layout, which is written to `output`."""
     full = find_layout(config.layout).full_subjects
     spec = LayoutSpec(
         layout=config.layout,
@@ -54,5 +56,5 @@ def _set(config: DictConfig, runtime: RuntimeSpec, out: Path) -> str:
         samples=config.samples,
         seed=runtime.seed,
     )
-    truth = write_set(spec, out, workers=runtime.workers, progress=runtime.progress)
+    truth = write_set(spec, output, workers=runtime.workers, progress=runtime.progress)
     return f"{len(truth.names)} samples of {spec.subjects} people"

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from facerecon_torch.model.topology import N_CONTOUR, N_LANDMARKS
+
 __all__ = [
     "GROUPS_66",
     "GROUPS_68",
@@ -19,6 +21,7 @@ __all__ = [
     "NAMES_68",
     "N_CONTOUR",
     "N_INNER",
+    "N_LANDMARKS",
     "from_paper66",
     "interocular",
     "interpupillary",
@@ -26,8 +29,7 @@ __all__ = [
     "to_paper66",
 ]
 
-N_INNER = 49
-N_CONTOUR = 17
+N_INNER = N_LANDMARKS - N_CONTOUR
 _LEFT_OUT = (60, 64)
 # Share of the way from an outer mouth corner to the middle of the inner lips' next two points at which
 # detectors put the inner corner: the mean over both corners of three portraits seen by dlib (single values
@@ -122,7 +124,7 @@ def interpupillary(points: Float[Tensor, "*b n c"]) -> Float[Tensor, "*b"]:
 
 
 def _by_count(points: Tensor, of_68: tuple[int, ...], of_66: tuple[int, ...]) -> tuple[int, ...]:
-    if points.shape[-2] not in (66, 68):
+    if points.shape[-2] not in (N_LANDMARKS, 68):
         raise ValueError(f"points must hold 68 (iBUG) or 66 (paper) landmarks; got {tuple(points.shape)}")
     return of_68 if points.shape[-2] == 68 else of_66
 

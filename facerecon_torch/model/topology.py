@@ -12,7 +12,7 @@ from facerecon_torch.checks import require_finite
 
 __all__ = ["N_CONTOUR", "N_LANDMARKS", "FaceTopology"]
 
-N_LANDMARKS = 66
+N_LANDMARKS = 66  # of the paper: the inner landmarks, then the contour
 N_CONTOUR = 17
 
 

@@ -1,1 +1,1 @@
-"""Pictures that let a person judge a reconstruction."""
+"""Images of reconstructions, registrations and topologies, and tables of training reports."""

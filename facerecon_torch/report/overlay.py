@@ -1,4 +1,4 @@
-"""The fitted mesh and the landmarks drawn over the photograph."""
+"""Images with the fitted mesh and the landmarks drawn on them."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,12 @@ from facerecon_torch.geometry.normals import vertex_normals
 
 __all__ = ["OverlaySpec", "draw_dots", "draw_overlay"]
 
-_SUPERSAMPLED_PX = 2_000_000  # largest mesh area, in px of the photograph, that is drawn finer than the photograph
+_SUPERSAMPLED_PX = 2_000_000  # largest mesh area, in image px, that is drawn with supersampling
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverlaySpec:
-    """Looks of the overlay; colours are sRGB in [0, 1], `light` points from the face to the lamp in viewer's
-    axes."""
+    """Style of the overlay; colours are sRGB in [0, 1], `light` points to the lamp in the viewer's axes."""
 
     opacity: float = 0.65
     ambient: float = 0.25
@@ -47,13 +46,20 @@ def draw_overlay(
     spec: OverlaySpec | None = None,
     backend: MeshBackend | None = None,
 ) -> Tensor:
-    """The photograph [3, H, W] (or [1, H, W], grey) in [0, 1] with the mesh shaded and half transparent upon
-    it.
+    """The image with the mesh shaded and half transparent on it, [3, H, W].
 
-    `points_image` [V, 3] are the vertices in px and their depth towards the viewer, also in px (scale times
-    mm: `projection.project_with_depth`), so that the shading is undistorted. `landmarks` and
-    `fitted_landmarks` [n, 2] in px become dots of two colours, the fitted ones smaller and on top. A mesh
-    outside the picture draws nothing. Raises ValueError for another shape or a value that is not finite.
+    Args:
+        image: [3, H, W] or grey [1, H, W], in [0, 1].
+        points_image: [V, 3], the vertices in px and their depth towards the viewer, also in px
+            (`projection.project_with_depth`). A mesh outside the image draws nothing.
+        triangles: [T, 3].
+        landmarks: [n, 2] in px, drawn as dots.
+        fitted_landmarks: [n, 2] in px, drawn as smaller dots on top.
+        spec: style; None: the defaults.
+        backend: rasteriser; None: the fastest one.
+
+    Raises:
+        ValueError: another shape, or a value that is not finite.
     """
     require_shape("image", image, (None, None, None))
     if image.ndim != 3 or image.shape[0] not in (1, 3):
@@ -85,7 +91,7 @@ def draw_dots(
     *,
     radius: float,
 ) -> Float[Tensor, "3 H W"]:
-    """A copy of the picture with dots of `radius` px in dark rims; those outside the picture draw nothing."""
+    """A copy of the image with dots of `radius` px with dark rims; dots outside the image draw nothing."""
     drawn = image.clone()
     _blend(drawn, _discs(centres, 1.5 * radius, drawn), (0.0, 0.0, 0.0), 0.5)
     _blend(drawn, _discs(centres, radius, drawn), colour, 1.0)
@@ -108,7 +114,7 @@ def _blend_mesh(
     spec: OverlaySpec,
     backend: MeshBackend,
 ) -> None:
-    """Draws into the part of the picture that the mesh can reach, finer than the picture, and averages."""
+    """Blend the mesh into the image, with supersampling of the part that the mesh covers."""
     size = image.new_tensor([image.shape[2], image.shape[1]])
     start = points[:, :2].amin(0).floor().clamp_min(0).minimum(size)
     stop = (points[:, :2].amax(0).ceil() + 1).clamp_min(0).minimum(size)
@@ -132,7 +138,7 @@ def _blend_mesh(
 
 
 def _shades(points: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"], spec: OverlaySpec) -> Float[Tensor, "V"]:
-    """Ambient light and Lambert's cosine at the vertices."""
+    """The shade of each vertex: ambient light and Lambert's cosine."""
     upright = points * points.new_tensor([1.0, -1.0, 1.0])  # the viewer's axes: +y up
     lamp = normalize(points.new_tensor(spec.light), dim=0)
     cosine = (vertex_normals(upright, triangles) @ lamp).clamp_min(0)
@@ -140,7 +146,7 @@ def _shades(points: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"], spec: O
 
 
 def _discs(centres: Float[Tensor, "n 2"], radius: float, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "H W"]:
-    """Share of every pixel that the discs cover, to first order in the distance from the rim."""
+    """The share of every pixel that the discs cover, to first order in the distance from the rim."""
     height, width = image.shape[1:]
     reach = int(radius) + 2
     line = torch.arange(-reach, reach + 1, device=image.device)

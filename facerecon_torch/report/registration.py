@@ -1,4 +1,4 @@
-"""Pictures of a registration: scan, fitted mesh and deformed mesh side by side, and landmarks on the photograph."""
+"""Images of a registration: scan, fitted mesh and deformed mesh side by side, and landmarks on the image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ __all__ = ["ShadedSpec", "draw_landmark_pair", "draw_shaded", "grid_mesh"]
 
 @dataclass(frozen=True, kw_only=True)
 class ShadedSpec:
-    """Looks of the grey pictures; `light` points from the face to the lamp, +x right, +y up, +z to the viewer."""
+    """Style of shaded meshes; `light` points from the face to the lamp, +x right, +y up, +z to the viewer."""
 
     px_per_mm: float = 2.0
-    margin: float = 6.0  # mm around what is shown
+    margin: float = 6.0  # mm around the window
     ambient: float = 0.12
     background: float = 1.0
-    back: tuple[float, float, float] = (0.85, 0.3, 0.2)  # of triangles seen from behind
+    back: tuple[float, float, float] = (0.85, 0.3, 0.2)  # colour of triangles seen from behind
     light: tuple[float, float, float] = (-0.45, 0.55, 0.7)
     supersample: int = 2
 
@@ -40,11 +40,16 @@ def draw_shaded(
     spec: ShadedSpec | None = None,
     backend: MeshBackend | None = None,
 ) -> Tensor:
-    """Meshes (vertices [V, 3] in mm of one frame, triangles [T, 3]) side by side, grey under one lamp, seen along -z:
-    [3, H, W] in [0, 1].
+    """Meshes side by side, grey under one lamp and seen along -z, as an image [3, H, W] in [0, 1].
 
-    All panels show the same `window`, [[low x, low y], [high x, high y]] in mm; without one, what the last mesh covers.
-    Triangles seen from behind are red. Raises ValueError for no mesh, other shapes or values that are not finite.
+    Args:
+        meshes: vertices [V, 3] in mm of one frame and triangles [T, 3]. Triangles seen from behind are red.
+        window: [[low x, low y], [high x, high y]] in mm, shown by every panel; None: the extent of the last mesh.
+        spec: style; None: the defaults.
+        backend: rasteriser; None: the fastest one.
+
+    Raises:
+        ValueError: no mesh, another shape, or a value that is not finite.
     """
     spec, backend = spec or ShadedSpec(), backend or get_backend()
     if not meshes:
@@ -72,20 +77,23 @@ def _panel(
     depth = (vertices[:, 2:] - vertices[:, 2:].mean()) * scale
     raster = backend.rasterise(torch.cat([places, depth], -1)[None], triangles, height, width)
     hit, weights = raster.triangle[0], raster.barycentric[0]
-    seen = hit >= 0
+    covered = hit >= 0
     normals = vertex_normals(vertices, triangles)[triangles[hit.clamp_min(0)]]
     normal = normalize((weights[..., None] * normals).sum(-2), dim=-1)
     away = triangle_normals(vertices, triangles)[hit.clamp_min(0)][..., 2] < 0
     cosine = (normal @ normalize(vertices.new_tensor(spec.light), dim=0)).clamp_min(0)
     grey = spec.ambient + (0.95 - spec.ambient) * cosine
     colour = torch.where(away[..., None], vertices.new_tensor(spec.back), grey[..., None].expand(-1, -1, 3))
-    picture = torch.where(seen[..., None], colour, vertices.new_tensor(spec.background))
-    return avg_pool2d(picture.permute(2, 0, 1), spec.supersample)
+    image = torch.where(covered[..., None], colour, vertices.new_tensor(spec.background))
+    return avg_pool2d(image.permute(2, 0, 1), spec.supersample)
 
 
 def grid_mesh(points: Tensor, valid: Tensor, *, longest: float = 4.0) -> tuple[Tensor, Tensor]:
-    """(vertices, triangles) of a depth grid's points [r, c, 3] (mm, row 0 on top) for a picture: two triangles for
-    every cell whose corners are valid and whose edges are at most `longest` mm. Raises ValueError for other shapes."""
+    """The vertices and triangles of a depth grid's points [r, c, 3] (mm, row 0 on top).
+
+    A cell has two triangles where its corners are valid and its edges at most `longest` mm. Raises ValueError for other
+    shapes.
+    """
     require_shape("points", points, (None, None, 3))
     require_shape("valid", valid, tuple(points.shape[:2]))
     rows, columns = valid.shape
@@ -93,8 +101,8 @@ def grid_mesh(points: Tensor, valid: Tensor, *, longest: float = 4.0) -> tuple[T
     corners = torch.stack([index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]], -1).flatten(0, 1)
     flat = points.flatten(0, 1)
     edges = flat[corners] - flat[corners.roll(1, 1)]
-    kept = valid.flatten()[corners].all(1) & (torch.linalg.vector_norm(edges, dim=-1) <= longest).all(1)
-    quads = corners[kept]
+    complete = valid.flatten()[corners].all(1) & (torch.linalg.vector_norm(edges, dim=-1) <= longest).all(1)
+    quads = corners[complete]
     return flat, torch.cat([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
 
 
@@ -106,20 +114,23 @@ def draw_landmark_pair(
     labelled_colour: tuple[float, float, float] = (1.0, 0.2, 0.1),
     used_colour: tuple[float, float, float] = (0.1, 1.0, 0.35),
 ) -> Tensor:
-    """The photograph [3, H, W] in [0, 1] twice: with the data set's own points (22 to 24 in Bosphorus), then with the
-    66 landmarks used. Points [n, 2] in px; those that are NaN are left out. Raises ValueError for other shapes."""
+    """The image [3, H, W] in [0, 1] twice: with the data set's own points (22 to 24 in Bosphorus), then with the
+    landmarks in use.
+
+    Points are [n, 2] in px; NaN points are left out. Raises ValueError for other shapes.
+    """
     require_shape("image", image, (3, None, None))
     radius = _dot_radius(used, image)
     panels = []
     for name, points, colour in (("labelled", labelled, labelled_colour), ("used", used, used_colour)):
         require_shape(name, points, (None, 2))
-        known = points[torch.isfinite(points).all(-1)]
-        panels.append(draw_dots(image, known.to(image), colour, radius=radius))
+        finite = points[torch.isfinite(points).all(-1)]
+        panels.append(draw_dots(image, finite.to(image), colour, radius=radius))
     return torch.cat(panels, -1)
 
 
 def _dot_radius(points: Tensor, image: Tensor) -> float:
-    """A hundredth of the face's larger side; of the picture's where no point is known."""
-    known = points[torch.isfinite(points).all(-1)]
-    side = float((known.amax(0) - known.amin(0)).max()) if len(known) > 1 else min(image.shape[-2:])
+    """The radius of dots: 1.1 % of the larger side of the points, or of the image where no points are finite."""
+    finite = points[torch.isfinite(points).all(-1)]
+    side = float((finite.amax(0) - finite.amin(0)).max()) if len(finite) > 1 else min(image.shape[-2:])
     return max(1.2, 0.011 * side)

@@ -6,21 +6,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["error_table", "stage_table"]
+__all__ = ["ALIGNMENTS", "error_table", "stage_table"]
 
-_ALIGNMENTS = ("none", "translation", "similarity")
+ALIGNMENTS = ("none", "translation", "similarity")
+"""Alignments under which reports give errors."""
 
 
 def error_table(report: Mapping[str, Any], which: str = "test") -> str:
-    """MAE in mm vs M on the whole face for every method of the set `which`, with the size errors, and the gap to the
-    cascade with its 95 % subject-bootstrap interval under similarity."""
+    """A Markdown table of the MAE in mm vs M on the whole face for every method of the set `which`.
+
+    It also has the size errors, and the gap to the cascade under similarity with its 95 % subject-bootstrap interval.
+    """
     gaps = report["comparisons"][which]["difference_mm"]
     lines = [
         f"| {which}, MAE in mm | none | translation | similarity | size error % | cascade - method, similarity |",
         "|---|---|---|---|---|---|",
     ]
     for name, errors in report[which].items():
-        values = [f"{errors['mae_mm'][align]['M']['whole']:.3f}" for align in _ALIGNMENTS]
+        values = [f"{errors['mae_mm'][align]['M']['whole']:.3f}" for align in ALIGNMENTS]
         size = f"{errors['size_error_percent']:+.2f}"
         gap = gaps.get(f"cascade - {name}", {}).get("similarity")
         lines.append(f"| {name} | {' | '.join(values)} | {size} | {_interval(gap)} |")
@@ -34,7 +37,7 @@ def _interval(gap: Mapping[str, float] | None) -> str:
 
 
 def stage_table(stages: Sequence[Mapping[str, Any]]) -> str:
-    """What every stage did, in mm."""
+    """A Markdown table of penalty, block weights and errors (mm) of every stage."""
     lines = [
         "| stage | relative penalty | block weights | cross-fitted MAE | test MAE | kept |",
         "|---|---|---|---|---|---|",
@@ -52,7 +55,7 @@ def stage_table(stages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the tables of one report."""
+    """Print the tables of one report; returns the exit status."""
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m facerecon_torch.report.tables RUN/report.json\n")
         return 2

@@ -1,4 +1,4 @@
-"""Rendering and reading synthetic sets on disk.
+"""Writer and reader of synthetic image sets on disk.
 
 Folder: images/<subject>_<image>.jpg, truth.safetensors, set.json. While rendering, every finished subject leaves a file
 in parts/, so an interrupted run goes on where it stopped. set.json is written last and marks the set as complete.
@@ -24,7 +24,7 @@ from facerecon_torch.runtime.sharded_job import (
     write_json,
 )
 from facerecon_torch.structures import Camera
-from facerecon_torch.synthetic.render.subject import photograph_subject, warm_up
+from facerecon_torch.synthetic.render.subject import render_subject, warm_up
 from facerecon_torch.synthetic.spec import SyntheticSpec
 
 __all__ = ["SyntheticSet", "load_set", "render_set"]
@@ -34,11 +34,11 @@ _FORMAT = "facerecon_torch.synthetic/1"
 
 @dataclass(frozen=True)
 class SyntheticSet:
-    """A rendered set. Rows of all tensors are images, sorted by subject.
+    """A rendered set with one row per image, sorted by subject.
 
-    `vertices` is M, the true mesh on the model's topology (mm, model frame, rigidly aligned to the mean face when
-    neutral); `landmarks` (px) are its true landmarks, the contour at the silhouette; `angles` are yaw, pitch, roll
-    (rad); `macro` holds gender, age and the african, asian and caucasian shares of each subject.
+    `vertices` is M, the true mesh on the model's topology (mm, model frame; its neutral face is rigidly aligned to the
+    mean face); `landmarks` (px) are its true landmarks, with the contour at the silhouette; `angles` are yaw, pitch and
+    roll (rad); `macro` holds gender, age and the african, asian and caucasian shares of each subject.
     """
 
     spec: SyntheticSpec
@@ -58,10 +58,19 @@ class SyntheticSet:
 
 
 def render_set(spec: SyntheticSpec, folder: Path, *, workers: int | None = None, progress: bool = True) -> SyntheticSet:
-    """Render what is missing of the set into `folder` and read it back.
+    """The set in `folder`, after its missing images are rendered.
 
-    The bytes depend on `spec` alone, not on `workers` (processes; default: one a core). Raises ValueError where
-    `folder` holds a set of another spec.
+    Args:
+        spec: the set; its bytes depend on this alone.
+        folder: folder of the set; created if it is missing.
+        workers: number of processes; None: one per core.
+        progress: whether a progress bar is shown.
+
+    Raises:
+        ValueError: `folder` holds a set of another spec, or `workers` is below 1.
+
+    Example:
+        >>> rendered = render_set(SyntheticSpec(subjects=2, images_per_subject=3), Path("set"))
     """
     folder = Path(folder)
     if workers is not None and workers < 1:
@@ -80,7 +89,7 @@ def render_set(spec: SyntheticSpec, folder: Path, *, workers: int | None = None,
 
 
 def load_set(folder: Path) -> SyntheticSet:
-    """Read a complete set; FileNotFoundError where there is none, ValueError for another format."""
+    """The complete set in `folder`. Raises FileNotFoundError where there is none, ValueError for another format."""
     folder = Path(folder)
     if not (folder / "set.json").is_file():
         raise FileNotFoundError(
@@ -116,9 +125,9 @@ def _image_name(subject: int, image: int) -> str:
 
 
 def _render_subject(spec: SyntheticSpec, folder: Path, unit: str) -> dict[str, Tensor]:
-    """Render all images of one subject; returns its rows of the truth."""
+    """The truth of one subject, whose images are rendered to `folder`."""
     rows = []
-    for image, (jpeg, row) in enumerate(photograph_subject(spec, int(unit))):
+    for image, (jpeg, row) in enumerate(render_subject(spec, int(unit))):
         write_bytes(folder / "images" / _image_name(int(unit), image), jpeg)
         rows.append(row)
     return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}

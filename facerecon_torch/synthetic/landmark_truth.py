@@ -1,4 +1,4 @@
-"""True 66 landmarks of a known mesh, with the contour where a detector sees it: at the silhouette."""
+"""The true 66 landmarks of a known mesh, with the contour at the silhouette, where detectors put it."""
 
 from functools import lru_cache
 
@@ -17,13 +17,13 @@ __all__ = ["contour_candidates", "true_landmarks"]
 
 @lru_cache(maxsize=1)
 def contour_candidates() -> tuple[Int[Tensor, "66"], ContourLines]:
-    """Landmark vertices of the default face, and the lines on which its contour landmarks move."""
+    """The landmark vertices of the default face, and the lines along which its contour landmarks move."""
     source, topology = load_source(), load_topology()
     return topology.landmark_vertices, build_contour_lines(source.mean[: source.n_face], topology)
 
 
 def true_landmarks(vertices: Float[Tensor, "v 3"], camera: Camera) -> tuple[Float[Tensor, "66 2"], Int[Tensor, "17"]]:
-    """Landmarks in px of a mesh (mm, model frame) under `camera`, and the vertices of the 17 contour landmarks."""
+    """The landmarks in px of a mesh (mm, model frame) under `camera`, and the vertices of the 17 contour landmarks."""
     marks, lines = contour_candidates()
     slots = march_contour(vertices[lines.vertices], camera.rotation, lines, ContourSpec())
     contour = lines.vertices.gather(1, slots[:, None])[:, 0]

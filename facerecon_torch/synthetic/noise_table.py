@@ -1,7 +1,7 @@
-"""Errors of a landmark detector as a small table over yaw, and draws from it.
+"""Landmark detector errors as a table over yaw, and random errors drawn from it.
 
-Face frame of an error: mm in the image plane, +x image right, +y up, turned back by the roll of the head. The table
-holds yaw >= 0; an error at negative yaw is the mirror image of one at positive yaw. At each yaw node the error is
+Frame of an error: mm in the image plane, +x image right, +y up, rotated back by the roll of the head. The table holds
+yaw >= 0; an error at negative yaw is the mirror image of one at positive yaw. At each yaw node the error is
 mean + sum_k deviation_k z_k component_k + remainder * z, with independent standard normal z.
 """
 
@@ -17,18 +17,17 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_file, require_finite, require_shape
 from facerecon_torch.errors import ModelFileError
-from facerecon_torch.landmarks.scheme import MIRROR_66
+from facerecon_torch.landmarks.scheme import MIRROR_66, N_LANDMARKS
 
 __all__ = ["NOISE_FILE", "NoiseTable", "load_noise_table", "mirror_errors", "sample_landmark_noise", "turn_errors"]
 
 NOISE_FILE = Path(__file__).resolve().parents[1] / "assets" / "synthetic" / "landmark_noise.safetensors"
 _FORMAT = "facerecon_torch.landmark_noise/1"
-_N = 66
 
 
 @dataclass(frozen=True)
 class NoiseTable:
-    """`yaw` in rad, ascending from 0 up; everything else in mm. Raises ValueError where shapes disagree."""
+    """Moments of the errors at yaw nodes (rad, ascending from 0), in mm. Raises ValueError where shapes disagree."""
 
     yaw: Float[Tensor, "nodes"]
     mean: Float[Tensor, "nodes 66 2"]
@@ -38,10 +37,10 @@ class NoiseTable:
 
     def __post_init__(self) -> None:
         nodes, components = len(self.yaw), len(self.components)
-        require_shape("mean", self.mean, (nodes, _N, 2))
-        require_shape("components", self.components, (components, _N, 2))
+        require_shape("mean", self.mean, (nodes, N_LANDMARKS, 2))
+        require_shape("components", self.components, (components, N_LANDMARKS, 2))
         require_shape("deviation", self.deviation, (nodes, components))
-        require_shape("remainder", self.remainder, (nodes, _N, 2))
+        require_shape("remainder", self.remainder, (nodes, N_LANDMARKS, 2))
         for field in fields(self):
             require_finite(field.name, getattr(self, field.name))
 
@@ -57,7 +56,7 @@ class NoiseTable:
         )
 
     def save(self, path: Path, provenance: dict[str, object]) -> None:
-        """Write the table, and what it was measured on as JSON beside it."""
+        """Write the table, and `provenance` as JSON beside it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(save({f.name: getattr(self, f.name).float().contiguous() for f in fields(self)}))
         path.with_suffix(".json").write_text(json.dumps({"format": _FORMAT, **provenance}, indent=1) + "\n")
@@ -65,26 +64,26 @@ class NoiseTable:
 
 @lru_cache(maxsize=2)
 def load_noise_table(path: Path = NOISE_FILE) -> NoiseTable:
-    """Read a table; FileNotFoundError or ModelFileError where it is missing or another format."""
+    """The table of a file. Raises FileNotFoundError where it is missing, ModelFileError for another format."""
     require_file("the landmark noise table", path)
     require_file("the landmark noise table's description", path.with_suffix(".json"))
-    found = json.loads(path.with_suffix(".json").read_text()).get("format")
-    if found != _FORMAT:
-        raise ModelFileError(f"{path.with_suffix('.json')} must have format {_FORMAT}; got {found!r}")
+    form = json.loads(path.with_suffix(".json").read_text()).get("format")
+    if form != _FORMAT:
+        raise ModelFileError(f"{path.with_suffix('.json')} must have format {_FORMAT}; got {form!r}")
     tensors = load_file(path)
-    wanted = {f.name for f in fields(NoiseTable)}
-    if set(tensors) != wanted:
-        raise ModelFileError(f"{path} must hold {sorted(wanted)}; got {sorted(tensors)}")
+    names = {f.name for f in fields(NoiseTable)}
+    if set(tensors) != names:
+        raise ModelFileError(f"{path} must hold {sorted(names)}; got {sorted(tensors)}")
     return NoiseTable(**tensors)
 
 
 def mirror_errors(errors: Float[Tensor, "n 66 2"]) -> Float[Tensor, "n 66 2"]:
-    """Errors of the mirrored picture, face frame."""
+    """The errors in the mirrored image."""
     return errors[:, list(MIRROR_66)] * errors.new_tensor([-1.0, 1.0])
 
 
 def turn_errors(errors: Float[Tensor, "n 66 2"], angle: Float[Tensor, "n"]) -> Float[Tensor, "n 66 2"]:
-    """Errors (+y up) turned counter-clockwise by `angle` rad."""
+    """The errors (+y up) rotated counter-clockwise by `angle` rad."""
     cos, sin = torch.cos(angle), torch.sin(angle)
     turn = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
     return errors @ turn
@@ -98,10 +97,14 @@ def sample_landmark_noise(
     *,
     table: NoiseTable | None = None,
 ) -> Float[Tensor, "n 66 2"]:
-    """Landmark errors in px of the picture (+y down) of heads at `yaw` and `roll` rad and a density in px/mm.
+    """Random landmark errors in px of the image (+y down), on the device and in the dtype of `yaw`.
 
-    Drawn on the CPU from `generator`; on the device and in the dtype of `yaw`. Beyond the table's last node its last
-    row is used.
+    Args:
+        yaw: in rad; beyond the table's last node its last row is used.
+        roll: in rad.
+        px_per_mm: scale of the face in the image.
+        generator: of the CPU, where the numbers are drawn.
+        table: None: the committed table, measured on dlib.
     """
     table = table if table is not None else load_noise_table()
     angle = yaw.detach().cpu().to(table.mean.dtype)

@@ -1,4 +1,4 @@
-"""What a synthetic set is: a frozen, hashable description from which every byte of it follows."""
+"""Description of a synthetic image set, its hash and its random generators."""
 
 import hashlib
 import json
@@ -12,16 +12,15 @@ from facerecon_torch.model.default_face.asset import ASSET_FOLDER
 
 __all__ = ["RENDERER_VERSION", "SyntheticSpec", "describe_hash", "seeded"]
 
-
 FAMILIES = ("train", "test", "shifted")
 RENDERER_VERSION = 1
-"""Part of the hash: raised whenever the same spec would give other pictures."""
+"""Part of the hash; raised whenever the same spec would give other images."""
 _ID_STEP = 1_000_000
 
 
 @lru_cache(maxsize=1)
 def _face_digest() -> str:
-    """Of the meshes that are rendered and of the tables behind their true landmarks."""
+    """The hex digest of the default face's meshes and index tables."""
     digest = hashlib.sha256()
     for name in ("source.safetensors", "tables.safetensors"):
         digest.update((ASSET_FOLDER / name).read_bytes())
@@ -29,23 +28,23 @@ def _face_digest() -> str:
 
 
 def describe_hash(description: Mapping[str, object]) -> str:
-    """Hex digest of a description, the renderer's version and the default face's asset."""
+    """The hex digest of a description, the renderer's version and the default face's asset."""
     text = json.dumps({**description, "renderer": RENDERER_VERSION, "face": _face_digest()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def seeded(*key: int | str) -> torch.Generator:
-    """Random numbers that belong to a key, the same in whatever order and process they are drawn."""
+    """A random generator whose seed is the hash of `key`."""
     digest = hashlib.blake2b("/".join(str(k) for k in key).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyntheticSpec:
-    """A set of `subjects` people with `images_per_subject` photographs of `size` x `size` px each.
+    """A set of `subjects` people with `images_per_subject` images of `size` x `size` px each.
 
-    Families draw from separate seeds, so their people differ even where `seed` is the same. `train` and `test` follow
-    the same distributions; `shifted` moves slider groups, skin tones and lights that the others never show.
+    Families draw from separate seeds, so their people differ even where `seed` is equal. `train` and `test` have the
+    same distributions; `shifted` has slider groups, skin tones and lights that the others never show.
     """
 
     subjects: int
@@ -66,17 +65,18 @@ class SyntheticSpec:
 
     @property
     def images(self) -> int:
+        """The number of images."""
         return self.subjects * self.images_per_subject
 
     @property
     def hash(self) -> str:
-        """Hex digest of the description, the renderer's version and the default face's asset."""
+        """The hex digest of the description, the renderer's version and the default face's asset."""
         return describe_hash(asdict(self))
 
     def subject_id(self, subject: int) -> int:
-        """Number of a subject, different in every family."""
+        """The number of a subject, unique over the families."""
         return FAMILIES.index(self.family) * _ID_STEP + subject
 
     def generator(self, subject: int, *purpose: int | str) -> torch.Generator:
-        """Random numbers of one subject for one purpose."""
+        """The random generator of one subject for one purpose."""
         return seeded(self.family, self.seed, subject, *purpose)

@@ -109,7 +109,7 @@ def pinhole():
 def test_bent_meshes_look_in_the_renderers_camera_as_in_the_pinhole(pinhole):
     vertices = load_source().mean[:400]
     camera = pinhole.camera
-    view = pinhole.bend(vertices) @ pinhole.rotation.mT
+    view = pinhole.to_orthographic(vertices) @ pinhole.rotation.mT
     flat = camera.scale * view[:, :2] * torch.tensor([1.0, -1.0]) + camera.translation
     torch.testing.assert_close(flat, pinhole.project(vertices), rtol=0, atol=1e-3)
     torch.testing.assert_close(view[:, 2], (vertices @ pinhole.rotation.mT)[:, 2], rtol=0, atol=1e-4)

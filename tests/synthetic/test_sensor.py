@@ -6,9 +6,31 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facerecon_torch.synthetic.render.range_sensor import GridWindow, SensorSpec, find_window, scan_mesh, sense
+from facerecon_torch.data.range_grid import RangeGrid
+from facerecon_torch.synthetic.render.range_sensor import (
+    GridWindow,
+    SensorSpec,
+    scan_mesh,
+    simulate_sensor,
+)
 
 CLEAN = SensorSpec(noise_sd=0, spike_share=0.0, projector=0)
+
+
+def window_around(points: torch.Tensor, spacing: float = 0.765, margin: float = 2.0) -> GridWindow:
+    """The smallest window that holds points and `margin` mm around them."""
+    low, high = points.amin(0), points.amax(0)
+    columns, rows = (((high - low)[:2] + 2 * margin) / spacing).ceil().int().tolist()
+    return GridWindow(
+        left=float(low[0]) - margin, top=float(high[1]) + margin, rows=rows + 1, columns=columns + 1, spacing=spacing
+    )
+
+
+def scan(
+    mesh: tuple[torch.Tensor, torch.Tensor], spec: SensorSpec, generator: torch.Generator, spacing: float = 0.765
+) -> RangeGrid:
+    """The range grid of a whole mesh."""
+    return scan_mesh(*mesh, window=window_around(mesh[0], spacing), generator=generator, spec=spec)
 
 
 def plane(tilt: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,7 +50,7 @@ def step(height: float) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_cells_lie_on_the_lattice_and_on_the_mesh(rng):
     vertices, triangles = plane(0.5)
-    window = find_window(vertices, spacing=0.8, margin=3)
+    window = window_around(vertices, spacing=0.8, margin=3)
     grid = scan_mesh(vertices, triangles, generator=rng, window=window, spec=CLEAN)
     assert grid.shape == (window.rows, window.columns)
     x, y, z = grid.measured.unbind(1)
@@ -49,16 +71,13 @@ def test_places_in_the_window_are_cells():
 
 
 def test_noise_has_the_deviation_asked_for(rng):
-    vertices, triangles = plane()
-    spec = SensorSpec(noise_sd=0.3, spike_share=0.0, projector=0)
-    grid = scan_mesh(vertices, triangles, generator=rng, spec=spec)
+    grid = scan(plane(), SensorSpec(noise_sd=0.3, spike_share=0.0, projector=0), rng)
     assert float(grid.measured[:, 2].sub(5).std()) == pytest.approx(0.3, rel=0.05)
 
 
 def test_spikes_are_rare_and_large(rng):
-    vertices, triangles = plane()
     spec = SensorSpec(noise_sd=0, spike_share=0.01, spike_mm=(4.0, 9.0), projector=0)
-    away = (scan_mesh(vertices, triangles, generator=rng, spec=spec).measured[:, 2] - 5).abs()
+    away = (scan(plane(), spec, rng).measured[:, 2] - 5).abs()
     assert float((away > 1e-3).float().mean()) == pytest.approx(0.01, rel=0.4)
     low, high = away[away > 1e-3].aminmax()
     assert (float(low), float(high)) == (pytest.approx(4, abs=0.5), pytest.approx(9, abs=0.5))
@@ -68,12 +87,12 @@ def test_spikes_are_rare_and_large(rng):
 def test_grazing_and_averted_surfaces_are_not_measured(degrees, seen, rng):
     vertices, triangles = plane(math.radians(degrees))
     if seen:
-        scan_mesh(vertices, triangles, generator=rng, spec=CLEAN)
+        scan((vertices, triangles), CLEAN, rng)
     else:
         with pytest.raises(ValueError, match="at least one measured point"):
-            scan_mesh(vertices, triangles, generator=rng, spec=CLEAN)
+            scan((vertices, triangles), CLEAN, rng)
     with pytest.raises(ValueError, match="at least one measured point"):
-        scan_mesh(vertices, triangles.flip(1), generator=rng, spec=CLEAN)
+        scan((vertices, triangles.flip(1)), CLEAN, rng)
 
 
 @pytest.mark.parametrize("degrees", [15, -15])
@@ -82,7 +101,7 @@ def test_the_projector_throws_the_shadow_of_a_step(degrees, rng):
     if degrees < 0:  # lit from below, the step must stand below
         vertices, triangles = vertices * torch.tensor([1.0, -1.0, 1.0]), triangles.flip(1)
     spec = SensorSpec(noise_sd=0, spike_share=0.0, projector=degrees)
-    grid = scan_mesh(vertices, triangles, generator=rng, spec=spec, spacing=0.5)
+    grid = scan((vertices, triangles), spec, rng, 0.5)
     lower = grid.measured[grid.measured[:, 2] < 1]
     assert float(lower[:, 1].abs().amin()) == pytest.approx(20 * math.tan(math.radians(15)), abs=0.51)
     higher = grid.measured[grid.measured[:, 2] > 1]
@@ -90,10 +109,9 @@ def test_the_projector_throws_the_shadow_of_a_step(degrees, rng):
 
 
 def test_only_the_far_side_of_a_jump_is_lost(rng):
-    vertices, triangles = step(20.0)
-    grid = scan_mesh(vertices, triangles, generator=rng, spec=CLEAN, spacing=0.5)
+    grid = scan(step(20.0), CLEAN, rng, 0.5)
     assert 0.49 < float(-grid.measured[grid.measured[:, 2] < 1][:, 1].amax()) < 1.01
-    even = scan_mesh(*step(5.0), generator=rng, spec=CLEAN, spacing=0.5)
+    even = scan(step(5.0), CLEAN, rng, 0.5)
     assert bool(even.valid[1:-1, 5:-5][:, :100].any(1)[5:-5].all())
 
 
@@ -103,16 +121,13 @@ def test_dark_surfaces_are_measured_in_part(share, rng):
     flat = torch.ones(120, 120)
     shares = torch.full((120, 120), share)
     shares[:, 100:] = 1.0  # something must be left to measure
-    valid = sense(points, flat, flat > 0, CLEAN, generator=rng, reflectance=shares).valid
+    valid = simulate_sensor(points, flat, flat > 0, CLEAN, generator=rng, reflectance=shares).valid
     assert bool(valid[:, 100:].all())
     assert float(valid[:, :100].float().mean()) == pytest.approx(share, abs=0.15)
 
 
 def test_the_same_numbers_give_the_same_scan():
-    vertices, triangles = plane()
-    first, second = (
-        scan_mesh(vertices, triangles, generator=torch.Generator().manual_seed(seed)).points for seed in (4, 4)
-    )
+    first, second = (scan(plane(), SensorSpec(), torch.Generator().manual_seed(seed)).points for seed in (4, 4))
     assert torch.equal(first, second)
 
 

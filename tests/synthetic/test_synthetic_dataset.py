@@ -34,7 +34,7 @@ def test_two_workers_write_the_same_bytes_as_one(tiny: tuple[Path, SyntheticSet]
 def test_an_interrupted_run_goes_on(
     tiny: tuple[Path, SyntheticSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, seen = dataset.photograph_subject, []
+    real, seen = dataset.render_subject, []
 
     def dies_in_the_second_subject(spec: object, subject: int) -> Iterator[object]:
         seen.append(subject)
@@ -43,7 +43,7 @@ def test_an_interrupted_run_goes_on(
                 raise KeyboardInterrupt
             yield result
 
-    monkeypatch.setattr(dataset, "photograph_subject", dies_in_the_second_subject)
+    monkeypatch.setattr(dataset, "render_subject", dies_in_the_second_subject)
     with pytest.raises(KeyboardInterrupt):
         render_set(tiny[1].spec, tmp_path, workers=1, progress=False)
     with pytest.raises(FileNotFoundError, match=r"set\.json"):
@@ -54,7 +54,7 @@ def test_an_interrupted_run_goes_on(
 
 
 def test_a_complete_set_is_read_not_rendered(tiny: tuple[Path, SyntheticSet], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "photograph_subject", None)
+    monkeypatch.setattr(dataset, "render_subject", None)
     again = render_set(tiny[1].spec, tiny[0], progress=False)
     assert again.images == tiny[1].images
     assert_close(again.vertices, tiny[1].vertices, rtol=0, atol=0)

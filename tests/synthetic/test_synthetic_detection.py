@@ -12,7 +12,7 @@ pytest.importorskip("dlib")
 from facerecon_torch.commands.build_assets.landmark_noise import detect_set, detection_rates
 from facerecon_torch.synthetic import SyntheticSpec
 from facerecon_torch.synthetic.dataset import render_set
-from facerecon_torch.synthetic.render import subject as studio
+from facerecon_torch.synthetic.render import subject as render_subject
 
 
 @pytest.mark.slow
@@ -20,7 +20,7 @@ def test_dlib_finds_nine_in_ten_near_frontal_renders(tmp_path: Path) -> None:
     """The rates on 720 other pictures are in assets/synthetic/landmark_noise.json."""
     rendered = render_set(SyntheticSpec(subjects=30, images_per_subject=4, seed=99), tmp_path, progress=False)
     measured = detect_set(rendered, workers=2, progress=False)
-    assert detection_rates(rendered, measured.found)["0-20"]["rate"] >= 0.9
+    assert detection_rates(rendered, measured.detected)["0-20"]["rate"] >= 0.9
     assert float(measured.errors[:, :49].norm(dim=2).median()) < 4.0
 
 
@@ -28,11 +28,11 @@ def test_dlib_finds_frontal_renders(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     angles = iter(
         torch.tensor([[0.0, 0.0, 0.0], [12.0, 5.0, -6.0], [-10.0, -8.0, 4.0], [4.0, 3.0, 9.0]]) * (math.pi / 180)
     )
-    monkeypatch.setattr(studio, "draw_pose", lambda _: next(angles))
+    monkeypatch.setattr(render_subject, "draw_pose", lambda _: next(angles))
     spec = SyntheticSpec(subjects=4, images_per_subject=1, seed=11, size=320)
     rendered = render_set(spec, tmp_path, workers=1, progress=False)
     measured = detect_set(rendered, progress=False)
-    assert measured.found.tolist() == [True] * 4
+    assert measured.detected.tolist() == [True] * 4
     assert float(measured.errors[:, :49].norm(dim=2).median()) < 4.0
     swapped = replace(rendered, landmarks=rendered.landmarks.flip(0) + 300.0)  # truth elsewhere: nothing is found
-    assert not bool(detect_set(swapped, progress=False).found.any())
+    assert not bool(detect_set(swapped, progress=False).detected.any())

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from facerecon_torch.commands.build_assets.landmark_noise import Measured, fit_noise_table
+from facerecon_torch.commands.build_assets.landmark_noise import DetectionErrors, fit_noise_table
 from facerecon_torch.errors import ModelFileError
 from facerecon_torch.synthetic.noise_table import (
     NoiseTable,
@@ -83,7 +83,7 @@ def test_fitting_finds_the_table_behind_errors(table: NoiseTable) -> None:
     flat = sample_landmark_noise(yaw, torch.zeros(6000), torch.ones(6000), rng, table=table)
     errors = flat * torch.tensor([1.0, -1.0])
     errors[:25] += 400.0  # gross failures
-    fitted, dropped = fit_noise_table(Measured(torch.ones(6000, dtype=torch.bool), errors, yaw))
+    fitted, dropped = fit_noise_table(DetectionErrors(torch.ones(6000, dtype=torch.bool), errors, yaw))
     assert dropped >= 25
     assert dropped < 60
     at = torch.tensor([0.3, 0.6])
@@ -97,7 +97,7 @@ def _variance(table: NoiseTable, yaw: Tensor) -> Tensor:
 
 
 def test_too_few_detections_are_refused() -> None:
-    few = Measured(torch.ones(9, dtype=torch.bool), torch.zeros(9, 66, 2), torch.full((9,), 0.1))
+    few = DetectionErrors(torch.ones(9, dtype=torch.bool), torch.zeros(9, 66, 2), torch.full((9,), 0.1))
     with pytest.raises(ValueError, match="yaw node"):
         fit_noise_table(few)
 

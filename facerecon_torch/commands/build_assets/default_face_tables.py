@@ -1,6 +1,6 @@
-"""The index tables of the default face: contour lines for marching, and the two vertex sets of the metrics.
+"""Builder of the default face's index tables: contour lines and the two vertex sets of the metrics.
 
-They are worked out once, on the mean face, by the asset's tool; lengths in mm, model frame.
+They are derived once, on the mean face; lengths in mm, model frame.
 """
 
 import heapq
@@ -11,18 +11,18 @@ from jaxtyping import Bool, Float, Int
 
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.geometry.visibility import visible_vertices
+from facerecon_torch.landmarks.scheme import N_CONTOUR, N_INNER
 from facerecon_torch.model.default_face.asset import MASKS, PARTS, SourceAsset
 
 __all__ = ["centre_set", "contour_lines", "whole_set"]
 
-N_INNER, N_CONTOUR = 49, 17
 CHIN = range(6, 11)
-"""Contour landmarks whose lines run upwards from under the chin; all others have horizontal lines."""
+"""Contour landmarks with vertical lines, from under the chin upwards; all others have horizontal lines."""
 VIEWS_DEGREES = ((0, 0), (40, 0), (-40, 0), (0, 25), (0, -25))
 BEHIND_MM = 14.0
 FRONT_SHARE = (0.78, 0.5, 0.45, 0.45, 0.45, 0.45)
-"""How near to the middle a horizontal line ends, as a share of its landmark's |x|: that of landmark 0 stops
-short of the eye, the others end on the front of the cheek, where a yaw of 60 degrees puts the silhouette."""
+"""|x| of a horizontal line's front end as a share of its landmark's: line 0 ends before the eye, the others on the
+front of the cheek, where the silhouette is at a yaw of 60 degrees."""
 CHIN_BEHIND_MM, CHIN_ABOVE_MM = 22.0, 16.0
 OFF_PLANE_MM = 1.5
 """Distance from the line's plane at which an edge costs twice its length."""
@@ -31,11 +31,10 @@ OFF_PLANE_MM = 1.5
 def whole_set(
     vertices: Float[np.ndarray, "v 3"], asset: SourceAsset, landmarks: Int[np.ndarray, "66"]
 ) -> Int[np.ndarray, "whole"]:
-    """The front of the face: MakeHuman's face and lip regions on outer skin, up to the hairline.
+    """The vertices of the front of the face: MakeHuman's face and lip regions on visible skin, up to the hairline.
 
-    Outer skin is what can be seen from the front or from one of four turned views, so nostrils and the
-    inside of the mouth are out, as are eyeballs, ears and neck. The hairline lies as far above the brows
-    as the nose's base lies below them (the rule of thirds).
+    Visible means from the front or from one of four rotated views, which excludes nostrils and the inside of the mouth.
+    The hairline lies as far above the brows as the nose's base lies below them (the rule of thirds).
     """
     masks = dict(zip(MASKS, asset.masks[:, : asset.n_face]))
     region = (masks["face"] > 0.5) | (masks["lips"] > 0.5) | (masks["eyelids"] > 0.5)
@@ -45,10 +44,11 @@ def whole_set(
     on_skin[asset.triangles[: asset.n_face_triangles][outer]] = True
     brow, nose = vertices[landmarks[:10], 1].mean(), vertices[landmarks[14:19], 1].mean()
     below_hair = vertices[: asset.n_face, 1] <= 2.0 * brow - nose
-    return np.flatnonzero(region & on_skin & below_hair & _seen(vertices, asset))
+    return np.flatnonzero(region & on_skin & below_hair & _visible(vertices, asset))
 
 
-def _seen(vertices: Float[np.ndarray, "v 3"], asset: SourceAsset) -> Bool[np.ndarray, "face"]:
+def _visible(vertices: Float[np.ndarray, "v 3"], asset: SourceAsset) -> Bool[np.ndarray, "face"]:
+    """Whether each face vertex is visible in one of the views."""
     kept = np.isin(asset.triangle_parts, [PARTS.index(p) for p in ("hair", "lashes", "cloth")], invert=True)
     triangles = torch.from_numpy(asset.triangles[kept])
     yaw, pitch = (torch.deg2rad(torch.tensor(a, dtype=torch.float32)) for a in zip(*VIEWS_DEGREES))
@@ -59,7 +59,7 @@ def _seen(vertices: Float[np.ndarray, "v 3"], asset: SourceAsset) -> Bool[np.nda
 def centre_set(
     vertices: Float[np.ndarray, "v 3"], whole: Int[np.ndarray, "whole"], landmarks: Int[np.ndarray, "66"]
 ) -> Int[np.ndarray, "centre"]:
-    """The part of `whole` inside the frontal convex hull of brows, eyes, nose, mouth and chin."""
+    """The vertices of `whole` inside the frontal convex hull of brows, eyes, nose, mouth and chin."""
     corners = vertices[np.append(landmarks[:N_INNER], landmarks[N_INNER + 8]), :2]
     inside = np.ones(len(whole), dtype=bool)
     for a, b in _hull_edges(corners):
@@ -71,7 +71,7 @@ def centre_set(
 def _hull_edges(
     points: Float[np.ndarray, "n 2"],
 ) -> list[tuple[Float[np.ndarray, "2"], Float[np.ndarray, "2"]]]:
-    """Edges of the convex hull, counter-clockwise: those pairs with no point to their right."""
+    """The edges of the convex hull, counter-clockwise: the pairs with no point to their right."""
     edges = []
     for a in points:
         for b in points:
@@ -84,13 +84,13 @@ def _hull_edges(
 def contour_lines(
     vertices: Float[np.ndarray, "v 3"], asset: SourceAsset, landmarks: Int[np.ndarray, "66"]
 ) -> Int[np.ndarray, "17 length"]:
-    """One line of mesh vertices per contour landmark, back to front, padded with -1.
+    """One line of mesh vertices per contour landmark, from back to front, padded with -1.
 
-    Each line is the shortest way along the skin's edges from a back end over the landmark to a front end,
-    where leaving the line's plane makes an edge dearer. The plane holds the landmark and the viewing axis;
-    for landmarks 0..5 and 11..16 it is horizontal, and the line runs from just before the ear or from
-    behind the jaw to the front of the cheek; for the chin it holds the contour's normal, and the line runs
-    from under the chin up its front. Ears, lips, lids and everything behind the ears' front are closed.
+    Each line is the shortest path along skin edges from a back end over the landmark to a front end, where edges off
+    the line's plane cost more. The plane contains the landmark and the viewing axis. For landmarks 0..5 and 11..16 it
+    is horizontal, and the line runs from just before the ear or from behind the jaw to the front of the cheek. For the
+    chin it contains the contour's normal, and the line runs from under the chin up its front. Paths avoid ears, lips,
+    lids and all skin behind the front of the ears.
     """
     contour = landmarks[N_INNER:]
     points = vertices[: asset.n_face]
@@ -111,6 +111,7 @@ def contour_lines(
 
 
 def _open_skin(points: Float[np.ndarray, "face 3"], asset: SourceAsset) -> Bool[np.ndarray, "face"]:
+    """Whether paths may pass each face vertex."""
     masks = dict(zip(MASKS, asset.masks[:, : asset.n_face]))
     closed = sum(masks[name] > 0.3 for name in ("ears", "lips", "eyelids", "inside-mouth"))
     ears = points[masks["ears"] > 0.5]
@@ -124,7 +125,7 @@ def _line_ends(
     k: int,
     open_skin: Bool[np.ndarray, "face"],
 ) -> tuple[tuple[int, int], Float[np.ndarray, "face"]]:
-    """(back, front) end of line k, and every vertex's distance from the line's plane."""
+    """The back and front end of line k, and every vertex's distance from the line's plane."""
     x, y, z = (points - points[contour[k]]).T
     if k in CHIN:
         tangent = points[contour[k + 1], :2] - points[contour[k - 1], :2]
@@ -162,7 +163,7 @@ def _shortest(
     start: int,
     end: int,
 ) -> list[int]:
-    """Dijkstra from `start` to `end`; an edge costs length x (1 + (distance from the plane / 1.5 mm)^2)."""
+    """The shortest path (Dijkstra); an edge costs length x (1 + (distance from the plane / 1.5 mm)^2)."""
     best, came, queue = {int(start): 0.0}, {}, [(0.0, int(start))]
     while queue:
         cost, vertex = heapq.heappop(queue)

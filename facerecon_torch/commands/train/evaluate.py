@@ -13,6 +13,7 @@ from facerecon_torch.commands.train.everyone import Everyone
 from facerecon_torch.metrics.bootstrap import paired_bootstrap, subject_interval
 from facerecon_torch.metrics.vertex_error import vertex_errors
 from facerecon_torch.model.base import FaceModel
+from facerecon_torch.report.tables import ALIGNMENTS
 from facerecon_torch.structures import FaceParameters
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
     "summary",
 ]
 
-ALIGNMENTS = ("none", "translation", "similarity")
 TRUTHS = ("M", "S")
 REGIONS = ("whole", "centre")
 COVERED = "_covered"  # the same vertex sets, of each image those alone that its scan holds

@@ -1,4 +1,4 @@
-"""The compact asset of the free default face: what the tool writes and everything else reads."""
+"""Files of the free default face: their contents, reader and writer."""
 
 import json
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ ASSET_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "default_face"
 STEP_MM = 0.025
 """Targets are stored as int16 multiples of this many millimetres."""
 PARTS = ("skin", "lips", "mouth", "left_eye", "right_eye", "hair", "lashes", "cloth")
-"""Names of the triangle labels; left is the person's left, at +x, which is image right."""
+"""Names of the triangle labels; left is the person's left, at +x (image right)."""
 MASKS = ("face", "lips", "eyelids", "ears", "inside-mouth")
 """Names of the vertex masks."""
 FILES = ("source.safetensors", "source.json", "tables.safetensors", "factors.safetensors")
-"""Everything that the default model follows from."""
+"""The files that determine the default model."""
 FORMAT = "facerecon_torch.default_face/2"
 
 
@@ -41,8 +41,8 @@ FORMAT = "facerecon_torch.default_face/2"
 class SourceAsset:
     """Base head and its additive targets: model frame axes, mm, MakeHuman's origin.
 
-    The first `n_face` vertices and the first `n_face_triangles` triangles are the model's.
-    Target t moves vertex target_vertices[k] by target_steps[k] x 0.025 mm, k in offsets[t]:offsets[t + 1].
+    The first `n_face` vertices and the first `n_face_triangles` triangles are the model's. Target t moves vertex
+    target_vertices[k] by target_steps[k] x 0.025 mm for k in target_offsets[t]:target_offsets[t + 1].
     """
 
     n_face: int
@@ -93,7 +93,7 @@ def write_asset(asset: SourceAsset, folder: Path) -> None:
 
 
 def read_asset(folder: Path = ASSET_FOLDER) -> SourceAsset:
-    """Read what `write_asset` wrote; ModelFileError where the files are damaged or of another format."""
+    """The asset in `folder`. Raises ModelFileError where its files are damaged or have another format."""
     tensors = read_tensors(folder / "source.safetensors")
     require_file("the default face's source.json", folder / "source.json")
     try:
@@ -127,7 +127,7 @@ def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """Read a safetensors file of the asset; FileNotFoundError or ModelFileError where that fails."""
+    """The arrays of a safetensors file. Raises FileNotFoundError or ModelFileError where it cannot be read."""
     require_file("a file of the default face", path)
     try:
         return dict(load_file(path))

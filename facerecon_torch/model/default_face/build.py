@@ -1,8 +1,7 @@
-"""The default bilinear model: factors that were drawn once and are committed, and a core built on first use.
+"""The default bilinear model: committed factors, and a core that is built on first use.
 
-The tensor of 150 people x 47 expressions (neutral and 46) is projected on the committed U_id and U_exp.
-Vectors of an HOSVD differ between machines in sign and in near-equal columns; with committed ones every
-machine gets the same model.
+The tensor of 150 people x 47 expressions (neutral and 46) is projected on the committed U_id and U_exp. The vectors of
+an HOSVD differ between machines in sign and in near-equal columns; with committed ones all machines build one model.
 """
 
 import hashlib
@@ -27,7 +26,7 @@ __all__ = [
     "CORE_STEP_MM",
     "build_default_face",
     "cache_folder",
-    "draw_factors",
+    "write_factors",
     "expression_names",
     "identity_blocks",
     "load_default_face",
@@ -35,26 +34,24 @@ __all__ = [
 ]
 
 BUILD_VERSION = 1
-"""Part of the cache's key: raise it when the code below changes the core."""
+"""Part of the cache's key; raised whenever the code below changes the core."""
 N_BUILDING, IDENTITY_RANK, EXPRESSION_RANK = 150, 50, 25
 BUILDING_SEED = 20140501
 CORE_STEP_MM = 1.0 / 128.0
-"""The core is rounded to this step, so that last-bit differences between machines vanish and its SHA-256 is
-one and the same everywhere: of the committed asset's 15 million entries the nearest to a rounding boundary is
-8e-10 mm away, and summing in another order moves an entry by 1e-11 mm. The entries belong to unit vectors
-over 7,050 faces: on a vertex the rounding has a standard deviation of at most 0.0015 mm, small enough for
-`model.factored` to leave it out."""
+"""Rounding step of the core, which makes its SHA-256 equal on all machines: the entry nearest to a rounding boundary is
+8e-10 mm away, and another order of summation moves an entry by 1e-11 mm. On a vertex the rounding has a standard
+deviation of at most 0.0015 mm, small enough for `model.factored` to neglect it."""
 
 
 def expression_names(source: FaceSource) -> tuple[str, ...]:
-    """Names of the tensor's expressions and so of U_exp's rows: neutral, then the source's 46."""
+    """The names of the tensor's expressions and U_exp's rows: neutral, then the source's 46."""
     return ("neutral", *source.expression_names)
 
 
 def identity_blocks(
     source: FaceSource, sliders: Float[Tensor, "n targets"], *, block: int = 10
 ) -> Iterator[Float[Tensor, "m exps v 3"]]:
-    """All 47 expressions of people on the model's vertices, a few people at a time; mm."""
+    """The meshes of people with all 47 expressions on the model's vertices, mm, `block` people at a time."""
     for rows in torch.split(sliders, block):
         neutral = source.identity_vertices(rows)
         basis = source.expression_basis(neutral)[..., : source.n_face, :]
@@ -62,8 +59,8 @@ def identity_blocks(
         yield torch.cat([face, face + basis], 1)
 
 
-def draw_factors(source: FaceSource, folder: Path) -> None:
-    """Draw the building people, decompose their tensor and write factors.safetensors (some 30 s, 2 GB)."""
+def write_factors(source: FaceSource, folder: Path) -> None:
+    """Write factors.safetensors: the building people and the HOSVD factors of their tensor (30 s, 2 GB)."""
     people = source.sample(N_BUILDING, torch.Generator().manual_seed(BUILDING_SEED))
     blocks = [part.permute(2, 3, 0, 1).flatten(0, 1) for part in identity_blocks(source, people.sliders)]
     result = hosvd(torch.cat(blocks, 1), IDENTITY_RANK, EXPRESSION_RANK)
@@ -81,10 +78,10 @@ def projected_core(
     identity_rows: Float[Tensor, "n identities"],
     expression_rows: Float[Tensor, "exps expressions"],
 ) -> Float[Tensor, "v 3 identities expressions"]:
-    """T x2 U_id' x3 U_exp' without the tensor T, mm.
+    """The core T x2 U_id' x3 U_exp', computed without the tensor T, mm.
 
-    A face is N_n + A(N_n) d_e with A affine in the neutral mesh N_n (d = 0 for the neutral row), so the sums
-    over people and over expressions may be taken first:
+    A face is N_n + A(N_n) d_e with A affine in the neutral mesh N_n (d = 0 for the neutral row), so the sums over
+    people and over expressions are taken first:
     core[., i, j] = c_j M_i + (linear(M_i) + s_i constant) D_j with M_i = sum_n U_id[n, i] N_n,
     s_i = sum_n U_id[n, i], D_j = sum_e U_exp[e, j] d_e, c_j = sum_e U_exp[e, j].
     """
@@ -99,7 +96,7 @@ def projected_core(
 
 
 def build_default_face() -> BilinearModel:
-    """Build the model from the committed asset: a few seconds, 1.5 GB; float32, core rounded to a step."""
+    """The model built from the committed asset: float32, core rounded to CORE_STEP_MM (a few seconds, 1.5 GB)."""
     source = load_source(torch.float64)
     factors = {
         name: torch.from_numpy(array) for name, array in read_tensors(ASSET_FOLDER / "factors.safetensors").items()
@@ -123,8 +120,13 @@ def cache_folder() -> Path:
 def load_default_face() -> BilinearModel:
     """The free default face: 4,071 vertices, 50 x 25, float32, on the CPU.
 
-    Built on the first call and kept in the cache folder under a key made of the asset's hashes; processes
-    that start together build it once (file lock), and a damaged cache file is built again.
+    It is built on the first call and kept in the cache folder under the hash of the asset. Processes that start
+    together build it once (file lock); a damaged cache file is built again.
+
+    Example:
+        >>> model = load_default_face()
+        >>> model.vertices(model.identity_mean, model.expression_mean).shape
+        torch.Size([4071, 3])
     """
     path = cache_folder() / f"default_face-{_cache_key()}.safetensors"
     model = _read_cached(path)

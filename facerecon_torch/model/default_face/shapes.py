@@ -1,7 +1,7 @@
-"""Meshes of the free default face: neutral people, and expressions that fit each of them.
+"""Meshes of the free default face: neutral people, and their expressions.
 
-The source's targets add up. A bilinear model needs expressions that depend on who makes them, so each
-expression displacement is carried from the mean face to a person by that vertex's affine map.
+The source's targets are additive. A bilinear model needs expressions that depend on the person, so each expression
+displacement is transported from the mean face to a person by an affine map per vertex.
 """
 
 from functools import lru_cache
@@ -33,14 +33,14 @@ from facerecon_torch.model.topology import FaceTopology
 __all__ = ["FaceSource", "load_source", "load_topology"]
 
 MERGED = ("mouthUpperUp", "mouthLowerDown", "noseSneer", "mouthPress", "cheekSquint")
-"""Units whose left and right are one expression."""
+"""Units whose left and right sides form one expression."""
 DROPPED = ("tongueOut",)
 SURFACE = ("skin", "lips", "mouth", "left_eye", "right_eye")
-"""Parts with a map of their own; hair, lashes and cloth follow the nearest vertex of these."""
+"""Parts with their own maps; hair, lashes and cloth take the map of the nearest vertex on these."""
 
 
 def _expression_table(units: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Expression name -> the units that are added up for it."""
+    """Expression name -> the units whose sum it is."""
     table: dict[str, tuple[str, ...]] = {}
     for unit in units:
         stem = unit.removesuffix("Left").removesuffix("Right")
@@ -54,12 +54,12 @@ def _expression_table(units: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 
 
 class FaceSource:
-    """The additive source of the free default face; model frame, mm, mean face centred on the origin.
+    """Additive source of the free default face; model frame, mm, mean face centred on the origin.
 
     The first `n_face` of the `n_head` vertices are the model's. Computation runs on the CPU in `dtype`.
-    `triangle_parts` indexes `part_names`; `uv` has one coordinate per vertex, `corner_uv` one per corner
-    (seams kept); `masks` are soft regions in [0, 1] per vertex. `expression_names` are the 46 expressions
-    that weight vectors run over; the neutral face is weight 0 throughout.
+    `triangle_parts` indexes `part_names`; `uv` has one coordinate per vertex, `corner_uv` one per corner (with seams);
+    `masks` are soft regions in [0, 1] per vertex. `expression_names` names the 46 entries of a weight vector; the
+    neutral face has zero weights.
     """
 
     def __init__(self, asset: SourceAsset, *, dtype: torch.dtype = torch.float32) -> None:
@@ -90,30 +90,30 @@ class FaceSource:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of every mesh that comes out."""
+        """The dtype of all meshes."""
         return self._base.dtype
 
     def sample(self, n: int, generator: torch.Generator, *, family: Family = "core") -> Identities:
-        """Draw n people; see `sample_identities`."""
+        """Random people; see `sample_identities`."""
         return sample_identities(n, generator, self.identity_names, family=family)
 
     def identity_vertices(self, sliders: Float[Tensor, "*n targets"]) -> Float[Tensor, "*n head 3"]:
-        """Neutral meshes, moved rigidly (no scale) to where their face vertices best meet the mean face's."""
+        """Neutral meshes, rigidly aligned (no scale) to the mean face on the face vertices."""
         shape = self._base + torch.tensordot(sliders.to(self.dtype), self.identity_targets, 1)
         goal = self.mean[: self.n_face].expand(*shape.shape[:-2], -1, -1)
         return align_rigid(shape[..., : self.n_face, :], goal).apply(shape)
 
     def expression_basis(self, neutral: Float[Tensor, "*n head 3"]) -> Float[Tensor, "*n exps head 3"]:
-        """What each expression at weight 1 adds to the `neutral` meshes (from `identity_vertices`), mm."""
+        """The displacements, mm, of each expression at weight 1 on `neutral` meshes from `identity_vertices`."""
         maps = self.transport.maps(neutral)
         return torch.einsum("...vab,evb->...eva", maps, self.expression_targets)
 
     def expression_vertices(
         self, sliders: Float[Tensor, "*n targets"], weights: Float[Tensor, "*n exps"]
     ) -> Float[Tensor, "*n head 3"]:
-        """Meshes of people who make expressions, one weight row per slider row; mm.
+        """Meshes of people with expressions, one row of weights per row of sliders; mm.
 
-        The weighted displacement is summed before it is carried over, so no basis is built.
+        The weighted displacements are summed before their transport, so no basis is built.
         """
         neutral = self.identity_vertices(sliders)
         summed = torch.tensordot(weights.to(self.dtype), self.expression_targets, 1)
@@ -121,6 +121,7 @@ class FaceSource:
 
 
 def _dense_targets(asset: SourceAsset, dtype: torch.dtype) -> Float[Tensor, "targets v 3"]:
+    """The displacements of all targets on all vertices."""
     counts = np.diff(asset.target_offsets)
     flat = np.repeat(np.arange(len(counts)), counts) * len(asset.base) + asset.target_vertices
     dense = torch.zeros(len(counts) * len(asset.base), 3, dtype=dtype)
@@ -130,12 +131,12 @@ def _dense_targets(asset: SourceAsset, dtype: torch.dtype) -> Float[Tensor, "tar
 
 @lru_cache(maxsize=2)
 def load_source(dtype: torch.dtype = torch.float32) -> FaceSource:
-    """The free default face's source, from the committed asset; one shared object per dtype."""
+    """The source of the free default face, one shared object per dtype."""
     return FaceSource(read_asset(ASSET_FOLDER), dtype=dtype)
 
 
 def load_topology() -> FaceTopology:
-    """Triangles, texture coordinates, landmarks, contour lines and vertex sets of the model's vertices."""
+    """The index tables of the free default face."""
     asset = read_asset(ASSET_FOLDER)
     tables = read_tensors(ASSET_FOLDER / "tables.safetensors")
     return FaceTopology(

@@ -1,8 +1,8 @@
-"""Draws people: weights of the identity targets, in the distribution that gives human faces.
+"""Random people: weights of the identity targets.
 
-Macro sliders (gender, ancestry, age, muscle, weight) multiply into target weights as MakeHuman's do. A local
-slider moves its `incr` target when positive and its `decr` target when negative; left and right are tied.
-The groups in HELD_OUT are drawn in the `shifted` family only: neither the core nor training ever sees them.
+Target weights are products of the macro sliders (gender, ancestry, age, muscle, weight), as in MakeHuman. A local
+slider weights its `incr` target when positive and its `decr` target when negative; left and right are equal. The groups
+in HELD_OUT are nonzero in the `shifted` family only, which neither the core nor training uses.
 """
 
 import math
@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from facerecon_torch.structures import TensorRecord
 
 __all__ = [
     "ANCESTRIES",
@@ -40,7 +42,7 @@ HELD_OUT = (
     "eye-push2", "nose-greek", "nose-compression", "nose-width1", "chin-bones", "chin-triangle",
     "chin-prominent", "mouth-laugh-lines", "mouth-dimples", "mouth-philtrum", "asym-jaw", "asym-ear",
 )  # fmt: skip
-"""Prefixes of the local sliders (without l-/r-) that only the `shifted` family moves."""
+"""Prefixes of the local sliders (without l-/r-) that only the `shifted` family uses."""
 SIDEWAYS = ("nose-trans-in", "mouth-trans-in", "neck-trans-in", "head-angle-in")
 
 AGE_SHARE, AGE_BETA = 0.7, (0.8, 2.2)
@@ -51,20 +53,20 @@ HEAD_SHAPE_LIMIT = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identities:
-    """Drawn people: target weights, and the macro sliders behind them that appearance follows."""
+class Identities(TensorRecord):
+    """Random people: target weights and macro sliders."""
 
-    sliders: Float[Tensor, "n targets"]
-    gender: Float[Tensor, "n"]  # 0 female .. 1 male
-    ancestry: Float[Tensor, "n 3"]  # shares, in the order of ANCESTRIES
-    age: Float[Tensor, "n"]  # 0 young .. 1 old
-    muscle: Float[Tensor, "n"]  # -1 least .. 1 most
-    weight: Float[Tensor, "n"]  # -1 least .. 1 most
+    sliders: Float[Tensor, "*n targets"]
+    gender: Float[Tensor, "*n"]  # 0 female .. 1 male
+    ancestry: Float[Tensor, "*n 3"]  # shares, in the order of ANCESTRIES
+    age: Float[Tensor, "*n"]  # 0 young .. 1 old
+    muscle: Float[Tensor, "*n"]  # -1 least .. 1 most
+    weight: Float[Tensor, "*n"]  # -1 least .. 1 most
 
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """A signed local slider and the columns that it moves on each side of zero."""
+    """A signed local slider and the target columns of its positive and negative side."""
 
     name: str
     increase: tuple[int, ...]
@@ -74,9 +76,9 @@ class Axis:
 
 
 def slider_axes(names: tuple[str, ...]) -> tuple[Axis, ...]:
-    """The local sliders of the targets `names`, opposite targets paired, left and right tied.
+    """The local sliders of the targets `names`, with opposite targets paired and left and right joined.
 
-    Head shapes are no axes: they are drawn together.
+    Head shapes are left out: they are drawn together.
     """
     column = {name.removeprefix("local/"): i for i, name in enumerate(names) if name.startswith("local/")}
     axes, taken = [], {f"head-{shape}" for shape in HEAD_SHAPES}
@@ -103,7 +105,7 @@ def slider_axes(names: tuple[str, ...]) -> tuple[Axis, ...]:
 
 
 def _opposite(name: str, column: dict[str, int]) -> str | None:
-    """The target at the other end of `name`'s slider, where `name` is its low end."""
+    """The target at the high end of the slider whose low end is `name`; None where there is none."""
     if name.startswith("asym-"):
         return name.removesuffix("-l") + "-r"
     for low, high in OPPOSITES:
@@ -115,9 +117,9 @@ def _opposite(name: str, column: dict[str, int]) -> str | None:
 def sample_identities(
     n: int, generator: torch.Generator, names: tuple[str, ...], *, family: Family = "core"
 ) -> Identities:
-    """Draw n people; `names` are the identity targets in column order.
+    """n random people; `names` are the identity targets in column order.
 
-    ValueError for a negative n or an unknown family. The same generator state gives the same people.
+    The same generator state gives the same people. Raises ValueError for a negative n or an unknown family.
     """
     if n < 0 or family not in ("core", "shifted"):
         raise ValueError(f"n must be at least 0 and family core or shifted; got {n}, {family!r}")
@@ -149,9 +151,9 @@ def sample_identities(
 
 
 def expected_sliders(names: tuple[str, ...]) -> Float[Tensor, "targets"]:
-    """The mean of `sample_identities(family="core")`: as targets add, its mesh is the mean face.
+    """The mean of `sample_identities(family="core")`, whose mesh is the mean face as targets are additive.
 
-    E max(0, x) = sd / sqrt(2 pi) for a centred normal x; what the clipping removes is below 1e-3.
+    E max(0, x) = sd / sqrt(2 pi) for a centred normal x; the clipping changes it by less than 1e-3.
     """
     half = np.array([1.0]) / math.sqrt(2.0 * math.pi)
     share = AGE_SHARE * AGE_BETA[0] / sum(AGE_BETA)
@@ -170,13 +172,14 @@ def expected_sliders(names: tuple[str, ...]) -> Float[Tensor, "targets"]:
 
 
 def _spread(axis: Axis) -> float:
+    """The standard deviation of a local slider."""
     if axis.asymmetric:
         return ASYMMETRY_SD
     return SHIFTED_SD if axis.held_out else LOCAL_SD
 
 
 def _three_way(value: Float[np.ndarray, "n"]) -> dict[str, Float[np.ndarray, "n"]]:
-    """A slider in [-1, 1] as weights of its least, average and most target; they add up to 1."""
+    """A slider in [-1, 1] as weights, of sum 1, of its least, average and most target."""
     return {"min": np.maximum(-value, 0.0), "average": 1.0 - np.abs(value), "max": np.maximum(value, 0.0)}
 
 
@@ -188,7 +191,7 @@ def _macro_weights(
     muscle: dict[str, Float[np.ndarray, "n"]],
     weight: dict[str, Float[np.ndarray, "n"]],
 ) -> Float[np.ndarray, "n targets"]:
-    """Weights of the race and universal targets: the product of the shares their names list; 0 elsewhere."""
+    """The weights of the race and universal targets, products of the shares in their names; 0 for other targets."""
     genders, ages = {"female": 1.0 - gender, "male": gender}, {"young": 1.0 - age, "old": age}
     result = np.zeros((len(gender), len(names)))
     for column, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""Carries displacements from one mesh to another of the same topology by a smooth affine map per vertex."""
+"""Transport of displacements between meshes of one topology by a smooth affine map per vertex."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -8,7 +8,7 @@ __all__ = ["Transport"]
 
 ROUNDS = 24
 RIDGE = 0.05
-"""Share of the mean edge moment that pulls a map towards the identity where the surface is flat."""
+"""Ridge as a share of the mean edge moment; it draws a map towards the identity where the surface is flat."""
 
 
 class Transport:
@@ -35,7 +35,7 @@ class Transport:
         self.constant: Float[Tensor, "v 3 3"] = (ridge @ self._inverse)[self._source]
 
     def maps(self, meshes: Float[Tensor, "*n v 3"]) -> Float[Tensor, "*n v 3 3"]:
-        """The maps that carry displacements of the rest mesh over to `meshes`."""
+        """The maps of displacements from the rest mesh to `meshes`."""
         return self.linear(meshes) + self.constant
 
     def linear(self, meshes: Float[Tensor, "*n v 3"]) -> Float[Tensor, "*n v 3 3"]:
@@ -71,7 +71,7 @@ def _averaging(edges: Int[Tensor, "2 edges"], n: int, dtype: torch.dtype) -> Ten
 
 
 def _nearest_on_surface(rest: Float[Tensor, "v 3"], surface: Int[Tensor, "s"]) -> Int[Tensor, "v"]:
-    """Each vertex itself where it is one of `surface`; else the nearest one of them."""
+    """The nearest vertex of `surface` to each vertex, itself where it is one of them."""
     loose = torch.ones(len(rest), dtype=torch.bool)
     loose[surface] = False
     result = torch.arange(len(rest))

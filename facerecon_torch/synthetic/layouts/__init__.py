@@ -1,4 +1,4 @@
-"""Synthetic data sets in the layouts of real ones: only their content differs from what a licence holder has."""
+"""Synthetic data sets in the files and folders of real data sets (Bosphorus, FaceWarehouse, FRGC)."""
 
 from facerecon_torch.synthetic.layouts.runner import load_truth, write_set
 from facerecon_torch.synthetic.layouts.spec import LAYOUTS, Layout, LayoutSpec, LayoutTruth, find_layout

@@ -1,4 +1,4 @@
-"""Codes of facial action units as units of the default face.
+"""Facial action units (FACS) as weights of the default face's expressions.
 
 A code is a number with an optional L or R (the person's side) and an optional LW (low intensity); combined codes join
 several, each with a leading A: 12, 12L, 12LW, A26A12LW.
@@ -32,7 +32,7 @@ ACTION_UNITS: dict[int, dict[str, float]] = {
     43: {"eyeBlink": 1.0},
     44: {"eyeBlink": 0.95, "eyeSquint": 0.6, "cheekSquint": 0.4},
 }
-"""Number -> units and their weights at full intensity."""
+"""Action unit -> expressions of the default face and their weights at full intensity."""
 _LOW = 0.45
 _ONE = r"(\d{1,2})(LW|L|R)?"
 _SIDES = {"L": "Left", "R": "Right"}
@@ -40,7 +40,10 @@ _UNITS_WITH_SIDES = ("mouthSmile", "mouthDimple", "mouthFrown", "mouthStretch", 
 
 
 def parse_units(code: str) -> list[tuple[int, str]]:
-    """(number, "", "L", "R" or "LW") of each action unit of a code; ValueError for any other text."""
+    """The (number, side) of each action unit of a code; side is "", "L", "R" or "LW".
+
+    Raises ValueError for text that is no such code.
+    """
     pattern = rf"(?:A{_ONE})+" if code.startswith("A") else _ONE
     if not re.fullmatch(pattern, code):
         raise ValueError(f"an action unit's code must look like 12, 12L, 12LW or A26A12LW; got {code!r}")
@@ -48,7 +51,10 @@ def parse_units(code: str) -> list[tuple[int, str]]:
 
 
 def unit_recipe(code: str) -> dict[str, float]:
-    """Units of the default face and their weights; one-sided codes name the side. ValueError for unknown numbers."""
+    """The weights of the default face's expressions for a code; one-sided codes name the side.
+
+    Raises ValueError for an unknown action unit.
+    """
     recipe: dict[str, float] = {}
     for number, mark in parse_units(code):
         if number not in ACTION_UNITS:

@@ -1,7 +1,7 @@
 """The Bosphorus layout: bsSSS/bsSSS_CLASS_CODE_REP.{png,bnt,lm2,lm3} with synthetic people.
 
-The scan is an orthographic grid of 0.765 mm, its picture the same view with 6 x 6 px per cell, so cell (row, column)
-lies at px (6 column, 6 row + 4). Scan frame: mm, +x to image right, +y up, +z to the sensor, any origin.
+A scan is an orthographic grid of 0.765 mm. Its image is the same view with 6 x 6 px per cell: cell (row, column) lies
+at px (6 column, 6 row + 4). Scan frame: mm, +x to image right, +y up, +z to the sensor, any origin.
 """
 
 import math
@@ -10,77 +10,77 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor
 
 from facerecon_torch.data.bosphorus.bnt import BosphorusScan, write_bnt
 from facerecon_torch.data.bosphorus.landmarks import write_landmarks
 from facerecon_torch.data.bosphorus.names import ScanName
+from facerecon_torch.files import replacing
 from facerecon_torch.geometry.rotation import euler_to_matrix
-from facerecon_torch.runtime.sharded_job import write_bytes
 from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.landmark_truth import true_landmarks
-from facerecon_torch.synthetic.layouts.bosphorus_acts import draw_angles, draw_weights
+from facerecon_torch.synthetic.layouts.bosphorus_expressions import draw_angles, draw_weights
 from facerecon_torch.synthetic.layouts.bosphorus_plan import ANGLES, PEOPLE, plan_subject
-from facerecon_torch.synthetic.layouts.bosphorus_points import click, point_vertices, seen_points
-from facerecon_torch.synthetic.layouts.spec import LayoutSpec
-from facerecon_torch.synthetic.layouts.subject import Sitter, invite, take_picture
+from facerecon_torch.synthetic.layouts.bosphorus_points import mark_points, point_vertices, visible_points
+from facerecon_torch.synthetic.layouts.spec import LayoutSpec, stack_rows
+from facerecon_torch.synthetic.layouts.subject import LayoutSubject, draw_layout_subject, render_image
 from facerecon_torch.synthetic.people.occluders import Occluder, make_glasses, make_hand, make_locks
-from facerecon_torch.synthetic.procedural import between, smooth_step, uniform
-from facerecon_torch.synthetic.render.quick_png import encode_png
+from facerecon_torch.synthetic.procedural import clipped_normal, smooth_step, uniform
 from facerecon_torch.synthetic.render.range_sensor import GridWindow, scan_mesh
 from facerecon_torch.synthetic.render.render import full_mesh
 
 __all__ = ["LAYOUT", "BosphorusLayout"]
 
 _SPACING = 0.765  # mm
-_CELL_PX = 6  # of the picture, per cell
-_FINER = 2  # the picture is rendered at half its resolution
-_SCAN_BYTES = 5_000_000  # of a scan's four files and its share of the truth
+_CELL_PX = 6  # image px per cell
+_FINER = 2  # the image is rendered at half its resolution
+_SCAN_BYTES = 5_000_000  # a scan's four files and its rows of the truth
 _HAIR_MEASURED = 0.2  # share of the cells on hair
 
 
 @dataclass(frozen=True)
 class BosphorusLayout:
-    """Units are people, bs000 to bs104; see `Layout`."""
+    """Layout with one unit per person, bs000 to bs104."""
 
     full_subjects: int = PEOPLE
 
     def units(self, spec: LayoutSpec) -> list[str]:
-        """One per person; ValueError for more people than the database has."""
+        """One name per person. Raises ValueError for more people than the database has."""
         if spec.subjects > PEOPLE:
             raise ValueError(f"subjects must be at most {PEOPLE} in the Bosphorus layout; got {spec.subjects}")
         return [f"bs{subject:03d}" for subject in range(spec.subjects)]
 
     def names(self, spec: LayoutSpec, unit: str) -> list[str]:
-        """Stems of the scans of a person."""
+        """The stems of a person's scan files."""
         return [scan.stem for scan in plan_subject(int(unit[2:]), spec.samples)]
 
     def bytes_needed(self, spec: LayoutSpec) -> int:
-        """Of the whole set."""
+        """The estimated size of the whole set."""
         return _SCAN_BYTES * sum(len(self.names(spec, unit)) for unit in self.units(spec))
 
-    def write(self, spec: LayoutSpec, unit: str, out: Path) -> dict[str, Tensor]:
-        """All scans of a person."""
-        subject = int(unit[2:])
-        sitter = invite(spec, subject)
-        rows = [_capture(spec, sitter, scan, out / unit) for scan in plan_subject(subject, spec.samples)]
-        return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+    def write(self, spec: LayoutSpec, unit: str, output: Path) -> dict[str, Tensor]:
+        """The truth of a person's scans, whose files are written below `output`."""
+        number = int(unit[2:])
+        subject = draw_layout_subject(spec, number)
+        scans = plan_subject(number, spec.samples)
+        return stack_rows([_write_scan(spec, subject, scan, output / unit) for scan in scans])
 
 
 LAYOUT = BosphorusLayout()
 
 
-def _capture(spec: LayoutSpec, sitter: Sitter, name: ScanName, folder: Path) -> dict[str, Tensor]:
-    """Write the four files of one scan; returns its row of the truth."""
+def _write_scan(spec: LayoutSpec, subject: LayoutSubject, name: ScanName, folder: Path) -> dict[str, Tensor]:
+    """The truth of one scan, whose four files are written to `folder`."""
     draw = spec.generator(name.subject, name.kind, name.code, name.repetition)
-    weights = sitter.meet_lids(draw_weights(sitter.expression_names, name, draw))
-    vertices = sitter.express(weights)
+    weights = subject.limit_blinks(draw_weights(subject.expression_names, name, draw))
+    vertices = subject.expression_vertices(weights)
     rotation = euler_to_matrix(*draw_angles(name, draw).unbind())
-    shift = torch.tensor([between(draw, 0.0, 25.0, -60.0, 60.0) for _ in range(3)])
-    occluders, lenses = _occluders(sitter, vertices, name, draw)
-    window = _window(sitter, vertices @ rotation.mT + shift, name, draw)
-    head, triangles = full_mesh(sitter.head, sitter.person, sitter.neutral, vertices)
-    share = _reflectance(sitter, triangles, lenses)
+    shift = torch.tensor([clipped_normal(draw, 0.0, 25.0, -60.0, 60.0) for _ in range(3)])
+    occluders, lenses = _occluders(subject, vertices, name, draw)
+    window = _window(subject, vertices @ rotation.mT + shift, name, draw)
+    head, triangles = full_mesh(subject.head, subject.painted, subject.neutral, vertices)
+    share = _reflectance(subject, triangles, lenses)
     n_head = len(head)
     for each in occluders:
         triangles = torch.cat([triangles, each.triangles + len(head)])
@@ -90,44 +90,45 @@ def _capture(spec: LayoutSpec, sitter: Sitter, name: ScanName, folder: Path) -> 
     grid = scan_mesh(scene, triangles, generator=draw, window=window, reflectance=share)
     camera = _camera(rotation, shift, window)
     shape = (_CELL_PX * window.rows, _CELL_PX * window.columns)
-    picture = take_picture(sitter, vertices, camera, shape, generator=draw, occluders=occluders, finer=_FINER)
-    seen = seen_points(scene, triangles, n_head)
+    image = render_image(subject, vertices, camera, shape, generator=draw, occluders=occluders, finer=_FINER)
+    visible = visible_points(scene, triangles, n_head)
     if abs(ANGLES.get(name.code, (0.0, 0.0))[0]) < 20:
-        seen[-2:] = False  # lobes are marked on turned heads only
-    flat, solid = click(scene[point_vertices()], seen, grid, window, draw)
-    write_bytes(folder / f"{name.stem}.png", encode_png(picture))
+        visible[-2:] = False  # ear lobes are marked on turned heads only
+    points_2d, points_3d = mark_points(scene[point_vertices()], visible, grid, window, draw)
+    with replacing(folder / f"{name.stem}.png") as aside:
+        Image.fromarray(image).save(aside, "PNG", compress_level=1)
     write_bnt(BosphorusScan(grid, _texture(window), f"{name.stem}.png"), folder / f"{name.stem}.bnt")
-    write_landmarks(flat, folder / f"{name.stem}.lm2")
-    write_landmarks(solid, folder / f"{name.stem}.lm3")
+    write_landmarks(points_2d, folder / f"{name.stem}.lm2")
+    write_landmarks(points_3d, folder / f"{name.stem}.lm3")
     return {
         "subjects": torch.tensor(name.subject),
-        "vertices": vertices[: sitter.n_face].contiguous(),
+        "vertices": vertices[: subject.n_face].contiguous(),
         "rotation": rotation,
         "translation": shift,
-        "landmarks": true_landmarks(vertices[: sitter.n_face], camera)[0],
+        "landmarks": true_landmarks(vertices[: subject.n_face], camera)[0],
         "expression_weights": weights,
-        "sliders": sitter.subject.sliders,
+        "sliders": subject.sliders,
     }
 
 
 def _occluders(
-    sitter: Sitter, vertices: Float[Tensor, "s 3"], name: ScanName, draw: torch.Generator
+    subject: LayoutSubject, vertices: Float[Tensor, "s 3"], name: ScanName, draw: torch.Generator
 ) -> tuple[list[Occluder], Float[Tensor, "lenses 3"]]:
-    """What stands before the face in class O, and the centres of lenses."""
+    """The objects in front of the face in class O, and the centres of spectacle lenses."""
     none = torch.zeros(0, 3)
     if name.kind != "O":
         return [], none
-    marks = vertices[sitter.head.marks]
+    marks = vertices[subject.head.marks]
     left, right = marks[[36, 39]].mean(0), marks[[42, 45]].mean(0)
     mirrored = uniform(draw) < 0.5
     if name.code == "GLASSES":
-        ears = torch.where(sitter.head.ears[: len(vertices), None] > 0.5, vertices, torch.nan)
+        ears = torch.where(subject.head.ears[: len(vertices), None] > 0.5, vertices, torch.nan)
         middle = [ears[side * ears[:, 0] > 0].nanmean(0) for side in (-1.0, 1.0)]
         glasses, lenses = make_glasses(torch.stack([left, right]), torch.stack(middle), draw)
         return [glasses], lenses
     if name.code == "HAIR":
-        return [make_locks(vertices[: sitter.n_face], sitter.subject.look.hair, draw)], none
-    skin = sitter.subject.look.skin
+        return [make_locks(vertices[: subject.n_face], subject.painted.look.hair, draw)], none
+    skin = subject.painted.look.skin
     if name.code == "EYE":
         eye = (right if mirrored else left) + torch.tensor([0.0, 3.0, 8.0])
         return [make_hand(eye, uniform(draw, 1.0, 1.4), skin, draw, mirrored=mirrored)], none
@@ -135,11 +136,11 @@ def _occluders(
     return [make_hand(mouth, uniform(draw, 0.1, 0.5), skin, draw, mirrored=mirrored)], none
 
 
-def _window(sitter: Sitter, scene: Float[Tensor, "s 3"], name: ScanName, draw: torch.Generator) -> GridWindow:
-    """The cells of a crop about the face, ears included where the head is turned; every scan's has its own size."""
-    mean = sitter.head.source.mean[: sitter.n_face]
+def _window(subject: LayoutSubject, scene: Float[Tensor, "s 3"], name: ScanName, draw: torch.Generator) -> GridWindow:
+    """The grid cells around the face, with the ears where the head is turned; margins are random."""
+    mean = subject.head.source.mean[: subject.n_face]
     turned = abs(ANGLES.get(name.code, (0.0, 0.0))[0]) >= 20
-    part = scene[: sitter.n_face][(mean[:, 1] < 72) & ((mean[:, 2] > -50) | turned)]
+    part = scene[: subject.n_face][(mean[:, 1] < 72) & ((mean[:, 2] > -50) | turned)]
     low, high = part.amin(0), part.amax(0)
     left, top = float(low[0]) - uniform(draw, 2.0, 8.0), float(high[1]) + uniform(draw, 0.0, 6.0)
     width = float(high[0]) + uniform(draw, 2.0, 8.0) - left
@@ -150,15 +151,15 @@ def _window(sitter: Sitter, scene: Float[Tensor, "s 3"], name: ScanName, draw: t
 
 
 def _reflectance(
-    sitter: Sitter, triangles: Int[Tensor, "t 3"], lenses: Float[Tensor, "lenses 3"]
+    subject: LayoutSubject, triangles: Int[Tensor, "t 3"], lenses: Float[Tensor, "lenses 3"]
 ) -> Float[Tensor, "t"]:
-    """Share of each triangle's cells that are measured: little on hair, half behind lenses."""
-    head = sitter.head
+    """The share of each triangle's cells that are measured: 0.2 on hair, half as many behind lenses."""
+    head = subject.head
     n = head.n_source
-    azimuth, _ = sitter.person.hair.polar(head.reference[:n])
-    above = sitter.person.hair.above_line(head.reference[:n], azimuth)
+    azimuth, _ = subject.painted.hair.polar(head.reference[:n])
+    above = subject.painted.hair.above_line(head.reference[:n], azimuth)
     hairy = smooth_step(above, -3.0, 6.0) * (1 - head.ears[:n])
-    if sitter.subject.look.hair_style == "bald":
+    if subject.painted.look.hair_style == "bald":
         hairy = torch.zeros_like(hairy)
     share = torch.ones(len(head.reference))
     share[:n] = 1 - (1 - _HAIR_MEASURED) * hairy
@@ -171,7 +172,7 @@ def _reflectance(
 
 
 def _camera(rotation: Float[Tensor, "3 3"], shift: Float[Tensor, "3"], window: GridWindow) -> Camera:
-    """Model frame -> px of the picture."""
+    """The camera from the model frame to px of the scan's image."""
     scale = _CELL_PX / window.spacing
     place = torch.tensor([shift[0] - window.left, window.top - shift[1]]) * scale
     return Camera(
@@ -183,7 +184,7 @@ def _camera(rotation: Float[Tensor, "3 3"], shift: Float[Tensor, "3"], window: G
 
 
 def _texture(window: GridWindow) -> Float[Tensor, "rows columns 2"]:
-    """u and v of every cell: u W = 1 + 6 column, v H = H - 1 - 6 row, rows counted from the bottom."""
+    """Texture coordinates of every cell: u W = 1 + 6 column, v H = H - 1 - 6 row, with row 0 at the bottom."""
     width, height = _CELL_PX * window.columns, _CELL_PX * window.rows
     u = (1 + _CELL_PX * torch.arange(window.columns, dtype=torch.float64)) / width
     v = (height - 1 - _CELL_PX * torch.arange(window.rows - 1, -1, -1, dtype=torch.float64)) / height

@@ -1,7 +1,7 @@
-"""Which scans of whom the Bosphorus layout holds: 105 people, 4666 scans, with the published number per class.
+"""The scans of the Bosphorus layout: 105 people and 4666 scans, with the published number per class.
 
-A code that c of the 105 people have goes to those of rank below c in an order that spreads any number of first people
-evenly. So each person's share does not depend on how many people are written.
+A code that c of the 105 people have is given to the people of rank below c. Ranks are spread evenly over the person
+numbers, so the scans of a person do not depend on how many people are written.
 """
 
 from dataclasses import dataclass
@@ -21,19 +21,19 @@ _LOWER = ("9", "10", "12", "12L", "12R", "12LW", "14", "15", "16", "17",
 _UPPER = ("1", "2", "4", "43", "44")
 _COMBINED = ("A12A15", "A22A25", "A26A12LW")
 _OCCLUSIONS = {"EYE": 105, "MOUTH": 105, "GLASSES": 104, "HAIR": 67}
-_NEUTRALS = (105, 95, 70, 29)  # people with at least 1, 2, 3, 4 of them
+_NEUTRALS = (105, 95, 70, 29)  # people with at least 1, 2, 3, 4 neutral scans
 ANGLES: dict[str, tuple[float, float]] = {
     "R10": (10.0, 0.0), "R20": (20.0, 0.0), "R30": (30.0, 0.0), "R45": (45.0, 0.0), "R90": (90.0, 0.0),
     "L45": (-45.0, 0.0), "L90": (-90.0, 0.0),
     "U": (0.0, 15.0), "SU": (0.0, 30.0), "D": (0.0, -15.0), "SD": (0.0, -28.0),
     "RU": (45.0, 20.0), "RD": (45.0, -20.0),
 }  # fmt: skip
-"""Code of a rotation -> yaw and pitch in degrees. R turns the nose to the right of the picture, U up."""
+"""Rotation code -> yaw and pitch in degrees. R turns the nose to the right of the image, U up."""
 
 
 @dataclass(frozen=True)
 class CodeCount:
-    """One code of a class: how many people have a scan of it with this running number."""
+    """Number of people with a scan of one class, code and repetition."""
 
     kind: str
     code: str
@@ -42,13 +42,13 @@ class CodeCount:
 
 
 def _even(total: int, codes: tuple[str, ...]) -> dict[str, int]:
-    """Shares of a total that differ by at most one."""
+    """A total divided among the codes into counts that differ by at most one."""
     return {code: total // len(codes) + (i < total % len(codes)) for i, code in enumerate(codes)}
 
 
 @lru_cache(maxsize=1)
 def code_counts() -> tuple[CodeCount, ...]:
-    """Every code and running number of the whole set, class by class."""
+    """The counts of the whole set, class by class."""
     yaw, pitch, cross = (dict.fromkeys(codes, PEOPLE) for codes in (tuple(ANGLES)[:7], tuple(ANGLES)[7:11], ("RU",)))
     tables: dict[str, dict[str, int]] = {
         "E": _EMOTIONS,
@@ -72,7 +72,7 @@ def code_counts() -> tuple[CodeCount, ...]:
 
 
 def plan_subject(subject: int, samples: int | None = None) -> list[ScanName]:
-    """The scans of one person (0 to 104), sorted; with `samples`, that many at most, class after class in turn.
+    """The sorted scans of one person (0 to 104); with `samples`, at most that many, spread over the classes.
 
     Raises ValueError for another person.
     """
@@ -91,7 +91,7 @@ def _rank(subject: int, place: int) -> int:
 
 
 def _spread(scans: list[ScanName], subject: int) -> list[ScanName]:
-    """The first scan of each class, then the second of each, and so on; people begin their classes differently."""
+    """The first scan of each class, then the second of each, and so on; the first code differs between people."""
     classes = [[scan for scan in scans if scan.kind == kind] for kind in CLASSES]
     turned = [group[subject % len(group) :] + group[: subject % len(group)] for group in classes if group]
     turned[0].sort()  # a neutral face first

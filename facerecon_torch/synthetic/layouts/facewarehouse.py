@@ -1,8 +1,8 @@
-"""The layout of FaceWarehouse: per person a model of 47 expressions, and 20 photographed poses with depth.
+"""The FaceWarehouse layout: per person a model of 47 expressions, and 20 poses with image and depth.
 
-The meshes are the free default face's (V = 4071; the real ones have 11510 vertices of a topology that is not public).
-They stand in a frame of their own, a little turned and moved against the model frame, in which pose_0 is shape_0; the
-photographs are taken by another camera.
+The meshes have the free default face's topology (V = 4071; the real ones have 11510 vertices of a topology that is not
+public). Their frame is a random rotation and translation of the model frame; pose_0 is shape_0 in it. The images are
+taken by another camera.
 """
 
 from pathlib import Path
@@ -21,11 +21,11 @@ from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.landmarks.scheme import from_paper66
 from facerecon_torch.model.default_face import load_topology
 from facerecon_torch.runtime.sharded_job import write_bytes
-from facerecon_torch.synthetic.layouts.pinhole import Pinhole, find_landmarks, measure, photograph
-from facerecon_torch.synthetic.layouts.spec import Layout, LayoutSpec
-from facerecon_torch.synthetic.layouts.subject import Sitter, invite
+from facerecon_torch.synthetic.layouts.pinhole import Pinhole, pinhole_landmarks, render_pinhole_image, scan_pinhole
+from facerecon_torch.synthetic.layouts.spec import Layout, LayoutSpec, stack_rows
+from facerecon_torch.synthetic.layouts.subject import LayoutSubject, draw_layout_subject
 from facerecon_torch.synthetic.people.sampling import pose_expression
-from facerecon_torch.synthetic.procedural import between, smooth_step, uniform
+from facerecon_torch.synthetic.procedural import clipped_normal, smooth_step, uniform
 from facerecon_torch.synthetic.render.range_sensor import SensorSpec
 
 __all__ = ["LAYOUT", "POSES", "SHAPES", "shape_meshes"]
@@ -34,7 +34,7 @@ _HEIGHT, _WIDTH = 480, 640
 _SENSOR = SensorSpec(noise_sd=1.5, spike_share=1e-4, projector=8)
 _STEP_MM = 1e-4  # positions are rounded to it, six decimals of the files' decimetres
 _FOLDER = "FaceWarehouse_Data_0"
-_BYTES = (34_000_000, 2_600_000)  # of a person's shapes, of one pose
+_BYTES = (34_000_000, 2_600_000)  # a person's shapes, one pose
 
 POSES: dict[str, dict[str, float]] = {
     "neutral": {},
@@ -58,7 +58,7 @@ POSES: dict[str, dict[str, float]] = {
     "cheek blowing": {"cheekPuff": 0.9, "mouthPress": 0.3},
     "eyes closed": {"eyeBlink": 1.0},
 }
-"""Units at full intensity; a name without its side stands for both."""
+"""Pose -> weights of the default face's expressions at full intensity; a name without its side stands for both."""
 _UNITS = {
     "EyeBlink": "eyeBlink",
     "EyeSquint": "eyeSquint",
@@ -106,10 +106,12 @@ def _levels(name: str) -> dict[str, float]:
 
 
 SHAPES: dict[str, dict[str, float]] = {name: _levels(name) for name in EXPRESSION_NAMES}
-"""Units of the default face behind every shape. L is +x, the person's left."""
+"""Shape -> weights of the default face's expressions. L is +x, the person's left."""
 
 
 class _FaceWarehouse:
+    """Layout with one unit per person, Tester_1 to Tester_150."""
+
     full_subjects = 150
 
     def units(self, spec: LayoutSpec) -> list[str]:
@@ -118,16 +120,14 @@ class _FaceWarehouse:
     def names(self, spec: LayoutSpec, unit: str) -> list[str]:
         return [f"Tester_{_number(unit):03d}_pose_{pose:02d}" for pose in _poses(spec)]
 
-    def write(self, spec: LayoutSpec, unit: str, out: Path) -> dict[str, Tensor]:
-        subject = _number(unit) - 1
-        sitter = invite(spec, subject)
-        folder = out / _FOLDER / unit
-        frame = _draw_frame(spec.generator(subject, "frame"), 2.0, 10.0)
-        shapes = shape_meshes(sitter) @ frame[0].mT + frame[1]
+    def write(self, spec: LayoutSpec, unit: str, output: Path) -> dict[str, Tensor]:
+        number = _number(unit) - 1
+        subject = draw_layout_subject(spec, number)
+        folder = output / _FOLDER / unit
+        frame = _draw_frame(spec.generator(number, "frame"), 2.0, 10.0)
+        shapes = shape_meshes(subject) @ frame[0].mT + frame[1]
         _write_shapes(shapes, folder)
-        rows = [_write_pose(spec, sitter, frame, folder, pose) for pose in _poses(spec)]
-        table = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
-        return table | {"subjects": torch.full((len(rows),), subject + 1)}
+        return stack_rows([_write_pose(spec, subject, frame, folder, pose) for pose in _poses(spec)])
 
     def bytes_needed(self, spec: LayoutSpec) -> int:
         return spec.subjects * (_BYTES[0] + _BYTES[1] * len(_poses(spec)))
@@ -141,23 +141,23 @@ def _number(unit: str) -> int:
 
 
 def _poses(spec: LayoutSpec) -> list[int]:
-    """Poses of each person; a part of them always holds the neutral one."""
+    """The poses of each person; any number of samples includes the neutral pose."""
     last = len(POSE_NAMES) - 1
     count = last + 1 if spec.samples is None else min(spec.samples, last + 1)
     return [round(k * last / max(count - 1, 1)) for k in range(count)]
 
 
-def shape_meshes(sitter: Sitter) -> Float[Tensor, "47 v 3"]:
-    """The 47 shapes of a person in the model frame, mm, on the face model's vertices."""
-    rows = {name: row for row, name in enumerate(sitter.expression_names)}
-    basis, neutral = sitter.basis[:, : sitter.n_face], sitter.neutral[: sitter.n_face]
+def shape_meshes(subject: LayoutSubject) -> Float[Tensor, "47 v 3"]:
+    """The 47 shapes of a person on the face model's vertices, mm in the model frame."""
+    rows = {name: row for row, name in enumerate(subject.expression_names)}
+    basis, neutral = subject.basis[:, : subject.n_face], subject.neutral[: subject.n_face]
     meshes = []
     for name, levels in SHAPES.items():
-        moved = sum((level * basis[rows[unit]] for unit, level in levels.items()), torch.zeros_like(neutral))
+        offset = sum((level * basis[rows[unit]] for unit, level in levels.items()), torch.zeros_like(neutral))
         if name.startswith("CheekSquint"):  # one unit of both sides in the default face
             sign = 1.0 if name.endswith("_L") else -1.0
-            moved = moved * smooth_step(sign * neutral[:, :1], -10.0, 10.0)
-        meshes.append(neutral + moved)
+            offset = offset * smooth_step(sign * neutral[:, :1], -10.0, 10.0)
+        meshes.append(neutral + offset)
     return torch.stack(meshes)
 
 
@@ -174,7 +174,7 @@ def _quads(vertices: Float[Tensor, "v 3"]) -> QuadMesh:
 
 
 def _write_shapes(shapes: Float[Tensor, "47 v 3"], folder: Path) -> None:
-    """shape.bs and shape_k.obj, all of which end in the lines of the first: only their vertices differ."""
+    """Write shape.bs and shape_k.obj; the .obj files differ in their vertex lines only."""
     file = blendshape_file(folder)
     meshes = [_quads(shape) for shape in shapes]
     first = save_quads(meshes[0], file.with_name("shape_0.obj")).read_bytes()
@@ -186,8 +186,8 @@ def _write_shapes(shapes: Float[Tensor, "47 v 3"], folder: Path) -> None:
 
 
 def _draw_camera(generator: torch.Generator) -> Pinhole:
-    angles = [between(generator, 0.0, sd, -3 * sd, 3 * sd) * (torch.pi / 180) for sd in (6.0, 4.0, 2.5)]
-    place = [between(generator, 0.0, 12.0, -30.0, 30.0), between(generator, -40.0, 8.0, -60.0, -15.0)]
+    angles = [clipped_normal(generator, 0.0, sd, -3 * sd, 3 * sd) * (torch.pi / 180) for sd in (6.0, 4.0, 2.5)]
+    place = [clipped_normal(generator, 0.0, 12.0, -30.0, 30.0), clipped_normal(generator, -40.0, 8.0, -60.0, -15.0)]
     return Pinhole(
         focal=FOCAL_SHARE * _WIDTH,
         height=_HEIGHT,
@@ -198,27 +198,29 @@ def _draw_camera(generator: torch.Generator) -> Pinhole:
 
 
 def _write_pose(
-    spec: LayoutSpec, sitter: Sitter, frame: tuple[Tensor, Tensor], folder: Path, pose: int
+    spec: LayoutSpec, subject: LayoutSubject, frame: tuple[Tensor, Tensor], folder: Path, pose: int
 ) -> dict[str, Tensor]:
-    """Files of one pose, and its row of the truth."""
-    generator = spec.generator(_number(folder.name) - 1, "pose", pose)
+    """The truth of one pose, whose files are written to `folder`."""
+    number = _number(folder.name)
+    generator = spec.generator(number - 1, "pose", pose)
     strength = uniform(generator, 0.85, 1.05)
-    drawn = pose_expression(sitter.expression_names, POSES[POSE_NAMES[pose]], strength, generator)
-    weights = sitter.meet_lids(drawn)
-    bust = sitter.express(weights)
-    face = bust[: sitter.n_face].contiguous()
+    drawn = pose_expression(subject.expression_names, POSES[POSE_NAMES[pose]], strength, generator)
+    weights = subject.limit_blinks(drawn)
+    bust = subject.expression_vertices(weights)
+    face = bust[: subject.n_face].contiguous()
     rotation, translation = frame
-    if pose:  # each pose is fitted on its own, so it stands a little elsewhere
+    if pose:  # each pose is fitted on its own, so its frame differs a little
         turn, shift = _draw_frame(generator, 1.5, 3.0)
         rotation, translation = turn @ rotation, turn @ translation + shift
     pinhole = _draw_camera(generator)
-    landmarks = find_landmarks(pinhole, face)
-    picture = photograph(sitter, bust, pinhole, generator)
-    grid = measure(sitter, bust, pinhole, _SENSOR, generator)
+    landmarks = pinhole_landmarks(pinhole, face)
+    image = render_pinhole_image(subject, bust, pinhole, generator)
+    grid = scan_pinhole(subject, bust, pinhole, _SENSOR, generator)
     marks = from_ibug68(from_paper66(landmarks.double()))
-    sample = PoseSample(image=picture, mesh=_quads(face @ rotation.mT + translation), landmarks=marks)
+    sample = PoseSample(image=image, mesh=_quads(face @ rotation.mT + translation), landmarks=marks)
     save_pose(sample, pose_files(folder, pose), depth=-grid.points[..., 2])
     return {
+        "subjects": torch.tensor(number),
         "vertices": face,
         "rotation": rotation,
         "translation": translation,

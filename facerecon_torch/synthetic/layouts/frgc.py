@@ -1,7 +1,7 @@
-"""The layout of FRGC v2: compressed range grids of a perspective scanner, with textures that lie on them.
+"""The FRGC v2 layout: compressed range grids of a perspective scanner, with textures aligned to them.
 
-The numbers are those of the validation set: 4007 recordings of 466 people. Its textures carry the number after their
-range file's, but for the session Spring2003range, where both have one number: both forms occur in real copies.
+Its size is that of the validation set: 4007 recordings of 466 people. A texture's number is one above that of its range
+file; in session Spring2003range the two are equal. Both forms occur in real copies.
 """
 
 from dataclasses import replace
@@ -15,13 +15,13 @@ from facerecon_torch.data.frgc.names import RecordingName
 from facerecon_torch.data.frgc.texture import Texture, write_texture
 from facerecon_torch.data.range_grid import RangeGrid
 from facerecon_torch.geometry.rotation import euler_to_matrix
-from facerecon_torch.synthetic.layouts.pinhole import Pinhole, find_landmarks, measure, photograph
-from facerecon_torch.synthetic.layouts.spec import Layout, LayoutSpec
-from facerecon_torch.synthetic.layouts.subject import Sitter, invite
+from facerecon_torch.synthetic.layouts.pinhole import Pinhole, pinhole_landmarks, render_pinhole_image, scan_pinhole
+from facerecon_torch.synthetic.layouts.spec import Layout, LayoutSpec, stack_rows
+from facerecon_torch.synthetic.layouts.subject import LayoutSubject, draw_layout_subject
 from facerecon_torch.synthetic.people.sampling import pose_expression
-from facerecon_torch.synthetic.procedural import between, uniform
+from facerecon_torch.synthetic.procedural import clipped_normal, uniform
 from facerecon_torch.synthetic.render.background import draw_background
-from facerecon_torch.synthetic.render.camera_effects import draw_shot
+from facerecon_torch.synthetic.render.camera_effects import draw_camera_settings
 from facerecon_torch.synthetic.render.lighting import draw_light
 from facerecon_torch.synthetic.render.range_sensor import SensorSpec
 
@@ -35,11 +35,11 @@ _FIRST_SUBJECT, _FIRST_RECORDING = 4200, 201
 _MORE_OFTEN = 279  # people with nine recordings; the others have eight: 4007 in all
 _STEP_MM = 1e-4
 _MOST_BLUR = 0.8  # px
-_BACKDROP = 256  # px; backgrounds are out of focus
-_BYTES = 3_000_000  # of one recording
+_BACKGROUND_PX = 256  # px; backgrounds are out of focus
+_BYTES = 3_000_000  # one recording
 _SENSOR = SensorSpec()
 
-# What people show, and how often.
+# Share of the recordings and weights of the default face's expressions.
 _EXPRESSIONS: tuple[tuple[float, dict[str, float]], ...] = (
     (0.57, {}),
     (0.13, {"mouthSmile": 0.8, "cheekSquint": 0.4, "mouthDimple": 0.2}),
@@ -51,6 +51,8 @@ _EXPRESSIONS: tuple[tuple[float, dict[str, float]], ...] = (
 
 
 class _Frgc:
+    """Layout with one unit per person, 04200 and up."""
+
     full_subjects = 466
 
     def units(self, spec: LayoutSpec) -> list[str]:
@@ -59,52 +61,54 @@ class _Frgc:
         return [f"{_FIRST_SUBJECT + subject:05d}" for subject in range(spec.subjects)]
 
     def names(self, spec: LayoutSpec, unit: str) -> list[str]:
-        return [_name(unit, take).stem for take in range(_takes(spec, unit))]
+        return [_name(unit, index).stem for index in range(_recordings(spec, unit))]
 
-    def write(self, spec: LayoutSpec, unit: str, out: Path) -> dict[str, Tensor]:
-        sitter = invite(spec, int(unit) - _FIRST_SUBJECT)
-        rows = [_write_take(spec, sitter, unit, take, out) for take in range(_takes(spec, unit))]
-        table = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
-        return table | {"subjects": torch.full((len(rows),), int(unit))}
+    def write(self, spec: LayoutSpec, unit: str, output: Path) -> dict[str, Tensor]:
+        subject = draw_layout_subject(spec, int(unit) - _FIRST_SUBJECT)
+        numbers = range(_recordings(spec, unit))
+        return stack_rows([_write_recording(spec, subject, unit, index, output) for index in numbers])
 
     def bytes_needed(self, spec: LayoutSpec) -> int:
-        return _BYTES * sum(_takes(spec, unit) for unit in self.units(spec))
+        return _BYTES * sum(_recordings(spec, unit) for unit in self.units(spec))
 
 
 LAYOUT: Layout = _Frgc()
 
 
-def _takes(spec: LayoutSpec, unit: str) -> int:
+def _recordings(spec: LayoutSpec, unit: str) -> int:
     count = 9 if int(unit) - _FIRST_SUBJECT < _MORE_OFTEN else 8
     return count if spec.samples is None else min(count, spec.samples)
 
 
-def _name(unit: str, take: int) -> RecordingName:
-    return RecordingName(unit, f"{_FIRST_RECORDING + 2 * take}")
+def _name(unit: str, index: int) -> RecordingName:
+    return RecordingName(unit, f"{_FIRST_RECORDING + 2 * index}")
 
 
-def _write_take(spec: LayoutSpec, sitter: Sitter, unit: str, take: int, out: Path) -> dict[str, Tensor]:
-    """Range grid and texture of one recording, and its row of the truth."""
-    generator = spec.generator(int(unit) - _FIRST_SUBJECT, "take", take)
-    weights = sitter.meet_lids(_draw_expression(sitter.expression_names, generator))
-    bust = sitter.express(weights)
-    face = bust[: sitter.n_face].contiguous()
+def _write_recording(
+    spec: LayoutSpec, subject: LayoutSubject, unit: str, index: int, output: Path
+) -> dict[str, Tensor]:
+    """The truth of one recording, whose range grid and texture are written below `output`."""
+    generator = spec.generator(int(unit) - _FIRST_SUBJECT, "take", index)
+    weights = subject.limit_blinks(_draw_expression(subject.expression_names, generator))
+    bust = subject.expression_vertices(weights)
+    face = bust[: subject.n_face].contiguous()
     pinhole = _draw_scanner(generator)
-    picture = photograph(_relight(sitter, generator), bust, pinhole, generator)
-    grid = measure(sitter, bust, pinhole, _SENSOR, generator)
+    image = render_pinhole_image(_with_new_light(subject, generator), bust, pinhole, generator)
+    grid = scan_pinhole(subject, bust, pinhole, _SENSOR, generator)
     rounded = RangeGrid((grid.points.double() / _STEP_MM).round() * _STEP_MM, grid.valid)
-    session = _SESSIONS[take * len(_SESSIONS) // max(_takes(spec, unit), len(_SESSIONS))]
-    name = _name(unit, take)
-    folder = out / _FOLDER / session
+    session = _SESSIONS[index * len(_SESSIONS) // max(_recordings(spec, unit), len(_SESSIONS))]
+    name = _name(unit, index)
+    folder = output / _FOLDER / session
     shared = session == _SESSIONS[0]
     comments = ("vivid 3D Data", f"width {_COLUMNS}", f"height {_ROWS}")
-    write_texture(Texture(picture, comments), folder / f"{(name if shared else name.next).stem}.ppm")
+    write_texture(Texture(image, comments), folder / f"{(name if shared else name.next).stem}.ppm")
     write_abs(rounded, folder / f"{name.stem}.abs.gz")
     return {
+        "subjects": torch.tensor(int(unit)),
         "vertices": face,
         "rotation": pinhole.rotation,
         "translation": pinhole.translation,
-        "landmarks": find_landmarks(pinhole, face),
+        "landmarks": pinhole_landmarks(pinhole, face),
         "expression_weights": weights,
     }
 
@@ -115,20 +119,20 @@ def _draw_expression(names: tuple[str, ...], generator: torch.Generator) -> Tens
     return pose_expression(names, recipe, uniform(generator, 0.75, 1.05), generator)
 
 
-def _relight(sitter: Sitter, generator: torch.Generator) -> Sitter:
-    """The same person on another day."""
-    shot = draw_shot(generator)
+def _with_new_light(subject: LayoutSubject, generator: torch.Generator) -> LayoutSubject:
+    """The person with another light, camera setting and background."""
+    settings = draw_camera_settings(generator)
     return replace(
-        sitter,
+        subject,
         light=draw_light(generator),
-        shot=replace(shot, blur=min(shot.blur, _MOST_BLUR), grey=False),
-        backdrop=draw_background(_BACKDROP, generator),
+        settings=replace(settings, blur=min(settings.blur, _MOST_BLUR), grey=False),
+        background=draw_background(_BACKGROUND_PX, generator),
     )
 
 
 def _draw_scanner(generator: torch.Generator) -> Pinhole:
-    angles = [between(generator, 0.0, sd, -3 * sd, 3 * sd) * (torch.pi / 180) for sd in (4.0, 4.0, 2.5)]
-    place = [between(generator, 0.0, 10.0, -25.0, 25.0), between(generator, -8.0, 6.0, -20.0, 10.0)]
+    angles = [clipped_normal(generator, 0.0, sd, -3 * sd, 3 * sd) * (torch.pi / 180) for sd in (4.0, 4.0, 2.5)]
+    place = [clipped_normal(generator, 0.0, 10.0, -25.0, 25.0), clipped_normal(generator, -8.0, 6.0, -20.0, 10.0)]
     return Pinhole(
         focal=_FOCAL,
         height=_ROWS,

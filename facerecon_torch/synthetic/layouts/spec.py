@@ -1,4 +1,4 @@
-"""What a synthetic data set in a real layout is, and what a layout must offer to be written."""
+"""Description and truth of a synthetic set in a real layout, and the interface of a layout."""
 
 import importlib
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from facerecon_torch.synthetic.spec import describe_hash, seeded
 
-__all__ = ["LAYOUTS", "LAYOUT_VERSION", "Layout", "LayoutSpec", "LayoutTruth", "find_layout"]
+__all__ = ["LAYOUTS", "LAYOUT_VERSION", "Layout", "LayoutSpec", "LayoutTruth", "find_layout", "stack_rows"]
 
 LAYOUTS = ("bosphorus", "facewarehouse", "frgc")
 LAYOUT_VERSION = 1
@@ -20,15 +20,15 @@ LAYOUT_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutSpec:
-    """The first `subjects` people of a layout. Every byte of the set follows from it.
+    """The first `subjects` people of a layout; every byte of the set follows from it.
 
-    People are drawn from the layout's own seeds: they differ from those of the model and of every other set.
+    People are drawn from the layout's own seeds, so they differ from those of the model and of every other set.
     """
 
     layout: str  # one of LAYOUTS
     subjects: int
     seed: int = 0
-    samples: int | None = None  # of each subject at most, spread over its classes; None: all
+    samples: int | None = None  # most per subject, spread over its classes; None: all
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -38,47 +38,50 @@ class LayoutSpec:
 
     @property
     def hash(self) -> str:
-        """Hex digest of the description, the renderer's version and the default face's asset."""
+        """The hex digest of the description, the renderer's version and the default face's asset."""
         return describe_hash({**asdict(self), "version": LAYOUT_VERSION})
 
     def generator(self, subject: int, *purpose: int | str) -> torch.Generator:
-        """Random numbers of one subject for one purpose."""
+        """The random generator of one subject for one purpose."""
         return seeded("layout", self.layout, self.seed, subject, *purpose)
 
 
 @runtime_checkable
 class Layout(Protocol):
-    """One layout. Units are the resumable pieces of work, about a subject each."""
+    """One layout. A unit is a resumable piece of work, about one subject."""
 
-    full_subjects: int  # of the real set
+    full_subjects: int  # people in the real set
 
     def units(self, spec: LayoutSpec) -> list[str]:
-        """Names of the pieces, plain file names, in the order of the truth. Raises ValueError for a spec that the
-        layout cannot fill."""
+        """The names of the units, plain file names, in the order of the truth.
+
+        Raises ValueError for a spec that the layout cannot fill.
+        """
         ...
 
     def names(self, spec: LayoutSpec, unit: str) -> list[str]:
-        """Names of a unit's samples, one per row of its truth."""
+        """The names of a unit's samples, one per row of its truth."""
         ...
 
-    def write(self, spec: LayoutSpec, unit: str, out: Path) -> dict[str, Tensor]:
-        """Write a unit's files below `out` (each aside, then renamed) and return its rows of the truth: `vertices`,
-        `rotation`, `translation`, `landmarks`, `subjects`, `expression_weights` and whatever else belongs to a
-        sample."""
+    def write(self, spec: LayoutSpec, unit: str, output: Path) -> dict[str, Tensor]:
+        """The truth of a unit, a row per sample, after its files are written below `output` (aside, then renamed).
+
+        Keys: `vertices`, `rotation`, `translation`, `landmarks`, `subjects`, `expression_weights` and the layout's own.
+        """
         ...
 
     def bytes_needed(self, spec: LayoutSpec) -> int:
-        """Estimated size of the whole set on disk."""
+        """The estimated size of the whole set on disk."""
         ...
 
 
 @dataclass(frozen=True)
 class LayoutTruth:
-    """The truth behind a set, a row per sample.
+    """The truth of a set, a row per sample.
 
     `vertices` is the true mesh on the default face's topology (mm, model frame); scan = rotation v + translation;
-    `landmarks` are the true 66 in px of the sample's picture, (0, 0) its first pixel's centre; `extra` holds what
-    only some layouts have.
+    `landmarks` are the true 66 in px of the sample's image, (0, 0) the first pixel's centre; `extra` holds the tensors
+    of single layouts.
     """
 
     spec: LayoutSpec
@@ -93,8 +96,13 @@ class LayoutTruth:
     extra: dict[str, Tensor]
 
 
+def stack_rows(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The rows of a truth as one table."""
+    return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+
+
 def find_layout(name: str) -> Layout:
-    """The layout of that name; ValueError for another one."""
+    """The layout of one of the names LAYOUTS. Raises ValueError for another name."""
     if name not in LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}; got {name!r}")
     layout: Layout = importlib.import_module(f"facerecon_torch.synthetic.layouts.{name}").LAYOUT

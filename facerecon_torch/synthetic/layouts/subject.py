@@ -1,4 +1,4 @@
-"""One person of a layout in front of the camera: shape, looks, light, and pictures of any size."""
+"""One person of a layout (shape, appearance, light, camera settings) and its rendered images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,81 +16,87 @@ from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.layouts.spec import LayoutSpec
 from facerecon_torch.synthetic.people.head import Head, load_head
 from facerecon_torch.synthetic.people.occluders import Occluder
-from facerecon_torch.synthetic.people.sampling import Subject, draw_gaze, draw_person
+from facerecon_torch.synthetic.people.sampling import draw_gaze, draw_subject
 from facerecon_torch.synthetic.render.background import draw_background
-from facerecon_torch.synthetic.render.camera_effects import Shot, draw_shot, expose
+from facerecon_torch.synthetic.render.camera_effects import CameraSettings, draw_camera_settings, expose
 from facerecon_torch.synthetic.render.lighting import Light, draw_light
-from facerecon_torch.synthetic.render.render import Person, full_mesh, make_person, render_head
+from facerecon_torch.synthetic.render.render import PaintedHead, full_mesh, paint_head, render_head
 from facerecon_torch.synthetic.skin.strokes import blur
 
-__all__ = ["Sitter", "invite", "take_picture"]
+__all__ = ["LayoutSubject", "draw_layout_subject", "render_image"]
 
-_LIDS = (("eyeBlinkRight", (37, 38), (41, 40)), ("eyeBlinkLeft", (43, 44), (47, 46)))  # iBUG's points of both lids
-_SHADE = 0.4  # what an occluder takes of the light behind it
-_BACKDROP = 256  # px; backgrounds are out of focus
+_LIDS = (
+    ("eyeBlinkRight", (37, 38), (41, 40)),
+    ("eyeBlinkLeft", (43, 44), (47, 46)),
+)  # iBUG points of the upper and lower lid
+_SHADOW = 0.4  # share of the light that an occluder's shadow takes
+_BACKGROUND_PX = 256  # px; backgrounds are out of focus
 
 
 @dataclass(frozen=True)
-class Sitter:
-    """A person of a layout; meshes in mm, model frame, over all vertices of the source's head."""
+class LayoutSubject:
+    """A person of a layout; meshes hold all vertices of the source's head, mm in the model frame."""
 
     head: Head
-    subject: Subject
-    person: Person
+    sliders: Float[Tensor, "targets"]
+    painted: PaintedHead
     neutral: Float[Tensor, "s 3"]
     basis: Float[Tensor, "exps s 3"]
     light: Light
-    shot: Shot
-    backdrop: Float[Tensor, "3 size size"]
+    settings: CameraSettings
+    background: Float[Tensor, "3 size size"]
 
     @property
     def expression_names(self) -> tuple[str, ...]:
-        """What a row of weights runs over."""
+        """Names of the expression weights."""
         return self.head.source.expression_names
 
     @property
     def n_face(self) -> int:
-        """The first so many vertices are the default face's."""
+        """Number of leading vertices that are the default face's."""
         return self.head.source.n_face
 
-    def meet_lids(self, weights: Float[Tensor, "exps"]) -> Float[Tensor, "exps"]:
-        """The same expression with lids that meet where they would cross: a full blink of the source pulls the upper
-        lid 2 to 4 mm past the lower one, and no true surface does that."""
-        met = weights.clone()
+    def limit_blinks(self, weights: Float[Tensor, "exps"]) -> Float[Tensor, "exps"]:
+        """The weights with blinks reduced until the lids meet.
+
+        A full blink of the source moves the upper lid 2 to 4 mm past the lower one.
+        """
+        limited = weights.clone()
+        vertices = self.expression_vertices(weights)
         for blink, upper, lower in _LIDS:
             k = self.expression_names.index(blink)
             above, below = (self.head.marks[list(rows)] for rows in (upper, lower))
-            opening = (self.express(weights)[above, 1] - self.express(weights)[below, 1]).mean()
+            opening = (vertices[above, 1] - vertices[below, 1]).mean()
             per_blink = (self.basis[k, above, 1] - self.basis[k, below, 1]).mean()
-            met[k] += (opening.clamp_max(0) / -per_blink).clamp_min(-float(weights[k]))
-        return met
+            limited[k] += (opening.clamp_max(0) / -per_blink).clamp_min(-float(weights[k]))
+        return limited
 
-    def express(self, weights: Float[Tensor, "exps"]) -> Float[Tensor, "s 3"]:
-        """The head with an expression."""
-        moved: Tensor = self.neutral + torch.tensordot(weights, self.basis, 1)
-        return moved
+    def expression_vertices(self, weights: Float[Tensor, "exps"]) -> Float[Tensor, "s 3"]:
+        """The vertices of the head with an expression."""
+        vertices: Tensor = self.neutral + torch.tensordot(weights, self.basis, 1)
+        return vertices
 
 
-def invite(spec: LayoutSpec, number: int) -> Sitter:
-    """The layout's person of this number: one light and one camera setting for all of the pictures."""
+def draw_layout_subject(spec: LayoutSpec, number: int) -> LayoutSubject:
+    """The layout's person of this number, with one light and camera setting for all its images."""
     head = load_head()
-    someone = draw_person(head.source, spec.generator(number, "identity"), spec.generator(number, "appearance"))
-    neutral = head.source.identity_vertices(someone.sliders[None])
+    drawn = draw_subject(head.source, spec.generator(number, "identity"), spec.generator(number, "appearance"))
+    neutral = head.source.identity_vertices(drawn.sliders[None])
     room = spec.generator(number, "room")
-    return Sitter(
+    return LayoutSubject(
         head=head,
-        subject=someone,
-        person=make_person(head, someone.look, spec.generator(number, "texture")),
+        sliders=drawn.sliders,
+        painted=paint_head(head, drawn.look, spec.generator(number, "texture")),
         neutral=neutral[0],
         basis=head.source.expression_basis(neutral)[0],
         light=draw_light(room),
-        shot=replace(draw_shot(room), grey=False),
-        backdrop=draw_background(_BACKDROP, room),
+        settings=replace(draw_camera_settings(room), grey=False),
+        background=draw_background(_BACKGROUND_PX, room),
     )
 
 
-def take_picture(
-    sitter: Sitter,
+def render_image(
+    subject: LayoutSubject,
     vertices: Float[Tensor, "s 3"],
     camera: Camera,
     shape: tuple[int, int],
@@ -99,49 +105,44 @@ def take_picture(
     occluders: Sequence[Occluder] = (),
     finer: int = 1,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """A photograph of `shape` (rows, columns) px through `camera`, rendered at 1 / `finer` of the resolution.
+    """An image of `shape` (rows, columns) px through `camera`, rendered at 1 / `finer` of its resolution.
 
-    `shape` must be divisible by `finer`.
+    Raises ValueError where `shape` is not divisible by `finer`.
     """
     if shape[0] % finer or shape[1] % finer:
         raise ValueError(f"shape must be divisible by finer = {finer}; got {shape}")
     small = (shape[0] // finer, shape[1] // finer)
-    coarse = Camera(
-        rotation=camera.rotation,
-        scale=camera.scale / finer,
-        translation=(camera.translation + 0.5) / finer - 0.5,
-        degenerate=camera.degenerate,
-    )
-    backdrop: Tensor = interpolate(sitter.backdrop[None], small, mode="bilinear", align_corners=False)[0]
-    meshes = (sitter.neutral, vertices)
+    coarse = replace(camera, scale=camera.scale / finer, translation=(camera.translation + 0.5) / finer - 0.5)
+    background: Tensor = interpolate(subject.background[None], small, mode="bilinear", align_corners=False)[0]
+    meshes = (subject.neutral, vertices)
     radiance, mean = render_head(
-        sitter.head,
-        sitter.person,
+        subject.head,
+        subject.painted,
         meshes,
         coarse,
-        light=sitter.light,
+        light=subject.light,
         gaze=draw_gaze(generator),
-        background=backdrop,
+        background=background,
         generator=generator,
     )
     if occluders:
-        points, triangles = full_mesh(sitter.head, sitter.person, *meshes)
-        radiance = _cover(radiance, (points, triangles), occluders, coarse, sitter.light)
-    shown = expose(radiance, mean, sitter.shot, generator)
+        points, triangles = full_mesh(subject.head, subject.painted, *meshes)
+        radiance = _draw_occluders(radiance, (points, triangles), occluders, coarse, subject.light)
+    shown = expose(radiance, mean, subject.settings, generator)
     pixels = (shown * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     if finer == 1:
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
 
 
-def _cover(
+def _draw_occluders(
     radiance: Float[Tensor, "3 h w"],
     head: tuple[Float[Tensor, "v 3"], Tensor],
     occluders: Sequence[Occluder],
     camera: Camera,
     light: Light,
 ) -> Float[Tensor, "3 h w"]:
-    """Draw what stands before the head, with its soft shadow on what is behind."""
+    """The radiance with occluders drawn over the head, and their soft shadow on it."""
     points, triangles = head
     lit = []
     for each in occluders:
@@ -166,4 +167,4 @@ def _cover(
     step = (-8 * light.key[:2] * torch.tensor([1.0, -1.0])).round().int().tolist()
     shadow = blur(layer[3].roll((step[1] + 3, step[0]), (0, 1)), 4.0)
     soft = blur(layer, 0.6)
-    return soft[:3] + (1 - soft[3]) * radiance * (1 - _SHADE * shadow)
+    return soft[:3] + (1 - soft[3]) * radiance * (1 - _SHADOW * shadow)

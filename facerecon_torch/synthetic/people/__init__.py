@@ -1,1 +1,1 @@
-"""Synthetic people: how they look, and the moments in which they are photographed."""
+"""Synthetic people: shape, appearance, hair, occluders, and random poses and expressions."""

@@ -1,8 +1,7 @@
-"""How one subject looks, drawn from the same macro sliders that shape the head.
+"""Random appearance of a subject, dependent on the macro sliders that shape the head.
 
-Skin tone goes with ancestry, brows, stubble and lips with gender, wrinkles and grey hair with age, as they do in
-people: appearance is evidence about shape. The `shifted` family breaks with this: its skin, hair and make-up are drawn
-without looking at the sliders, from ranges that the other families never reach.
+Skin tone depends on ancestry; brows, stubble and lips on gender; wrinkles and grey hair on age. In the `shifted` family
+skin, hair and make-up are independent of the sliders and come from ranges that the other families never reach.
 """
 
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from facerecon_torch.synthetic.procedural import between, uniform
+from facerecon_torch.synthetic.procedural import clipped_normal, uniform
 
 __all__ = ["Appearance", "Macro", "draw_appearance"]
 
@@ -40,7 +39,7 @@ _IRIS: dict[str, Colour] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Macro:
-    """Macro sliders of an identity: gender 0 female to 1 male, age 0 young to 1 old, ancestry shares summing to 1."""
+    """The macro sliders of an identity: gender 0 female to 1 male, age 0 young to 1 old, ancestry shares of sum 1."""
 
     gender: float
     age: float
@@ -51,7 +50,7 @@ class Macro:
 
 @dataclass(frozen=True, kw_only=True)
 class Appearance:
-    """Everything that is painted or grown on one head. Lengths in mm, densities and strengths in [0, 1]."""
+    """Parameters of skin, hair, make-up and clothing of one subject. Lengths in mm, most strengths in [0, 1]."""
 
     skin: Colour
     lips: Colour
@@ -89,7 +88,7 @@ class Appearance:
 
 
 def _mix(colours: list[Colour], weights: list[float]) -> Colour:
-    """Mixture in log reflectance, as pigments mix."""
+    """A mixture of colours in log reflectance."""
     logs = (torch.tensor(colours).log() * torch.tensor(weights)[:, None]).sum(0)
     return _colour(logs.exp())
 
@@ -112,11 +111,11 @@ def _skin(macro: Macro, generator: torch.Generator, shifted: bool) -> Colour:
         level = uniform(generator, 0.07, 0.75)
         warmth, olive = uniform(generator, 0.45, 0.85), uniform(generator, 0.8, 1.15)
         return _colour(torch.tensor([level, level * warmth**0.8 * olive, level * warmth**1.7]))
-    # sharpened: a small admixture is seen less than it is inherited
+    # exponent above 1: a small share changes the tone less than proportionally
     shares = torch.tensor([macro.african, macro.asian, macro.caucasian]).clamp_min(1e-4) ** 1.4
     tone = _mix([_SKIN["african"], _SKIN["asian"], _SKIN["caucasian"]], (shares / shares.sum()).tolist())
-    melanin = between(generator, 0.0, 0.16, -0.4, 0.4)
-    flush = between(generator, 0.0, 0.05, -0.12, 0.12)
+    melanin = clipped_normal(generator, 0.0, 0.16, -0.4, 0.4)
+    flush = clipped_normal(generator, 0.0, 0.05, -0.12, 0.12)
     tint = (2.718 ** (0.7 * melanin + flush * 0.4), 2.718 ** (melanin - flush), 2.718 ** (1.25 * melanin - flush))
     return _scaled(tone, 1.0 + 0.06 * (1 - macro.gender), tint)
 
@@ -151,17 +150,17 @@ _THICKNESS = {"bald": (0.2, 0.6), "short": (3.0, 9.0), "medium": (9.0, 20.0), "l
 
 
 def draw_appearance(macro: Macro, generator: torch.Generator, *, shifted: bool = False) -> Appearance:
-    """Draw the looks of one subject."""
+    """A random appearance of one subject."""
     if shifted:
         macro = Macro(gender=uniform(generator), age=uniform(generator), african=1 / 3, asian=1 / 3, caucasian=1 / 3)
     male, female, old = macro.gender, 1 - macro.gender, macro.age
     skin = _skin(macro, generator, shifted)
     hair, brow_hair = _hair(macro, generator, shifted)
     style = _style(macro, generator)
-    made_up = uniform(generator) < 0.75 * female**1.5 + (0.3 if shifted else 0.0)
-    paint = uniform(generator, 0.3, 1.0) if made_up else 0.0
+    has_make_up = uniform(generator) < 0.75 * female**1.5 + (0.3 if shifted else 0.0)
+    paint = uniform(generator, 0.3, 1.0) if has_make_up else 0.0
     bearded = uniform(generator) < 0.28 * male**2
-    shaved = between(generator, 0.35 * male**1.5, 0.22, 0.0, 1.0) * male**1.5
+    shaved = clipped_normal(generator, 0.35 * male**1.5, 0.22, 0.0, 1.0) * male**1.5
     return Appearance(
         skin=skin,
         lips=_lips(skin, paint, generator, female, shifted),
@@ -170,46 +169,48 @@ def draw_appearance(macro: Macro, generator: torch.Generator, *, shifted: bool =
         brow_hair=brow_hair,
         cloth=_cloth(generator),
         cloth_second=_cloth(generator),
-        redness=between(generator, 0.5, 0.3, 0.0, 1.2),
-        blotches=between(generator, 0.35 + 0.35 * old, 0.2, 0.05, 1.0),
-        freckles=max(0.0, between(generator, 0.35 * macro.caucasian - 0.1, 0.2, 0.0, 1.0)),
+        redness=clipped_normal(generator, 0.5, 0.3, 0.0, 1.2),
+        blotches=clipped_normal(generator, 0.35 + 0.35 * old, 0.2, 0.05, 1.0),
+        freckles=max(0.0, clipped_normal(generator, 0.35 * macro.caucasian - 0.1, 0.2, 0.0, 1.0)),
         moles=int(torch.randint(0, 6, (), generator=generator)),
-        wrinkles=between(generator, 0.08 + 0.95 * old**1.3, 0.12, 0.0, 1.2),
-        eye_bags=between(generator, 0.15 + 0.5 * old, 0.2, 0.0, 1.0),
-        pores=between(generator, 0.25 + 0.3 * old + 0.15 * male, 0.15, 0.05, 1.0),
-        gloss=between(generator, 0.5, 0.25, 0.05, 1.2),
-        brow_density=between(generator, 0.55 + 0.3 * male - 0.15 * old, 0.15, 0.25, 1.1),
-        brow_thickness=between(generator, 5.2 + 2.6 * male, 1.1, 3.5, 11.0),
-        brow_lift=between(generator, 0.6 * female, 0.7, -1.5, 2.0),
+        wrinkles=clipped_normal(generator, 0.08 + 0.95 * old**1.3, 0.12, 0.0, 1.2),
+        eye_bags=clipped_normal(generator, 0.15 + 0.5 * old, 0.2, 0.0, 1.0),
+        pores=clipped_normal(generator, 0.25 + 0.3 * old + 0.15 * male, 0.15, 0.05, 1.0),
+        gloss=clipped_normal(generator, 0.5, 0.25, 0.05, 1.2),
+        brow_density=clipped_normal(generator, 0.55 + 0.3 * male - 0.15 * old, 0.15, 0.25, 1.1),
+        brow_thickness=clipped_normal(generator, 5.2 + 2.6 * male, 1.1, 3.5, 11.0),
+        brow_lift=clipped_normal(generator, 0.6 * female, 0.7, -1.5, 2.0),
         stubble=max(0.0, shaved),
-        beard=between(generator, 0.75, 0.2, 0.3, 1.0) if bearded else 0.0,
-        moustache=between(generator, 0.75, 0.2, 0.3, 1.0) if bearded or uniform(generator) < 0.07 * male else 0.0,
-        eyeliner=max(paint, between(generator, 0.25, 0.12, 0.0, 0.6)),
+        beard=clipped_normal(generator, 0.75, 0.2, 0.3, 1.0) if bearded else 0.0,
+        moustache=clipped_normal(generator, 0.75, 0.2, 0.3, 1.0)
+        if bearded or uniform(generator) < 0.07 * male
+        else 0.0,
+        eyeliner=max(paint, clipped_normal(generator, 0.25, 0.12, 0.0, 0.6)),
         eyeshadow=paint * uniform(generator),
         blush=paint * uniform(generator),
-        **_cut(macro, style, generator),
+        **_hair_style(macro, style, generator),
         collar=uniform(generator, -12.0, 25.0),
         stripes=uniform(generator) if uniform(generator) < 0.3 else 0.0,
     )
 
 
-def _cut(macro: Macro, style: str, generator: torch.Generator) -> dict[str, Any]:
-    """Length, line and fall of the hair."""
+def _hair_style(macro: Macro, style: str, generator: torch.Generator) -> dict[str, Any]:
+    """The hair parameters of a style."""
     fringed = style in ("medium", "long")
     return {
         "hair_style": style,
         "hair_thickness": uniform(generator, *_THICKNESS[style]),
-        "hairline": between(generator, 0.0, 4.5, -9.0, 9.0),
+        "hairline": clipped_normal(generator, 0.0, 4.5, -9.0, 9.0),
         "fringe": uniform(generator, 0.3, 1.0) if fringed and uniform(generator) < 0.3 else 0.0,
-        "recession": between(generator, 1.1 * macro.age * macro.gender - 0.15, 0.25, 0.0, 1.0),
+        "recession": clipped_normal(generator, 1.1 * macro.age * macro.gender - 0.15, 0.25, 0.0, 1.0),
         "hair_length": uniform(generator, 0.35, 1.0),
         "hair_curl": uniform(generator) ** 2 if style != "afro" else 1.0,
     }
 
 
 def _lips(skin: Colour, paint: float, generator: torch.Generator, female: float, shifted: bool) -> Colour:
-    """Skin seen through blood; lipstick over it."""
-    depth = between(generator, 0.62 - 0.08 * female, 0.07, 0.4, 0.85)
+    """The colour of the lips, with lipstick of strength `paint`."""
+    depth = clipped_normal(generator, 0.62 - 0.08 * female, 0.07, 0.4, 0.85)
     natural = _scaled(skin, depth + 0.08, (1.12, 0.72, 0.82))
     if paint == 0.0 or uniform(generator) < 0.3:
         return natural

@@ -1,4 +1,4 @@
-"""Hair: where it grows on the scalp, how far it stands off, and the curtain of long hair."""
+"""Hair of a subject: hairline, thickness, strand texture and the mesh of long hair."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,18 @@ from torch import Tensor
 from facerecon_torch.synthetic.people.appearance import Appearance
 from facerecon_torch.synthetic.procedural import fractal_field, smooth_field, smooth_step, uniform
 
-__all__ = ["Hair", "grow_hair"]
+__all__ = ["Hair", "draw_hair", "shape_curtain"]
 
 # Height of the hairline (mm, reference frame) over the azimuth from the middle of the forehead (degrees).
 _AZIMUTH = (0.0, 25.0, 42.0, 55.0, 64.0, 70.0, 76.0, 84.0, 90.0, 100.0, 108.0, 122.0, 180.0)
 _HEIGHT = (96.0, 97.0, 95.0, 82.0, 58.0, 30.0, 8.0, 22.0, 46.0, 34.0, -8.0, -42.0, -52.0)
 _ROWS, _COLUMNS = 128, 720
-_SKULL_HEIGHT = 40.0  # mm, height of the skull's middle
+_SKULL_HEIGHT = 40.0  # mm, height of the skull's centre
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hair:
-    """Hair of one subject. `strands`: layers [brightness, raggedness, lumps] over (azimuth, height on the skull)."""
+    """Hair of one subject. `strands` holds brightness, raggedness and lumps over elevation and azimuth of the skull."""
 
     look: Appearance
     line: Float[Tensor, "361"]  # mm, height of the hairline at each degree of azimuth from -180
@@ -28,36 +28,36 @@ class Hair:
     axis_depth: float
 
     def polar(self, reference: Float[Tensor, "n 3"]) -> tuple[Tensor, Tensor]:
-        """Azimuth and elevation about the middle of the skull, rad."""
+        """Azimuth and elevation about the centre of the skull, rad."""
         depth = reference[:, 2] - self.axis_depth
         azimuth = torch.atan2(reference[:, 0], depth)
-        out = torch.hypot(reference[:, 0], depth)
-        return azimuth, torch.atan2(reference[:, 1] - _SKULL_HEIGHT, out)
+        horizontal = torch.hypot(reference[:, 0], depth)
+        return azimuth, torch.atan2(reference[:, 1] - _SKULL_HEIGHT, horizontal)
 
-    def lookup(self, azimuth: Tensor, elevation: Tensor) -> Float[Tensor, "n 3"]:
-        """Strand layers at polar coordinates."""
+    def sample_strands(self, azimuth: Tensor, elevation: Tensor) -> Float[Tensor, "n 3"]:
+        """The strand layers at polar coordinates."""
         where = torch.stack([azimuth / torch.pi, -elevation / (0.5 * torch.pi)], dim=1)[None, None]
-        found = torch.nn.functional.grid_sample(self.strands[None], where, padding_mode="border", align_corners=True)
-        return found[0, :, 0].mT
+        layers = torch.nn.functional.grid_sample(self.strands[None], where, padding_mode="border", align_corners=True)
+        return layers[0, :, 0].mT
 
     def above_line(self, reference: Float[Tensor, "n 3"], azimuth: Tensor) -> Float[Tensor, "n"]:
-        """Height over the hairline, mm; negative where no hair grows."""
+        """The height over the hairline, mm; negative where no hair grows."""
         degree = (azimuth * (180 / torch.pi) + 180).clamp(0, 359.99)
         low = degree.long()
         part = degree - low
         return reference[:, 1] - (self.line[low] * (1 - part) + self.line[low + 1] * part)
 
-    def lift(self, reference: Float[Tensor, "n 3"], ears: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-        """How far the hair's surface stands off the scalp, mm."""
+    def thickness(self, reference: Float[Tensor, "n 3"], ears: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+        """The distance of the hair's surface from the scalp, mm."""
         azimuth, elevation = self.polar(reference)
         above = self.above_line(reference, azimuth)
-        lumps = self.lookup(azimuth, elevation)[:, 2]
+        lumps = self.sample_strands(azimuth, elevation)[:, 2]
         rise = smooth_step(above, -2.0, 22.0)
         return self.look.hair_thickness * rise * (1 + 0.22 * lumps).clamp(0.4, 1.6) * (1 - ears)
 
 
-def grow_hair(look: Appearance, axis_depth: float, generator: torch.Generator) -> Hair:
-    """Hairline and strands of one subject."""
+def draw_hair(look: Appearance, axis_depth: float, generator: torch.Generator) -> Hair:
+    """Random hair of one subject."""
     return Hair(look=look, line=_hairline(look, generator), strands=_strands(look, generator), axis_depth=axis_depth)
 
 
@@ -83,7 +83,7 @@ def _hairline(look: Appearance, generator: torch.Generator) -> Float[Tensor, "36
 
 
 def _strands(look: Appearance, generator: torch.Generator) -> Float[Tensor, "3 rows columns"]:
-    """Streaks that run down from the crown; curls break them up."""
+    """The strand layers: vertical streaks, broken up by curls."""
     fine = smooth_field(_ROWS, _COLUMNS, 3 + 40 * look.hair_curl, _COLUMNS / 2.5, generator)
     locks = smooth_field(_ROWS, _COLUMNS, 3 + 12 * look.hair_curl, 90, generator)
     broad = smooth_field(_ROWS, _COLUMNS, 3, 22, generator)
@@ -95,12 +95,12 @@ def _strands(look: Appearance, generator: torch.Generator) -> Float[Tensor, "3 r
     return stack
 
 
-def hang_curtain(
+def shape_curtain(
     look: Appearance, columns: Float[Tensor, "n 3"], skull: Float[Tensor, "v 3"], axis_depth: float
 ) -> Float[Tensor, "n 3"]:
-    """Curtain vertices of a subject, from (share of azimuth, share of the way down).
+    """The vertices of a subject's long hair, from their (azimuth share, height share) in `columns`.
 
-    It hangs from the widest part of the skull over ears and neck down to the chin or the shoulders.
+    Long hair runs from the widest part of the skull over ears and neck down to the chin or the shoulders.
     """
     front = 1.75 if look.fringe == 0 else 1.5  # rad from the forehead to the curtain's edge
     azimuth = torch.pi + columns[:, 0] * (torch.pi - front)

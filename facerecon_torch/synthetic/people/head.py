@@ -1,7 +1,7 @@
-"""The head that is rendered: the source's bust plus what only photographs need (teeth, long hair), with its tables.
+"""The rendered head: the source's bust with teeth and long hair, and its tables.
 
-Reference frame: the neutral mean head in the model frame, mm. Every rendered vertex has a fixed reference position, on
-which texture, hairline and occlusion are looked up, so they follow the surface of any identity and expression.
+Reference frame: the neutral mean head in the model frame, mm. Every rendered vertex has a fixed reference position at
+which texture, hairline and occlusion are sampled, so they follow the surface of any identity and expression.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from facerecon_torch.synthetic.skin.atlas import Atlas
 __all__ = ["PARTS", "Head", "load_head"]
 
 PARTS = ("skin", "lips", "mouth", "left_eye", "right_eye", "curtain", "lashes", "cloth", "teeth")
-_LEFT_OUT = ("hair", "lashes", "cloth")  # helper shells of the source; hair, lashes and garments are made here
+_LEFT_OUT = ("hair", "lashes", "cloth")  # helper shells of the source; the renderer has its own
 _PAINT_MARKS = (
     1493, 1491, 1494, 1497, 737, 1537, 1479, 1424, 1481, 3352, 3404, 3459, 2682, 3421, 3418, 3415, 3417,  # jaw
     254, 207, 176, 177, 181, 2182, 2178, 2177, 2207, 2248,  # brows
@@ -29,8 +29,8 @@ _PAINT_MARKS = (
     1238, 1591, 460, 466, 2444, 3510, 3172, 2460, 2466, 492, 486, 480,  # outer lips
     1238, 453, 468, 2438, 3172, 2462, 494, 482,  # inner lips
 )  # fmt: skip
-"""Vertices that stand for the 68 iBUG points when features are painted. They are anatomical (the middle of the brow,
-the rim of the lips), and not those on which a detector sees its points: looks must not follow the detector."""
+"""Vertices of the 68 iBUG points in skin painting. They are anatomical (the middle of the brow, the rim of the lips),
+not the points where a detector puts its landmarks: the appearance must not depend on the detector."""
 _OCCLUSION_RAYS = 96
 _CURTAIN = (44, 20)  # columns around the back of the head, rows from the crown down
 _TEETH = 12  # columns of one row of teeth
@@ -56,12 +56,13 @@ class Head:
 
     @property
     def unrolled_marks(self) -> Float[Tensor, "68 2"]:
+        """The painting landmarks on the atlas, mm."""
         return self.atlas.unroll(self.reference[self.marks])
 
 
 @lru_cache(maxsize=1)
 def load_head() -> Head:
-    """The head of the free default face."""
+    """The rendered head of the free default face."""
     source = load_source()
     atlas = Atlas()
     names = {name: i for i, name in enumerate(source.part_names)}
@@ -75,21 +76,21 @@ def load_head() -> Head:
     for label, (points, quads) in (
         ("teeth", _teeth_row(reference[marks], upper=True)),
         ("teeth", _teeth_row(reference[marks], upper=False)),
-        ("curtain", _curtain(atlas)),
+        ("curtain", _curtain()),
     ):
         start = sum(len(p) for p in pieces)
         groups.append(torch.arange(start, start + len(points)))
         pieces.append(points)
         faces.append(quads + start)
         labels.append(torch.full((len(quads),), PARTS.index(label)))
-    whole = torch.cat(pieces)
-    extra = torch.zeros(len(whole) - n)
+    vertices = torch.cat(pieces)
+    extra = torch.zeros(len(vertices) - n)
     ears = torch.cat([source.masks["ears"], extra])
     rows = tuple(torch.unique(triangles[parts == names[eye]]) for eye in ("left_eye", "right_eye"))
     return Head(
         source=source,
         atlas=atlas,
-        reference=whole,
+        reference=vertices,
         triangles=torch.cat(faces),
         parts=torch.cat(labels),
         ears=ears,
@@ -114,7 +115,7 @@ def _grid_triangles(columns: int, rows: int) -> Int[Tensor, "t 3"]:
 
 
 def _teeth_row(marks: Float[Tensor, "68 3"], *, upper: bool) -> tuple[Tensor, Tensor]:
-    """An arch of teeth behind the lips: a strip, its gum edge hidden."""
+    """Vertices and triangles of a row of teeth behind the lips."""
     lips = marks[[61, 62, 63, 65, 66, 67]].mean(0)
     turn = torch.linspace(-1.25, 1.25, _TEETH)
     x, z = 21.0 * torch.sin(turn), lips[2] - 8.0 - 26.0 * (1 - torch.cos(turn))
@@ -131,10 +132,10 @@ def _teeth_row(marks: Float[Tensor, "68 3"], *, upper: bool) -> tuple[Tensor, Te
     return points.reshape(-1, 3), _grid_triangles(_TEETH, 3)
 
 
-def _curtain(atlas: Atlas) -> tuple[Tensor, Tensor]:
-    """A cylinder of hair open at the front; `hair.hang_curtain` gives it its shape for one subject.
+def _curtain() -> tuple[Tensor, Tensor]:
+    """Vertices and triangles of long hair: a cylinder that is open at the front.
 
-    Its reference position holds (azimuth, share of the way down, 0): hair alone is looked up there.
+    Its reference positions hold (azimuth share, height share, 0); `hair.shape_curtain` makes the vertices of a subject.
     """
     columns, rows = _CURTAIN
     azimuth = torch.linspace(-1, 1, columns).expand(rows, -1)
@@ -144,7 +145,7 @@ def _curtain(atlas: Atlas) -> tuple[Tensor, Tensor]:
 
 
 def _occlusion(source: FaceSource, triangles: Tensor, parts: Tensor) -> Float[Tensor, "v"]:
-    """Share of the sky that each vertex of the mean head sees, cosine weighted, mouth a little open."""
+    """The cosine-weighted share of the sky visible from each vertex of the mean head, with the mouth a little open."""
     weights = torch.zeros(1, len(source.expression_names))
     weights[0, source.expression_names.index("jawOpen")] = 0.35
     points = source.expression_vertices(source.mean_sliders[None], weights)[0]

@@ -1,4 +1,4 @@
-"""Things in front of a face: a hand, glasses, locks of hair. Meshes in the model frame (mm), around a given head."""
+"""Meshes of occluders in front of a given head: a hand, glasses, locks of hair. Model frame, mm."""
 
 import math
 from dataclasses import dataclass
@@ -14,13 +14,15 @@ from facerecon_torch.synthetic.procedural import uniform
 __all__ = ["Occluder", "make_glasses", "make_hand", "make_locks", "sweep"]
 
 _SIDES = 12  # corners of a tube's cross-section
-_HEAD_RADIUS = 75.0  # mm, about which a hand bends
+_HEAD_RADIUS = 75.0  # mm, bending radius of a hand
 
 
 @dataclass(frozen=True)
 class Occluder:
-    """Triangles counter-clockwise seen from outside; `colour` is linear RGB reflectance; `reflectance` the share of
-    cells that a range sensor measures of it."""
+    """Mesh with triangles counter-clockwise seen from outside, its colour and its response to a range sensor.
+
+    `colour` is linear RGB reflectance; `reflectance` is the share of its cells that a range sensor measures.
+    """
 
     vertices: Float[Tensor, "v 3"]
     triangles: Int[Tensor, "t 3"]
@@ -29,7 +31,7 @@ class Occluder:
 
 
 def sweep(path: Float[Tensor, "n 3"], radius: Float[Tensor, "n"], *, flat: float = 1.0) -> tuple[Tensor, Tensor]:
-    """A tube along a path, pointed where the radius is 0; `flat` scales it along z. Vertices and triangles."""
+    """Vertices and triangles of a tube along a path; `flat` scales its cross-section along z."""
     along = normalize(torch.gradient(path, dim=0)[0], dim=1)
     helper = torch.where(along[:, 2:].abs() > 0.9, torch.tensor([[1.0, 0, 0]]), torch.tensor([[0.0, 0, 1.0]]))
     first = normalize(torch.linalg.cross(along, helper), dim=1)
@@ -51,7 +53,7 @@ def _joined(pieces: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def _round_ends(length: int, radius: float, last: float) -> Tensor:
-    """Radii of a tube with a rounded tip at both ends."""
+    """The radii of a tube with rounded ends."""
     share = torch.linspace(-1, 1, length)
     return (radius + (last - radius) * (share + 1) / 2) * (1 - share.abs() ** 6).clamp_min(0).sqrt()
 
@@ -64,9 +66,9 @@ def _line(start: tuple[float, ...], end: tuple[float, ...], length: int = 24) ->
 def make_hand(
     target: Float[Tensor, "3"], angle: float, skin: Colour, generator: torch.Generator, *, mirrored: bool = False
 ) -> Occluder:
-    """A hand whose fingers lie over `target`, a point on the face, and point along `angle` (rad from +x to +y).
+    """A hand bent around the head, with its fingers over `target` and pointing along `angle` (rad from +x to +y).
 
-    It bends around the head; `mirrored` turns it into the other hand, pointing along pi - angle.
+    `mirrored` gives the other hand, pointing along pi - angle.
     """
     pieces = []
     reach = (30.0, 38.0, 41.0, 34.0)
@@ -90,8 +92,10 @@ def make_hand(
 def make_glasses(
     eyes: Float[Tensor, "2 3"], ears: Float[Tensor, "2 3"], generator: torch.Generator
 ) -> tuple[Occluder, Float[Tensor, "2 3"]]:
-    """Spectacles in front of the eyes' middles (image left, right) with temples to the ears; and the lenses' centres,
-    whose half axes are 25 and 18 mm."""
+    """Spectacles in front of the eye centres (image left, right) with temples to the ears, and the lens centres.
+
+    The lenses have half axes of 25 and 18 mm.
+    """
     thick = uniform(generator, 1.1, 2.2)
     square = uniform(generator, 2.0, 4.0)
     front = float(eyes[:, 2].amax()) + 19.0
@@ -134,7 +138,7 @@ def make_locks(face: Float[Tensor, "v 3"], hair: Colour, generator: torch.Genera
 
 
 def _surface(face: Float[Tensor, "v 3"], places: Float[Tensor, "n 2"]) -> Float[Tensor, "n"]:
-    """Depth of the face's front around places."""
+    """The depth of the front of the face at `places`."""
     far = torch.cdist(places, face[:, :2])
     depth = torch.where(far < 9.0, face[:, 2], -torch.inf).amax(1)
     nearest = face[:, 2][far.argmin(1)]

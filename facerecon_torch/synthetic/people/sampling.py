@@ -1,4 +1,4 @@
-"""People and the moments in which they are photographed: pose, expression, gaze, place in the picture."""
+"""Random people, poses, expressions, gaze directions and cameras."""
 
 import math
 from dataclasses import dataclass
@@ -12,8 +12,7 @@ from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.model.default_face import FaceSource
 from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.people.appearance import Appearance, Macro, draw_appearance
-from facerecon_torch.synthetic.procedural import between, uniform
-from facerecon_torch.synthetic.spec import SyntheticSpec
+from facerecon_torch.synthetic.procedural import clipped_normal, uniform
 
 __all__ = [
     "POSE_LIMIT_DEGREES",
@@ -21,14 +20,13 @@ __all__ = [
     "draw_camera",
     "draw_expression",
     "draw_gaze",
-    "draw_person",
     "draw_pose",
     "draw_subject",
 ]
 
 POSE_LIMIT_DEGREES = (60.0, 25.0, 15.0)  # yaw, pitch, roll
 _PX_PER_MM = (1.0, 2.2)
-_MARGIN = 0.13  # of the side, kept free around the landmarks
+_MARGIN = 0.13  # share of the side that is free around the landmarks
 
 POSED_FACES: dict[str, dict[str, float]] = {
     "smile": {"mouthSmile": 0.75, "cheekSquint": 0.35, "mouthDimple": 0.2},
@@ -54,51 +52,42 @@ POSED_FACES: dict[str, dict[str, float]] = {
     "smirk": {"mouthSmileRight": 0.7, "mouthDimpleRight": 0.4, "browOuterUpRight": 0.3},
     "doubt": {"browOuterUpLeft": 0.8, "browDownRight": 0.5, "mouthLeft": 0.4, "mouthShrugUpper": 0.3},
 }
-"""Units (both sides unless one is named) at full intensity."""
+"""Name -> expression weights at full intensity; a name without its side stands for both."""
 _ALONE_LIMIT = {"jawOpen": 0.8, "eyeBlink": 0.9, "mouthClose": 0.4, "mouthLeft": 0.7, "mouthRight": 0.7}
 _NEUTRAL_SHARE, _POSED_SHARE = 0.18, 0.45
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One person: identity sliders and looks."""
+    """One person: identity sliders and appearance."""
 
     sliders: Float[Tensor, "targets"]
     macro: Macro
     look: Appearance
 
 
-def draw_subject(spec: SyntheticSpec, subject: int, source: FaceSource) -> Subject:
-    """A person drawn from the source's sliders, not from the model's core."""
-    generators = spec.generator(subject, "identity"), spec.generator(subject, "appearance")
-    return draw_person(source, *generators, shifted=spec.family == "shifted")
-
-
-def draw_person(
+def draw_subject(
     source: FaceSource, identity: torch.Generator, appearance: torch.Generator, *, shifted: bool = False
 ) -> Subject:
-    """A person whose shape and looks come from the given random numbers."""
-    drawn = source.sample(1, identity, family="shifted" if shifted else "core")
-    african, asian, caucasian = (float(share) for share in drawn.ancestry[0])
-    macro = Macro(
-        gender=float(drawn.gender[0]), age=float(drawn.age[0]), african=african, asian=asian, caucasian=caucasian
-    )
-    look = draw_appearance(macro, appearance, shifted=shifted)
-    return Subject(drawn.sliders[0], macro, look)
+    """A random person: shape from the source's sliders (not from the model's core) and appearance."""
+    drawn = source.sample(1, identity, family="shifted" if shifted else "core")[0]
+    african, asian, caucasian = drawn.ancestry.tolist()
+    macro = Macro(gender=float(drawn.gender), age=float(drawn.age), african=african, asian=asian, caucasian=caucasian)
+    return Subject(drawn.sliders, macro, draw_appearance(macro, appearance, shifted=shifted))
 
 
 def draw_pose(generator: torch.Generator) -> Float[Tensor, "3"]:
-    """Yaw, pitch and roll in rad within the limits: dense near frontal, with tails that reach them."""
-    yaw = between(generator, 0.0, 17.0, -60.0, 60.0)
+    """Random yaw, pitch and roll in rad within the limits, denser near frontal."""
+    yaw = clipped_normal(generator, 0.0, 17.0, -60.0, 60.0)
     if uniform(generator) < 0.5:
         yaw = uniform(generator, -60.0, 60.0)
-    pitch = between(generator, 0.0, 10.0, -25.0, 25.0)
-    roll = between(generator, 0.0, 6.0, -15.0, 15.0)
+    pitch = clipped_normal(generator, 0.0, 10.0, -25.0, 25.0)
+    roll = clipped_normal(generator, 0.0, 6.0, -15.0, 15.0)
     return torch.tensor([yaw, pitch, roll]) * (math.pi / 180)
 
 
 def draw_expression(names: tuple[str, ...], generator: torch.Generator) -> Float[Tensor, "exps"]:
-    """Weights of the named expressions: neutral, a posed face, or one to four units at once."""
+    """Random weights of the expressions `names`: neutral, a posed face, or one to four expressions at once."""
     weights = dict.fromkeys(names, 0.0)
     kind = uniform(generator)
     if kind >= _NEUTRAL_SHARE:
@@ -106,25 +95,25 @@ def draw_expression(names: tuple[str, ...], generator: torch.Generator) -> Float
             recipe = list(POSED_FACES.values())[int(torch.randint(0, len(POSED_FACES), (), generator=generator))]
             strength = uniform(generator, 0.45, 1.05)
             for stem, level in recipe.items():
-                _raise(weights, stem, level * strength * uniform(generator, 0.8, 1.15), generator)
+                _set_level(weights, stem, level * strength * uniform(generator, 0.8, 1.15), generator)
         else:
             for _ in range(int(torch.randint(1, 5, (), generator=generator))):
                 name = names[int(torch.randint(0, len(names), (), generator=generator))]
                 stem = name.removesuffix("Left").removesuffix("Right")
                 both = uniform(generator) < 0.75
-                _raise(weights, stem if both else name, _level(stem, generator), generator)
-    if uniform(generator) < 0.3:  # eyes are rarely quite at rest
-        _raise(weights, "eyeSquint", uniform(generator, 0.0, 0.3), generator)
+                _set_level(weights, stem if both else name, _level(stem, generator), generator)
+    if uniform(generator) < 0.3:
+        _set_level(weights, "eyeSquint", uniform(generator, 0.0, 0.3), generator)
     return torch.tensor([min(1.0, w) for w in weights.values()])
 
 
 def pose_expression(
     names: tuple[str, ...], recipe: dict[str, float], strength: float | int, generator: torch.Generator
 ) -> Float[Tensor, "exps"]:
-    """Weights of a recipe made by one person at one time: a little uneven, and never above 1."""
+    """The weights of a recipe times `strength`, with random variation, at most 1."""
     weights = dict.fromkeys(names, 0.0)
     for stem, level in recipe.items():
-        _raise(weights, stem, level * strength * uniform(generator, 0.92, 1.08), generator)
+        _set_level(weights, stem, level * strength * uniform(generator, 0.92, 1.08), generator)
     return torch.tensor([min(1.0, w) for w in weights.values()])
 
 
@@ -132,19 +121,21 @@ def _level(stem: str, generator: torch.Generator) -> float:
     return float(torch.rand((), generator=generator).pow(0.8)) * _ALONE_LIMIT.get(stem, 0.9)
 
 
-def _raise(weights: dict[str, float], stem: str, level: float, generator: torch.Generator) -> None:
-    """Set an expression; a stem that has two sides sets both, a little unequally."""
+def _set_level(weights: dict[str, float], stem: str, level: float, generator: torch.Generator) -> None:
+    """Raise the weight of an expression; a stem with two sides raises both, with random variation."""
     if stem in weights:
         weights[stem] = max(weights[stem], level)
         return
     for side in ("Left", "Right"):
-        uneven = level * uniform(generator, 0.9, 1.1)
-        weights[f"{stem}{side}"] = max(weights[f"{stem}{side}"], uneven)
+        weights[f"{stem}{side}"] = max(weights[f"{stem}{side}"], level * uniform(generator, 0.9, 1.1))
 
 
 def draw_gaze(generator: torch.Generator) -> Float[Tensor, "2 3"]:
-    """Where both eyes look at rest, unit vectors in the head's frame; the eyeLook expressions turn the eyeballs."""
-    sideways, upwards = between(generator, 0.0, 0.14, -0.4, 0.4), between(generator, 0.0, 0.07, -0.2, 0.2)
+    """Random gaze directions of both eyes at rest, unit vectors in the head's frame.
+
+    The eyeLook expressions rotate the eyeballs.
+    """
+    sideways, upwards = clipped_normal(generator, 0.0, 0.14, -0.4, 0.4), clipped_normal(generator, 0.0, 0.07, -0.2, 0.2)
     toe_in = uniform(generator, 0.0, 0.06)
     return normalize(torch.tensor([[sideways - toe_in, upwards, 1.0], [sideways + toe_in, upwards, 1.0]]), dim=1)
 
@@ -152,8 +143,10 @@ def draw_gaze(generator: torch.Generator) -> Float[Tensor, "2 3"]:
 def draw_camera(
     angles: Float[Tensor, "3"], face: Float[Tensor, "n 3"], size: int, generator: torch.Generator
 ) -> Camera:
-    """Scaled orthographic camera that keeps the points of `face` inside the picture, its density 1.0-2.2 px/mm (less
-    where the picture is too small for that)."""
+    """A random scaled orthographic camera with the points of `face` inside an image of `size` x `size` px.
+
+    The scale is 1.0 to 2.2 px/mm, less where the image is too small for that.
+    """
     rotation = euler_to_matrix(*angles.unbind())
     flat = (face @ rotation.mT)[:, :2] * torch.tensor([1.0, -1.0])
     low, high = flat.amin(0), flat.amax(0)
@@ -162,7 +155,7 @@ def draw_camera(
     scale = min(scale, room / float((high - low).amax()))
     free = (room - scale * (high - low)) / 2
     jitter = (torch.rand(2, generator=generator) * 2 - 1) * torch.minimum(free, torch.tensor(0.16 * size))
-    # the middle of the landmarks lies below that of the head
+    # the centre of the landmarks lies below that of the head
     drop = torch.tensor([0.0, min(0.05 * size, float(free[1] - jitter[1].abs()))])
     middle = torch.tensor([(size - 1) / 2, (size - 1) / 2]) + jitter + drop.clamp_min(0)
     return Camera(

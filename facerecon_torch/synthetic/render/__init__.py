@@ -1,1 +1,1 @@
-"""Rendered photographs and range scans of synthetic people."""
+"""Rendered images and range scans of synthetic people."""

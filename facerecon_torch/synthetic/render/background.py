@@ -1,4 +1,4 @@
-"""What stands behind the head: walls, gradients, out-of-focus rooms and greenery. Linear RGB."""
+"""Random backgrounds: walls, gradients, out-of-focus rooms and greenery. Linear RGB."""
 
 import torch
 from jaxtyping import Float
@@ -10,16 +10,16 @@ from facerecon_torch.synthetic.skin.strokes import blur
 
 __all__ = ["draw_background"]
 
-_COARSE = 96  # px, side of the picture that is blown up: backgrounds are out of focus
+_COARSE = 96  # px, side of the image that is enlarged: backgrounds are out of focus
 
 
 def draw_background(size: int, generator: torch.Generator) -> Float[Tensor, "3 size size"]:
-    """One background."""
+    """A random background."""
     kind = int(torch.multinomial(torch.tensor([0.15, 0.25, 0.4, 0.2]), 1, generator=generator))
     coarse = (_wall, _gradient, _room, _foliage)[kind](generator)
     half = interpolate(coarse[None], (size // 2, size // 2), mode="bicubic", align_corners=False)
-    blown: Tensor = interpolate(half, (size, size), mode="bilinear", align_corners=False)[0]
-    return blown.clamp(0.003, 1.5)
+    background: Tensor = interpolate(half, (size, size), mode="bilinear", align_corners=False)[0]
+    return background.clamp(0.003, 1.5)
 
 
 def _colour(generator: torch.Generator, low: float, high: float) -> Tensor:
@@ -42,7 +42,7 @@ def _gradient(generator: torch.Generator) -> Tensor:
 
 
 def _room(generator: torch.Generator) -> Tensor:
-    """Boxes of all sizes, some of them bright windows, softened."""
+    """A blurred scene of boxes, some of them as bright as windows."""
     scene = _wall(generator)
     rows, columns = torch.arange(_COARSE)[:, None], torch.arange(_COARSE)[None]
     for _ in range(int(torch.randint(6, 28, (), generator=generator))):
@@ -60,5 +60,5 @@ def _room(generator: torch.Generator) -> Tensor:
 def _foliage(generator: torch.Generator) -> Tensor:
     fields = torch.stack([fractal_field(_COARSE, _COARSE, 8, 4, generator, fall=0.8) for _ in range(3)])
     leaf = torch.tensor([0.10, 0.16, 0.05])[:, None, None] * uniform(generator, 0.5, 3.0)
-    picture = leaf * torch.exp(0.8 * fields[0] + 0.15 * fields)
-    return blur(picture, uniform(generator, 0.3, 1.5))
+    image = leaf * torch.exp(0.8 * fields[0] + 0.15 * fields)
+    return blur(image, uniform(generator, 0.3, 1.5))

@@ -1,4 +1,4 @@
-"""Light: second-order spherical harmonics for the surroundings plus one shadow-casting key light.
+"""Random light: second-order spherical harmonics for the surroundings and one shadow-casting key light.
 
 Directions are in the viewer's frame (+x right, +y up, +z to the viewer). Irradiance follows Ramamoorthi and Hanrahan,
 "An efficient representation for irradiance environment maps": E(n) = sum_l A_l sum_m L_lm Y_lm(n).
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.synthetic.procedural import between, uniform
+from facerecon_torch.synthetic.procedural import clipped_normal, uniform
 
 __all__ = ["Light", "draw_light", "harmonics"]
 
@@ -32,8 +32,11 @@ def harmonics(directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 9"]:
 
 @dataclass(frozen=True)
 class Light:
-    """`radiance`: harmonics of the surroundings per colour; `key`: unit direction; `key_colour`: irradiance of the key
-    light on a surface facing it, divided by pi; `softness`: half-angle of the key's disc, rad."""
+    """Light of one image.
+
+    `radiance`: harmonics of the surroundings per colour; `key`: unit direction of the key light; `key_colour`: its
+    irradiance / pi on a surface facing it; `softness`: half-angle of its disc, rad.
+    """
 
     radiance: Float[Tensor, "9 3"]
     key: Float[Tensor, "3"]
@@ -41,12 +44,12 @@ class Light:
     softness: float
 
     def ambient(self, normals: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Irradiance of the surroundings / pi on unit normals."""
+        """The irradiance / pi of the surroundings on unit normals."""
         weights = (_BAND / math.pi)[:, None] * self.radiance
         return (harmonics(normals) @ weights).clamp_min(0.015)
 
     def reflected(self, directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Blurred radiance seen in `directions`."""
+        """The blurred radiance of the surroundings in `directions`."""
         damp = torch.tensor([1.0] + [0.8] * 3 + [0.5] * 5)[:, None]
         return (harmonics(directions) @ (damp * self.radiance)).clamp_min(0.0)
 
@@ -56,15 +59,18 @@ def _towards(azimuth: float, elevation: float) -> Tensor:
     return torch.tensor([level * math.sin(azimuth), math.sin(elevation), level * math.cos(azimuth)])
 
 
-def _warmth(value: float) -> Tensor:
-    """Colour of a lamp: -1 bluish to 1 orange, luminance about 1."""
+def _lamp_colour(value: float) -> Tensor:
+    """The colour of a lamp, -1 bluish to 1 orange, of luminance about 1."""
     return torch.tensor([1 + 0.28 * value, 1.0 - 0.02 * abs(value), 1 - 0.34 * value])
 
 
 def draw_light(generator: torch.Generator, *, shifted: bool = False) -> Light:
-    """One light. The training and test families are daylight, window, studio, indoor and flash; the shifted family
-    lights from below, from behind, or with two saturated colours."""
-    return _strange(generator) if shifted else _ordinary(generator)
+    """A random light.
+
+    The training and test families have daylight, overcast, window, studio, indoor and flash light; the shifted family
+    has light from below, from behind, or in two saturated colours.
+    """
+    return _draw_shifted_light(generator) if shifted else _draw_usual_light(generator)
 
 
 _KINDS = {  # key strength, ambient strength, key elevation (rad), spread of the azimuth (rad), key half-angle (rad)
@@ -77,46 +83,50 @@ _KINDS = {  # key strength, ambient strength, key elevation (rad), spread of the
 }
 
 
-def _ordinary(generator: torch.Generator) -> Light:
+def _draw_usual_light(generator: torch.Generator) -> Light:
     kind = list(_KINDS)[int(torch.randint(0, len(_KINDS), (), generator=generator))]
     strength, ambient, elevation, spread, half = _KINDS[kind]
-    key = _towards(between(generator, 0.0, spread, -1.5, 1.5), between(generator, elevation, 0.2, -0.05, 1.3))
-    tone = between(generator, 0.1, 0.4, -0.9, 0.9)
-    other = between(generator, -0.5 * tone, 0.3, -0.8, 0.8)
+    key = _towards(
+        clipped_normal(generator, 0.0, spread, -1.5, 1.5), clipped_normal(generator, elevation, 0.2, -0.05, 1.3)
+    )
+    tone = clipped_normal(generator, 0.1, 0.4, -0.9, 0.9)
+    other = clipped_normal(generator, -0.5 * tone, 0.3, -0.8, 0.8)
     sky = 0.30 * ambient * uniform(generator, 0.4, 1.6)
-    parts = [(_towards(0.0, 1.55), sky * _warmth(other)), (_towards(0.0, -1.55), 0.35 * sky * _warmth(0.4))]
+    lamps = [(_towards(0.0, 1.55), sky * _lamp_colour(other)), (_towards(0.0, -1.55), 0.35 * sky * _lamp_colour(0.4))]
     fill = _towards(-math.copysign(1.0, float(key[0])) * uniform(generator, 0.4, 1.4), uniform(generator, -0.2, 0.5))
-    parts.append((fill, 0.35 * ambient * uniform(generator) * _warmth(other)))
+    lamps.append((fill, 0.35 * ambient * uniform(generator) * _lamp_colour(other)))
     for _ in range(2):
         place = _towards(uniform(generator, -2.6, 2.6), uniform(generator, -0.3, 0.9))
-        parts.append((place, 0.25 * ambient * uniform(generator) * _warmth(uniform(generator, -0.7, 0.7))))
+        lamps.append((place, 0.25 * ambient * uniform(generator) * _lamp_colour(uniform(generator, -0.7, 0.7))))
     level = ambient * uniform(generator, 0.2, 0.65)
-    return _assemble(level * _warmth(other), parts, key, strength * uniform(generator, 0.5, 1.15) * _warmth(tone), half)
+    return _make_light(
+        level * _lamp_colour(other), lamps, key, strength * uniform(generator, 0.5, 1.15) * _lamp_colour(tone), half
+    )
 
 
-def _strange(generator: torch.Generator) -> Light:
+def _draw_shifted_light(generator: torch.Generator) -> Light:
     kind = int(torch.randint(0, 3, (), generator=generator))
     hue = torch.rand(3, generator=generator) * 0.7 + 0.5
     if kind == 0:  # from below
         key = _towards(uniform(generator, -0.8, 0.8), uniform(generator, -0.8, -0.35))
-        return _assemble(0.35 * hue, [], key, 0.7 * _warmth(0.8), 0.25)
+        return _make_light(0.35 * hue, [], key, 0.7 * _lamp_colour(0.8), 0.25)
     if kind == 1:  # from behind and above, the face in its own shadow
         key = _towards(math.copysign(uniform(generator, 1.7, 2.3), uniform(generator, -1.0, 1.0)), 0.6)
-        return _assemble(0.6 * hue, [(_towards(0.0, 0.3), 0.25 * hue)], key, 1.6 * _warmth(0.1), 0.15)
+        return _make_light(0.6 * hue, [(_towards(0.0, 0.3), 0.25 * hue)], key, 1.6 * _lamp_colour(0.1), 0.15)
     side = math.copysign(1.0, uniform(generator, -1.0, 1.0))
     key = _towards(side * uniform(generator, 0.9, 1.5), uniform(generator, 0.0, 0.5))
     opposite = (_towards(-side * 1.4, 0.1), 0.8 * (1.7 - hue))
-    return _assemble(0.15 * torch.ones(3), [opposite], key, hue, 0.25)
+    return _make_light(0.15 * torch.ones(3), [opposite], key, hue, 0.25)
 
 
-def _assemble(
-    level: Tensor, parts: list[tuple[Tensor, Tensor]], key: Tensor, key_colour: Tensor, softness: float
+def _make_light(
+    level: Tensor, lamps: list[tuple[Tensor, Tensor]], key: Tensor, key_colour: Tensor, softness: float
 ) -> Light:
-    """Harmonics of an even surrounding of radiance `level` and of broad lamps (irradiance / pi, each)."""
+    """The light of even surroundings of radiance `level` and broad `lamps` (direction, irradiance / pi)."""
     radiance = torch.zeros(9, 3)
     radiance[0] = level / 0.282095
-    for direction, colour in parts:
-        # a lamp of irradiance pi * colour, blurred to the harmonics' own resolution
+    for direction, colour in lamps:
+        # a lamp of irradiance pi * colour, blurred to the resolution of the harmonics
         lobe = harmonics(direction[None])[0] * math.pi * torch.tensor([1.0] + [0.9] * 3 + [0.6] * 5)
         radiance += lobe[:, None] * colour
     return Light(radiance, key, key_colour, softness)

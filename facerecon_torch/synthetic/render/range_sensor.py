@@ -1,9 +1,9 @@
-"""A structured-light range sensor: what it measures of a mesh, and what it misses.
+"""Simulation of a structured-light range sensor.
 
 Scan frame: mm, +x to image right, +y up, +z towards the sensor, which looks along -z without perspective. A cell is
-lost where the surface turns away from the sensor, at the rim of a depth jump, in the shadow that the face throws in the
-light of the projector (which stands above or below the camera), and by chance on surfaces that reflect little, such as
-hair. What is left has normal noise along z and a few spikes.
+lost where the surface is at a grazing angle, behind a depth jump, in the shadow of the projector (above or below the
+camera), and at random on surfaces of low reflectance, such as hair. The other cells have normal noise along z and a
+few spikes.
 """
 
 import math
@@ -19,20 +19,20 @@ from facerecon_torch.geometry.mesh_ops import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.synthetic.procedural import smooth_field
 
-__all__ = ["GridWindow", "SensorSpec", "find_window", "scan_mesh", "sense"]
+__all__ = ["GridWindow", "SensorSpec", "scan_mesh", "simulate_sensor"]
 
-_PATCH_CELLS = 14.0  # size of the patches that go missing on dark surfaces
+_PATCH_CELLS = 14.0  # size of the unmeasured patches on dark surfaces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensorSpec:
-    """What a sensor loses and adds; lengths in mm, angles in degrees."""
+    """Errors of a range sensor; lengths in mm, angles in degrees."""
 
     noise_sd: float | int = 0.3  # along z
-    spike_share: float = 3e-4  # of the measured cells
-    spike_mm: tuple[float, float] = (4.0, 25.0)  # size of a spike, to either side
-    grazing: float | int = 78.0  # angle between the normal and the view beyond which nothing is measured
-    jump_mm: float | int = 6.0  # between neighbours, beyond which the farther one is lost
+    spike_share: float = 3e-4  # share of the cells
+    spike_mm: tuple[float, float] = (4.0, 25.0)  # least and largest size of a spike, to either side
+    grazing: float | int = 78.0  # largest angle between normal and view of a measured cell
+    jump_mm: float | int = 6.0  # largest depth jump between neighbours; beyond it the farther one is lost
     projector: float | int = 12.0  # angle between projector and camera, upwards; 0: no shadow
 
     def __post_init__(self) -> None:
@@ -44,8 +44,7 @@ class SensorSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridWindow:
-    """Cells of an orthographic grid: cell (row, column) looks at x = left + column * spacing,
-    y = top - row * spacing (mm)."""
+    """Cells of an orthographic grid: (row, column) is at x = left + column * spacing, y = top - row * spacing (mm)."""
 
     left: float
     top: float
@@ -58,38 +57,26 @@ class GridWindow:
             raise ValueError(f"a window must have at least one cell and a positive spacing; got {self}")
 
     def to_cells(self, points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 2"]:
-        """Column and row of points, (0, 0) being the centre of the first cell."""
+        """The column and row of points; (0, 0) is the centre of the first cell."""
         x = (points[..., 0] - self.left) / self.spacing
         return torch.stack([x, (self.top - points[..., 1]) / self.spacing], dim=-1)
-
-
-def find_window(points: Float[Tensor, "n 3"], spacing: float | int = 0.765, margin: float | int = 2.0) -> GridWindow:
-    """The smallest window that holds points and `margin` mm around them."""
-    low, high = points.amin(0), points.amax(0)
-    columns, rows = (((high - low)[:2] + 2 * margin) / spacing).ceil().int().tolist()
-    return GridWindow(
-        left=float(low[0]) - margin, top=float(high[1]) + margin, rows=rows + 1, columns=columns + 1, spacing=spacing
-    )
 
 
 def scan_mesh(
     vertices: Float[Tensor, "v 3"],
     triangles: Int[Tensor, "t 3"],
     *,
+    window: GridWindow,
     generator: torch.Generator,
-    spacing: float | int = 0.765,
-    noise_sd: float | int = 0.3,
-    window: GridWindow | None = None,
     spec: SensorSpec | None = None,
     reflectance: Float[Tensor, "t"] | None = None,
 ) -> RangeGrid:
-    """Orthographic range grid of a mesh given in the scan frame (mm).
+    """The orthographic range grid of a mesh in the scan frame (mm).
 
-    `window` places the cells (default: the whole mesh, `spacing` mm apart); `spec` replaces `noise_sd`; `reflectance`
-    is the share of each triangle's cells that are measured. Raises ValueError where nothing is measured.
+    `reflectance` is the share of each triangle's cells that are measured; None: all. Raises ValueError where nothing is
+    measured.
     """
-    spec = spec if spec is not None else SensorSpec(noise_sd=noise_sd)
-    window = window if window is not None else find_window(vertices, spacing)
+    spec = spec if spec is not None else SensorSpec()
     placed = torch.cat([window.to_cells(vertices), vertices[:, 2:]], dim=1)
     raster = get_backend().rasterise(placed, triangles, window.rows, window.columns)
     covered = raster.triangle >= 0
@@ -101,10 +88,10 @@ def scan_mesh(
     y = window.top - window.spacing * torch.arange(window.rows).to(vertices)
     points = torch.stack([x.expand(window.rows, -1), y[:, None].expand(-1, window.columns), raster.depth], dim=-1)
     share = None if reflectance is None else reflectance[raster.triangle.clamp_min(0)]
-    return sense(points, cosine, covered, spec, generator=generator, reflectance=share)
+    return simulate_sensor(points, cosine, covered, spec, generator=generator, reflectance=share)
 
 
-def sense(
+def simulate_sensor(
     points: Float[Tensor, "r c 3"],
     cosine: Float[Tensor, "r c"],
     covered: Bool[Tensor, "r c"],
@@ -113,10 +100,18 @@ def sense(
     generator: torch.Generator,
     reflectance: Float[Tensor, "r c"] | None = None,
 ) -> RangeGrid:
-    """What a sensor keeps of the true points of its cells (mm, scan frame; rows from the top).
+    """The range grid measured at the true points of its cells (mm, scan frame; rows from the top).
 
-    `cosine` is that of the angle between the surface's normal and the view, `covered` tells where there is a surface,
-    `reflectance` the share of such cells that are measured. Raises ValueError where nothing is left.
+    Args:
+        points: the surface point of each cell.
+        cosine: of the angle between the surface's normal and the view.
+        covered: whether there is a surface in the cell.
+        spec: the sensor's errors.
+        generator: of the CPU.
+        reflectance: share of such cells that are measured; None: all.
+
+    Raises:
+        ValueError: no cell is measured.
     """
     valid = covered & (cosine > math.cos(math.radians(spec.grazing)))
     depth = points[..., 2].where(covered, -torch.inf)
@@ -124,29 +119,29 @@ def sense(
     if spec.projector:
         valid &= ~_in_shadow(points[..., 1], depth, float(spec.projector))
     if reflectance is not None:
-        valid &= _reflected(reflectance, generator)
+        valid &= _measured_cells(reflectance, generator)
     noise = spec.noise_sd * torch.randn(valid.shape, generator=generator)
     chance = torch.rand(valid.shape, generator=generator) < spec.spike_share
     size = torch.empty(valid.shape).uniform_(*spec.spike_mm, generator=generator)
     side = torch.rand(valid.shape, generator=generator).sub(0.5).sign()
     noise = noise + chance * size * side
-    seen = points.clone()
-    seen[..., 2] += noise.to(points)
-    return RangeGrid(seen, valid)
+    measured = points.clone()
+    measured[..., 2] += noise.to(points)
+    return RangeGrid(measured, valid)
 
 
 def _behind_jump(depth: Float[Tensor, "r c"], jump: float) -> Bool[Tensor, "r c"]:
-    """Cells that a neighbour hides in part: it is nearer by more than `jump`."""
+    """Cells with a neighbour that is nearer by more than `jump`."""
     nearest = max_pool2d(depth[None, None], 3, stride=1, padding=1)[0, 0]
     hidden: Tensor = nearest - depth > jump
     return hidden
 
 
 def _in_shadow(y: Float[Tensor, "r c"], depth: Float[Tensor, "r c"], degrees: float) -> Bool[Tensor, "r c"]:
-    """Cells that the light from above (below, if negative) does not reach.
+    """Cells in the shadow of light from above (from below where `degrees` is negative).
 
-    A point sees the light unless another of its column crosses the ray: with slope t = cot(angle), points on one ray
-    share z - t y, and a larger value further up hides a smaller one.
+    With slope t = cot(angle), all points on one ray have the same z - t y; a point is in shadow where a point further
+    up its column has a larger value.
     """
     if degrees < 0:
         return _in_shadow(-y.flip(0), depth.flip(0), -degrees).flip(0)
@@ -155,8 +150,8 @@ def _in_shadow(y: Float[Tensor, "r c"], depth: Float[Tensor, "r c"], degrees: fl
     return dark
 
 
-def _reflected(share: Float[Tensor, "r c"], generator: torch.Generator) -> Bool[Tensor, "r c"]:
-    """Cells that are measured: whole patches where the share is large, ragged ones where it is not."""
+def _measured_cells(share: Float[Tensor, "r c"], generator: torch.Generator) -> Bool[Tensor, "r c"]:
+    """Randomly measured cells, in patches; `share` is the probability of each cell."""
     rows, columns = share.shape
     patches = smooth_field(rows, columns, max(2, round(rows / _PATCH_CELLS)), max(2, columns / _PATCH_CELLS), generator)
     level: Tensor = torch.special.ndtr(patches + 0.3 * torch.randn(rows, columns, generator=generator))

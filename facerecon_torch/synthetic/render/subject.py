@@ -1,4 +1,4 @@
-"""All photographs of one subject, with their truth."""
+"""Renderer of all images of one subject, with their truth."""
 
 from collections.abc import Iterator
 
@@ -16,33 +16,34 @@ from facerecon_torch.synthetic.people.sampling import (
     draw_subject,
 )
 from facerecon_torch.synthetic.render.background import draw_background
-from facerecon_torch.synthetic.render.camera_effects import draw_shot, encode_jpeg, expose
+from facerecon_torch.synthetic.render.camera_effects import draw_camera_settings, encode_jpeg, expose
 from facerecon_torch.synthetic.render.lighting import draw_light
-from facerecon_torch.synthetic.render.render import Person, make_person, render_head
+from facerecon_torch.synthetic.render.render import PaintedHead, paint_head, render_head
 from facerecon_torch.synthetic.spec import SyntheticSpec
 
-__all__ = ["photograph_subject", "warm_up"]
+__all__ = ["render_subject", "warm_up"]
 
 
 def warm_up() -> FaceSource:
-    """Load (and, the first time, compile) what every picture needs; returns the source of the heads."""
+    """The source of the heads, after all tables that rendering needs are loaded."""
     contour_candidates()
     return load_head().source
 
 
-def photograph_subject(spec: SyntheticSpec, subject: int) -> Iterator[tuple[bytes, dict[str, Tensor]]]:
-    """JPEG bytes and truth row of every image of one subject, in order."""
+def render_subject(spec: SyntheticSpec, subject: int) -> Iterator[tuple[bytes, dict[str, Tensor]]]:
+    """The JPEG bytes and the truth of every image of one subject, in order."""
     head = load_head()
-    someone = draw_subject(spec, subject, head.source)
-    person = make_person(head, someone.look, spec.generator(subject, "texture"))
-    neutral = head.source.identity_vertices(someone.sliders[None])
+    identity, appearance = spec.generator(subject, "identity"), spec.generator(subject, "appearance")
+    drawn = draw_subject(head.source, identity, appearance, shifted=spec.family == "shifted")
+    painted = paint_head(head, drawn.look, spec.generator(subject, "texture"))
+    neutral = head.source.identity_vertices(drawn.sliders[None])
     basis = head.source.expression_basis(neutral)[0]
     for image in range(spec.images_per_subject):
         generator = spec.generator(subject, "image", image)
         weights = draw_expression(head.source.expression_names, generator)
         vertices = neutral[0] + torch.tensordot(weights, basis, 1)
-        jpeg, row = _photograph(spec, head, person, (neutral[0], vertices), generator)
-        macro = someone.macro
+        jpeg, row = _render_image(spec, head, painted, (neutral[0], vertices), generator)
+        macro = drawn.macro
         row |= {
             "subjects": torch.tensor(spec.subject_id(subject)),
             "expression_weights": weights,
@@ -51,8 +52,8 @@ def photograph_subject(spec: SyntheticSpec, subject: int) -> Iterator[tuple[byte
         yield jpeg, row
 
 
-def _photograph(
-    spec: SyntheticSpec, head: Head, person: Person, meshes: tuple[Tensor, Tensor], generator: torch.Generator
+def _render_image(
+    spec: SyntheticSpec, head: Head, painted: PaintedHead, meshes: tuple[Tensor, Tensor], generator: torch.Generator
 ) -> tuple[bytes, dict[str, Tensor]]:
     shifted = spec.family == "shifted"
     face = meshes[1][: head.source.n_face].contiguous()
@@ -63,10 +64,10 @@ def _photograph(
     gaze = draw_gaze(generator)
     background = draw_background(spec.size, generator)
     radiance, mean = render_head(
-        head, person, meshes, camera, light=light, gaze=gaze, background=background, generator=generator
+        head, painted, meshes, camera, light=light, gaze=gaze, background=background, generator=generator
     )
-    shot = draw_shot(generator)
-    jpeg = encode_jpeg(expose(radiance, mean, shot, generator), shot.quality)
+    settings = draw_camera_settings(generator)
+    jpeg = encode_jpeg(expose(radiance, mean, settings, generator), settings.quality)
     row = {
         "vertices": face,
         "rotation": camera.rotation,

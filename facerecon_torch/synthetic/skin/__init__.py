@@ -1,1 +1,1 @@
-"""The painted skin of synthetic people."""
+"""Procedural skin textures of synthetic people."""

@@ -1,7 +1,7 @@
-"""Cylindrical map of the reference head on which skin, brows, lips and stubble are painted.
+"""Cylindrical texture map of the reference head, for skin, brows, lips and stubble.
 
-Reference frame: the neutral mean head in the model frame (mm). The axis is vertical and passes `axis_depth` behind the
-origin, so the front of a head is unrolled with little distortion: u = radius * azimuth (mm, to image right), v = y.
+Reference frame: the neutral mean head in the model frame (mm). The axis is vertical, at z = `axis_depth`, so the front
+of a head is unrolled with little distortion: u = radius * azimuth (mm, to image right), v = y.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from torch.nn.functional import grid_sample
 
 __all__ = ["Atlas"]
 
-_STRIP = 12.0  # mm
+_STRIP = 12.0  # mm, height of the lowest strip, which is repeated below the texture
 
 
 @dataclass(frozen=True, kw_only=True)
 class Atlas:
-    """Unrolled front of the reference head; rows run from the top (`v_high`) down."""
+    """Texture map of the front of the reference head; rows run from the top (`v_high`) down."""
 
     axis_depth: float = -60.0  # mm, z of the axis
     radius: float = 75.0  # mm per radian of azimuth
@@ -29,10 +29,12 @@ class Atlas:
 
     @property
     def height(self) -> int:
+        """Rows of the texture."""
         return round((self.v_high - self.v_low) * self.px_per_mm)
 
     @property
     def width(self) -> int:
+        """Columns of the texture."""
         return round(2 * self.u_half * self.px_per_mm)
 
     def unroll(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 2"]:
@@ -55,8 +57,10 @@ class Atlas:
     def sample(
         self, layers: Float[Tensor, "layers height width"], unrolled: Float[Tensor, "n 2"]
     ) -> Float[Tensor, "n layers"]:
-        """Bilinear values of every layer. Outside, the texture is mirrored; below, its lowest strip is repeated to and
-        fro, so that a neck shows skin and no lips."""
+        """The bilinear values of every layer.
+
+        Outside, the texture is mirrored; below, its lowest strip is repeated back and forth, so that the neck is skin.
+        """
         under = (self.v_low - unrolled[:, 1]).clamp_min(0) % (2 * _STRIP)
         v = torch.maximum(unrolled[:, 1], self.v_low + _STRIP - (under - _STRIP).abs())
         x = unrolled[:, 0] / self.u_half

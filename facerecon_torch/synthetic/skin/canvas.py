@@ -1,4 +1,4 @@
-"""The skin texture while it is painted, and the curves that marks on it follow."""
+"""Skin texture during painting, and smooth curves on it."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ __all__ = ["Canvas", "closed_curve", "open_curve"]
 
 @dataclass
 class Canvas:
-    """The texture while it is painted: colour [3, H, W], height of the relief in mm [H, W], gloss [H, W]."""
+    """Texture during painting: colour (linear RGB), relief (height in mm) and gloss."""
 
     atlas: Atlas
     marks: Float[Tensor, "68 2"]  # unrolled iBUG points, mm
@@ -33,20 +33,22 @@ class Canvas:
         self.colour = self.colour * (1 - strength) + strength * torch.tensor(colour)[:, None, None]
 
     def spot(self, centre: Tensor, width: float, height: float) -> Tensor:
-        """Gaussian bump of the given half-axes in mm."""
+        """A Gaussian bump of the given half-axes in mm."""
         across, down = (self.u[0] - centre[0]) / width, (self.v[:, 0] - centre[1]) / height
         return torch.exp(-(down**2))[:, None] * torch.exp(-(across**2))
 
     def pixels(self, points: Tensor) -> Tensor:
+        """Texture pixels of unrolled points (mm)."""
         return self.atlas.to_pixels(points)
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Rows and columns of the texture."""
         return self.atlas.height, self.atlas.width
 
 
 def closed_curve(points: Tensor, steps: int = 6) -> Tensor:
-    """Catmull-Rom curve through a ring of points."""
+    """A Catmull-Rom curve through a ring of points."""
     before, after, beyond = points.roll(1, 0), points.roll(-1, 0), points.roll(-2, 0)
     t = (torch.arange(steps) / steps)[None, :, None]
     a, b, c, d = (p[:, None] for p in (before, points, after, beyond))
@@ -55,7 +57,7 @@ def closed_curve(points: Tensor, steps: int = 6) -> Tensor:
 
 
 def open_curve(points: Tensor) -> Tensor:
-    """The open part of the ring curve: end tangents are those of the chord."""
+    """A Catmull-Rom curve through points, with end tangents along the chords."""
     padded = torch.cat([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
     ring = closed_curve(padded)
     return ring[6 : 6 * len(points) + 1]

@@ -1,4 +1,4 @@
-"""Blood, blotches, pores, freckles, wrinkles and make-up."""
+"""Skin painting: redness, blotches, pores, freckles, wrinkles and make-up."""
 
 import torch
 
@@ -13,7 +13,7 @@ _EYES = (list(range(36, 42)), list(range(42, 48)))
 
 
 def paint_complexion(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
-    """Blood under cheeks, nose and chin, blotches at three sizes, pores, an oily middle of the face."""
+    """Paint redness of cheeks, nose and chin, blotches of three sizes, pores, and gloss in the middle of the face."""
     marks, size = canvas.marks, canvas.shape
     nose = marks[33]
     cheeks = sum(
@@ -44,7 +44,7 @@ def paint_complexion(canvas: Canvas, look: Appearance, generator: torch.Generato
 
 
 def paint_freckles(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
-    """Small brown spots, dense over nose and cheeks, and a few moles anywhere."""
+    """Paint freckles, dense over nose and cheeks, and a few moles."""
     size = canvas.shape
     speckle = smooth_step(smooth_field(*size, size[0] / 4.0, size[1] / 4.0, generator), 1.1, 2.0)
     where = canvas.spot(canvas.marks[29], 42.0, 26.0)
@@ -56,14 +56,14 @@ def paint_freckles(canvas: Canvas, look: Appearance, generator: torch.Generator)
 
 
 def paint_wrinkles(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
-    """Brow furrows, crow's feet, nasolabial and mouth folds, eye bags: dark lines with relief."""
+    """Paint brow furrows, crow's feet, nasolabial and mouth folds and eye bags, with relief."""
     marks, lines = canvas.marks, []
     forehead = marks[19:25].mean(0)
     for row in range(4):
-        lift = 12.0 + 9.0 * row + 2.0 * torch.randn((), generator=generator)
+        height = 12.0 + 9.0 * row + 2.0 * torch.randn((), generator=generator)
         across = torch.linspace(-1, 1, 9)
         sway = torch.randn(9, generator=generator) * 0.7
-        lines.append(torch.stack([across * (34 - 3 * row), forehead[1] + lift - 4 * across**2 + sway], dim=1))
+        lines.append(torch.stack([across * (34 - 3 * row), forehead[1] + height - 4 * across**2 + sway], dim=1))
     for side, (wing, corner, chin, outer) in ((-1.0, (31, 48, 6, 36)), (1.0, (35, 54, 10, 45))):
         start = marks[wing] + torch.tensor([side * 6.0, 4.0])
         middle = (marks[wing] + marks[corner]) / 2 + torch.tensor([side * 11.0, 0.0])
@@ -90,6 +90,7 @@ def paint_wrinkles(canvas: Canvas, look: Appearance, generator: torch.Generator)
 
 
 def paint_make_up(canvas: Canvas, look: Appearance) -> None:
+    """Paint eyeshadow and blush."""
     marks = canvas.marks
     for eye, brow in zip(_EYES, (19, 24)):
         middle = marks[eye].mean(0) * 0.7 + marks[brow] * 0.3

@@ -1,4 +1,4 @@
-"""Brows, stubble and beard, painted as single hairs and as a dense cover."""
+"""Skin painting: brows, stubble and beard."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ __all__ = ["paint_beard", "paint_brows", "paint_stubble"]
 
 
 def paint_brows(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
-    """Single hairs along the five brow points: upright at the nose, lying down towards the temple."""
+    """Paint single hairs along the five brow points, upright at the nose and flat towards the temple."""
     shade = torch.zeros(canvas.shape)
     hairs = torch.zeros(canvas.shape)
     for inner_first, points in ((False, canvas.marks[17:22]), (True, canvas.marks[22:27])):
@@ -23,13 +23,13 @@ def paint_brows(canvas: Canvas, look: Appearance, generator: torch.Generator) ->
         ring = torch.cat([spine + half, (spine - half).flip(0)])
         shade = torch.maximum(shade, fill(canvas.shape, canvas.pixels(ring)))
     soft = blur(shade, 0.8 * canvas.atlas.px_per_mm)
-    canvas.cover(soft * (0.30 + 0.30 * look.brow_density), _between(look.brow_hair, look.skin, 0.25))
+    canvas.cover(soft * (0.30 + 0.30 * look.brow_density), _mix(look.brow_hair, look.skin, 0.25))
     canvas.cover(hairs * (0.55 + 0.4 * look.brow_density), look.brow_hair)
     canvas.relief = canvas.relief + 0.25 * soft + 0.10 * hairs
     canvas.gloss = canvas.gloss * (1 - 0.8 * soft)
 
 
-def _between(
+def _mix(
     first: tuple[float, float, float], second: tuple[float, float, float], share: float
 ) -> tuple[float, float, float]:
     a, b, c = ((1 - share) * p + share * q for p, q in zip(first, second))
@@ -60,7 +60,7 @@ def _brow_hairs(
 
 
 def paint_stubble(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
-    """Blue-grey shadow of shaved hair on jaw and upper lip, with single dark dots."""
+    """Paint the blue-grey shade of shaved hair on jaw and upper lip, with dark dots."""
     if look.stubble <= 0.02:
         return
     area = _beard_area(canvas, moustache=1.0, chin=1.0)
@@ -69,7 +69,7 @@ def paint_stubble(canvas: Canvas, look: Appearance, generator: torch.Generator) 
 
 
 def paint_beard(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
-    """Hair on jaw, chin and upper lip, as a dense cover with strand noise."""
+    """Paint hair on jaw, chin and upper lip as a dense cover with strand noise."""
     if max(look.beard, look.moustache) <= 0:
         return
     area = _beard_area(canvas, moustache=look.moustache, chin=look.beard)
@@ -84,7 +84,7 @@ def paint_beard(canvas: Canvas, look: Appearance, generator: torch.Generator) ->
 
 
 def _beard_area(canvas: Canvas, moustache: float, chin: float) -> Tensor:
-    """Where a beard grows: below a line from the sideburn past the mouth corner, without the lips."""
+    """The area of a beard: below a line from the sideburn past the mouth corner, without the lips."""
     marks = canvas.marks
     side = torch.stack(
         [

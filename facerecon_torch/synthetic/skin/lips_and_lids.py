@@ -1,4 +1,4 @@
-"""Lips, lid rims, lashes and the crease of the upper lid."""
+"""Skin painting: lips, lid rims, lashes and the crease of the upper lid."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ __all__ = ["paint_eyelids", "paint_lips"]
 
 
 def paint_lips(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
-    """Red of the lips, darker towards the contact line, with fine vertical furrows."""
+    """Paint the lips, darker towards the contact line, with fine vertical furrows."""
     marks, scale = canvas.marks, canvas.atlas.px_per_mm
     outline = closed_curve(marks[48:60])
     mask = blur(fill(canvas.shape, canvas.pixels(outline)), 0.55 * scale)
@@ -30,7 +30,7 @@ def paint_lips(canvas: Canvas, look: Appearance, generator: torch.Generator) -> 
 
 
 def paint_eyelids(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
-    """Lid rims, the lash line (strong above, faint below) and the crease of the upper lid."""
+    """Paint lid rims, the lash line (strong above, faint below) and the crease of the upper lid."""
     marks, scale = canvas.marks, canvas.atlas.px_per_mm
     for side, eye in ((-1.0, list(range(36, 42))), (1.0, list(range(42, 48)))):
         ring = marks[eye]

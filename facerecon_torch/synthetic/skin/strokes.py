@@ -1,4 +1,4 @@
-"""Anti-aliased lines and filled outlines on a texture, through Pillow at twice the resolution."""
+"""Anti-aliased lines and filled outlines on a texture, drawn by Pillow at twice the resolution, and blur."""
 
 import torch
 from jaxtyping import Float
@@ -11,8 +11,8 @@ __all__ = ["blur", "fill", "polyline", "strokes"]
 _FINER = 2
 
 
-class _Sheet:
-    """The part of a texture around some points, to draw on at a finer resolution; drawing all of it is slow."""
+class _Crop:
+    """The part of a texture around some points, for drawing at a finer resolution."""
 
     def __init__(self, shape: tuple[int, int], points: Float[Tensor, "n 2"], margin: float) -> None:
         self.shape = shape
@@ -32,53 +32,53 @@ class _Sheet:
     def mask(self) -> Float[Tensor, "height width"]:
         raw = torch.frombuffer(bytearray(self.image.tobytes()), dtype=torch.uint8)
         fine = raw.reshape(1, 1, self.image.height, self.image.width).float() / 255
-        whole = torch.zeros(self.shape)
-        whole[self.top : self.bottom, self.left : self.right] = avg_pool2d(fine, _FINER)[0, 0]
-        return whole
+        mask = torch.zeros(self.shape)
+        mask[self.top : self.bottom, self.left : self.right] = avg_pool2d(fine, _FINER)[0, 0]
+        return mask
 
 
 def fill(shape: tuple[int, int], outline: Float[Tensor, "n 2"]) -> Float[Tensor, "height width"]:
-    """Coverage in [0, 1] of a closed outline given in px (column, row)."""
-    sheet = _Sheet(shape, outline, 0.0)
-    sheet.draw.polygon(sheet.corners(outline), fill=255)
-    return sheet.mask()
+    """The coverage in [0, 1] of a closed outline in px (column, row)."""
+    crop = _Crop(shape, outline, 0.0)
+    crop.draw.polygon(crop.corners(outline), fill=255)
+    return crop.mask()
 
 
 def polyline(shape: tuple[int, int], lines: list[Tensor], *, width: float) -> Float[Tensor, "height width"]:
-    """Coverage of lines `width` px wide, with round joints."""
-    sheet = _Sheet(shape, torch.cat(lines), width)
+    """The coverage of lines `width` px wide, with round joints."""
+    crop = _Crop(shape, torch.cat(lines), width)
     for line in lines:
-        sheet.draw.line(sheet.corners(line), fill=255, width=max(1, round(width * _FINER)), joint="curve")
-    return sheet.mask()
+        crop.draw.line(crop.corners(line), fill=255, width=max(1, round(width * _FINER)), joint="curve")
+    return crop.mask()
 
 
 def strokes(shape: tuple[int, int], hairs: Float[Tensor, "hairs points 2"]) -> Float[Tensor, "height width"]:
-    """Coverage of single hairs half a pixel wide."""
-    sheet = _Sheet(shape, hairs.reshape(-1, 2), 1.0)
+    """The coverage of single hairs, half a pixel wide."""
+    crop = _Crop(shape, hairs.reshape(-1, 2), 1.0)
     for hair in hairs:
-        sheet.draw.line(sheet.corners(hair), fill=255, width=1)
-    return sheet.mask()
+        crop.draw.line(crop.corners(hair), fill=255, width=1)
+    return crop.mask()
 
 
-def blur(picture: Float[Tensor, "*c height width"], deviation: float) -> Float[Tensor, "*c height width"]:
-    """Gaussian blur; `deviation` in px; the border is repeated."""
+def blur(image: Float[Tensor, "*c height width"], deviation: float) -> Float[Tensor, "*c height width"]:
+    """The image under a Gaussian blur of `deviation` px; the border is repeated."""
     if deviation <= 0.05:
-        return picture
+        return image
     reach = max(1, round(3 * deviation))
-    rows = _used(picture.flatten(0, -2), reach, picture.shape[-2])
-    columns = _used(picture.mT.flatten(0, -2), reach, picture.shape[-1])
-    at = torch.arange(-reach, reach + 1, dtype=picture.dtype)
+    rows = _used(image.flatten(0, -2), reach, image.shape[-2])
+    columns = _used(image.mT.flatten(0, -2), reach, image.shape[-1])
+    at = torch.arange(-reach, reach + 1, dtype=image.dtype)
     kernel = torch.exp(-0.5 * (at / deviation) ** 2)
     kernel = kernel / kernel.sum()
-    part = picture[..., rows, columns]
+    part = image[..., rows, columns]
     layers = pad(part.reshape(1, -1, *part.shape[-2:]), (reach, reach, reach, reach), mode="replicate")[0]
-    done = torch.zeros_like(picture)
+    done = torch.zeros_like(image)
     done[..., rows, columns] = _slide(_slide(layers, kernel, -1), kernel, -2).reshape(part.shape)
     return done
 
 
 def _slide(layers: Tensor, kernel: Tensor, axis: int) -> Tensor:
-    """Correlation along one axis as a sum of shifted copies; on a CPU a convolution of one channel is slower."""
+    """The correlation along one axis, as a sum of shifted copies: faster than a convolution of one channel on a CPU."""
     length = layers.shape[axis] - len(kernel) + 1
     total = layers.narrow(axis, 0, length) * kernel[0]
     for shift, weight in enumerate(kernel.tolist()[1:], start=1):
@@ -87,7 +87,7 @@ def _slide(layers: Tensor, kernel: Tensor, axis: int) -> Tensor:
 
 
 def _used(lines: Tensor, reach: int, length: int) -> slice:
-    """Rows that hold something, widened by what the blur spreads over; marks are small on a large texture."""
+    """The rows with nonzero values, widened by `reach`."""
     busy = lines.ne(0).any(-1).reshape(-1, length).any(0).nonzero()
     if not len(busy):
         return slice(0, 1)

@@ -1,6 +1,6 @@
-"""Skin of one subject on the cylindrical atlas: colour, relief, gloss.
+"""Skin texture of one subject on the cylindrical atlas.
 
-Layers of the texture: 0-2 linear RGB reflectance, 3-4 relief slope along u and v (mm per mm), 5 gloss.
+Layers: 0-2 linear RGB reflectance, 3-4 relief slope along u and v (mm per mm), 5 gloss.
 """
 
 import torch
@@ -20,7 +20,7 @@ __all__ = ["paint_skin"]
 def paint_skin(
     atlas: Atlas, marks: Float[Tensor, "68 2"], look: Appearance, generator: torch.Generator
 ) -> Float[Tensor, "layers height width"]:
-    """Texture layers of one subject."""
+    """The texture layers of one subject."""
     u, v = atlas.grid()
     base = torch.tensor(look.skin)[:, None, None].expand(3, *u.shape).clone()
     canvas = Canvas(atlas, marks, u, v, base, torch.zeros_like(u), torch.full_like(u, 0.5 * look.gloss))

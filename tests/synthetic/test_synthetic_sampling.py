@@ -16,20 +16,23 @@ from facerecon_torch.synthetic.people.sampling import (
 )
 
 
+def _sliders(spec: SyntheticSpec, subject: int) -> torch.Tensor:
+    identity, appearance = spec.generator(subject, "identity"), spec.generator(subject, "appearance")
+    return draw_subject(load_source(), identity, appearance, shifted=spec.family == "shifted").sliders
+
+
 def test_nobody_appears_in_two_sets() -> None:
-    source = load_source()
     specs = [SyntheticSpec(subjects=4, images_per_subject=1, family=f) for f in ("train", "test", "shifted")]
-    people = torch.stack([draw_subject(spec, s, source).sliders for spec in specs for s in range(4)])
+    people = torch.stack([_sliders(spec, s) for spec in specs for s in range(4)])
     distance = torch.cdist(people, people) + torch.eye(len(people)) * 1e3
     assert float(distance.min()) > 0.1
 
 
 def test_shifted_moves_sliders_that_training_never_does() -> None:
-    source = load_source()
     moved = {}
     for family in ("train", "shifted"):
         spec = SyntheticSpec(subjects=6, images_per_subject=1, family=family)
-        people = torch.stack([draw_subject(spec, s, source).sliders for s in range(6)])
+        people = torch.stack([_sliders(spec, s) for s in range(6)])
         moved[family] = people.ne(0).any(0)
     assert int((moved["shifted"] & ~moved["train"]).sum()) > 20
 
