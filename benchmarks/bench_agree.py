@@ -92,7 +92,7 @@ def answer(sizes: dict[str, Any], device: torch.device, dtype: torch.dtype) -> A
     fitter = LandmarkFitter(model, FIT)
     fit = fitter.fit(test.landmarks)
     observer = FaceObserver(fitter, model.n_identity, Observed(test.landmarks, fit.camera, test.bank), spec)
-    flat = outcome.cascade.cascade.run(fit.parameters.flat, observer)
+    flat = outcome.reconstructor.cascade.run(fit.parameters.flat, observer)
     given = draw_parameters(model, 64, seed=17)
     shown = model.vertices(given.identity, given.expression)
     host = (value.double().cpu() for value in (flat, fit.parameters.flat, shown))

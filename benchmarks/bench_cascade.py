@@ -19,7 +19,7 @@ from .data import default_model
 from .training_set import Size, make_samples, make_setup
 
 TITLE = (
-    "training from given crops: features=uoctti16 (D = 32,868), fitting=marching, its penalties given; rho of 17 "
+    "training from given crops: D = 32,868, fitting=marching, its penalties given; the penalty chosen among 17 "
     "by exact leave one person out; rendered faces of the model itself, errors in mm on other people"
 )
 SIZES: dict[str, dict[str, Any]] = {
@@ -57,7 +57,7 @@ def groups(context: Context) -> Iterator[Group]:
 
 
 def _forced(stages: int) -> CascadeSpec:
-    """All stages are fitted and kept: in-sample updates; rho is chosen as ever."""
+    """All stages are fitted and kept: in-sample updates; penalties are chosen as ever."""
     return CascadeSpec(stages=stages, cross_fit=False)
 
 

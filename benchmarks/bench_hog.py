@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facerecon_torch.features import HogSpec, describe_patches, gather_hog, hog, hog_maps
-from facerecon_torch.features.hog import patch as patch_hog
+from facerecon_torch.features.hog import HogSpec, describe_patches, gather_hog, hog, hog_maps, patch_hog
+from facerecon_torch.features.hog.gradients import differences, kornia_gradients, repeat_border
 
 from .case import Case, Context, Group
 from .data import draw_points, waves
@@ -57,6 +57,7 @@ def groups(context: Context) -> Iterator[Group]:
                 for halo in (False, True)
             ]
             yield Group(name=f"patches of {images} images", cases=cases, rounds=3)
+            yield Group(name=f"image gradients of {images} images", cases=list(_image_gradients(crops)))
 
 
 def _data(context: Context, images: int, landmarks: int) -> tuple[Tensor, Tensor]:
@@ -81,6 +82,26 @@ def _own(crops: Tensor, points: Tensor) -> list[Case]:
              bytes=float((maps.histograms.numel() + points.shape[0] * points.shape[1] * _UOCTTI.length)
                          * crops.element_size())),
     ]  # fmt: skip
+
+
+def _image_gradients(crops: Tensor) -> Iterator[Case]:
+    """Image gradients by kornia (for crops that need a slope) and by slices; and maps with their slope."""
+    with torch.inference_mode(False):
+        leaf = crops.clone().requires_grad_()
+
+    def fused(images: Tensor) -> tuple[Tensor, Tensor]:
+        return differences(repeat_border(images))
+
+    def with_slope(function: Callable[[Tensor], tuple[Tensor, ...]]) -> None:
+        with torch.inference_mode(False), torch.enable_grad():
+            torch.autograd.grad(sum(part.sum() for part in function(leaf)), leaf)
+
+    one = {"items": len(crops), "unit": "image", "bytes": float(3 * crops.numel() * crops.element_size())}
+    for name, function in (("kornia", kornia_gradients), ("slices", fused)):
+        yield Case(name=f"{name}, values", run=partial(function, crops), **one)
+        yield Case(name=f"{name}, values and slopes", run=partial(with_slope, function), **one)
+    maps = partial(with_slope, lambda images: (hog_maps(images, _UOCTTI).histograms,))
+    yield Case(name="maps by kornia, values and slopes", run=maps, items=len(crops), unit="image")
 
 
 def _one_by_one(crops: Tensor, points: Tensor, spec: HogSpec) -> None:

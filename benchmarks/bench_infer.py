@@ -4,7 +4,6 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-from facerecon_torch.cascade.checkpoint import FaceCascade, load_cascade
 from facerecon_torch.cascade.crops import canonical_crops
 from facerecon_torch.cascade.cuda_graph import LatencySession
-from facerecon_torch.cascade.reconstruct import Reconstruction, reconstruct_landmarks
+from facerecon_torch.cascade.reconstruction import Reconstruction
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.run import InferReport, infer
 from facerecon_torch.landmarks import build_detector
-from facerecon_torch.runtime.timer import StageTimes
+from facerecon_torch.runtime.timer import Timer
 
 from . import plain_numpy
 from .case import Case, Context, Group
@@ -72,7 +71,7 @@ class _Studio:
         crops = render(host, self.drawn, slice(0, len(self.drawn.landmarks)))
         self.pictures: Tensor = pad(crops, (_BORDER,) * 4, mode="reflect")
         self.landmarks: Tensor = self.drawn.landmarks + _BORDER
-        self.face: FaceCascade = load_cascade().to(context.device, context.dtype)
+        self.face = FaceReconstructor.from_pretrained().to(context.device, context.dtype)
 
     def files(self, kind: str) -> list[Path]:
         """The photographs with their landmarks beside them, written on the first call."""
@@ -90,14 +89,14 @@ class _Studio:
 
     def batch(self, size: int) -> tuple[list[Tensor], Tensor]:
         rows = torch.arange(size) % len(self.pictures)
-        like = self.face.model.identity_mean
+        like = self.face.face_model.identity_mean
         return [self.pictures[k].to(like) for k in rows.tolist()], self.landmarks[rows].to(like)
 
 
 def _files_case(studio: _Studio, name: str, files: Sequence[Path], formats: Sequence[str], **more: Any) -> Case:
     detector = build_detector("file")
     options = InferOptions(formats=formats, progress=False, **more)
-    times: list[StageTimes] = []
+    times: list[Timer] = []
 
     def run() -> InferReport:
         with tempfile.TemporaryDirectory(dir=studio.folder) as out:
@@ -105,7 +104,7 @@ def _files_case(studio: _Studio, name: str, files: Sequence[Path], formats: Sequ
 
     def errors(report: InferReport) -> dict[str, float]:
         # A run of its own: on CUDA, timing the stages makes all of them wait for each other.
-        times.append(StageTimes(studio.context.device))
+        times.append(Timer(studio.context.device))
         with tempfile.TemporaryDirectory(dir=studio.folder) as out:
             infer(files, Path(out), studio.face, detector, options, times=times[-1])
         stages = {f"{stage}, ms a file": 1e3 * s / len(files) for stage, s in times[-1].seconds.items()}
@@ -117,7 +116,7 @@ def _files_case(studio: _Studio, name: str, files: Sequence[Path], formats: Sequ
 
 def _memory_case(context: Context, studio: _Studio, batch: int, name: str, *, session: bool = False) -> Case:
     pictures, landmarks = studio.batch(batch)
-    call = LatencySession(studio.face, batch=batch) if session else partial(reconstruct_landmarks, face=studio.face)
+    call = LatencySession(studio.face, batch=batch) if session else studio.face.reconstruct
     return Case(
         name=name,
         run=lambda: call(pictures, landmarks),
@@ -140,12 +139,12 @@ def _shape_error(studio: _Studio, found: Reconstruction) -> dict[str, float]:
 def _against_plain(context: Context, studio: _Studio) -> Group:
     """The same method in plain numpy, crops given: contour fixed and HOG of patches with their halo on both sides."""
     face = studio.face
-    fit = replace(face.fit, contour="fixed")
-    exact = replace(face.features, hog=replace(face.features.hog, evaluation="patch_halo"))
-    parity = replace(face, fit=fit, features=exact)
+    fit = replace(face.spec.fit, contour="fixed")
+    exact = replace(face.spec.features, hog=replace(face.spec.features.hog, evaluation="patch_halo"))
+    parity = FaceReconstructor(face.face_model, face.cascade, replace(face.spec, fit=fit, features=exact))
     pictures, landmarks = studio.batch(min(_FEW, len(studio.pictures)))
-    crops, inside = canonical_crops(pictures, landmarks, face.crop_fitter, face.cropper)
-    plain = plain_numpy.PlainModel.of(face.model)
+    crops, inside = canonical_crops(pictures, landmarks, face.solvers.crop_fitter, face.solvers.cropper)
+    plain = plain_numpy.PlainModel.of(face.face_model)
     # A bank keeps the crops that patches are cut from in 8 bits.
     host = [(255 * c).round().permute(1, 2, 0).double().cpu().numpy() / 255 for c in crops.image]
     points = inside.double().cpu().numpy()
@@ -159,7 +158,7 @@ def _against_plain(context: Context, studio: _Studio) -> Group:
     told: dict[str, Any] = {"items": len(host), "unit": "face"}
     cases = [
         _memory_case(context, studio, 32 if context.sizes["images"] >= 32 else len(host), "as users run it, a batch"),
-        Case(name="the plain method by ours", run=lambda: reconstruct_landmarks(pictures, landmarks, parity),
+        Case(name="the plain method by ours", run=lambda: parity.reconstruct(pictures, landmarks),
              error=lambda found: {"off plain numpy, standard deviations": _deviation(face, found, known)},
              limits={"off plain numpy, standard deviations": limit}, **told),
     ]  # fmt: skip
@@ -168,12 +167,12 @@ def _against_plain(context: Context, studio: _Studio) -> Group:
     return Group(name="against plain numpy", cases=cases, rounds=3)
 
 
-def _deviation(face: FaceCascade, found: Reconstruction, known: Sequence[plain_numpy.PlainFace]) -> float:
+def _deviation(face: FaceReconstructor, found: Reconstruction, known: Sequence[plain_numpy.PlainFace]) -> float:
     worst = 0.0
     for name in ("identity", "expression"):
         own = getattr(found.parameters, name).double().cpu()
         true = torch.from_numpy(np.stack([getattr(one, name) for one in known]))
-        variance = getattr(face.model, f"{name}_variance").double().cpu()
+        variance = getattr(face.face_model, f"{name}_variance").double().cpu()
         # The gauge leaves one direction of almost no variance: measured against the mean variance it is rounding.
         spread = variance.sqrt().clamp_min(1e-2 * float(variance.mean().sqrt()))
         worst = max(worst, float(((own - true) / spread).abs().max()))

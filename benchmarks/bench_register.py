@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.registration.scan.register import Registered, register

@@ -1,4 +1,4 @@
-"""A stage's regression: one penalty and a whole path of them, primal, dual and streamed, beside scikit-learn."""
+"""A stage's regression: one penalty and a whole path of them, primal and dual, beside scikit-learn."""
 
 import importlib
 import importlib.util
@@ -9,56 +9,56 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facerecon_torch.regression import DEFAULT_RHOS, Ridge, StageFit, StageSpec, fit_ridge, fit_stage
+from facerecon_torch.regression import (
+    DEFAULT_RELATIVE_PENALTIES,
+    Ridge,
+    RidgeSpec,
+    StageFit,
+    fit_ridge,
+    fit_stage,
+)
 
-from .case import Alone, Case, Context, Group
+from .case import Case, Context, Group
 from .data import LowRank
 
 TITLE = "ridge regression of 75 targets (Eq. 13); features of low rank; every penalty chosen on training people only"
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"n": [120], "d": [40, 200], "stream_n": [240], "stream_d": [48], "wide": 0},
-    "quick": {"n": [600], "d": [300, 1200], "stream_n": [], "stream_d": [], "wide": 0},
-    "small": {"n": [1200], "d": [600, 2400], "stream_n": [4000, 16000], "stream_d": [1024], "wide": 0},
-    "full": {
-        "n": [1260, 9000], "d": [2048, 8316], "stream_n": [12500, 25000, 51000, 100000], "stream_d": [8316], "wide": 1,
-    },
-}  # fmt: skip
-_TARGETS, _RHO, _HELD_OUT = 75, 1.0, 600
+    "tiny": {"n": [120], "d": [40, 200]},
+    "quick": {"n": [600], "d": [300, 1200]},
+    "small": {"n": [1200], "d": [600, 2400]},
+    "full": {"n": [1260, 9000], "d": [2048, 8316]},
+}
+TARGETS, _RELATIVE_PENALTY, _HELD_OUT = 75, 1.0, 600
 _FOLDS = 5
-_LD = 132  # columns of the second feature block
+LD_COLUMNS = 132  # columns of the second feature block
 _LONGEST_RIVAL_S = 60.0
-_FLOOR = "N D^2 (half of X'X) + 2 N D T (X'Y) + D^3 / 3 + 2 D^2 T (Cholesky, solve), D and N swapped where N < D"
+FLOOR = "N D^2 (half of X'X) + 2 N D T (X'Y) + D^3 / 3 + 2 D^2 T (Cholesky, solve), D and N swapped where N < D"
 
 
-def operations(n: int, d: int, targets: int = _TARGETS) -> float:
+def operations(n: int, d: int, targets: int = TARGETS) -> float:
     """The floor of one penalty by the smaller system."""
     many, few = max(n, d), min(n, d)
     return float(many * few**2 + 2 * n * d * targets + few**3 / 3 + 2 * few**2 * targets)
 
 
 def groups(context: Context) -> Iterator[Group]:
-    """In memory beside scikit-learn, then streamed, each size in a fresh process."""
+    """In memory beside scikit-learn."""
     for n in context.list("n"):
         for d in context.list("d"):
             yield from _in_memory(context, n, d)
-    for d in context.list("stream_d"):
-        for n in context.list("stream_n"):
-            yield _streamed(context, n, d)
-    if context.sizes["wide"]:
-        yield _streamed(context, 51000, 32868, in_memory=False)
 
 
 class _Problem:
     """Rows to train on and rows of other people to judge by, on the run's device."""
 
     def __init__(self, context: Context, n: int, d: int) -> None:
-        source = LowRank(n + _HELD_OUT, d, _TARGETS, dtype=context.dtype, device=context.device)
+        source = LowRank(n + _HELD_OUT, d, TARGETS, dtype=context.dtype, device=context.device)
         x, y, people = source.matrix(), source.y, source.groups
         self.x, self.y, self.groups = x[:n], y[:n], people[:n]
         self.x_held, self.y_held = x[n:], y[n:]
         energy = float((self.x.double() - self.x.double().mean(0)).square().sum())
-        self.penalty = _RHO * energy / d
-        self.penalties = [rho * energy / d for rho in DEFAULT_RHOS]
+        self.penalty = _RELATIVE_PENALTY * energy / d
+        self.penalties = [relative * energy / d for relative in DEFAULT_RELATIVE_PENALTIES]
 
     def unexplained(self, predictions: Tensor) -> float:
         """Share of the held-out people's variance that is left."""
@@ -79,8 +79,8 @@ def _in_memory(context: Context, n: int, d: int) -> Iterator[Group]:
         "items": 1,
         "unit": "fit",
         "operations": operations(n, d),
-        "formula": _FLOOR,
-        "bytes": float((n * d + n * _TARGETS + d * _TARGETS) * problem.x.element_size()),
+        "formula": FLOOR,
+        "bytes": float((n * d + n * TARGETS + d * TARGETS) * problem.x.element_size()),
     }
     loose = 1e-9 if context.dtype == torch.float64 else 1e-4
     own = Case(
@@ -97,21 +97,21 @@ def _in_memory(context: Context, n: int, d: int) -> Iterator[Group]:
     name = f"N = {n}, D = {d}, one penalty"
     yield Group(name=name, axis="D", x=d, cases=[own, *_one_penalty_rivals(context, problem, n, d)], **longest)  # type: ignore[arg-type]
     path = Case(
-        name=f"{len(DEFAULT_RHOS)} penalties, exact leave one person out",
+        name=f"{len(DEFAULT_RELATIVE_PENALTIES)} penalties, exact leave one person out",
         run=lambda: _fit_path(problem),
         error=lambda fit: {"held-out variance left": problem.unexplained(fit.stage(problem.x_held))},
         **known,  # type: ignore[arg-type]
     )
-    name = f"N = {n}, D = {d}, penalty chosen among {len(DEFAULT_RHOS)}"
+    name = f"N = {n}, D = {d}, penalty chosen among {len(DEFAULT_RELATIVE_PENALTIES)}"
     yield Group(name=name, axis="D", x=d, cases=[path, *_path_rivals(context, problem, n, d)], **longest)  # type: ignore[arg-type]
 
 
 def _fit_path(problem: _Problem) -> StageFit:
-    spec = StageSpec(scale_blocks=False)
-    return fit_stage(problem.x, problem.y, problem.groups, partial(_squared, target=problem.y), spec)
+    spec = RidgeSpec(scale_blocks=False)
+    return fit_stage(problem.x, problem.y, problem.groups, partial(mean_square, target=problem.y), spec)
 
 
-def _squared(predictions: Tensor, *, target: Tensor) -> Tensor:
+def mean_square(predictions: Tensor, *, target: Tensor) -> Tensor:
     return (predictions - target).square().mean()
 
 
@@ -169,53 +169,3 @@ def _sklearn_case(name: str, run: Callable[[], Any], problem: _Problem, missing:
         return {"held-out variance left": problem.unexplained(torch.from_numpy(fit.predict(problem.x_held.numpy())))}
 
     return Case(name=name, run=run, unit="fit", rival=True, error=errors, missing=missing)
-
-
-def _streamed(context: Context, n: int, d: int, *, in_memory: bool = True) -> Group:
-    """A whole stage (path, choice, fit, training predictions) and one penalty, from chunks; and X in memory where it
-    takes less than 8 GB."""
-    cases = [
-        Alone(name=f"stage, {kind}", build="bench_ridge:stage_case",
-              arguments={"n": n, "d": d, "path": path, "stream": stream})
-        for kind, path, stream in (
-            ("streamed, one penalty", False, True),
-            (f"streamed, {len(DEFAULT_RHOS)} penalties", True, True),
-            (f"X in memory, {len(DEFAULT_RHOS)} penalties", True, False),
-        )
-        if stream or (in_memory and 4 * n * d < 8e9)
-    ]  # fmt: skip
-    few = min(n, d)
-    seconds = (3 * operations(n, d) + 60 * few**3) / (1e9 * context.rate)
-    return Group(name=f"stage of N = {n}, D = {d}", axis="N", x=n, cases=cases, expected_s=seconds)
-
-
-def stage_case(context: Context, n: int, d: int, path: bool, stream: bool) -> Case:
-    """Built in the fresh process: there a source of chunks holds nothing."""
-    source = LowRank(n, d, _TARGETS, dtype=context.dtype, device=context.device)
-    y, people = source.y, source.groups
-    x = source if stream else source.matrix()
-    blocks = (d - _LD, _LD) if d > 2 * _LD else (d,)
-    spec = StageSpec(block_sizes=blocks) if path else StageSpec(block_sizes=blocks, rhos=_RHO)
-    error = partial(_squared, target=y)
-    size = torch.finfo(context.dtype).bits // 8
-    return Case(
-        name="stage",
-        run=lambda: fit_stage(x, y, people if path else None, error, spec),
-        items=n,
-        unit="sample",
-        operations=operations(n, d),
-        formula=_FLOOR,
-        bytes=float((n * d + 2 * n * _TARGETS + d * _TARGETS) * size),
-        error=lambda fit: _stage_errors(fit, y),
-        limits={"training variance left": 0.9},
-    )
-
-
-def _stage_errors(fit: StageFit, y: Tensor) -> dict[str, float]:
-    truth = y.double()
-    spread = (truth - truth.mean(0)).square().sum()
-    found = {"training variance left": float((fit.in_sample.double() - truth).square().sum() / spread)}
-    if fit.out_of_group is not None:
-        left = float((fit.out_of_group.double() - truth).square().sum() / spread)
-        found |= {"out-of-person variance left": left, "rho": fit.rho or float("inf")}
-    return found

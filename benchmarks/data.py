@@ -8,13 +8,14 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
-from facerecon_torch.geometry.mesh_ops import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.geometry.projection import project, rotate_to_view
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.structures import Camera, FaceParameters
+
+from .raster import rasterise
 
 __all__ = ["Faces", "LowRank", "default_model", "draw_faces", "draw_parameters", "draw_points", "render", "waves"]
 
@@ -103,16 +104,16 @@ def render(model: FaceModel, faces: Faces, rows: slice, *, seed: int = 0) -> Ten
     shape = model.vertices(parameters.identity, parameters.expression).float()
     camera = camera.to(torch.float32)
     seen = torch.cat([project(shape, camera), rotate_to_view(shape, camera)[..., 2:]], -1)
-    raster = get_backend("warp").rasterise(seen, topology.triangles, SIZE, SIZE)
+    nearest, barycentric = rasterise(seen, topology.triangles, SIZE)
     normal = vertex_normals(shape, topology.triangles) @ camera.rotation.mT
     light = torch.nn.functional.normalize(torch.randn(n, 1, 3, generator=rng) + torch.tensor([0.0, 0.5, 2.0]), dim=-1)
     shade = 0.35 + 0.65 * (normal * light.to(device)).sum(-1).clamp_min(0)
     colour = (shade[..., None] * _albedo(model, n, rng).to(device)).clamp(0, 1)
-    corner = topology.triangles[raster.triangle.clamp_min(0)]  # [n, h, w, 3]
+    corner = topology.triangles[nearest.clamp_min(0)]  # [n, h, w, 3]
     batch = torch.arange(n, device=device)[:, None, None, None]
-    painted = (colour[batch, corner] * raster.barycentric[..., None]).sum(-2).movedim(-1, 1)
+    painted = (colour[batch, corner] * barycentric.float()[..., None]).sum(-2).movedim(-1, 1)
     behind = interpolate(torch.rand(n, 3, 12, 12, generator=rng), (SIZE, SIZE), mode="bicubic").to(device)
-    picture = torch.where((raster.triangle >= 0)[:, None], painted, behind.clamp(0, 1))
+    picture = torch.where((nearest >= 0)[:, None], painted, behind.clamp(0, 1))
     noise = 0.01 * torch.randn(picture.shape, generator=rng).to(device)
     return (picture + noise).clamp(0, 1)
 

@@ -1,23 +1,29 @@
 """`make bench-quick`: are we, against our rivals and against the machine's ceilings, as fast as we were?
 
 Only ratios are compared: how many times as long a rival takes, and which share of a ceiling a case reaches. Times would
-say more about the machine. The tolerance of each ratio comes from the repeated runs that were recorded with it.
+say more about the machine. The tolerance of each ratio comes from the repeated runs that were recorded with it. Ratios
+depend on the processor too: a rival's kernels may be better on one make than on another, and so may ours. Beside the
+record of another processor a fall is a note; beside a record of this one it is a failure.
 """
 
 import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .case import Row
 from .timing import paired_ratio
 
-__all__ = ["compare", "ratios", "record"]
+__all__ = ["Comparison", "compare", "ratios", "record"]
 
 FORMAT = "facerecon-bench-guard/1"
 _SPREADS = 4.0  # standard deviations of the logarithm of a ratio over the recorded runs
+PROCESSOR = ("cpu", "instructions", "cpus", "threads", "device")
+"""What two runs must share for a fall to be a failure: the processor's name, the instructions that torch's kernels
+use, how many processors there are, the threads, and the device."""
 _LEAST, _MOST = 0.25, 0.5  # whole runs on a busy machine differ by 20 %; a ratio with more noise is not recorded
 
 
@@ -60,8 +66,28 @@ def record(path: Path, runs: Sequence[Mapping[str, float]], machine: Mapping[str
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def compare(path: Path, found: Mapping[str, float], machine: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """(what is worth knowing, what fell). On another machine than the recorded one the tolerances are doubled.
+@dataclass(frozen=True)
+class Comparison:
+    """Ratios of now beside those of a record."""
+
+    told: tuple[str, ...]
+    fell: tuple[str, ...]
+    same_processor: bool
+
+    @property
+    def failed(self) -> bool:
+        return self.same_processor and bool(self.fell)
+
+    def lines(self) -> list[str]:
+        """What is printed: a fall beside the record of another processor is a note."""
+        word = "FELL" if self.same_processor else "note"
+        return [*self.told, *(f"{word}: {line}" for line in self.fell)]
+
+
+def compare(path: Path, found: Mapping[str, float], machine: Mapping[str, Any]) -> Comparison:
+    """The ratios that are below the recorded ones by more than their tolerances.
+
+    The processor is the same where every entry of `PROCESSOR` that the record holds has the value it has in `machine`.
 
     Raises FileNotFoundError without a record, ValueError for one that is not of this format.
     """
@@ -70,22 +96,26 @@ def compare(path: Path, found: Mapping[str, float], machine: Mapping[str, Any]) 
     content = json.loads(path.read_text(encoding="utf-8"))
     if content.get("format") != FORMAT:
         raise ValueError(f"{path} must be of format {FORMAT}; got {content.get('format')!r}")
-    told, fell, factor = [], [], 1.0
-    then = content["machine"]
-    if any(then.get(name) != machine.get(name) for name in ("cpu", "cpus", "threads", "device")):
-        factor = 2.0
-        told.append(f"recorded on another machine ({then.get('cpu')}, {then.get('threads')} threads): "
-                    "tolerances are doubled")  # fmt: skip
-    for name, entry in content["ratios"].items():
-        if name not in found:
-            fell.append(f"{name}: was {entry['ratio']:.3g}, was not measured now")
-            continue
-        tolerance = min(factor * entry["tolerance"], 0.75)
-        if not found[name] >= (1.0 - tolerance) * entry["ratio"]:
-            fell.append(
-                f"{name}: {entry['ratio']:.3g} fell to {found[name]:.3g} "
-                f"({100 * (1 - found[name] / entry['ratio']):.0f} %, tolerated {100 * tolerance:.0f} %)"
-            )
-    kept = len(content["ratios"]) - len(fell)
-    told.append(f"{kept} of {len(content['ratios'])} ratios are within their tolerance of the recorded ones")
-    return told, fell
+    then = {name: content["machine"][name] for name in PROCESSOR if name in content["machine"]}
+    now = {name: machine.get(name) for name in then}
+    told = []
+    if then != now:
+        told.append(f"recorded on another processor ({_named(then)}; here {_named(now)}): what fell is a note")
+    entries = content["ratios"]
+    fell = tuple(line for name, entry in entries.items() if (line := _fall(name, entry, found.get(name))) is not None)
+    told.append(f"{len(entries) - len(fell)} of {len(entries)} ratios are within their tolerance of the recorded ones")
+    return Comparison(tuple(told), fell, then == now)
+
+
+def _fall(name: str, entry: Mapping[str, float], now: float | None) -> str | None:
+    """How far a ratio is below the recorded one, in words; None within the tolerance."""
+    if now is None:
+        return f"{name}: was {entry['ratio']:.3g}, was not measured now"
+    if now >= (1.0 - entry["tolerance"]) * entry["ratio"]:
+        return None
+    fall = 100 * (1 - now / entry["ratio"])
+    return f"{name}: {entry['ratio']:.3g} fell to {now:.3g} ({fall:.0f} %, tolerated {100 * entry['tolerance']:.0f} %)"
+
+
+def _named(processor: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in processor.items())

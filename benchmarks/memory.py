@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["PeakMeter", "run_alone"]
+__all__ = ["PeakMeter", "process_peak_gb", "run_alone"]
 
 _MIB = 2**20
 HERE = "this process, above what stood before"
@@ -43,6 +43,11 @@ class PeakMeter:
     def host_peak_mib(self) -> float:
         """Of the whole process."""
         return _status("VmHWM")
+
+
+def process_peak_gb() -> float:
+    """The largest resident size of this process, all of it, since the last meter was started; 10^9 bytes."""
+    return _status("VmHWM") * _MIB / 1e9
 
 
 def _return_freed_pages() -> None:

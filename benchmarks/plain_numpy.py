@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from facerecon_torch.features import HogSpec
-from facerecon_torch.features.hog.gradients import EVEN
+from facerecon_torch.features.hog.gradients import TIE_SHARE
 from facerecon_torch.fitting.landmark_fit import FitSpec
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.regression import Cascade
@@ -164,7 +164,7 @@ def _steepest(squared: np.ndarray) -> np.ndarray:
     """The channel of the longest gradient; a later one has to be longer by more than rounding."""
     chosen, largest = np.zeros(squared.shape[:2], dtype=int), squared[..., 0]
     for channel in range(1, squared.shape[2]):
-        longer = squared[..., channel] > (1 + EVEN) * largest
+        longer = squared[..., channel] > (1 + TIE_SHARE) * largest
         chosen, largest = np.where(longer, channel, chosen), np.where(longer, squared[..., channel], largest)
     return chosen
 

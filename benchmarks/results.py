@@ -40,6 +40,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     """Hardware, versions, threads and how busy the machine is."""
     return {
         "cpu": _cpu_name(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cpus": os.cpu_count(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "driver": _driver() if device.type == "cuda" else None,

@@ -18,11 +18,11 @@ from .ceilings import measure_ceilings
 from .plots import MISSING, draw_scaling
 from .results import default_folder, describe_machine, write_results
 from .table import ceiling_lines, table
-from .timing import measure_group
+from .timing import measure_group, missing_package
 
 __all__ = ["NAMES", "Request", "main", "parse"]
 
-NAMES = ("model", "fit", "hog", "ridge", "cascade", "infer", "register", "agree")
+NAMES = ("model", "fit", "hog", "ridge", "stage", "cascade", "infer", "register", "agree")
 SIZES = ("tiny", "quick", "small", "full")
 _QUICK_S = 3.0
 _CHOICES = {"dtype": ("float32", "float64"), "sizes": SIZES, "guard": ("off", "check", "record")}
@@ -155,17 +155,17 @@ def _judge(request: Request, found: list[dict[str, float]]) -> int:
         _say(f"recorded: {request.record_path}")
         return 0
     try:
-        told, fell = guard.compare(request.record_path, found[0], machine)
-        if fell:
-            told, fell = guard.compare(request.record_path, _again(request, found[0], fell), machine)
+        answer = guard.compare(request.record_path, found[0], machine)
+        if answer.failed:
+            answer = guard.compare(request.record_path, _again(request, found[0], answer.fell), machine)
     except (FileNotFoundError, ValueError) as error:
         sys.stderr.write(f"facerecon bench: {error}\n")
         return 2
-    _say("\n".join([*told, *(f"FELL: {line}" for line in fell)]))
-    return 1 if fell else 0
+    _say("\n".join(answer.lines()))
+    return int(answer.failed)
 
 
-def _again(request: Request, first: dict[str, float], fell: list[str]) -> dict[str, float]:
+def _again(request: Request, first: dict[str, float], fell: Sequence[str]) -> dict[str, float]:
     """The better of two runs of every ratio: a fall that a second look does not see was somebody else's load."""
     names = tuple(name for name in request.names if any(line.startswith(f"{name} on ") for line in fell))
     _say(f"\n{len(fell)} ratios fell; a second look at {', '.join(names)}:")
@@ -243,6 +243,11 @@ def _rows_of(name: str, context: Context, ceilings: dict[str, Any]) -> Iterator[
         try:
             group = next(groups)
         except StopIteration:
+            return
+        except ModuleNotFoundError as error:
+            reason = missing_package(error)
+            failure = None if reason else f"{type(error).__name__}: {error}"
+            yield replace(Row(name, "building the next group"), skipped=reason, failure=failure)
             return
         except Exception as error:  # the other benches go on
             yield replace(Row(name, "building the next group"), failure=f"{type(error).__name__}: {error}")

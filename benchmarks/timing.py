@@ -14,7 +14,7 @@ import torch
 from .case import Alone, Case, Context, Group, Row
 from .memory import HERE, PeakMeter, run_alone
 
-__all__ = ["measure_group", "paired_ratio"]
+__all__ = ["measure_group", "missing_package", "paired_ratio"]
 
 _FEWEST_ROUNDS = 3
 _SLOW_S = 0.5
@@ -60,7 +60,7 @@ def _take_turns(
         if done and taken_s > (longest_s if done >= _FEWEST_ROUNDS else 3 * longest_s):
             break
         for row, case in cases:
-            if row.failure is not None:
+            if row.failure is not None or row.skipped is not None:
                 continue
             meter = PeakMeter(device) if not warm_ups else None
             taken = _attempt(row, lambda case=case: _timed(case, device))  # type: ignore[misc]
@@ -89,9 +89,18 @@ def _timed(case: Case, device: torch.device) -> tuple[float, Any]:
 def _attempt(row: Row, work: Callable[[], Any]) -> Any:
     try:
         return work()
+    except ModuleNotFoundError as error:
+        row.skipped = missing_package(error)
+        row.failure = None if row.skipped else f"{type(error).__name__}: {error}"
     except Exception as error:  # the row says what happened; the other cases go on
         row.failure = f"{type(error).__name__}: {error}"
-        return None
+    return None
+
+
+def missing_package(error: ModuleNotFoundError) -> str | None:
+    """Why a case is skipped whose package is not installed; None where it is a module of this repository."""
+    package = (error.name or "").partition(".")[0]
+    return None if package in ("", "facerecon_torch", "benchmarks", "tests") else f"{package} is not installed"
 
 
 def _summarise(row: Row, ceilings: Ceilings) -> None:

@@ -2,13 +2,12 @@
 
     images -> landmarks -> fitting -> features -> regression -> parameters -> mesh -> metrics / export / report
 
-on top of `model` and `geometry`; only `pipeline` sees the whole chain. In five lines:
+on top of `model` and `geometry`; only `commands` sees the whole chain (docs/architecture.md). In four lines:
 
-    from facerecon_torch import load_cascade, reconstruct
-    cascade = load_cascade()
-    faces = reconstruct("photo.jpg", cascade)
-    faces[0].mesh.vertices        # [4071, 3] in mm
-    faces[0].expression_weights   # {"jawOpen": 0.31, ...}
+    from facerecon_torch import FaceReconstructor
+    model = FaceReconstructor.from_pretrained()
+    faces = model.predict("photo.jpg")[0]
+    faces[0].vertices             # [4071, 3] in mm
 
 Importing this package imports nothing heavy: each public name is loaded when it is first used.
 """
@@ -17,12 +16,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from facerecon_torch.cascade.checkpoint import FaceCascade, load_cascade, save_cascade
-    from facerecon_torch.cascade.reconstruct import (
-        KnownSize,
-        ReconstructedFace,
-        reconstruct,
-        reconstruct_landmarks,
+    from facerecon_torch.cascade.cuda_graph import LatencySession
+    from facerecon_torch.cascade.reconstruction import KnownSize, Reconstruction
+    from facerecon_torch.cascade.reconstructor import FaceReconstructor
+    from facerecon_torch.errors import (
+        DataFileError,
+        DetectorError,
+        FaceReconError,
+        ImageFileError,
+        LandmarkFileError,
+        ModelFileError,
+        NoFaceError,
     )
     from facerecon_torch.model.default_face import load_default_face
     from facerecon_torch.model.io import load_model, save_model
@@ -30,36 +34,44 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Camera": "structures",
+    "DataFileError": "errors",
     "Detection": "structures",
-    "FaceCascade": "cascade.checkpoint",
+    "DetectorError": "errors",
     "FaceParameters": "structures",
-    "KnownSize": "cascade.reconstruct",
+    "FaceReconError": "errors",
+    "FaceReconstructor": "cascade.reconstructor",
+    "ImageFileError": "errors",
+    "KnownSize": "cascade.reconstruction",
+    "LandmarkFileError": "errors",
+    "LatencySession": "cascade.cuda_graph",
     "Mesh": "structures",
-    "ReconstructedFace": "cascade.reconstruct",
-    "load_cascade": "cascade.checkpoint",
+    "ModelFileError": "errors",
+    "NoFaceError": "errors",
+    "Reconstruction": "cascade.reconstruction",
     "load_default_face": "model.default_face",
     "load_model": "model.io",
-    "reconstruct": "cascade.reconstruct",
-    "reconstruct_landmarks": "cascade.reconstruct",
-    "save_cascade": "cascade.checkpoint",
     "save_model": "model.io",
 }
 
 __all__ = [
     "Camera",
+    "DataFileError",
     "Detection",
-    "FaceCascade",
+    "DetectorError",
     "FaceParameters",
+    "FaceReconError",
+    "FaceReconstructor",
+    "ImageFileError",
     "KnownSize",
+    "LandmarkFileError",
+    "LatencySession",
     "Mesh",
-    "ReconstructedFace",
+    "ModelFileError",
+    "NoFaceError",
+    "Reconstruction",
     "__version__",
-    "load_cascade",
     "load_default_face",
     "load_model",
-    "reconstruct",
-    "reconstruct_landmarks",
-    "save_cascade",
     "save_model",
 ]
 

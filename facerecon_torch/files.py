@@ -1,12 +1,14 @@
-"""How every file of the package is written: aside, then renamed, so that nobody meets half a file under its name."""
+"""Files are written aside and renamed, so that no reader meets half a file."""
 
+import json
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["replacing"]
+__all__ = ["replacing", "write_json"]
 
 
 @contextmanager
@@ -28,3 +30,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(aside, target)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write `value` as JSON, aside and renamed. Raises ValueError for NaN and infinity, which JSON does not have."""
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -48,9 +48,8 @@ class TensorRecord(_Movable):
 
     def __len__(self) -> int:
         """The length of the first batch axis."""
-        return len(
-            next(value for f in fields(self) if isinstance(value := getattr(self, f.name), (Tensor, TensorRecord)))
-        )  # type: ignore[arg-type]
+        values = [getattr(self, f.name) for f in fields(self)]  # type: ignore[arg-type]
+        return len(next(value for value in values if isinstance(value, (Tensor, TensorRecord))))
 
     @classmethod
     def cat(cls: type[_Record], records: Sequence[_Record]) -> _Record:

@@ -1,23 +1,20 @@
-"""What a trained cascade is on disk: one safetensors file with a JSON document in its header.
+"""A trained cascade on disk: one safetensors file with a JSON document in its header.
 
 The document names format, version, the hash of the face model that the parameters belong to, and the specs of fit, crop
-and features; the tensors are the stages. A cascade never stores its face model: the hash must match.
+and features; the tensors are the stages. The face model is not in the file: its hash must match.
 """
 
 import importlib.resources
 import json
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
-from facerecon_torch.cascade.picture_crops import PictureCropper
-from facerecon_torch.cascade.start import retraction
 from facerecon_torch.checks import require_file
 from facerecon_torch.errors import ModelFileError
 from facerecon_torch.features.hog.spec import HogSpec
@@ -25,55 +22,59 @@ from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.files import replacing
 from facerecon_torch.fitting.contour import ContourSpec
 from facerecon_torch.fitting.crop import CropSpec
-from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
-from facerecon_torch.model.base import FaceModel
-from facerecon_torch.model.default_face import load_default_face
-from facerecon_torch.model.io import load_model
+from facerecon_torch.fitting.landmark_fit import FitSpec
 from facerecon_torch.regression.cascade import Cascade
 from facerecon_torch.regression.io import cascade_from_tensors, cascade_meta, cascade_to_tensors
 
-__all__ = ["FORMAT", "VERSION", "FaceCascade", "load_cascade", "pretrained_path", "save_cascade"]
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "Checkpoint",
+    "ReconstructorSpec",
+    "load_checkpoint",
+    "pretrained_path",
+    "save_checkpoint",
+]
 
 FORMAT = "facerecon-cascade"
 VERSION = 1
 _KEY = "facerecon"
 _SPECS = {"fit", "crop_fit", "crop", "features", "start"}
 _KEYS = _SPECS | {"format", "version", "model_sha256", "stages", "training"}
+STARTS = ("landmark_fit", "mean_face")
 
 
-@dataclass(frozen=True)
-class FaceCascade:
-    """A face model with a cascade trained for it, and how the cascade sees a picture."""
+@dataclass(frozen=True, kw_only=True)
+class ReconstructorSpec:
+    """How a cascade looks at an image.
 
-    model: FaceModel
+    Attributes:
+        fit: the landmark fit (Eq. 7) that the cascade starts from and solves its cameras with.
+        crop: size and density of the canonical crops.
+        features: HOG and landmark displacements of a stage.
+        start: first parameters, those of the landmark fit or the mean face.
+        crop_fit: the landmark fit that crops follow, in training and afterwards.
+    """
+
+    fit: FitSpec = field(default_factory=FitSpec)
+    crop: CropSpec = field(default_factory=CropSpec)
+    features: JointSpec = field(default_factory=JointSpec)
+    start: str = "landmark_fit"
+    crop_fit: FitSpec = field(default_factory=FitSpec)
+
+    def __post_init__(self) -> None:
+        if self.start not in STARTS:
+            raise ValueError(f"start must be {' or '.join(STARTS)}; got {self.start!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The content of a cascade's file; `training` tells people what it was trained on."""
+
     cascade: Cascade
-    fit: FitSpec
-    crop: CropSpec
-    features: JointSpec
-    start: str = "landmark_fit"  # landmark_fit | mean_face
-    crop_fit: FitSpec = field(default_factory=FitSpec)  # the landmark fit that crops follow, in training and ever after
-    training: dict[str, Any] = field(default_factory=dict)  # what it was trained on, for people
-
-    @cached_property
-    def fitter(self) -> LandmarkFitter:
-        """The landmark fit that the cascade starts from and solves its cameras with."""
-        return LandmarkFitter(self.model, self.fit)
-
-    @cached_property
-    def crop_fitter(self) -> LandmarkFitter:
-        """The landmark fit that crops follow."""
-        return LandmarkFitter(self.model, self.crop_fit)
-
-    @cached_property
-    def cropper(self) -> PictureCropper:
-        """What cuts canonical crops for this cascade."""
-        return PictureCropper(self.model, self.crop)
-
-    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "FaceCascade":
-        """The same on another device and in another dtype; this one stays as it is."""
-        model = deepcopy(self.model).to(device, dtype)
-        cascade = Cascade(self.cascade.to(device, dtype).stages, retraction(model))
-        return replace(self, model=model, cascade=cascade)
+    spec: ReconstructorSpec
+    model_sha256: str
+    training: dict[str, Any] = field(default_factory=dict)
 
 
 def pretrained_path() -> Path:
@@ -81,85 +82,67 @@ def pretrained_path() -> Path:
     return Path(str(importlib.resources.files("facerecon_torch"))) / "assets" / "pretrained" / "cascade.safetensors"
 
 
-def save_cascade(face: FaceCascade, path: str | Path, *, half: bool = False) -> None:
-    """Write the cascade (not its face model) aside and rename it; `half` stores the weights in float16."""
-    path = Path(path)
+def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, half: bool = False) -> None:
+    """Write a checkpoint aside and rename it; `half` stores the weights in float16."""
+    path, spec = Path(path), checkpoint.spec
     document = {
         "format": FORMAT,
         "version": VERSION,
-        "model_sha256": face.model.sha256,
-        "fit": asdict(face.fit),
-        "crop_fit": asdict(face.crop_fit),
-        "crop": asdict(face.crop),
-        "features": asdict(face.features),
-        "start": face.start,
-        "stages": cascade_meta(face.cascade),
-        "training": face.training,
+        "model_sha256": checkpoint.model_sha256,
+        "fit": asdict(spec.fit),
+        "crop_fit": asdict(spec.crop_fit),
+        "crop": asdict(spec.crop),
+        "features": asdict(spec.features),
+        "start": spec.start,
+        "stages": cascade_meta(checkpoint.cascade),
+        "training": checkpoint.training,
     }
-    tensors = {k: v.cpu() for k, v in cascade_to_tensors(face.cascade, torch.float16 if half else None).items()}
+    tensors = cascade_to_tensors(checkpoint.cascade, torch.float16 if half else None)
     try:
         with replacing(path) as part:
-            save_file(tensors, str(part), metadata={_KEY: json.dumps(document)})
+            save_file({k: v.cpu() for k, v in tensors.items()}, str(part), metadata={_KEY: json.dumps(document)})
     except SafetensorError as error:
         raise OSError(f"{path} could not be written: {error}") from error
 
 
-def load_cascade(path: str | Path | None = None, *, model: FaceModel | str | Path | None = None) -> FaceCascade:
-    """Read a cascade (None: the one that the package ships) on the CPU in float32.
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """The checkpoint in a file, on the CPU in float32.
 
-    `model` is the face model it was trained for, or its file; None: the default face. Raises FileNotFoundError for a
-    missing file and ModelFileError, naming file, key, what was expected and what came, for anything else that is wrong,
-    a cascade for another model included.
+    Raises:
+        FileNotFoundError: no file is there.
+        ModelFileError: naming file, key, what was expected and what came, for anything else that is wrong.
     """
-    path = pretrained_path() if path is None else Path(path)
+    path = Path(path)
     require_file("cascade", path)
     document, tensors = _read(path)
-    if model is None:
-        face_model: FaceModel = load_default_face()
-    else:
-        face_model = model if isinstance(model, FaceModel) else load_model(model)
-    if document["model_sha256"] != face_model.sha256:
-        raise ModelFileError(
-            f"{path}: model_sha256: this cascade was trained for another face model; expected the model with hash "
-            f"{document['model_sha256'][:16]}..., got {face_model.sha256[:16]}..."
-        )
     try:
-        face = _build(document, tensors, face_model)
+        return _build(document, tensors)
     except (TypeError, ValueError, KeyError) as error:
         raise ModelFileError(f"{path}: {error}") from error
-    return face
 
 
-def _build(document: dict[str, Any], tensors: dict[str, torch.Tensor], model: FaceModel) -> FaceCascade:
+def _build(document: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
     features = dict(document["features"])
-    spec = JointSpec(**{**features, "hog": HogSpec(**features["hog"])})
-    cascade = cascade_from_tensors(tensors, document["stages"], retract=retraction(model))
-    targets = model.n_identity + model.n_expression
-    for k, stage in enumerate(cascade.stages):
-        if stage.block_sizes != spec.block_sizes:
-            raise ValueError(f"stage {k}: expected feature blocks {spec.block_sizes}; got {stage.block_sizes}")
-        if stage.ridge.weight.shape[1] != targets:
-            raise ValueError(f"stage {k}: expected {targets} parameters; got {stage.ridge.weight.shape[1]}")
-    if document["start"] not in ("landmark_fit", "mean_face"):
-        raise ValueError(f"start: expected landmark_fit or mean_face; got {document['start']!r}")
-    return FaceCascade(
-        model,
-        cascade,
-        _fit_spec(document["fit"]),
-        CropSpec(**document["crop"]),
-        spec,
+    spec = ReconstructorSpec(
+        fit=_fit_spec(document["fit"]),
+        crop=CropSpec(**document["crop"]),
+        features=JointSpec(**{**features, "hog": HogSpec(**features["hog"])}),
         start=document["start"],
         crop_fit=_fit_spec(document["crop_fit"]),
-        training=document["training"],
     )
+    cascade = cascade_from_tensors(tensors, document["stages"])
+    for k, stage in enumerate(cascade.stages):
+        if stage.block_sizes != spec.features.block_sizes:
+            raise ValueError(f"stage {k}: expected feature blocks {spec.features.block_sizes}; got {stage.block_sizes}")
+    return Checkpoint(cascade=cascade, spec=spec, model_sha256=document["model_sha256"], training=document["training"])
 
 
 def _fit_spec(content: dict[str, Any]) -> FitSpec:
-    # How many faces are solved together is this machine's affair, not that of the one that trained.
+    # The number of faces that are solved together depends on this machine, not on the one that trained.
     return FitSpec(**{**content, "marching": ContourSpec(**content["marching"]), "chunk": None})
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(str(path), framework="pt") as file:
             document = _document(path, (file.metadata() or {}).get(_KEY))

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facerecon_torch.cascade.checkpoint import FaceCascade
-from facerecon_torch.cascade.export import MOST_FACES, CascadeProgram, export_program
+from facerecon_torch.cascade.export import MOST_FACES, CascadeProgram, export_program, probe
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.errors import FaceReconError
 from facerecon_torch.files import replacing
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER
@@ -21,8 +21,7 @@ FORMAT = "facerecon-program"
 VERSION = 1
 DOCUMENT = "facerecon.json"  # the name of the description inside the file
 _BATCHES = (1, 2, 5)
-# Of an output's largest number: sums of thousands of features in another order. The same operations on the same machine
-# give the same bits.
+# Of an output's largest number: sums of thousands of features in another order.
 _ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-10}
 
 Answers = dict[str, Tensor]
@@ -33,9 +32,9 @@ class ProgramDiffersError(FaceReconError, RuntimeError):
 
 
 def save_program(
-    face: FaceCascade, path: str | Path, *, cascade_sha256: str | None = None, vertices: bool = False
+    model: FaceReconstructor, path: str | Path, *, cascade_sha256: str | None = None, vertices: bool = False
 ) -> dict[str, Any]:
-    """Export `face`, on its device and in its dtype, to `path` (.pt2); returns the description that the file holds.
+    """Export `model`, on its device and in its dtype, to `path` (.pt2); returns the description that the file holds.
 
     The file is written aside, read back, and compared with the package on chance inputs before it is renamed. Raises
     ValueError for another suffix and ProgramDiffersError, leaving no file, where the answers differ by more than
@@ -44,15 +43,15 @@ def save_program(
     path = Path(path)
     if path.suffix != ".pt2":
         raise ValueError(f"a program's file must end in .pt2; got {path}")
-    program = CascadeProgram(face, vertices=vertices)
+    program = CascadeProgram(model, vertices=vertices)
     recorded = export_program(program)
-    about = _describe(face, program, cascade_sha256)
+    about = _describe(model, program, cascade_sha256)
     with replacing(path) as part:
         with part.open("wb") as file:
             torch.export.save(recorded, file, extra_files={DOCUMENT: json.dumps(about)})
         with part.open("rb") as file:
             written = torch.export.load(file).module()
-        _require_equal(program, written, face.model.dtype)
+        _require_equal(program, written, model.dtype)
     return about
 
 
@@ -60,7 +59,7 @@ def save_program(
 def largest_gap(program: CascadeProgram, other: Callable[[Tensor, Tensor], Answers], faces: int) -> dict[str, float]:
     """For every output the largest difference between the two, in parts of the output's largest number, on chance
     inputs for `faces` faces."""
-    inputs = program.probe(faces, seed=faces)
+    inputs = probe(program.reconstructor, faces, seed=faces)
     ours, theirs = program(*inputs), other(*inputs)
     if list(ours) != list(theirs):
         raise ProgramDiffersError(f"expected the outputs {list(ours)}; got {list(theirs)}")
@@ -84,16 +83,16 @@ def _require_equal(program: CascadeProgram, written: Callable[[Tensor, Tensor], 
                 )
 
 
-def _describe(face: FaceCascade, program: CascadeProgram, cascade_sha256: str | None) -> dict[str, Any]:
-    crop, model = face.crop, face.model
+def _describe(model: FaceReconstructor, program: CascadeProgram, cascade_sha256: str | None) -> dict[str, Any]:
+    crop, cropper = model.spec.crop, model.solvers.cropper
     with torch.no_grad():
-        answers = program(*program.probe(1))
+        answers = program(*probe(program.reconstructor, 1))
     tell = {name: ["b", *answer.shape[1:]] for name, answer in answers.items()}
     return {
         "format": FORMAT,
         "version": VERSION,
         "made_with": {"facerecon-torch": _version("facerecon-torch"), "torch": torch.__version__},
-        "model_sha256": model.sha256,
+        "model_sha256": model.face_model.sha256,
         "cascade_sha256": cascade_sha256,
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -105,8 +104,8 @@ def _describe(face: FaceCascade, program: CascadeProgram, cascade_sha256: str | 
         },
         "outputs": {name: {"shape": shape, "unit": _UNITS[name]} for name, shape in tell.items()},
         "landmark_order": list(IBUG_OF_PAPER),
-        "mean_landmarks": face.cropper.landmarks.tolist(),
-        "crop_centre": face.cropper.centre.tolist(),
+        "mean_landmarks": cropper.landmarks.tolist(),
+        "crop_centre": cropper.centre.tolist(),
     }
 
 

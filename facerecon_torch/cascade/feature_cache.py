@@ -18,7 +18,7 @@ from facerecon_torch.runtime.budget import BankPlace
 from facerecon_torch.runtime.memory import halve_on_out_of_memory
 from facerecon_torch.runtime.prefetch import to_device
 
-__all__ = ["BankTable", "CropBank", "build_bank", "row_bytes"]
+__all__ = ["BankTable", "CropBank", "build_bank", "keeps_crops", "row_bytes"]
 
 CHUNK = 64  # crops described together
 LARGEST_MAP = 2**20  # bytes a sample; larger maps (stride 1, 2) are made again from the crops at every stage
@@ -130,11 +130,14 @@ def _described(crops: Float[Tensor, "some 3 height width"], spec: HogSpec, dtype
     return hog_maps(crops, spec).histograms.to(dtype)
 
 
+def keeps_crops(spec: HogSpec, size: int, dtype: torch.dtype) -> bool:
+    """Whether crops of `size` x `size` px are kept as 8-bit pixels: their maps in `dtype` are large, or unused."""
+    return spec.evaluation != "dense" or size**2 // spec.stride**2 * spec.bins * dtype.itemsize > LARGEST_MAP
+
+
 def _stored(crops: Tensor, spec: HogSpec, keep: torch.dtype) -> torch.dtype:
     """uint8 where crops are kept, else the dtype of the maps."""
-    area = crops.shape[-2] * crops.shape[-1]
-    crops_alone = spec.evaluation != "dense" or area // spec.stride**2 * spec.bins * keep.itemsize > LARGEST_MAP
-    return torch.uint8 if crops_alone else keep
+    return torch.uint8 if keeps_crops(spec, crops.shape[-1], keep) else keep
 
 
 def _new_table(shape: tuple[int, ...], dtype: torch.dtype, place: BankPlace) -> Tensor:

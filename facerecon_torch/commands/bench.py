@@ -15,7 +15,8 @@ names (default: all of them):
   model     vertices and landmarks of the face model
   fit       camera (Eq. 6) and landmark fit (Eq. 7), contour fixed and marching
   hog       HOG of 66 landmarks: dense maps, gathers, scikit-image, OpenCV, dlib
-  ridge     a stage's regression: primal, dual, streaming, a whole path of penalties; scikit-learn
+  ridge     a stage's regression: primal, dual, one penalty, one chosen among 17; scikit-learn
+  stage     a whole stage from row chunks: memory flat in N
   cascade   training from given crops: one fold, all folds
   infer     photographs in, results out: JPEG and PNG, one face and many
   register  synthetic scans
@@ -34,7 +35,7 @@ keys:
   guard=off          check: compare ratios with the record, exit 1 where one fell | record: write it anew
   guard_file=FILE    the record (default: guard.json beside the results of a checkout)
   guard_runs=5       whole runs that a record is made of
-  any size of a bench, for example  facerecon bench ridge n=51000 d=8316   or   facerecon bench hog batch=1,8,64
+  any size of a bench, for example  facerecon bench stage n=51000 d=8316   or   facerecon bench hog batch=1,8,64
 
 Exit status: 0 done, 1 a case failed, answered wrongly or fell behind the record, 2 the call was wrong.
 Everything on a GPU machine in ten minutes: facerecon bench device=cpu,cuda sizes=full minutes=9

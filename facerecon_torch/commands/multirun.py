@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
-from facerecon_torch.files import replacing
+from facerecon_torch.files import write_json
 from facerecon_torch.report.tables import ALIGNMENTS
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ class SummaryCallback(Callback):
     def on_multirun_end(self, config: "DictConfig", **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         result = summarise(folder)
-        with replacing(folder / "summary.json") as part:
-            part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / "summary.json", result)
         _log.info("test MAE in mm vs M, mean +- sd over jobs; summary in %s", folder / "summary.json")
         for setting, methods in result["settings"].items():
             for method, by_align in methods.items():

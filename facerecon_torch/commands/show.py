@@ -27,7 +27,7 @@ _SPREAD = 2.5  # standard deviations of an identity mode
 
 
 def draw_model(model: FaceModel, *, tile: int = _TILE, columns: int = _COLUMNS) -> Float[Tensor, "3 height width"]:
-    """An image of the model: the mean face at several yaws, then identity and expression components at +-2.5 sd."""
+    """Image of the model: the mean face at several yaws, then identity modes and expressions at +-2.5 sd."""
     alphas, betas, yaws = _examples(model, columns)
     shapes = model.vertices(alphas, betas).float().cpu()
     tiles = [_render_tile(shape, float(yaw), model, tile) for shape, yaw in zip(shapes, yaws)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from facerecon_torch.checks import require_count
-from facerecon_torch.geometry.mesh_ops import use_backend
+from facerecon_torch.geometry.mesh_queries import use_backend
 from facerecon_torch.runtime.device import require_device
 
 __all__ = ["RuntimeSpec"]

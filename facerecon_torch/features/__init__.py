@@ -1,4 +1,4 @@
-"""What the regressor sees: appearance around the projected landmarks (HOG) and how far the detected ones are (LD)."""
+"""The features of the regressor: HOG around the projected landmarks, and landmark displacements (LD)."""
 
 from facerecon_torch.features.displacement import displacement
 from facerecon_torch.features.hog import (
@@ -7,7 +7,6 @@ from facerecon_torch.features.hog import (
     HogSpec,
     describe_patches,
     gather_hog,
-    hog,
     hog_field,
     hog_maps,
     patch_hog,
@@ -23,7 +22,6 @@ __all__ = [
     "describe_patches",
     "displacement",
     "gather_hog",
-    "hog",
     "hog_field",
     "hog_maps",
     "joint_feature",

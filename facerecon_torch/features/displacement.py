@@ -17,11 +17,20 @@ def displacement(
     px_per_mm: Float[Tensor, "*b"],
     contour_component: str = "normal",
 ) -> Float[Tensor, "*b 66 2"]:
-    """u_i = (l_i - p_i) / s: detected minus projected landmark, mm in the image plane (+x right, +y down).
+    """The displacements u_i = (l_i - p_i) / s in mm in the image plane (+x right, +y down). Differentiable.
 
-    Both point sets in px of the same image, in the paper's order; s is that image's camera scale. With `normal` the 17
-    contour landmarks keep only the component across the contour: with marching contours, where along the contour a
-    landmark lies is arbitrary. `full` is Eq. 8 as printed. Differentiable. Raises ValueError for another component.
+    Args:
+        detected: landmarks l in px, paper order.
+        projected: landmarks p of the model, in px of the same image.
+        px_per_mm: scale s of the camera in that image.
+        contour_component: `normal` keeps only the component of the 17 contour landmarks across the contour, since the
+            place of a landmark along a marching contour is arbitrary; `full` is Eq. 8 as printed.
+
+    Raises:
+        ValueError: another component.
+
+    Example:
+        >>> u = displacement(landmarks, project(points, camera), camera.scale)
     """
     if contour_component not in CONTOUR_COMPONENTS:
         raise ValueError(f"contour_component must be normal or full; got {contour_component!r}")
@@ -34,10 +43,8 @@ def displacement(
 
 
 def _tangents(line: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b n 2"]:
-    """Unit tangents of an open polyline: between the two neighbours of a point, at the ends along the only segment.
-
-    Zero where the neighbours coincide; such a point keeps its whole displacement.
-    """
+    """The unit tangents of an open polyline: from one neighbour of a point to the other, at the ends along the segment.
+    Zero where neighbours coincide; such a point keeps its whole displacement."""
     ends = torch.cat([line[..., :1, :], line, line[..., -1:, :]], dim=-2)
     chord = ends[..., 2:, :] - ends[..., :-2, :]
     squared = chord.square().sum(-1, keepdim=True)

@@ -19,9 +19,19 @@ _N_LANDMARKS = N_INNER + N_CONTOUR
 
 @dataclass(frozen=True, kw_only=True)
 class JointSpec:
-    """The blocks of the joint feature, in the order in which they are concatenated, and what each one is.
+    """The blocks of the joint feature, in the order of their concatenation.
 
-    Raises ValueError for an empty, repeated or unknown block, or an unknown contour component.
+    Args:
+        hog: geometry and variant of the HOG block.
+        blocks: hog, ld or both.
+        contour_component: of the contour's displacements, normal or full.
+
+    Raises:
+        ValueError: an empty, repeated or unknown block, or an unknown contour component.
+
+    Example:
+        >>> JointSpec(blocks=("ld",)).length
+        132
     """
 
     hog: HogSpec = field(default_factory=HogSpec)
@@ -38,13 +48,13 @@ class JointSpec:
 
     @property
     def block_sizes(self) -> tuple[int, ...]:
-        """Columns of every block, in the order of `blocks`. The regressor learns one scale for each."""
+        """The columns of every block, in the order of `blocks`. The regressor learns one scale for each block."""
         sizes = {"hog": _N_LANDMARKS * self.hog.length, "ld": 2 * _N_LANDMARKS}
         return tuple(sizes[block] for block in self.blocks)
 
     @property
     def length(self) -> int:
-        """Columns of the joint feature, D."""
+        """The number D of columns."""
         return sum(self.block_sizes)
 
 
@@ -55,10 +65,23 @@ def joint_feature(
     px_per_mm: Float[Tensor, "*b"],
     spec: JointSpec,
 ) -> Float[Tensor, "*b columns"]:
-    """phi = [HOG at p_1 ... p_66; u_1 ... u_66], landmark by landmark, of the blocks that `spec` names.
+    """The joint feature phi = [HOG at p_1 ... p_66; u_1 ... u_66] (Eq. 10), landmark by landmark.
 
-    Points in px of the crops that `hog` was made from, px_per_mm the camera's scale in them. HOG is without unit, u in
-    mm. Raises ValueError where HOG is asked for and there is no field, or one of another spec.
+    Args:
+        hog: field of the crops; None where `spec` has no HOG block.
+        detected: landmarks in crop px.
+        projected: landmarks of the model in crop px.
+        px_per_mm: scale of the camera in the crops.
+        spec: blocks and their order.
+
+    Returns:
+        One row per face: HOG without unit, displacements in mm.
+
+    Raises:
+        ValueError: `spec` has a HOG block, and there is no field of its HOG spec.
+
+    Example:
+        >>> phi = joint_feature(hog_field(crops, spec.hog), landmarks, projected, camera.scale, spec)
     """
     parts = []
     for block in spec.blocks:

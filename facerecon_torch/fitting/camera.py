@@ -10,6 +10,7 @@ __all__ = ["solve_camera"]
 
 _SINGULAR_RATIO = 1e-4  # below it a point set counts as flat (3D) or as a line (2D)
 _MINIMUM_POINTS = 4
+_COINCIDENT = 1e-5  # of their distance from the origin: 2D points closer together than this are one, read in float32
 
 
 def solve_camera(
@@ -19,26 +20,35 @@ def solve_camera(
     *,
     scale: Float[Tensor, "*#b"] | None = None,
 ) -> Camera:
-    """Weighted least-squares camera of p = s F (R v)_xy + t, F = diag(1, -1) (Eq. 4, 6).
+    """The weighted least-squares camera of p = s F (R v)_xy + t, F = diag(1, -1) (Eq. 4, 6).
 
-    `points3d` in mm (model frame), `points2d` in px (image frame), `weights` non-negative. A 2x3 affine
-    matrix is fitted to the centred points, R is the rotation nearest to it, and s and t are solved again
-    given R. With `scale` (px/mm) the size of the face is known and only R and t are solved. A point of
-    weight zero is ignored, whatever its coordinates hold.
+    A 2x3 affine matrix is fitted to the centred points, R is the rotation nearest to it, and s and t are solved again
+    given R. Solved in float64. Differentiable in every input, also where the affine matrix is already a scaled
+    rotation.
 
-    A row is `degenerate` with fewer than 4 points, with 3D points whose smallest singular value is below
-    1e-4 of the largest, with 2D points (or an affine matrix) of rank below 2, or with a non-finite
-    coordinate or a negative or non-finite weight. It gets R = I, s = 1 (or `scale`), t = 0, and zero
-    gradients. Solved in float64, returned in the dtype of `points2d`; differentiable in every input, also
-    where the affine matrix is already a scaled rotation.
+    Args:
+        points3d: in mm (model frame).
+        points2d: in px (image frame).
+        weights: non-negative; a point of weight 0 is ignored, whatever its coordinates hold. None: 1.
+        scale: the known size of the face in px/mm; only R and t are solved then.
+
+    Returns:
+        The camera in the dtype of `points2d`. A row is `degenerate` with fewer than 4 points, with 3D points whose
+        smallest singular value is below 1e-4 of the largest, with 2D points (or an affine matrix) of rank below 2, with
+        2D points whose spread is below 1e-5 of their mean's distance from the origin (float32 coordinates of one place
+        may differ by that), or with a non-finite coordinate or a negative or non-finite weight. It has R = I, s = 1 (or
+        `scale`), t = 0, and zero gradients.
+
+    Example:
+        >>> camera = solve_camera(points3d, landmarks)
     """
-    table, share, broken = _prepared(points3d, points2d, weights)
-    mean = table @ share[..., None]
+    table, fractions, broken = _prepared(points3d, points2d, weights)
+    mean = table @ fractions[..., None]
     centred = table - mean
     # One product holds every second moment: 3D x 3D, 2D x 3D and 2D x 2D.
-    moments = (centred * share[..., None, :]) @ centred.mT
+    moments = (centred * fractions[..., None, :]) @ centred.mT
     gram3d, cross, gram2d = moments[..., :3, :3], moments[..., 3:, :3], moments[..., 3:, 3:]
-    degenerate = broken | _lacks_rank(gram3d, gram2d)
+    degenerate = broken | _lacks_rank(gram3d, gram2d) | _coincide(gram2d, mean[..., 3:, 0])
     safe = torch.where(degenerate[..., None, None], torch.eye(3, dtype=cross.dtype, device=cross.device), gram3d)
     affine: Tensor = torch.linalg.solve_ex(safe, cross, left=False)[0]
     rows, third, thin = _nearest_rotation(affine)
@@ -53,8 +63,8 @@ def _prepared(
     points2d: Float[Tensor, "*#b n 2"],
     weights: Float[Tensor, "*#b n"] | None,
 ) -> tuple[Float[Tensor, "*b 5 n"], Float[Tensor, "*b n"], Bool[Tensor, "*b"]]:
-    """Float64 coordinates (3D, then 2D as they are, +y down; zero where ignored), weights of sum one, and the
-    rows that cannot be used."""
+    """Coordinates in float64 (3D, then 2D; zero where ignored), weights of sum one, and the rows that cannot be
+    used."""
     n = points3d.shape[-2]
     weights = points2d.new_ones(n) if weights is None else weights
     shapes = (points3d.shape[:-2], points2d.shape[:-2], weights.shape[:-1])
@@ -67,20 +77,20 @@ def _prepared(
     broken = (~keep & (given != 0)).any(-1) | (keep.sum(-1) < _MINIMUM_POINTS)
     full = full.masked_fill(~keep[..., None, :], 0.0)
     total = full[..., 5, :].sum(-1, keepdim=True)
-    share = full[..., 5, :] / total.masked_fill(total <= 0, 1.0)
-    return full[..., :5, :], share, broken
+    fractions = full[..., 5, :] / total.masked_fill(total <= 0, 1.0)
+    return full[..., :5, :], fractions, broken
 
 
 @torch.no_grad()
 def _lacks_rank(gram3d: Float[Tensor, "*b 3 3"], gram2d: Float[Tensor, "*b 2 2"]) -> Bool[Tensor, "*b"]:
-    """Whether the smallest eigenvalue of either Gram matrix is below `limit` of the largest; eigenvalues are
-    squared singular values.
+    """Whether the smallest eigenvalue of either Gram matrix is below `limit` times the largest. Eigenvalues are squared
+    singular values.
 
-    No eigenvalue is iterated for. The smallest one of G is above b where G - b I has a Cholesky factor. What
-    bounds it, `limit` times the largest one, needs to be right only where the decision is close, and there
-    the smallest one is nothing beside the others: then the largest one is (T + sqrt(2 F - T^2)) / 2 with T
-    the trace and F the squared Frobenius norm, and for a 2x2 matrix its square is F and the product of both
-    is the determinant.
+    No eigenvalue is computed by iteration. The smallest eigenvalue of G is above b exactly where G - b I has a Cholesky
+    factor. The bound b = `limit` times the largest eigenvalue needs to be right only where the decision is close. There
+    the smallest eigenvalue is negligible, so that the largest one is (T + sqrt(2 F - T^2)) / 2 with T the trace and F
+    the squared Frobenius norm; for a 2x2 matrix its square is F, and the product of both eigenvalues is the
+    determinant.
     """
     limit = _SINGULAR_RATIO**2
     trace = gram3d.diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -95,11 +105,19 @@ def _lacks_rank(gram3d: Float[Tensor, "*b 3 3"], gram2d: Float[Tensor, "*b 2 2"]
     return lacks
 
 
+@torch.no_grad()
+def _coincide(gram2d: Float[Tensor, "*b 2 2"], mean: Float[Tensor, "*b 2"]) -> Bool[Tensor, "*b"]:
+    """Whether 2D points are one place but for rounding: that leaves two equal directions of spread, not none."""
+    spread = gram2d.diagonal(dim1=-2, dim2=-1).sum(-1)
+    close: Tensor = spread <= _COINCIDENT**2 * mean.square().sum(-1)
+    return close
+
+
 def _nearest_rotation(
     affine: Float[Tensor, "*b 2 3"],
 ) -> tuple[Float[Tensor, "*b 2 3"], Float[Tensor, "*b 3"], Bool[Tensor, "*b"]]:
-    """U V' of the SVD of `affine`, the unit vector across both rows, and where the rank is below 2 (there
-    the other two mean nothing).
+    """U V' of the SVD of `affine`, the unit vector across both rows, and whether the rank is below 2 (where the other
+    two are undefined).
 
     U V' equals M^(-1/2) A with M = A A', and for a 2x2 matrix, with d = sqrt(det M), M^(-1/2) = ((tr M + d)
     I - M) / (d sqrt(tr M + 2 d)). Unlike the gradient of an SVD this is smooth where both singular values
@@ -122,7 +140,7 @@ def _scale(
     cross: Float[Tensor, "*b 2 3"],
     degenerate: Bool[Tensor, "*b"],
 ) -> Float[Tensor, "*b"]:
-    """Least-squares s in px/mm for a fixed rotation, 1 for a degenerate row."""
+    """The least-squares s in px/mm for a fixed rotation; 1 for a degenerate row."""
     match = (rows * cross).sum((-2, -1))
     extent = ((rows @ gram3d) * rows).sum((-2, -1))
     return match.masked_fill(degenerate, 1.0) / extent.masked_fill(degenerate, 1.0)
@@ -136,7 +154,7 @@ def _camera(
     degenerate: Bool[Tensor, "*b"],
     dtype: torch.dtype,
 ) -> Camera:
-    """The camera of image rows (+y down): turning the second row up turns the third one round as well."""
+    """The camera of image rows (+y down): the second row is turned up, and so the third changes its sign as well."""
     rotation = torch.stack([rows[..., 0, :], -rows[..., 1, :], -third], dim=-2).to(dtype)
     unit = torch.eye(3, dtype=dtype, device=rotation.device)
     rotation = torch.where(degenerate[..., None, None], unit, rotation)

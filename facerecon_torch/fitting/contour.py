@@ -1,9 +1,8 @@
-"""The 17 contour landmarks: which mesh vertex the jaw line shows under a given pose.
+"""The 17 contour landmarks: the mesh vertex behind each of them under a given pose.
 
-Seen from the front, contour landmark i is a fixed vertex. Turn the head, and on the side that turns away
-the visible jaw line wanders over the cheek: each landmark then moves along its own line of the mesh to the
-vertex that reaches farthest outward in the image. On the side that turns towards the viewer it stays where
-it was.
+Seen from the front, contour landmark i is a fixed vertex. On the side of a head that turns away, the visible jaw line
+moves over the cheek: each landmark there moves along its own line of the mesh to the vertex that reaches farthest
+outward in the image. On the side that turns towards the viewer it keeps its fixed vertex.
 """
 
 import math
@@ -41,8 +40,8 @@ class ContourSpec:
 
 
 class ContourLines(NamedTuple):
-    """Candidates of every contour landmark. Slot 0 is its fixed vertex, the others are its line in front of
-    it."""
+    """The candidate vertices of every contour landmark. Slot 0 is its fixed vertex, the other slots are the vertices of
+    its line in front of that vertex."""
 
     vertices: Int[Tensor, "17 slots"]  # padded by the fixed vertex
     allowed: Bool[Tensor, "17 slots"]
@@ -51,11 +50,17 @@ class ContourLines(NamedTuple):
 
 
 def build_contour_lines(mean_face: Float[Tensor, "vertices 3"], topology: FaceTopology) -> ContourLines:
-    """Candidate tables from the mean face (mm, model frame) and the lines of its topology.
+    """The candidate vertices on a face model's contour lines.
 
-    Only vertices in front of the fixed vertex are candidates: behind it lie ear and neck, which reach
-    farther out than the jaw without being part of it. A fixed vertex that is not on its line enters it
-    beside the nearest line vertex.
+    Only vertices in front of the fixed vertex are candidates: behind it lie ear and neck, which reach farther out than
+    the jaw without being part of it. A fixed vertex that is not on its line is inserted beside the nearest line vertex.
+
+    Args:
+        mean_face: in mm (model frame).
+        topology: with landmark vertices and contour lines.
+
+    Example:
+        >>> lines = build_contour_lines(mean_face, model.topology)
     """
     fixed = topology.landmark_vertices[-N_CONTOUR:]
     lines = topology.contour_lines
@@ -80,12 +85,11 @@ def build_contour_lines(mean_face: Float[Tensor, "vertices 3"], topology: FaceTo
 
 
 def contour_normals(points: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b n 2"]:
-    """Unit normals of an open polyline, to the right of its direction; zero where neighbours coincide.
+    """The unit normals of an open polyline, to the right of its direction; zero where neighbours coincide.
 
-    The tangent is the difference of both neighbours (one-sided at the ends). For contour landmarks in the
-    model frame (+y up), which run from the image left over the chin to the image right, the right-hand side
-    is the outside; in the image frame (+y down) the sign is the opposite one. Either way the line spanned
-    is that of the normal.
+    The tangent is the difference of both neighbours (one-sided at the ends). Contour landmarks run from the image left
+    over the chin to the image right, so that in the model frame (+y up) the normals point outside; in the image frame
+    (+y down) they have the opposite sign.
     """
     before = torch.cat([points[..., :1, :], points[..., :-1, :]], dim=-2)
     after = torch.cat([points[..., 1:, :], points[..., -1:, :]], dim=-2)
@@ -96,7 +100,7 @@ def contour_normals(points: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b n 2"]:
 
 
 class Sight(NamedTuple):
-    """What a rotation asks of every contour landmark's line."""
+    """The criterion by which each contour landmark chooses among its candidates under one rotation."""
 
     direction: Float[Tensor, "*b 17 3"]  # unit or shorter, model frame: the reach of v is direction' v, in mm
     reluctance: Float[Tensor, "*b 17"]  # k: mm of reach that a mm along the line must bring
@@ -110,18 +114,19 @@ def march_contour(
     lines: ContourLines,
     spec: ContourSpec,
 ) -> Int[Tensor, "*b 17"]:
-    """Slot of every contour landmark for candidate `points` (mm, model frame) under `rotation`: that of
-    `choose_slots`."""
+    """The slot of every contour landmark (`choose_slots`) for candidate `points` in mm (model frame)."""
     sight = sight_lines(rotation, lines, spec)
     return choose_slots((points @ sight.direction[..., None])[..., 0], sight, lines)
 
 
 @torch.no_grad()
 def sight_lines(rotation: Float[Tensor, "*b 3 3"], lines: ContourLines, spec: ContourSpec) -> Sight:
-    """With o the outward direction of a landmark, a = -(R o)_z is the sine of the angle by which its side
-    turns away. The direction is R_xy' d, where d is o after the in-plane part of R: one vector per landmark
-    instead of one turned point per candidate. k falls from 1 at a <= 0, where no step forward along the line
-    can pay, to 0 at a = sin(full_turn_degrees), where the silhouette alone decides.
+    """Directions and reluctances of all contour landmarks under `rotation`.
+
+    With o the outward direction of a landmark, a = -(R o)_z is the sine of the angle by which its side turns away. The
+    direction is R_xy' d, where d is o after the in-plane part of R: one vector per landmark instead of one turned point
+    per candidate. The reluctance k falls from 1 at a <= 0, where no step along the line pays, to 0 at
+    a = sin(full_turn_degrees), where the silhouette alone decides.
     """
     away = -(lines.outward @ rotation[..., 2, :2, None])[..., 0]
     full = math.sin(math.radians(spec.full_turn_degrees))
@@ -132,16 +137,15 @@ def sight_lines(rotation: Float[Tensor, "*b 3 3"], lines: ContourLines, spec: Co
 
 @torch.no_grad()
 def choose_slots(reach: Float[Tensor, "*b 17 slots"], sight: Sight, lines: ContourLines) -> Int[Tensor, "*b 17"]:
-    """The slot with the largest  d'(R v)_xy - k path  where the side turns away, slot 0 (the fixed vertex)
-    elsewhere. Not differentiable: the answer is an index."""
+    """The slot with the largest  d'(R v)_xy - k path  where the side turns away, and slot 0 (the fixed vertex)
+    elsewhere. Not differentiable."""
     score = reach - sight.reluctance[..., None] * lines.path
     chosen = score.masked_fill(~lines.allowed, -torch.inf).argmax(dim=-1)
     return chosen * sight.turned
 
 
 def in_plane_rotation(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 2 2"]:
-    """The twist of R about the viewing axis, as a 2x2 rotation (identity where R turns the face by 180
-    degrees)."""
+    """The twist of R about the viewing axis, as a 2x2 rotation; the identity where R turns the face by 180 degrees."""
     cosine = rotation[..., 0, 0] + rotation[..., 1, 1]
     sine = rotation[..., 1, 0] - rotation[..., 0, 1]
     length = torch.hypot(cosine, sine)

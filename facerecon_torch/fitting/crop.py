@@ -1,7 +1,7 @@
-"""Canonical crops: every face at the same pixel density, in pictures of the same size.
+"""Canonical crops: every face at the same pixel density, in images of the same size.
 
-The camera of Eq. 6 on the mean face says where the face is and how many pixels a millimetre has; the crop
-follows from it. All later steps live in crop pixels, and `invert_affine` leads back to image pixels.
+The camera of Eq. 6 on the mean face gives the place of the face and its pixels per millimetre; the crop follows from
+it. All later steps use crop pixels, and `invert_affine` maps back to image pixels.
 """
 
 from collections.abc import Sequence
@@ -32,12 +32,12 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropSpec:
-    """Size and density of canonical crops, and when a second crop is due."""
+    """Size and density of canonical crops, and the change of camera that makes a new crop necessary."""
 
     size: int = 320  # px, both sides
     px_per_mm: float = 64 / 45  # a HOG patch of 64 px spans 45 mm
     derotate: bool = False  # turn the crop so that the face stands upright
-    outside: str = "edge"  # beyond the picture: "edge" repeats its border, "zeros" is black
+    outside: str = "edge"  # beyond the image: "edge" repeats its border, "zeros" is black
     recrop_scale: float = 0.08  # relative change of scale
     recrop_shift: float = 10.0  # crop px, of the face's centre
 
@@ -52,7 +52,19 @@ class CropSpec:
 
 
 class FaceCropper:
-    """Crops faces as the mean face of `model` sees them. Raises ValueError for a model without topology."""
+    """Cuts canonical crops around the mean face of a model.
+
+    Args:
+        model: with topology.
+        spec: of the crops.
+
+    Raises:
+        ValueError: a model without topology.
+
+    Example:
+        >>> cropper = FaceCropper(model, CropSpec())
+        >>> crops = cropper.crop(images, cropper.camera(landmarks))
+    """
 
     def __init__(self, model: FaceModel, spec: CropSpec) -> None:
         if model.topology is None:
@@ -70,12 +82,11 @@ class FaceCropper:
         *,
         scale: Float[Tensor, "*b"] | None = None,
     ) -> Camera:
-        """Eq. 6 on the mean face; landmarks in px."""
+        """The camera of the mean face (Eq. 6) from landmarks in px."""
         return solve_camera(self.landmarks, landmarks, weights, scale=scale)
 
     def to_crop(self, camera: Camera) -> Float[Tensor, "*b 2 3"]:
-        """The affine map from the px of `camera`'s frame to crop px: the head's centre in the middle of the
-        crop."""
+        """The affine map from the px of `camera`'s frame to crop px; the head's centre is in the middle of the crop."""
         spec = self.spec
         density = spec.px_per_mm / camera.scale.double()
         unit = torch.eye(2, dtype=torch.float64, device=density.device)
@@ -86,13 +97,12 @@ class FaceCropper:
         return torch.cat([linear, shift[..., None]], dim=-1).to(camera.scale.dtype)
 
     def crop(self, images: Tensor | Sequence[Tensor], camera: Camera) -> Crop:
-        """Canonical crops of `images` (see `crop_faces`), one per row of `camera`."""
+        """The canonical crops of `images` (see `crop_faces`), one per row of `camera`."""
         return crop_faces(images, self.to_crop(camera), self.spec)
 
     def needs_recrop(self, before: Camera, after: Camera) -> Bool[Tensor, "*b"]:
-        """Rows whose fitted camera moved too far from the one they were cropped with: scale by more than
-        `recrop_scale` or centre by more than `recrop_shift`. Both cameras live in the same frame. A
-        degenerate camera gives no reason to crop again."""
+        """Whether the scale of the camera changed by more than `recrop_scale`, or the face's centre by more than
+        `recrop_shift`; False where the later camera is degenerate. Both cameras are in the same frame."""
         scale = (after.scale / before.scale - 1).abs() > self.spec.recrop_scale
         shift = (self._seen_centre(after) - self._seen_centre(before)).norm(dim=-1)
         far = shift * self.spec.px_per_mm / before.scale > self.spec.recrop_shift
@@ -105,13 +115,25 @@ class FaceCropper:
 
 
 def crop_faces(images: Tensor | Sequence[Tensor], to_crop: Float[Tensor, "b 2 3"], spec: CropSpec) -> Crop:
-    """Each image resampled once, anti-aliased, onto its crop grid.
+    """The crops of images, each image resampled once, anti-aliased. Differentiable in images and maps.
 
-    `images`: RGB in [0, 1] or as bytes, one [b, 3, H, W] tensor or b tensors [3, H, W] of any size. A byte k
-    stands for k / 255 in float32, bit for bit as if the picture had been converted first; only the part that
-    is needed is. `to_crop`: image px -> crop px, a scaling and shift (with `spec.derotate` also a rotation).
-    Differentiable in images and maps. The maps are read on the host once per call, for the part of each image
-    that is needed. Raises TypeError for other whole numbers, ValueError for wrong shapes.
+    The maps are read on the host once per call, to find the part of each image that is needed.
+
+    Args:
+        images: RGB in [0, 1] or bytes, one [b, 3, H, W] tensor or b tensors [3, H, W] of any size. A byte k stands for
+            k / 255 in float32, to the bit.
+        to_crop: maps from image px to crop px: scaling and shift, with `spec.derotate` also a rotation.
+        spec: size, border and whether maps rotate.
+
+    Returns:
+        Crops and their maps.
+
+    Raises:
+        TypeError: whole numbers other than bytes.
+        ValueError: wrong shapes, or maps that are not finite, mirror or collapse.
+
+    Example:
+        >>> crops = crop_faces(images, cropper.to_crop(camera), cropper.spec)
     """
     single = isinstance(images, Tensor)
     _require_images([images] if isinstance(images, Tensor) else images, len(to_crop), single)
@@ -126,12 +148,12 @@ def crop_faces(images: Tensor | Sequence[Tensor], to_crop: Float[Tensor, "b 2 3"
 
 
 def apply_affine(points: Float[Tensor, "*b n 2"], affine: Float[Tensor, "*b 2 3"]) -> Float[Tensor, "*b n 2"]:
-    """A [p; 1] for every point; px to px."""
+    """The points A [p; 1]; px to px."""
     return points @ affine[..., :2].mT + affine[..., None, :, 2]
 
 
 def invert_affine(affine: Float[Tensor, "*b 2 3"]) -> Float[Tensor, "*b 2 3"]:
-    """The map back. Solved in float64, returned in the dtype given."""
+    """The inverse map, solved in float64 and returned in the dtype of `affine`."""
     wide = affine.double()
     inverse = torch.linalg.inv_ex(wide[..., :2])[0]
     shift = -(inverse @ wide[..., 2:])
@@ -139,8 +161,7 @@ def invert_affine(affine: Float[Tensor, "*b 2 3"]) -> Float[Tensor, "*b 2 3"]:
 
 
 def camera_to_crop(camera: Camera, to_crop: Float[Tensor, "*b 2 3"]) -> Camera:
-    """The same view in the px that the map leads to. The map is a scaling, rotation and shift; no shear, no
-    mirror."""
+    """The camera of the same view in crop px. The map is a scaling, rotation and shift, without shear or mirror."""
     linear = to_crop[..., :2].double()
     factor = _determinant(linear).sqrt()
     (a, b), (c, d) = (row.unbind(-1) for row in (linear / factor[..., None, None]).unbind(-2))
@@ -158,7 +179,7 @@ def camera_to_crop(camera: Camera, to_crop: Float[Tensor, "*b 2 3"]) -> Camera:
 
 
 def camera_from_crop(camera: Camera, to_crop: Float[Tensor, "*b 2 3"]) -> Camera:
-    """The view in image px of a camera in crop px: the inverse of `camera_to_crop`."""
+    """The camera in image px of a camera in crop px: the inverse of `camera_to_crop`."""
     return camera_to_crop(camera, invert_affine(to_crop))
 
 

@@ -1,4 +1,4 @@
-"""S*: the weights of a known mesh in the model's topology and frame, no pose involved.
+"""S*: the weights of a known mesh in the model's topology and frame; no pose is estimated.
 
 minimise  mean_v |S_v(alpha, beta) - s_v|^2  +  lambda_1 |alpha - mu_a|^2_Qa  +  lambda_2 |beta - mu_b|^2_Qb
 """
@@ -23,8 +23,8 @@ __all__ = ["DenseSpec", "fit_dense"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseSpec:
-    """How meshes are fitted. Penalties in mm^2 weigh against the mean squared distance over the vertices:
-    the default gives a weight one standard deviation from its mean the price of 0.01 mm RMS."""
+    """How meshes are fitted. Penalties in mm^2 weigh against the mean squared distance over the vertices: with the
+    default, a weight one standard deviation from its mean costs as much as an RMS distance of 0.01 mm."""
 
     rounds: int = 20  # expression, then identity; a linear model needs no rounds
     identity_penalty: float = 1e-4  # lambda_1, mm^2
@@ -44,12 +44,22 @@ _DEFAULT = DenseSpec()
 
 @torch.no_grad()
 def fit_dense(model: FaceModel, vertices: Tensor, spec: DenseSpec = _DEFAULT) -> FaceParameters:
-    """The weights whose shape comes nearest to each mesh `vertices` [b, V, 3] (mm, model frame), in the
-    model's gauge.
+    """The weights whose shape is nearest to each mesh, in the model's gauge. Solved in float64.
 
-    Solved in float64, returned in the dtype and on the device of `vertices`. Raises ValueError for another
-    number of vertices or values that are not finite, TypeError for a model that is neither bilinear nor
-    linear.
+    Args:
+        model: bilinear or linear.
+        vertices: [b, V, 3] in mm (model frame).
+        spec: penalties and rounds.
+
+    Returns:
+        Weights in the dtype and on the device of `vertices`.
+
+    Raises:
+        ValueError: another number of vertices, or values that are not finite.
+        TypeError: a model that is neither bilinear nor linear.
+
+    Example:
+        >>> parameters = fit_dense(model, vertices)
     """
     require_shape("vertices", vertices, (None, model.n_vertices, 3))
     require_finite("vertices", vertices)
@@ -84,8 +94,8 @@ def _priors(model: FaceModel, spec: DenseSpec) -> _Priors:
 
 
 class _BilinearFit:
-    """Alternating ridge on products made once: with C the core as [3V, I E], |C (alpha x beta) - s|^2 needs
-    only C'C and C's, so a step costs the same for 300 and for 300,000 vertices."""
+    """Alternating ridge on products that are computed once: with C the core as [3V, I E], |C (alpha x beta) - s|^2
+    needs only C'C and C's, so that the cost of a step does not depend on the number of vertices."""
 
     def __init__(self, model: BilinearModel, spec: DenseSpec) -> None:
         self._model, self._rounds, self._priors = model, spec.rounds, _priors(model, spec)
@@ -118,15 +128,14 @@ class _BilinearFit:
 
 
 def _packed(gram: Float[Tensor, "n n k k"]) -> Float[Tensor, "pairs k k"]:
-    """The blocks of every unordered pair of factors; both orders of a pair are added up, as a_i a_j = a_j
-    a_i."""
+    """The blocks of every unordered pair of factors: the sum of both orders of the pair, as a_i a_j = a_j a_i."""
     first, second = torch.triu_indices(len(gram), len(gram), device=gram.device)
     both = gram[first, second] + gram[second, first]
     return torch.where((first == second)[:, None, None], 0.5 * both, both)
 
 
 def _normal(weights: Float[Tensor, "b n"], packed: Float[Tensor, "pairs k k"]) -> Float[Tensor, "b k k"]:
-    """sum_ij w_i w_j G_ij."""
+    """The sum over i and j of w_i w_j G_ij."""
     n = weights.shape[-1]
     first, second = torch.triu_indices(n, n, device=weights.device)
     products = weights[:, first] * weights[:, second]
@@ -134,7 +143,7 @@ def _normal(weights: Float[Tensor, "b n"], packed: Float[Tensor, "pairs k k"]) -
 
 
 class _LinearFit:
-    """Both factors at once: one ridge problem with the same matrix for every mesh."""
+    """One ridge problem for both factors, with the same matrix for every mesh."""
 
     def __init__(self, model: LinearModel, spec: DenseSpec) -> None:
         self._n_identity, self._priors = model.n_identity, _priors(model, spec)

@@ -1,8 +1,8 @@
 """The 66 landmarks of a face as linear functions of one factor's weights while the other is held still.
 
-Eq. 7 reads each landmark along directions that differ by face. For the inner landmarks the coordinate is the leading
-axis, so that a face's camera turns all of them in one product; a contour row keeps its three coordinates together, so
-that a marching contour takes whole rows.
+Eq. 7 measures each landmark along directions that differ by face. The designs of the inner landmarks have the
+coordinate as leading axis, so that one product with a face's camera turns all of them. The designs of contour rows keep
+the three coordinates together, so that a marching contour gathers whole rows.
 """
 
 import math
@@ -21,12 +21,12 @@ from facerecon_torch.model.topology import N_CONTOUR
 
 __all__ = ["Design", "Designs", "build_designs", "take_rows", "take_shared_rows"]
 
-_BLOCK = 16  # faces whose contour rows are made before some are taken: on a CPU they stay in its second cache
+_BLOCK = 16  # faces whose contour rows are computed together: they stay in the second cache of a CPU
 
 
 class Design(NamedTuple):
-    """v = matrix g + offset in mm (model frame). `inner` has no batch axis where it is the same for every face; no
-    offset stands for zero."""
+    """The map v = matrix g + offset in mm (model frame). `inner` has no batch axis where it is the same for every face;
+    `offset` is None where it is zero."""
 
     inner: Float[Tensor, "*b 3 49 k"]
     contour: Float[Tensor, "b 17 3 k"]
@@ -35,8 +35,8 @@ class Design(NamedTuple):
 
 @runtime_checkable
 class Designs(Protocol):
-    """What the alternation of Eq. 7 asks of a model restricted to the 49 inner landmarks and the contour rows;
-    `places` are the rows that the contour landmarks of each face lie on."""
+    """The designs of a model restricted to the 49 inner landmarks and the contour rows, for either factor; `places` are
+    the contour rows of each face's contour landmarks."""
 
     def identity(self, expression: Float[Tensor, "*b expressions"], places: Int[Tensor, "b 17"]) -> Design: ...
 
@@ -44,8 +44,8 @@ class Designs(Protocol):
 
 
 def build_designs(model: FaceModel) -> Designs:
-    """For a model whose first 49 vertices are the inner landmarks. Raises TypeError for a model that is neither
-    bilinear nor linear."""
+    """The designs of a model whose first 49 vertices are the inner landmarks. Raises TypeError for a model that is
+    neither bilinear nor linear."""
     if isinstance(model, BilinearModel):
         return _BilinearDesigns(model)
     if isinstance(model, LinearModel):
@@ -54,8 +54,8 @@ def build_designs(model: FaceModel) -> Designs:
 
 
 def take_rows(values: Float[Tensor, "*b rows n"], places: Int[Tensor, "*b 17"]) -> Float[Tensor, "*b 17 n"]:
-    """values[..., places, :] by whole rows of the flattened batch: several times faster than a gather of single
-    numbers."""
+    """The rows values[..., places, :]. Whole rows of the flattened batch are gathered, which is several times faster
+    than a gather of single numbers."""
     n = values.shape[-1]
     first = values.shape[-2] * torch.arange(math.prod(values.shape[:-2]), device=places.device)
     rows = places.reshape(-1, N_CONTOUR) + first[:, None]
@@ -63,12 +63,12 @@ def take_rows(values: Float[Tensor, "*b rows n"], places: Int[Tensor, "*b 17"]) 
 
 
 def take_shared_rows(values: Float[Tensor, "rows n"], places: Int[Tensor, "b 17"]) -> Float[Tensor, "b 17 n"]:
-    """The same from rows that all faces share."""
+    """The rows values[places, :] of a table that all faces share."""
     return values.index_select(0, places.flatten()).reshape(*places.shape, values.shape[-1])
 
 
 class _BilinearDesigns:
-    """One matrix product per design: the core is laid out once for either factor."""
+    """Designs of a bilinear model: one matrix product each, with the core laid out once for either factor."""
 
     def __init__(self, model: BilinearModel) -> None:
         inner, contour = model.core[:N_INNER].movedim(1, 0), model.core[N_INNER:]
@@ -101,14 +101,14 @@ class _BilinearDesigns:
 def _in_blocks(
     taken: Callable[[Tensor, Tensor], Tensor], held: Float[Tensor, "b held"], places: Int[Tensor, "b 17"]
 ) -> Float[Tensor, "b 17 n"]:
-    """`taken` of all faces: on a CPU block after block, elsewhere (and in a traced program) at once."""
+    """The result of `taken` for all faces: block by block on a CPU, at once elsewhere and in a traced program."""
     if held.device.type != "cpu" or torch.compiler.is_compiling() or len(places) <= _BLOCK:
         return taken(held, places)
     return torch.cat([taken(*block) for block in zip(torch.split(held, _BLOCK), torch.split(places, _BLOCK))])
 
 
 class _LinearDesigns:
-    """The bases serve every face; only what the held factor adds differs."""
+    """Designs of a linear model: the same bases for every face, with an offset from the other factor."""
 
     def __init__(self, model: LinearModel) -> None:
         self._model = model

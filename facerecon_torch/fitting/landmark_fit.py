@@ -6,7 +6,7 @@ with residuals in mm in the image plane (px / s) and Q = 1 / variance. With the 
 linear in beta for a given alpha and in alpha for a given beta: every step is one small ridge solve per face.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ from facerecon_torch.landmarks.scheme import N_INNER
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.topology import N_CONTOUR, N_LANDMARKS
 from facerecon_torch.runtime.memory import free_bytes, halve_on_out_of_memory
-from facerecon_torch.structures import Camera, FaceParameters, LandmarkFit
+from facerecon_torch.structures import Camera, FaceParameters, LandmarkFit, TensorRecord
 
 __all__ = ["FitSpec", "LandmarkFitter"]
 
@@ -57,21 +57,19 @@ class FitSpec:
                 raise ValueError(f"{name} must be one of {choice}; got {getattr(self, name)!r}")
 
 
-class _Target(NamedTuple):
-    """What a batch is fitted to; float64."""
+@dataclass(frozen=True, kw_only=True)
+class _Target(TensorRecord):
+    """The landmarks that a batch is fitted to; float64."""
 
     landmarks: Float[Tensor, "b 66 2"]  # px
     weights: Float[Tensor, "b 66"]
     scale: Float[Tensor, "b"] | None  # px/mm, where the size is known
 
-    def rows(self, part: slice) -> "_Target":
-        scale = None if self.scale is None else self.scale[part]
-        return _Target(self.landmarks[part], self.weights[part], scale)
-
 
 class _System(NamedTuple):
-    """What the landmarks ask of any design, in mm: the same for alpha and for beta. Inner landmark i counts with
-    root_i F R_xy v_i = goal_i, contour landmark i with axes_i v_i = contour_goal_i: its normal, or both axes."""
+    """The equations of the landmarks in mm, for any design, the same for alpha and for beta. Inner landmark i gives
+    root_i F R_xy v_i = goal_i; contour landmark i gives axes_i v_i = contour_goal_i along its normal, or along both
+    axes."""
 
     view: Float[Tensor, "b 2 3"]  # F R_xy
     root: Float[Tensor, "b 1 49"]  # of the weights
@@ -80,7 +78,7 @@ class _System(NamedTuple):
     contour_goal: Float[Tensor, "b 17 c"]
 
     def residual(self, points: Float[Tensor, "b 66 3"]) -> tuple[Float[Tensor, "b 2 49"], Float[Tensor, "b 17 c"]]:
-        """What landmarks at `points` leave of both goals."""
+        """Both goals minus the landmarks at `points`."""
         inner = self.goal - self.root * (self.view @ points[:, :N_INNER].mT)
         return inner, self.contour_goal - (self.axes @ points[:, N_INNER:, :, None])[..., 0]
 
@@ -91,9 +89,20 @@ class _Prior(NamedTuple):
 
 
 class LandmarkFitter:
-    """Fits one model to landmarks; holds only the rows it needs, in float64, on the model's device.
+    """The landmark fit (Eq. 7) of one face model. Holds only the rows of the model that it needs, in float64.
 
-    Raises ValueError for a model without topology, TypeError for one that is neither bilinear nor linear.
+    Args:
+        model: bilinear or linear; the fitter works on its device.
+        spec: penalties, weights and contour.
+
+    Raises:
+        ValueError: a model without topology.
+        TypeError: a model that is neither bilinear nor linear.
+
+    Example:
+        >>> fit = LandmarkFitter(load_default_face(), FitSpec()).fit(landmarks)
+        >>> fit.parameters.identity.shape
+        torch.Size([8, 50])
     """
 
     def __init__(self, model: FaceModel, spec: FitSpec) -> None:
@@ -116,13 +125,23 @@ class LandmarkFitter:
         *,
         scale: Float[Tensor, "b"] | None = None,
     ) -> LandmarkFit:
-        """Eq. 7 for landmarks in px (paper order). `weights` (non-negative) multiply those of the spec; a
-        landmark of weight zero is ignored, whatever it holds. `scale` (px/mm) is the known size of every
-        face.
+        """The parameters and camera of each face (Eq. 7). Not differentiable.
 
-        A face with a degenerate camera (see `solve_camera`) gets the mean parameters. The residuals are RMS
-        distances in mm over the landmarks in use, for the contour along the spec's component. Not
-        differentiable. Chunks of faces are solved one after the other, smaller ones where memory runs out.
+        Chunks of faces are solved one after the other, smaller ones where memory runs out.
+
+        Args:
+            landmarks: in px, paper order.
+            weights: non-negative, multiplied by those of the spec; a landmark of weight 0 is ignored, whatever it
+                holds.
+            scale: size of every face in px/mm, where it is known.
+
+        Returns:
+            The fits in the dtype of the landmarks. Residuals are RMS distances in mm over the landmarks in use, for the
+            contour along the spec's component. A face with a degenerate camera (see `solve_camera`) has the mean
+            parameters.
+
+        Example:
+            >>> fit = fitter.fit(landmarks, scale=torch.full((8,), 1.4))
         """
         chunk = self.spec.chunk or _CPU_CHUNK
         if len(landmarks) > chunk and self.spec.chunk is None:
@@ -130,7 +149,7 @@ class LandmarkFitter:
         if len(landmarks) <= chunk:
             return self.fit_batch(landmarks, weights, scale=scale)
         target = self._target(landmarks, weights, scale)
-        fits = halve_on_out_of_memory(lambda part: self._fit(target.rows(part)), range(len(landmarks)), chunk)
+        fits = halve_on_out_of_memory(lambda part: self._fit(target[part]), range(len(landmarks)), chunk)
         return LandmarkFit.cat(fits).to(landmarks.dtype)
 
     @torch.no_grad()
@@ -148,23 +167,10 @@ class LandmarkFitter:
     def landmarks(
         self, parameters: FaceParameters, camera: Camera
     ) -> tuple[Float[Tensor, "*b 66 3"], Int[Tensor, "*b 17"]]:
-        """The 66 landmarks in mm (model frame) as `camera` sees this face, and the model's vertex behind
-        every contour landmark. Differentiable in the parameters, for the vertices chosen."""
+        """The 66 landmarks in mm (model frame) of faces seen by `camera`, and the model's vertex behind every contour
+        landmark. Differentiable in the parameters for the chosen vertices."""
         chosen, vertices = self._chosen(self._points(parameters), camera)
         return chosen.to(parameters.identity.dtype), vertices
-
-    @torch.no_grad()
-    def refine_camera(
-        self,
-        parameters: FaceParameters,
-        landmarks: Float[Tensor, "b 66 2"],
-        camera: Camera,
-        weights: Float[Tensor, "b 66"] | None = None,
-        *,
-        scale: Float[Tensor, "b"] | None = None,
-    ) -> Camera:
-        """Eq. 6 again for new parameters, starting with the contour that the old camera sees."""
-        return self.refine(parameters, landmarks, camera, weights, scale=scale)[0]
 
     @torch.no_grad()
     def refine(
@@ -176,7 +182,21 @@ class LandmarkFitter:
         *,
         scale: Float[Tensor, "b"] | None = None,
     ) -> tuple[Camera, Float[Tensor, "b 66 3"], Int[Tensor, "b 17"]]:
-        """`refine_camera`, and the `landmarks` under the new camera, from one evaluation of the model."""
+        """The camera of new parameters (Eq. 6), and the landmarks that it sees, from one evaluation of the model.
+
+        Args:
+            parameters: of the faces.
+            landmarks: in px, paper order.
+            camera: the camera before, whose contour the search starts from.
+            weights: non-negative, multiplied by those of the spec.
+            scale: size of every face in px/mm, where it is known.
+
+        Returns:
+            The camera in px of the landmarks, the 66 landmarks in mm (model frame) and their contour vertices.
+
+        Example:
+            >>> camera, points, contour = fitter.refine(fit.parameters, landmarks, fit.camera)
+        """
         points = self._points(parameters)
         places = self._rows.march(points, camera.rotation)
         camera = self._look(points, places, self._target(landmarks, weights, scale))[0].to(landmarks.dtype)
@@ -184,7 +204,7 @@ class LandmarkFitter:
         return camera, chosen.to(parameters.identity.dtype), contour
 
     def _chunk(self, device: torch.device) -> int:
-        """Faces whose arrays stay in the caches of a CPU, or take a quarter of what is free on another device."""
+        """The number of faces whose arrays fit a CPU's caches, or a quarter of another device's free memory."""
         if device.type == "cpu":
             return _CPU_CHUNK
         model = self._model
@@ -195,7 +215,7 @@ class LandmarkFitter:
     def _target(self, landmarks: Float[Tensor, "b 66 2"], weights: Tensor | None, scale: Tensor | None) -> _Target:
         given = self._weights if weights is None else weights * self._weights
         size = None if scale is None else scale.double()
-        return _Target(landmarks.double(), given.expand(landmarks.shape[:-1]), size)
+        return _Target(landmarks=landmarks.double(), weights=given.expand(landmarks.shape[:-1]), scale=size)
 
     def _points(self, parameters: FaceParameters) -> Float[Tensor, "*b rows 3"]:
         return self._model.vertices(parameters.identity.double(), parameters.expression.double())
@@ -223,8 +243,8 @@ class LandmarkFitter:
     def _look(
         self, points: Float[Tensor, "b rows 3"], places: Int[Tensor, "b 17"], target: _Target
     ) -> tuple[Camera, Int[Tensor, "b 17"], Float[Tensor, "b 66 3"]]:
-        """The camera of the given contour, then the contour under that camera, and the camera and landmarks of that
-        contour."""
+        """Camera, contour and landmarks: the camera of the given contour, the contour under that camera, and the camera
+        of that contour."""
         seen = self._rows.take(points, places)
         camera = self._camera(seen, target)
         if self.spec.contour == "marching":
@@ -270,7 +290,7 @@ class LandmarkFitter:
     ) -> LandmarkFit:
         camera, places, seen = self._look(points, places, target)
         used = (target.weights > 0).double()
-        inner, contour = self._system(seen, camera, target._replace(weights=used)).residual(seen)
+        inner, contour = self._system(seen, camera, replace(target, weights=used)).residual(seen)
         return LandmarkFit(
             parameters=parameters,
             camera=camera,

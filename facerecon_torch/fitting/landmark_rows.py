@@ -1,4 +1,4 @@
-"""Which rows of a restricted model are the 66 landmarks, with a fixed or a marching contour."""
+"""The rows of a restricted model that are the 66 landmarks, with a fixed or a marching contour."""
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +18,7 @@ CONTOURS = ("fixed", "marching")
 class LandmarkRows:
     """The vertices that landmarks of `model` may lie on: the 49 inner ones, then the contour rows, each once.
 
-    `vertices` are the model's vertices to restrict it to. A contour landmark is told by its place among the contour
+    `vertices` are the vertices to restrict the model to. A contour landmark is given by its place among the contour
     rows. Raises ValueError for a model without topology.
     """
 
@@ -41,18 +41,18 @@ class LandmarkRows:
         self.vertices = torch.cat([inner, contour_rows])
 
     def first(self, batch: tuple[int, ...]) -> Int[Tensor, "*b 17"]:
-        """Places of the fixed vertices."""
+        """The places of the fixed vertices."""
         return self._candidates[:, 0].expand(*batch, N_CONTOUR)
 
     def march(self, points: Float[Tensor, "*b rows 3"], rotation: Float[Tensor, "*b 3 3"]) -> Int[Tensor, "*b 17"]:
-        """Places of the contour that a camera of this rotation sees on the rows `points` (mm, model frame)."""
+        """The places of the contour under a camera of this rotation; `points` are the rows in mm (model frame)."""
         batch = points.shape[:-2]
         if not self._marching:
             return self.first(tuple(batch))
         contour = points[..., N_INNER:, :]
         lines = self._tables(contour)
         sight = sight_lines(rotation.to(contour.dtype), lines, self._spec)
-        # Each row along each line of sight: less to move than the points of all candidates.
+        # The reach of each row in each direction is less to gather than the points of all candidates.
         reach = (sight.direction @ contour.mT).flatten(-2)
         lowest = len(self._contour_rows) * torch.arange(N_CONTOUR, device=reach.device)[:, None]
         reach = reach.index_select(-1, (self._candidates + lowest).flatten())
@@ -67,7 +67,7 @@ class LandmarkRows:
         return torch.cat([values[..., :N_INNER, :], take_rows(values[..., N_INNER:, :], places)], dim=-2)
 
     def contour_vertices(self, places: Int[Tensor, "*b 17"]) -> Int[Tensor, "*b 17"]:
-        """The model's vertices in those places."""
+        """The model's vertices at the places."""
         vertices: Tensor = self._contour_rows[places]
         return vertices
 

@@ -11,7 +11,7 @@ from facerecon_torch.checks import require_shape
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.model.base import FaceModel
 
-__all__ = ["EXPRESSION_GRID", "IDENTITY_GRID", "PenaltyChoice", "judged_faces", "select_penalties"]
+__all__ = ["EXPRESSION_GRID", "IDENTITY_GRID", "PenaltyChoice", "evaluation_faces", "select_penalties"]
 
 IDENTITY_GRID = (4.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 EXPRESSION_GRID = (4.0, 16.0, 64.0, 256.0)
@@ -21,7 +21,7 @@ _MOST_ROWS = 500
 
 @dataclass(frozen=True)
 class PenaltyChoice:
-    """`spec` with the best penalties, and the mean vertex error in mm of every pair tried."""
+    """`spec` with the best penalties, and the mean vertex error in mm of every pair of penalties."""
 
     spec: FitSpec
     identity_grid: tuple[float, ...]
@@ -40,37 +40,53 @@ def select_penalties(
     expression_grid: Sequence[float] = EXPRESSION_GRID,
     scale: Float[Tensor, "b"] | None = None,
 ) -> PenaltyChoice:
-    """The pair with the least mean vertex error (no alignment, model frame) of the landmark fit.
+    """The pair of penalties with the least mean vertex error of the landmark fit (model frame, no alignment).
 
-    `landmarks` in px with `truth` in mm, the true mesh of each in the model's topology. Judged on at most
-    400 faces and 500 vertices of the whole-face set, evenly spread. `scale` in px/mm where sizes are known.
-    Raises ValueError for another number of vertices, an empty grid or a model without topology.
+    Evaluated on at most 400 faces and 500 vertices of the whole-face set, evenly spread.
+
+    Args:
+        model: bilinear or linear, with topology.
+        landmarks: in px.
+        truth: in mm, the true mesh of each face in the model's topology.
+        spec: everything but the penalties.
+        identity_grid: candidates of lambda_1.
+        expression_grid: candidates of lambda_2.
+        scale: size of the faces in px/mm, where it is known.
+
+    Returns:
+        The choice, and the error of every pair.
+
+    Raises:
+        ValueError: another number of vertices, an empty grid, or a model without topology.
+
+    Example:
+        >>> choice = select_penalties(model, landmarks, truth, FitSpec())
     """
     require_shape("truth", truth, (len(landmarks), model.n_vertices, 3))
     if not identity_grid or not expression_grid:
         raise ValueError("identity_grid and expression_grid must not be empty")
     if model.topology is None:
         raise ValueError("model must have a topology; restricted models have none")
-    faces = judged_faces(len(landmarks)).to(truth.device)
+    faces = evaluation_faces(len(landmarks)).to(truth.device)
     rows = _spread(model.topology.whole_vertices, _MOST_ROWS)
-    judged = model.restrict(rows)
-    points, want = landmarks[faces], truth[faces][:, rows].to(model.dtype)
+    surface = model.restrict(rows)
+    points, expected = landmarks[faces], truth[faces][:, rows].to(model.dtype)
     sizes = None if scale is None else scale[faces]
     errors = []
     for identity_penalty in identity_grid:
         for expression_penalty in expression_grid:
             tried = replace(spec, identity_penalty=identity_penalty, expression_penalty=expression_penalty)
             fit = LandmarkFitter(model, tried).fit(points, scale=sizes).parameters.to(model.dtype)
-            found = judged.vertices(fit.identity, fit.expression)
-            errors.append((found - want).norm(dim=-1).mean())
+            vertices = surface.vertices(fit.identity, fit.expression)
+            errors.append((vertices - expected).norm(dim=-1).mean())
     error = torch.stack(errors).reshape(len(identity_grid), len(expression_grid))
     best = divmod(int(error.argmin()), len(expression_grid))
     chosen = replace(spec, identity_penalty=identity_grid[best[0]], expression_penalty=expression_grid[best[1]])
     return PenaltyChoice(chosen, tuple(identity_grid), tuple(expression_grid), error.cpu())
 
 
-def judged_faces(faces: int) -> Int[Tensor, "judged"]:
-    """Which of so many faces the choice is made on."""
+def evaluation_faces(faces: int) -> Int[Tensor, "chosen"]:
+    """The faces, of so many, that penalties are evaluated on."""
     return _spread(torch.arange(faces), _MOST_FACES)
 
 

@@ -13,13 +13,22 @@ def solve_normal(
     penalty: Float[Tensor, "k"],
     mean: Float[Tensor, "k"],
 ) -> Float[Tensor, "*b k"]:
-    """argmin over g of |D g - y|^2 + sum_j penalty_j (g_j - mean_j)^2 from the products D'D and D'y; penalties
-    positive."""
+    """The minimiser g of |D g - y|^2 + sum_j penalty_j (g_j - mean_j)^2.
+
+    Args:
+        normal: D'D.
+        right: D'y.
+        penalty: positive.
+        mean: towards which g is shrunk.
+
+    Example:
+        >>> g = solve_normal(design.mT @ design, (design.mT @ y[..., None])[..., 0], penalty, mean)
+    """
     return solve_positive(normal + torch.diag(penalty), right + penalty * mean)
 
 
 def solve_positive(matrix: Float[Tensor, "*b k k"], right: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
-    """matrix^-1 right. One Cholesky factor per face, without a check that would wait for the device: D'D plus a
-    positive diagonal always has one."""
+    """The solutions matrix^-1 right by one Cholesky factor each. D'D plus a positive diagonal always has a factor, so
+    that no check has to wait for the device."""
     factor = torch.linalg.cholesky_ex(matrix)[0]
     return torch.cholesky_solve(right[..., None], factor)[..., 0]

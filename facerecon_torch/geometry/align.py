@@ -1,8 +1,11 @@
 """Closed-form alignment of corresponding points: translation, rigid motion, similarity.
 
 Minimises sum_i w_i |s R a_i + t - b_i|^2 over the named group (Umeyama 1991), in float64 whatever the input's
-dtype. A reflection is never returned. Where the source has no extent, scale is 1; where a rotation is not
-fixed by the points, one of the optimal ones is returned.
+dtype. A reflection is never returned. Where the source has no extent, scale is 1; where the points do not fix a
+rotation, one of the optimal rotations is returned.
+
+Each function takes `source` and `target` points, row by row in correspondence, and non-negative `weights` (None: 1),
+and returns the map from source to target in the dtype of the source.
 """
 
 from dataclasses import dataclass
@@ -11,12 +14,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from facerecon_torch.structures import TensorRecord
+
 __all__ = ["Alignment", "align_rigid", "align_similarity", "align_translation"]
 
 
 @dataclass(frozen=True)
-class Alignment:
-    """b = scale * rotation a + translation, translation in the unit of the target."""
+class Alignment(TensorRecord):
+    """The map b = scale * rotation a + translation, translation in the unit of the target.
+
+    Example:
+        >>> moved = align_rigid(source, target).apply(source)
+    """
 
     scale: Float[Tensor, "*b"]
     rotation: Float[Tensor, "*b 3 3"]
@@ -39,9 +48,9 @@ def align_translation(
     target: Float[Tensor, "*b n 3"],
     weights: Float[Tensor, "*b n"] | None = None,
 ) -> Alignment:
-    """Only the weighted centroids are brought together."""
-    share = _shares(source, weights)
-    shift = _centroid(target.double(), share) - _centroid(source.double(), share)
+    """The translation that brings the weighted centroids together."""
+    fractions = _fractions(source, weights)
+    shift = _centroid(target.double(), fractions) - _centroid(source.double(), fractions)
     scale = torch.ones(source.shape[:-2], dtype=torch.float64, device=source.device)
     rotation = torch.eye(3, dtype=torch.float64, device=source.device).expand(*scale.shape, 3, 3)
     return _answer(scale, rotation, shift, source)
@@ -52,7 +61,7 @@ def align_rigid(
     target: Float[Tensor, "*b n 3"],
     weights: Float[Tensor, "*b n"] | None = None,
 ) -> Alignment:
-    """Rotation and translation, scale 1."""
+    """The best rotation and translation, at scale 1."""
     return _align(source, target, weights, with_scale=False)
 
 
@@ -61,7 +70,7 @@ def align_similarity(
     target: Float[Tensor, "*b n 3"],
     weights: Float[Tensor, "*b n"] | None = None,
 ) -> Alignment:
-    """Scale, rotation and translation."""
+    """The best scale, rotation and translation."""
     return _align(source, target, weights, with_scale=True)
 
 
@@ -72,33 +81,33 @@ def _align(
     *,
     with_scale: bool,
 ) -> Alignment:
-    share = _shares(source, weights)
+    fractions = _fractions(source, weights)
     a, b = source.double(), target.double()
-    centre_a, centre_b = _centroid(a, share), _centroid(b, share)
+    centre_a, centre_b = _centroid(a, fractions), _centroid(b, fractions)
     a, b = a - centre_a[..., None, :], b - centre_b[..., None, :]
-    u, singular, vt = torch.linalg.svd((share[..., None] * b).mT @ a)
+    u, singular, vt = torch.linalg.svd((fractions[..., None] * b).mT @ a)
     # The sign of the last axis makes det(R) = +1: the best proper rotation, not the best reflection.
     sign = torch.ones_like(singular)
     sign[..., 2] = torch.sign(torch.linalg.det(u @ vt))
     rotation = u @ (sign[..., None] * vt)
     scale = torch.ones_like(singular[..., 0])
     if with_scale:
-        spread = (share * a.square().sum(-1)).sum(-1)
+        spread = (fractions * a.square().sum(-1)).sum(-1)
         extended = spread > 0
         scale = torch.where(extended, (singular * sign).sum(-1) / torch.where(extended, spread, 1.0), 1.0)
     shift = centre_b - scale[..., None] * (rotation @ centre_a[..., None]).squeeze(-1)
     return _answer(scale, rotation, shift, source)
 
 
-def _shares(source: Float[Tensor, "*b n 3"], weights: Float[Tensor, "*b n"] | None) -> Float[Tensor, "*b n"]:
+def _fractions(source: Float[Tensor, "*b n 3"], weights: Float[Tensor, "*b n"] | None) -> Float[Tensor, "*b n"]:
     if weights is None:
         weights = torch.ones(source.shape[:-1], dtype=torch.float64, device=source.device)
     total = weights.double().sum(-1, keepdim=True)
     return weights.double() / torch.where(total > 0, total, 1.0)
 
 
-def _centroid(points: Float[Tensor, "*b n 3"], share: Float[Tensor, "*b n"]) -> Float[Tensor, "*b 3"]:
-    return (share[..., None] * points).sum(-2)
+def _centroid(points: Float[Tensor, "*b n 3"], fractions: Float[Tensor, "*b n"]) -> Float[Tensor, "*b 3"]:
+    return (fractions[..., None] * points).sum(-2)
 
 
 def _answer(

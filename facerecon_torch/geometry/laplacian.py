@@ -1,6 +1,6 @@
-"""Uniform and cotangent Laplacians of a mesh, as matrices that a batch of fields on it shares.
+"""The cotangent Laplacian of a mesh, as a matrix that a batch of fields on it shares.
 
-With C the uniform or cotangent Laplacian and M the areas of the vertices, B = M^(-1/2) C makes |B x|^2 the bending
+With C the cotangent Laplacian and M the areas of the vertices, B = M^(-1/2) C makes |B x|^2 the bending
 energy of a field x: the integral over the surface of its squared Laplacian.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from facerecon_torch.geometry.sparse_rows import SparseRows
 
-__all__ = ["Laplacian", "cotangent_laplacian", "laplacian_of_weights", "uniform_laplacian"]
+__all__ = ["Laplacian", "cotangent_laplacian", "laplacian_of_weights"]
 
 _STEEPEST = 20.0  # cotangent of the smallest angle that counts, about 3 degrees: slivers do not take over
 _SMALLEST = 1e-2  # share of the median area below which no vertex is taken to lie
@@ -22,7 +22,7 @@ _SMALLEST = 1e-2  # share of the median area below which no vertex is taken to l
 
 @dataclass(frozen=True)
 class Laplacian:
-    """`bending` is B = M^(-1/2) C; `areas` is M, in mm^2 (cotangent) or 1 each (uniform)."""
+    """`bending` is B = M^(-1/2) C; `areas` is M, in mm^2."""
 
     bending: SparseRows
     areas: Float[Tensor, "V"]
@@ -34,26 +34,25 @@ class Laplacian:
         return bent.reshape(shape[-2], *shape[:-2], shape[-1]).movedim(0, -2)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Laplacian":
-        """The same operator elsewhere."""
+        """The operator on another device and in another dtype."""
         return Laplacian(self.bending.to(device, dtype), self.areas.to(device, dtype))
 
 
-def uniform_laplacian(triangles: Int[Tensor, "T 3"], n_vertices: int) -> Laplacian:
-    """(C x)_i = sum over neighbours j of (x_j - x_i), every vertex of area 1; float64, on the device of the triangles.
-
-    A vertex of no triangle gets a zero row.
-    """
-    table = triangles.cpu().numpy()
-    weights = _symmetric(table, np.ones(table.shape), n_vertices)
-    weights.data[:] = 1
-    return laplacian_of_weights(weights, np.ones(n_vertices)).to(triangles.device, torch.float64)
-
-
 def cotangent_laplacian(vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"]) -> Laplacian:
-    """(C x)_i = sum_j (cot a_ij + cot b_ij) / 2 (x_j - x_i), a and b the angles opposite the edge; the area of a vertex
-    is a third of its triangles'. float64, on the device of the vertices.
+    """The operator (C x)_i = sum_j (cot a_ij + cot b_ij) / 2 (x_j - x_i) with a and b the angles opposite the edge.
 
-    Cotangents are held within +-20, areas above 1 % of their median, so that a triangle without area does no harm.
+    The area of a vertex is a third of its triangles' area. Cotangents are clamped to +-20 and areas to at least 1 % of
+    their median, so that a triangle without area does no harm. Computed on the CPU.
+
+    Args:
+        vertices: in mm.
+        triangles: corners.
+
+    Returns:
+        The operator in float64, on the device of the vertices.
+
+    Example:
+        >>> bent = cotangent_laplacian(vertices, triangles)(vertices)
     """
     table, corners = triangles.cpu().numpy(), vertices[triangles].double().cpu().numpy()
     halves = np.empty(table.shape)
@@ -68,8 +67,8 @@ def cotangent_laplacian(vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "
 
 
 def laplacian_of_weights(weights: sparse.csr_matrix, areas: np.ndarray) -> Laplacian:
-    """The operator of symmetric edge weights [V, V] without a diagonal, and of the vertices' areas, which are held
-    above 1 % of their median. On the CPU, float64."""
+    """The operator of symmetric edge weights [V, V] without a diagonal and of vertex areas, which are clamped to at
+    least 1 % of their median. On the CPU, in float64."""
     areas = np.maximum(areas, _SMALLEST * np.median(areas))
     sums = np.asarray(weights.sum(1)).ravel()
     bending = sparse.diags(areas**-0.5) @ (weights - sparse.diags(sums))

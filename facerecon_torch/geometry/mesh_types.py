@@ -1,16 +1,102 @@
-"""What every mesh backend does alike: checks of indices, and the exact answer once the triangle is known."""
+"""Records and the interface of mesh queries, and the code that all backends share: checks and exact closest points."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from facerecon_torch.geometry.mesh_ops import ClosestPoint
+from facerecon_torch.geometry.laplacian import Laplacian
 from facerecon_torch.geometry.triangle_point import nearest_in_triangle
 
-__all__ = ["describe_closest", "require_indices", "triangle_corners"]
+__all__ = [
+    "ClosestPoint",
+    "MeshBackend",
+    "Raster",
+    "RayHit",
+    "describe_closest",
+    "require_indices",
+    "triangle_corners",
+]
+
+
+@dataclass(frozen=True)
+class Raster:
+    """The nearest triangle behind every pixel centre: `triangle` is -1 and the rest 0 where there is none.
+
+    `depth` is in the unit of the z that was rasterised; the corner weights in `barycentric` sum to 1.
+    """
+
+    triangle: Int[Tensor, "*b height width"]
+    barycentric: Float[Tensor, "*b height width 3"]
+    depth: Float[Tensor, "*b height width"]
+
+
+@dataclass(frozen=True)
+class ClosestPoint:
+    """The point of the mesh nearest to each query point. Without triangles, `triangle` is -1 and `distance`
+    infinite."""
+
+    point: Float[Tensor, "*b n 3"]
+    distance: Float[Tensor, "*b n"]
+    triangle: Int[Tensor, "*b n"]
+    barycentric: Float[Tensor, "*b n 3"]
+
+
+@dataclass(frozen=True)
+class RayHit:
+    """The first triangle that each ray meets, from either side; -1 and an infinite distance where it meets none."""
+
+    distance: Float[Tensor, "*b n"]
+    triangle: Int[Tensor, "*b n"]
+
+
+@runtime_checkable
+class MeshBackend(Protocol):
+    """The interface of the mesh backends. Vertex indices outside the mesh raise ValueError. No call changes its input;
+    results lie on the input's device. All meshes of a batch share their triangles."""
+
+    def rasterise(
+        self, points_image: Float[Tensor, "*b V 3"], triangles: Int[Tensor, "T 3"], height: int, width: int
+    ) -> Raster:
+        """The z-buffer of triangles given as (x px, y px, depth towards the viewer), both sides drawn.
+
+        A pixel is covered where its centre lies in the triangle or on its edge; of equal depths the lower
+        triangle index wins. Triangles without area or with a non-finite corner are left out. Not
+        differentiable.
+        """
+        ...
+
+    def closest_point(
+        self,
+        points: Float[Tensor, "*b n 3"],
+        vertices: Float[Tensor, "*b V 3"],
+        triangles: Int[Tensor, "T 3"],
+    ) -> ClosestPoint:
+        """The nearest surface point, in the unit of the vertices; differentiable given its triangle."""
+        ...
+
+    def first_hit(
+        self,
+        origins: Float[Tensor, "*b n 3"],
+        directions: Float[Tensor, "*b n 3"],
+        vertices: Float[Tensor, "*b V 3"],
+        triangles: Int[Tensor, "T 3"],
+    ) -> RayHit:
+        """The distance along unit directions to the first triangle, in the unit of the vertices. Not
+        differentiable."""
+        ...
+
+    def laplacian(self, vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"]) -> Laplacian:
+        """The cotangent Laplacian of one mesh, with areas in the squared unit of the vertices (see
+        `laplacian.cotangent_laplacian`)."""
+        ...
 
 
 def require_indices(triangles: Tensor, vertices: Tensor) -> None:
-    """Raise ValueError for an index outside the mesh: a kernel would read outside its memory. Waits for the device."""
+    """Raises ValueError for an index outside the mesh, where a kernel would read outside its memory. Waits for the
+    device."""
     if not len(triangles):
         return
     low, high = (int(v) for v in triangles.aminmax())
@@ -19,14 +105,14 @@ def require_indices(triangles: Tensor, vertices: Tensor) -> None:
 
 
 def triangle_corners(vertices: Tensor, triangles: Tensor, triangle: Tensor) -> Tensor:
-    """Corners [*b, n, 3, 3] of the triangles numbered `triangle` [*b, n] of meshes with `vertices` [*b, V, 3]."""
+    """The corners [*b, n, 3, 3] of the triangles numbered `triangle` [*b, n] of meshes with `vertices` [*b, V, 3]."""
     rows = triangles.long()[triangle]
     flat = rows.reshape(*rows.shape[:-2], -1)[..., None].expand(*rows.shape[:-2], rows.shape[-2] * 3, 3)
     return vertices.gather(-2, flat).reshape(*rows.shape, 3)
 
 
 def describe_closest(points: Tensor, vertices: Tensor, triangles: Tensor, triangle: Tensor) -> ClosestPoint:
-    """The nearest point of triangle `triangle` [*b, n] (-1: none) to each of `points` [*b, n, 3], in their dtype and
+    """The point of triangle `triangle` [*b, n] (-1: none) nearest to each of `points` [*b, n, 3], in their dtype and
     differentiable."""
     hit = triangle >= 0
     if not len(triangles):

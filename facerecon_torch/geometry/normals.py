@@ -22,13 +22,13 @@ def _unit(vectors: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 3"]:
 
 
 def triangle_normals(vertices: Float[Tensor, "*b V 3"], triangles: Int[Tensor, "T 3"]) -> Float[Tensor, "*b T 3"]:
-    """Unit normal of every triangle; zero for a triangle without area."""
+    """The unit normal of every triangle; zero for a triangle without area."""
     return _unit(_crosses(vertices, triangles))
 
 
 def vertex_normals(vertices: Float[Tensor, "*b V 3"], triangles: Int[Tensor, "T 3"]) -> Float[Tensor, "*b V 3"]:
-    """Unit sum of the normals of the triangles around each vertex, weighted by area; zero for a vertex
-    without any."""
+    """The unit normal of every vertex: the area-weighted mean normal of its triangles; zero for a vertex without
+    triangles."""
     crosses = _crosses(vertices, triangles)
     sums = torch.zeros_like(vertices)
     for corner in range(3):

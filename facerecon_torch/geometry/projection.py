@@ -10,18 +10,29 @@ __all__ = ["project", "project_with_depth", "rotate_to_view"]
 
 
 def rotate_to_view(points: Float[Tensor, "*b n 3"], camera: Camera) -> Float[Tensor, "*b n 3"]:
-    """R v: the points in mm in the viewer's axes (+x right, +y up, +z towards the viewer)."""
+    """The points R v in mm in the viewer's axes (+x right, +y up, +z towards the viewer)."""
     return points @ camera.rotation.mT
 
 
 def project(points: Float[Tensor, "*b n 3"], camera: Camera) -> Float[Tensor, "*b n 2"]:
-    """p = s F (R v)_xy + t with F = diag(1, -1), Eq. 4: mm in the model frame -> px in the image frame."""
+    """The image points p = s F (R v)_xy + t with F = diag(1, -1) (Eq. 4).
+
+    Args:
+        points: in mm in the model frame.
+        camera: in px of the image.
+
+    Returns:
+        Points in px in the image frame (+y down).
+
+    Example:
+        >>> landmarks = project(points, camera)
+    """
     right, up = camera.rotation[..., 0, :], camera.rotation[..., 1, :]
     flipped = points @ torch.stack([right, -up], dim=-1)
     return camera.scale[..., None, None] * flipped + camera.translation[..., None, :]
 
 
 def project_with_depth(points: Float[Tensor, "*b n 3"], camera: Camera) -> Float[Tensor, "*b n 3"]:
-    """(x, y, depth): `project` in px, and s (R v)_z, the depth towards the viewer, in px as well."""
+    """The points (x, y, depth) in px: `project`, and the depth s (R v)_z towards the viewer."""
     depth = camera.scale[..., None, None] * rotate_to_view(points, camera)[..., 2:]
     return torch.cat([project(points, camera), depth], dim=-1)

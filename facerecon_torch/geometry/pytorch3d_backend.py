@@ -14,8 +14,15 @@ from scipy import sparse
 from torch import Tensor
 
 from facerecon_torch.geometry.laplacian import Laplacian, laplacian_of_weights
-from facerecon_torch.geometry.mesh_ops import ClosestPoint, Raster, RayHit, get_backend
-from facerecon_torch.geometry.mesh_types import describe_closest, require_indices, triangle_corners
+from facerecon_torch.geometry.mesh_queries import get_backend
+from facerecon_torch.geometry.mesh_types import (
+    ClosestPoint,
+    Raster,
+    RayHit,
+    describe_closest,
+    require_indices,
+    triangle_corners,
+)
 from facerecon_torch.geometry.triangle_point import nearest_in_triangle
 
 __all__ = ["Pytorch3dBackend"]
@@ -26,7 +33,7 @@ _PAIRS = 4_000_000  # points x triangles that stand in memory at once
 
 
 class Pytorch3dBackend:
-    """`mesh_ops.MeshBackend` on pytorch3d's rasterize_meshes, knn_points and cot_laplacian."""
+    """`mesh_types.MeshBackend` on pytorch3d's rasterize_meshes, knn_points and cot_laplacian."""
 
     def rasterise(
         self, points_image: Float[Tensor, "*b V 3"], triangles: Int[Tensor, "T 3"], height: int, width: int

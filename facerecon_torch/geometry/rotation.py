@@ -20,7 +20,8 @@ def _sinc(squared: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
 
 
 def axis_angle_to_matrix(vector: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
-    """Rodrigues: R = I + sin(t)/t K + (1 - cos(t))/t^2 K^2 with K v = vector x v and t = |vector| in rad."""
+    """The rotation of an axis-angle vector: R = I + sin(t)/t K + (1 - cos(t))/t^2 K^2 (Rodrigues) with K v = vector x v
+    and t = |vector| in rad."""
     x, y, z = vector.unbind(-1)
     zero = torch.zeros_like(x)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).reshape(*vector.shape, 3)
@@ -30,8 +31,7 @@ def axis_angle_to_matrix(vector: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3
 
 
 def matrix_to_axis_angle(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3"]:
-    """Inverse of `axis_angle_to_matrix`; the angle lies in [0, pi], at pi either of the two axes is
-    returned."""
+    """The axis-angle vector of a rotation, its angle in [0, pi] rad; at pi either of the two axes is returned."""
     quaternion = _matrix_to_quaternion(matrix)
     quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
     real, imaginary = quaternion[..., :1], quaternion[..., 1:]
@@ -64,7 +64,11 @@ def _matrix_to_quaternion(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 
 def euler_to_matrix(
     yaw: Float[Tensor, "*b"], pitch: Float[Tensor, "*b"], roll: Float[Tensor, "*b"]
 ) -> Float[Tensor, "*b 3 3"]:
-    """R = Rz(roll) Rx(pitch) Ry(yaw), signs as in the module's description."""
+    """The rotation R = Rz(roll) Rx(pitch) Ry(yaw), angles in rad and signed as in the module's description.
+
+    Example:
+        >>> rotation = euler_to_matrix(torch.tensor(0.3), torch.zeros(()), torch.zeros(()))
+    """
     sin_y, cos_y, sin_p, cos_p, sin_r, cos_r = (f(a) for a in (yaw, pitch, roll) for f in (torch.sin, torch.cos))
     upper = torch.stack([cos_y, torch.zeros_like(cos_y), sin_y], -1)
     middle = torch.stack([-sin_p * sin_y, cos_p, sin_p * cos_y], -1)
@@ -76,8 +80,12 @@ def euler_to_matrix(
 def matrix_to_euler(
     matrix: Float[Tensor, "*b 3 3"],
 ) -> tuple[Float[Tensor, "*b"], Float[Tensor, "*b"], Float[Tensor, "*b"]]:
-    """(yaw, pitch, roll) with pitch in [-pi/2, pi/2]; at |pitch| = pi/2, where yaw and roll turn alike, yaw
-    is 0."""
+    """The angles (yaw, pitch, roll) in rad with pitch in [-pi/2, pi/2]; at |pitch| = pi/2 yaw and roll turn alike, and
+    yaw is 0.
+
+    Example:
+        >>> yaw, pitch, roll = matrix_to_euler(torch.eye(3))
+    """
     level = matrix[..., 2, 0].square() + matrix[..., 2, 2].square()
     locked = level < 1e-12
     zero, one = torch.zeros_like(level), torch.ones_like(level)

@@ -22,7 +22,7 @@ class SparseRows:
 
     @classmethod
     def from_scipy(cls, matrix: sparse.spmatrix, dtype: torch.dtype = torch.float64) -> "SparseRows":
-        """A copy on the CPU."""
+        """A copy of a SciPy matrix, on the CPU."""
         rows = sparse.csr_matrix(matrix)
         rows.sum_duplicates()
         columns, starts = (torch.from_numpy(a.astype(np.int64)) for a in (rows.indices, rows.indptr))
@@ -36,9 +36,9 @@ class SparseRows:
         return answer
 
     def squared(self) -> "SparseRows":
-        """Every entry squared."""
+        """The matrix of squared entries."""
         return replace(self, values=self.values.square())
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "SparseRows":
-        """The same matrix elsewhere."""
+        """The matrix on another device and in another dtype."""
         return SparseRows(self.columns.to(device), self.values.to(device, dtype), self.starts.to(device))

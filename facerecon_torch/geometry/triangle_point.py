@@ -8,10 +8,10 @@ __all__ = ["nearest_in_triangle"]
 
 
 def nearest_in_triangle(points: Float[Tensor, "*b n 3"], corners: Float[Tensor, "*b n 3 3"]) -> Float[Tensor, "*b n 3"]:
-    """Barycentric weights of the point of triangle i nearest to point i; differentiable almost everywhere.
+    """The barycentric weights of the point of triangle i nearest to point i; differentiable almost everywhere.
 
-    The candidates are the foot of the perpendicular, where it falls inside, and the nearest point of each
-    edge. A triangle without area is answered by its edges.
+    The candidates are the foot of the perpendicular, where it falls inside, and the nearest point of each edge. In a
+    triangle without area the edges alone count.
     """
     a, b, c = corners.unbind(-2)
     inside, weights = _foot(points, a, b, c)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from facerecon_torch.geometry.mesh_ops import MeshBackend, get_backend
+from facerecon_torch.geometry.mesh_queries import MeshBackend, get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 
 __all__ = ["visible_vertices"]
@@ -18,11 +18,23 @@ def visible_vertices(
     clearance: float = 0.1,
     facing: float = 0.0,
 ) -> Bool[Tensor, "*b V"]:
-    """Vertices that face the viewer and have nothing in front of them.
+    """Whether each vertex faces the viewer and has nothing in front of it.
 
-    `points_view` in mm in the viewer's axes (`projection.rotate_to_view`). A vertex faces the viewer where
-    the z of its unit normal exceeds `facing`; from `clearance` mm in front of it, so that its own triangles
-    do not count, a ray runs parallel to +z. Surfaces nearer than `clearance` therefore hide nothing.
+    A ray runs parallel to +z from `clearance` in front of the vertex, so that its own triangles do not count; surfaces
+    nearer than `clearance` therefore hide nothing.
+
+    Args:
+        points_view: vertices in mm in the viewer's axes (`projection.rotate_to_view`).
+        triangles: corners.
+        backend: of the rays; None: that of `get_backend`.
+        clearance: in mm.
+        facing: least z of the unit normal of a vertex that faces the viewer.
+
+    Returns:
+        True for visible vertices.
+
+    Example:
+        >>> seen = visible_vertices(rotate_to_view(vertices, camera), triangles)
     """
     backend = get_backend() if backend is None else backend
     towards = torch.zeros_like(points_view)

@@ -1,8 +1,7 @@
 """Mesh operations through NVIDIA Warp, on CPU and CUDA.
 
-Importing this module imports warp and starts it; `mesh_ops.get_backend` does so on first use. Kernels are
-compiled once per machine (seconds) and kept in WARP_CACHE_PATH, else in $FACERECON_CACHE/warp, else in warp's
-own cache folder.
+Importing this module imports warp; `mesh_queries.get_backend` imports it on first use. Kernels are compiled once per
+machine (seconds) and kept in WARP_CACHE_PATH, else in $FACERECON_CACHE/warp, else in warp's own cache folder.
 """
 
 import contextlib
@@ -18,8 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facerecon_torch.geometry.laplacian import Laplacian, cotangent_laplacian
-from facerecon_torch.geometry.mesh_ops import ClosestPoint, Raster, RayHit
-from facerecon_torch.geometry.mesh_types import describe_closest, require_indices
+from facerecon_torch.geometry.mesh_types import ClosestPoint, Raster, RayHit, describe_closest, require_indices
 
 __all__ = ["WarpBackend", "start_warp"]
 
@@ -27,9 +25,13 @@ _log = logging.getLogger(__name__)
 
 
 def start_warp(cache: Path | None = None) -> None:
-    """Initialise warp without its banner. `cache` is the folder for compiled kernels.
+    """Initialise warp without its banner.
 
-    Only the first call of a process can choose the folder.
+    Args:
+        cache: folder of compiled kernels; only the first call of a process can choose it.
+
+    Example:
+        >>> start_warp(Path("/tmp/kernels"))
     """
     chosen_elsewhere = wp.config.kernel_cache_dir is not None or "WARP_CACHE_PATH" in os.environ
     if cache is None and not chosen_elsewhere and "FACERECON_CACHE" in os.environ:
@@ -47,7 +49,7 @@ def start_warp(cache: Path | None = None) -> None:
 
 @contextlib.contextmanager
 def _hidden_stderr() -> Iterator[None]:
-    """Warp's native library writes a line about the missing driver that no setting turns off."""
+    """A context without stderr: warp's library writes a line about a missing driver that no setting turns off."""
     try:
         kept = os.dup(2)
     except OSError:  # a process without stderr has nothing to hide
@@ -63,8 +65,8 @@ def _hidden_stderr() -> Iterator[None]:
 
 
 class WarpBackend:
-    """`mesh_ops.MeshBackend` on warp kernels. Searches run in float32 about each mesh's centre; the weights,
-    points and distances of the triangle found are then computed in the input's dtype."""
+    """`mesh_types.MeshBackend` on warp kernels. Searches run in float32 about each mesh's centre; the weights,
+    points and distances of that triangle are then computed in the input's dtype."""
 
     def __init__(self) -> None:
         start_warp()
@@ -114,13 +116,12 @@ class WarpBackend:
         require_indices(triangles, vertices)
         centre = _centre(vertices)
         queries = _single(points - centre)
-        found = torch.full(queries.shape[:2], -1, dtype=torch.int32, device=points.device)
-        if found.numel() and len(triangles):
+        triangle = torch.full(queries.shape[:2], -1, dtype=torch.int32, device=points.device)
+        if triangle.numel() and len(triangles):
             with _stream(points.device), _meshes(vertices - centre, triangles) as ids:
-                inputs = [ids, _array(queries, wp.vec3f), _array(found, wp.int32)]
-                _launch(self._kernels.find_closest, tuple(found.shape), inputs, points.device)
-        triangle = found.long().reshape(points.shape[:-1])
-        return describe_closest(points, vertices, triangles, triangle)
+                inputs = [ids, _array(queries, wp.vec3f), _array(triangle, wp.int32)]
+                _launch(self._kernels.find_closest, tuple(triangle.shape), inputs, points.device)
+        return describe_closest(points, vertices, triangles, triangle.long().reshape(points.shape[:-1]))
 
     def first_hit(
         self,
@@ -133,14 +134,14 @@ class WarpBackend:
         centre = _centre(vertices)
         starts, along = _single(origins - centre), _single(directions)
         distance = torch.full(starts.shape[:2], torch.inf, dtype=torch.float32, device=origins.device)
-        found = torch.full(starts.shape[:2], -1, dtype=torch.int32, device=origins.device)
-        if found.numel() and len(triangles):
+        triangle = torch.full(starts.shape[:2], -1, dtype=torch.int32, device=origins.device)
+        if triangle.numel() and len(triangles):
             with _stream(origins.device), _meshes(vertices - centre, triangles) as ids:
                 rays = [_array(starts, wp.vec3f), _array(along, wp.vec3f)]
-                outputs = [_array(distance, wp.float32), _array(found, wp.int32)]
-                _launch(self._kernels.find_hits, tuple(found.shape), [ids, *rays, *outputs], origins.device)
+                outputs = [_array(distance, wp.float32), _array(triangle, wp.int32)]
+                _launch(self._kernels.find_hits, tuple(triangle.shape), [ids, *rays, *outputs], origins.device)
         shape = origins.shape[:-1]
-        return RayHit(distance.to(origins.dtype).reshape(shape), found.long().reshape(shape))
+        return RayHit(distance.to(origins.dtype).reshape(shape), triangle.long().reshape(shape))
 
     def laplacian(self, vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"]) -> Laplacian:
         require_indices(triangles, vertices)
@@ -167,8 +168,7 @@ def _single(points: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def _meshes(vertices: Tensor, triangles: Tensor) -> Iterator[Any]:
-    """One search tree per mesh of the batch; yields their identifiers. Building a tree is warp's own call,
-    one a mesh."""
+    """The identifiers of one search tree per mesh of the batch; warp builds each tree in a call of its own."""
     flat = _single(vertices)
     faces = _array(triangles.int().contiguous().reshape(-1), wp.int32)
     meshes = [wp.Mesh(points=_array(v, wp.vec3f), indices=faces) for v in flat]
@@ -187,7 +187,7 @@ def _launch(kernel: Any, size: tuple[int, ...], inputs: list[Any], device: torch
 
 
 def _stream(device: torch.device) -> Any:
-    """Warp must queue its kernels behind torch's on the same stream."""
+    """The context in which warp queues its kernels behind torch's, on the same stream."""
     if device.type != "cuda":
         return contextlib.nullcontext()
     stream = wp.stream_from_torch(torch.cuda.current_stream(device))  # type: ignore[no-untyped-call]

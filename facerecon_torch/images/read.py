@@ -26,6 +26,7 @@ __all__ = [
     "decode_pixels",
     "in_unit_range",
     "list_images",
+    "pixels_of",
     "read_bytes",
     "read_image",
     "read_pixels",
@@ -111,15 +112,20 @@ def decode_pixels(data: bytes, file: Path) -> Pixels:
         with Image.open(BytesIO(data)) as opened:
             if getattr(opened, "is_animated", False) and opened.format != "MPO":
                 _say_first_frame(opened.format or "this format")
-            opened.load()
-            values = _rgb_values(_upright(opened, file))
+            pixels = pixels_of(opened, file)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageFileError(f"{file}: expected a picture small enough to decode; came {error}") from error
     except MemoryError:
         raise
     except Exception as error:  # decoders answer damaged bytes with almost any type of exception
         raise ImageFileError(f"{file}: {_EXPECTED}; came {_description(data, error)}") from error
-    return torch.from_numpy(values).permute(2, 0, 1)
+    return pixels
+
+
+def pixels_of(image: Image.Image, file: Path) -> Pixels:
+    """The pixels of an opened PIL image, upright; `file` is for messages. The image may be changed."""
+    image.load()
+    return torch.from_numpy(_rgb_values(_upright(image, file))).permute(2, 0, 1)
 
 
 def in_unit_range(pixels: Pixels) -> Float[Tensor, "*b channels height width"]:

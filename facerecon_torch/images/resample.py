@@ -64,7 +64,8 @@ def resample(
     kernel.
     """
     window = _window(host, (images.shape[-2], images.shape[-1]), size, rotated)
-    part = in_unit_range(images[..., window.top : window.bottom, window.left : window.right])
+    # One layout in memory, whatever the pictures came in: products may round differently for another.
+    part = in_unit_range(images[..., window.top : window.bottom, window.left : window.right]).contiguous()
     if window.block > 1:
         part = functional.avg_pool2d(part, window.block, ceil_mode=True)
     local, seen = _in_window(to_crop.double(), window), _in_window(host, window)

@@ -38,10 +38,6 @@ class LandmarkDetector(Protocol):
     def licence(self) -> str:
         """What may be done with the answers."""
 
-    @staticmethod
-    def weight_files() -> list[Path]:
-        """The weight files, whether they are there or not. Raises DetectorError where their place is unknown."""
-
     def detect(self, image: Tensor, *, path: Path | None = None) -> list[Detection]:
         """Every face of one picture, the one with the largest score x box area first; an empty list if there
         is none.

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from facerecon_torch.geometry.align import Alignment, align_rigid, align_similarity
-from facerecon_torch.geometry.mesh_ops import ClosestPoint, MeshBackend, get_backend
+from facerecon_torch.geometry.mesh_queries import ClosestPoint, MeshBackend, get_backend
 from facerecon_torch.geometry.normals import triangle_normals
 from facerecon_torch.geometry.rotation import axis_angle_to_matrix
 

@@ -47,7 +47,7 @@ FormName: TypeAlias = Literal["primal", "dual"]
 
 FREE_SHARE = 0.8  # of the free memory, for the matrices of a fit; the rest is for chunks and for the caller
 CONSTANT = 1e-10  # a feature block whose energy about its mean is a smaller fraction than this is constant
-PANEL = 1024  # columns of a factor that are rounded to the dtype of the rows at a time
+PANEL = 512  # columns of a factor that are rounded to the dtype of the rows at a time
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -234,7 +235,7 @@ def penalty_search(
             trials.error_of(weights, math.inf)
         if finite:
             best = start if trials.best is None else trials.best.relative_penalty or start
-            walk(len(finite), _nearest(finite, best), lambda k, w=weights: trials.error_of(w, finite[k]))
+            walk(len(finite), _nearest(finite, best), partial(trials.error_at, weights, finite))
     if trials.best is None:
         raise ValueError(
             "relative_penalties must exceed the rounding error of the Gram matrix; no candidate could be factorised"
@@ -270,6 +271,10 @@ class _Trials:
         self.best: PathPoint | None = None
         self.predictions: Tensor | None = None
         self.path: list[PathPoint] = []
+
+    def error_at(self, weights: tuple[float, ...], relative_penalties: Sequence[float], k: int) -> float:
+        """The out-of-group error of one of the penalties."""
+        return self.error_of(weights, relative_penalties[k])
 
     def error_of(self, weights: tuple[float, ...], relative_penalty: float) -> float:
         """The out-of-group error of a candidate; inf where its matrix cannot be factorised."""

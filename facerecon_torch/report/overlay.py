@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
 from facerecon_torch.checks import require_finite, require_shape
-from facerecon_torch.geometry.mesh_ops import MeshBackend, get_backend
+from facerecon_torch.geometry.mesh_queries import MeshBackend, get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 
 __all__ = ["OverlaySpec", "draw_dots", "draw_overlay"]
@@ -18,7 +18,7 @@ _SUPERSAMPLED_PX = 2_000_000  # largest mesh area, in image px, that is drawn wi
 
 @dataclass(frozen=True, kw_only=True)
 class OverlaySpec:
-    """Style of the overlay; colours are sRGB in [0, 1], `light` points to the lamp in the viewer's axes."""
+    """Style of the overlay; colours are sRGB in [0, 1], `light` points from face to lamp in the viewer's axes."""
 
     opacity: float = 0.65
     ambient: float = 0.25

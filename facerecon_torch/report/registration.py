@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
 from facerecon_torch.checks import require_finite, require_shape
-from facerecon_torch.geometry.mesh_ops import MeshBackend, get_backend
+from facerecon_torch.geometry.mesh_queries import MeshBackend, get_backend
 from facerecon_torch.geometry.normals import triangle_normals, vertex_normals
 from facerecon_torch.report.overlay import draw_dots
 

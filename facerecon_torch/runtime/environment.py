@@ -1,7 +1,6 @@
-"""report.json of a run: counts, stages, errors, seconds, memory, versions, device, seed and command."""
+"""The part of report.json that describes a run apart from its results."""
 
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -11,10 +10,9 @@ from typing import Any
 
 import torch
 
-from facerecon_torch.files import replacing
-from facerecon_torch.runtime.phases import Phases
+from facerecon_torch.runtime.timer import Timer
 
-__all__ = ["REPORT_FORMAT", "environment", "write_json"]
+__all__ = ["REPORT_FORMAT", "environment", "package_version"]
 
 REPORT_FORMAT = 1
 _PACKAGES = (
@@ -29,7 +27,8 @@ _PACKAGES = (
 )
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The version of an installed distribution; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -37,25 +36,33 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
+    """The commit of the checkout that the package runs from; None outside a checkout, or without git."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
         return None
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:
-        answer = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        )
-    except OSError:  # no git on this machine
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+    except OSError:
         return None
-    return answer.stdout.strip() or None
 
 
-def environment(device: torch.device, seed: int, phases: Phases) -> dict[str, Any]:
-    """Everything about a run that is not a result."""
+def environment(device: torch.device, seed: int, timer: Timer) -> dict[str, Any]:
+    """Command, commit, versions, device, seed, seconds and peak memory of a run.
+
+    Args:
+        device: of the run.
+        seed: of the run.
+        timer: has measured the parts of the run, with their memory.
+
+    Returns:
+        Plain values that go into JSON.
+    """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "command": ["facerecon", Path(sys.argv[0]).stem, *sys.argv[1:]],
         "commit": _commit(),
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in _PACKAGES}},
+        "versions": {"python": platform.python_version(), **{p: package_version(p) for p in _PACKAGES}},
         "device": {
             "type": device.type,
             "name": name,
@@ -63,14 +70,7 @@ def environment(device: torch.device, seed: int, phases: Phases) -> dict[str, An
             "threads": torch.get_num_threads(),
         },
         "seed": seed,
-        "seconds": {k: round(v, 3) for k, v in phases.seconds.items()},
-        "peak_memory_mb": {k: round(v, 1) for k, v in phases.peak_memory_mb.items()},
-        "peak_device_memory_mb": {k: round(v, 1) for k, v in phases.peak_device_mb.items()},
+        "seconds": {k: round(v, 3) for k, v in timer.seconds.items()},
+        "peak_memory_mb": {k: round(v, 1) for k, v in timer.peak_memory_mb.items()},
+        "peak_device_memory_mb": {k: round(v, 1) for k, v in timer.peak_device_mb.items()},
     }
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write aside and rename, so that a reader never meets half a file."""
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from facerecon_torch.files import replacing
+from facerecon_torch.files import replacing, write_json
 from facerecon_torch.runtime.processes import end_with_parent, one_thread
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "progress_bar",
     "require_same_set",
     "write_bytes",
-    "write_json",
 ]
 
 _log = logging.getLogger(__name__)
@@ -137,11 +136,6 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file aside and rename it."""
     with replacing(path) as part:
         part.write_bytes(content)
-
-
-def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write a small table aside and rename it."""
-    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def _part(folder: Path, unit: str) -> Path:

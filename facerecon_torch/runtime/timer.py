@@ -1,48 +1,64 @@
-"""Seconds per stage of inference: where the time goes, without an argument in every signature on the way."""
+"""Seconds and peak memory of named parts of a run: `with timed("crop")`."""
 
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 
+import psutil
 import torch
 
-__all__ = ["STAGES", "StageTimes", "stage", "untimed"]
+__all__ = ["Timer", "timed", "untimed"]
 
-STAGES = ("read", "decode", "detect", "crop", "fit", "features", "regress", "mesh", "write")
+_SAMPLE_SECONDS = 0.2
 
 
-class StageTimes:
-    """Seconds spent in every stage, summed over all threads; stages may overlap, so their sum may exceed the run.
+class Timer:
+    """Seconds of every named part of a run, and on request its peak memory.
 
-    A stage that begins inside another one interrupts it. With a CUDA `device`, every stage begins and ends by waiting
-    for it: the times are right and the run is slower.
+    Blocks of one name add up, over all threads. A block inside another one interrupts it, so no moment of a thread is
+    counted twice; blocks of several threads may overlap.
+
+    Args:
+        device: on a CUDA device every block begins and ends by waiting for it. Times are then right, and the run is
+            slower.
+        memory: also sample the resident memory of this process and its children, and read the device's own peak.
+
+    Example:
+        >>> timer = Timer()
+        >>> with timer.active(), timed("crop"):
+        ...     crops = cropper.crop(images, camera)
+        >>> timer.seconds["crop"]
     """
 
-    def __init__(self, device: torch.device | None = None) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self._device = device if device is not None and device.type == "cuda" else None
+    def __init__(self, device: torch.device | None = None, *, memory: bool = False) -> None:
+        self.seconds: dict[str, float] = {}
+        self.peak_memory_mb: dict[str, float] = {}
+        self.peak_device_mb: dict[str, float] = {}
+        self._cuda = device if device is not None and device.type == "cuda" else None
+        self._memory = memory
         self._lock = threading.Lock()
         self._own = threading.local()
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count the time of a block for `name`, on this thread."""
+    def timed(self, name: str) -> Iterator[None]:
+        """A block whose time counts for `name`, on this thread."""
         stack: list[str] = self._own.__dict__.setdefault("stack", [])
-        self._turn(stack)
+        self._switch(stack)
+        self.seconds.setdefault(name, 0.0)  # parts stand in the order in which they began
         stack.append(name)
         try:
-            yield
+            with self._peaks(name) if self._memory else nullcontext():
+                yield
         finally:
-            self._turn(stack)
+            self._switch(stack)
             stack.pop()
 
-    def _turn(self, stack: list[str]) -> None:
-        """Give the time since the last turn to the stage that is on."""
-        if self._device is not None and threading.current_thread() is threading.main_thread():
-            torch.cuda.synchronize(self._device)
+    def _switch(self, stack: list[str]) -> None:
+        """Add the time since the last switch to the innermost block."""
+        if self._cuda is not None and threading.current_thread() is threading.main_thread():
+            torch.cuda.synchronize(self._cuda)
         now = time.perf_counter()
         if stack:
             with self._lock:
@@ -50,8 +66,22 @@ class StageTimes:
         self._own.since = now
 
     @contextmanager
-    def active(self) -> Iterator["StageTimes"]:
-        """Let `stage` count here, in this context."""
+    def _peaks(self, name: str) -> Iterator[None]:
+        if self._cuda is not None:
+            torch.cuda.reset_peak_memory_stats(self._cuda)
+        resident = _ResidentPeak()
+        try:
+            with resident:
+                yield
+        finally:
+            self.peak_memory_mb[name] = max(resident.megabytes, self.peak_memory_mb.get(name, 0.0))
+            if self._cuda is not None:
+                used = torch.cuda.max_memory_allocated(self._cuda) / 2**20
+                self.peak_device_mb[name] = max(used, self.peak_device_mb.get(name, 0.0))
+
+    @contextmanager
+    def active(self) -> Iterator["Timer"]:
+        """A context in which the function `timed` counts here."""
         token = _CURRENT.set(self)
         try:
             yield self
@@ -59,29 +89,59 @@ class StageTimes:
             _CURRENT.reset(token)
 
     def line(self) -> str:
-        """`read 0.1 s, decode 2.0 s, ...` of the stages that took any time."""
-        return ", ".join(f"{name} {self.seconds[name]:.2f} s" for name in STAGES if self.seconds.get(name))
+        """`read 0.10 s, decode 2.00 s, ...`, in the order in which the parts began."""
+        return ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.seconds.items())
 
 
-_CURRENT: ContextVar[StageTimes | None] = ContextVar("stage_times", default=None)
+_CURRENT: ContextVar[Timer | None] = ContextVar("timer", default=None)
 
 
 @contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Count the time of a block where somebody measures; else nothing."""
-    times = _CURRENT.get()
-    if times is None:
-        yield
-        return
-    with times.stage(name):
+def timed(name: str) -> Iterator[None]:
+    """A block whose time counts for `name` with the active `Timer`, if there is one."""
+    timer = _CURRENT.get()
+    with nullcontext() if timer is None else timer.timed(name):
         yield
 
 
 @contextmanager
 def untimed() -> Iterator[None]:
-    """No stage counts inside: measuring may wait for the device, which a recording must not."""
+    """A block in which nothing is timed: timing may wait for the device, which the capture of a CUDA graph forbids."""
     token = _CURRENT.set(None)
     try:
         yield
     finally:
         _CURRENT.reset(token)
+
+
+class _ResidentPeak:
+    """The peak of the resident memory of this process and its children, sampled on a thread."""
+
+    def __init__(self) -> None:
+        self.megabytes = 0.0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self._sample()
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self._sample()
+
+    def _watch(self) -> None:
+        while not self._done.wait(_SAMPLE_SECONDS):
+            self._sample()
+
+    def _sample(self) -> None:
+        process = psutil.Process()
+        total = process.memory_info().rss
+        for child in process.children(recursive=True):
+            try:
+                # shared pages (torch's libraries) would be counted once per worker
+                total += getattr(child.memory_full_info(), "uss", 0)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        self.megabytes = max(self.megabytes, total / 2**20)

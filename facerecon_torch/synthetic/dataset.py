@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from facerecon_torch.files import write_json
 from facerecon_torch.runtime.sharded_job import (
     claimed,
     join_parts,
@@ -21,7 +22,6 @@ from facerecon_torch.runtime.sharded_job import (
     missing_units,
     progress_bar,
     write_bytes,
-    write_json,
 )
 from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.render.subject import render_subject, warm_up

@@ -8,7 +8,7 @@ from test_suite import fake, own, rival
 from benchmarks import guard, suite
 from benchmarks.case import Row
 
-MACHINE = {"cpu": "a cpu", "cpus": 2, "threads": 2, "device": "cpu"}
+MACHINE = {"cpu": "a cpu", "instructions": "AVX512", "cpus": 2, "threads": 2, "device": "cpu"}
 
 
 def rows(factor):
@@ -45,26 +45,44 @@ def test_the_tolerance_comes_from_the_spread_of_the_runs(tmp_path):
 def test_only_a_fall_beyond_the_tolerance_is_told(now, falls, tmp_path):
     path = tmp_path / "guard.json"
     recorded(path, 6.0, 6.01, 5.99)
-    told, fell = guard.compare(path, guard.ratios("hog on cpu", rows(now)), MACHINE)
-    assert bool(fell) == falls
-    assert told == [f"{1 if falls else 2} of 2 ratios are within their tolerance of the recorded ones"]
+    answer = guard.compare(path, guard.ratios("hog on cpu", rows(now)), MACHINE)
+    assert bool(answer.fell) == answer.failed == falls
+    assert answer.told == (f"{1 if falls else 2} of 2 ratios are within their tolerance of the recorded ones",)
+    assert [line.split(":")[0] for line in answer.lines()[1:]] == ["FELL"] * falls
 
 
-def test_another_machine_doubles_the_tolerance(tmp_path):
+@pytest.mark.parametrize(
+    "other", [{"cpu": "another"}, {"instructions": "AVX2"}, {"cpus": 4}, {"threads": 1}, {"device": "a gpu"}]
+)
+def test_a_fall_beside_the_record_of_another_processor_is_a_note(other, tmp_path):
     path = tmp_path / "guard.json"
     recorded(path, 6.0, 6.01, 5.99)
     found = guard.ratios("hog on cpu", rows(3.5))
-    assert guard.compare(path, found, MACHINE)[1]
-    told, fell = guard.compare(path, found, {**MACHINE, "cpu": "another"})
-    assert not fell
-    assert "recorded on another machine" in told[0]
+    assert guard.compare(path, found, {**MACHINE, "load_1min": 9.0}).failed
+    answer = guard.compare(path, found, {**MACHINE, **other})
+    assert not answer.failed
+    (name, value), *_ = other.items()
+    first, second, third = answer.lines()
+    assert first.startswith("recorded on another processor (cpu a cpu, instructions AVX512, cpus 2,")
+    assert f"{name} {value}" in first.split("; here ")[1]
+    assert second.startswith("1 of 2 ratios")
+    assert third == "note: hog on cpu / g: theirs : ours: 6 fell to 3.5 (42 %, tolerated 25 %)"
+
+
+def test_an_older_record_is_judged_by_what_it_holds(tmp_path):
+    path = tmp_path / "guard.json"
+    recorded(path, 6.0, 6.01, 5.99)
+    content = json.loads(path.read_text())
+    del content["machine"]["instructions"]
+    path.write_text(json.dumps(content))
+    assert guard.compare(path, guard.ratios("hog on cpu", rows(3.5)), MACHINE).failed
 
 
 def test_a_ratio_that_is_gone_fell(tmp_path):
     path = tmp_path / "guard.json"
     recorded(path, 6.0, 6.01, 5.99)
-    _, fell = guard.compare(path, {"hog on cpu / g: ours, share of copy": 0.1}, MACHINE)
-    assert fell == ["hog on cpu / g: theirs : ours: was 6, was not measured now"]
+    answer = guard.compare(path, {"hog on cpu / g: ours, share of copy": 0.1}, MACHINE)
+    assert answer.fell == ("hog on cpu / g: theirs : ours: was 6, was not measured now",)
 
 
 def test_a_record_needs_runs_and_a_format(tmp_path):
@@ -96,6 +114,12 @@ def test_the_command_records_checks_and_tells(monkeypatch, tmp_path, capsys):
     capsys.readouterr()
     assert suite.main([*words, "guard=check"]) == 1
     assert "FELL: model on cpu / group 0: theirs : ours" in capsys.readouterr().out
+    content["machine"]["cpu"] = "another"
+    path.write_text(json.dumps(content))
+    assert suite.main([*words, "guard=check"]) == 0
+    said = capsys.readouterr().out
+    assert "note: model on cpu / group 0: theirs : ours" in said
+    assert "a second look" not in said
     for entry in content["ratios"].values():
         entry["ratio"] /= 10_000
     path.write_text(json.dumps(content))

@@ -208,8 +208,8 @@ def test_a_case_alone_in_its_process_reports_its_own_peak():
     from benchmarks.timing import measure_group
 
     context = Context(torch.device("cpu"), torch.float32, {}, 1, rounds=1)
-    alone = Alone(name="a stage", build="bench_ridge:stage_case",
-                  arguments={"n": 240, "d": 300, "path": False, "stream": True})  # fmt: skip
+    alone = Alone(name="a stage", build="bench_stage:stage_case",
+                  arguments={"n": 240, "d": 300, "rows_per_person": 12, "gb": 2.0, "stream": True})  # fmt: skip
     ceilings = {"copy_gb_s": 10.0, "product_gflop_s": {"float32": 100.0}, "dtype": "float32"}
     (row,) = measure_group(Group(name="g", cases=[alone], axis="N", x=240.0), context, ceilings=ceilings)
     assert row.failure is None, row.failure
@@ -217,6 +217,8 @@ def test_a_case_alone_in_its_process_reports_its_own_peak():
     assert 0 < row.peak_mib < 300
     assert row.base_mib > 50
     assert 0 < row.error["training variance left"] < 0.5
+    assert row.error["penalties scored"] >= 3
+    assert row.peak_mib < row.error["whole process, GB"] * 1000 < 2000
     assert (row.axis, row.x, row.name) == ("N", 240.0, "a stage")
     broken = Alone(name="b", build="bench_ridge:nothing", arguments={})
     (row,) = measure_group(Group(name="g", cases=[broken]), context, ceilings=ceilings)

@@ -1,39 +1,43 @@
 import json
-from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from facerecon_torch.cascade.checkpoint import load_cascade, save_cascade
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.errors import ModelFileError
 from facerecon_torch.model.tiny import tiny_bilinear
 
 
 @pytest.fixture
 def saved(tiny_outcome, tmp_path):
-    face = replace(tiny_outcome.cascade, training={"counts": 3})
-    save_cascade(face, tmp_path / "cascade.safetensors")
+    trained = tiny_outcome.reconstructor
+    face = FaceReconstructor(trained.face_model, trained.cascade, trained.spec, training={"counts": 3})
+    face.save_pretrained(tmp_path / "cascade.safetensors")
     return face, tmp_path / "cascade.safetensors"
 
 
 def test_round_trip(saved):
     face, path = saved
-    again = load_cascade(path, model=face.model)
-    assert (again.fit, again.crop, again.features, again.start) == (face.fit, face.crop, face.features, face.start)
-    assert again.training == {"counts": 3}
+    again = FaceReconstructor.from_pretrained(path, face_model=face.face_model)
+    assert again.spec == face.spec
+    assert again.training_facts == {"counts": 3}
     for a, b in zip(again.cascade.stages, face.cascade.stages, strict=True):
         assert torch.equal(a.ridge.weight, b.ridge.weight)
     assert not list(path.parent.glob("*.part"))
 
 
 def test_half_precision_is_close(tiny_outcome, tmp_path):
-    face = tiny_outcome.cascade
-    save_cascade(face, tmp_path / "half.safetensors", half=True)
-    save_cascade(face, tmp_path / "full.safetensors")
+    face = tiny_outcome.reconstructor
+    face.save_pretrained(tmp_path / "half.safetensors", half=True)
+    face.save_pretrained(tmp_path / "full.safetensors")
     assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * (tmp_path / "full.safetensors").stat().st_size
-    weight = load_cascade(tmp_path / "half.safetensors", model=face.model).cascade.stages[0].ridge.weight
+    weight = (
+        FaceReconstructor.from_pretrained(tmp_path / "half.safetensors", face_model=face.face_model)
+        .cascade.stages[0]
+        .ridge.weight
+    )
     full = face.cascade.stages[0].ridge.weight
     assert_close(weight, full, rtol=0.0, atol=2**-11 * float(full.abs().max()))
 
@@ -41,7 +45,7 @@ def test_half_precision_is_close(tiny_outcome, tmp_path):
 def test_a_cascade_for_another_model_is_refused(saved):
     _, path = saved
     with pytest.raises(ModelFileError, match=r"cascade\.safetensors: model_sha256: .*another face model"):
-        load_cascade(path, model=tiny_bilinear(n_identity=5))
+        FaceReconstructor.from_pretrained(path, face_model=tiny_bilinear(n_identity=5))
 
 
 def edit(path, change):
@@ -67,7 +71,7 @@ def test_wrong_documents_are_refused(saved, change, message):
     face, path = saved
     edit(path, change)
     with pytest.raises(ModelFileError, match=message):
-        load_cascade(path, model=face.model)
+        FaceReconstructor.from_pretrained(path, face_model=face.face_model)
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 100, 5000])
@@ -75,9 +79,9 @@ def test_truncated_files_are_refused(saved, size):
     face, path = saved
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(ModelFileError, match=r"cascade\.safetensors"):
-        load_cascade(path, model=face.model)
+        FaceReconstructor.from_pretrained(path, face_model=face.face_model)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="cascade must be an existing file"):
-        load_cascade(tmp_path / "none.safetensors")
+        FaceReconstructor.from_pretrained(tmp_path / "none.safetensors")

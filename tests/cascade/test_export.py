@@ -11,12 +11,11 @@ import torch
 from torch.testing import assert_close
 
 from facerecon_torch.cascade import export_file as exported_file
-from facerecon_torch.cascade.checkpoint import FaceCascade, load_cascade, save_cascade
+from facerecon_torch.cascade.checkpoint import ReconstructorSpec
 from facerecon_torch.cascade.crops import canonical_crops
-from facerecon_torch.cascade.export import OUTPUTS, CascadeProgram
+from facerecon_torch.cascade.export import CascadeProgram, probe
 from facerecon_torch.cascade.export_file import DOCUMENT
-from facerecon_torch.cascade.reconstruct import reconstruct_landmarks
-from facerecon_torch.cascade.start import retraction
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.cli import main
 from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.features.joint import JointSpec
@@ -31,8 +30,15 @@ from facerecon_torch.structures import Camera
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCHES = (1, 2, 5)
+OUTPUTS = (
+    *("identity", "expression", "rotation", "scale", "translation", "degenerate", "landmarks_3d", "landmarks_2d"),
+    "vertices",
+)
 # float32: the same operations, in a process with another number of threads; sums of the features may be reordered.
 ROUNDING = 1e-5
+# The landmark fit sees landmarks of some 200 px in float32 before or behind the crop's map: they differ by 2e-5 px, and
+# an expression weight, at most 0.4 here, by up to 1e-5 for it.
+MOVED = 5e-5
 
 # No site, so no .pth file that leads to the package; and a name that cannot be imported even where it is installed.
 ALONE = """
@@ -47,7 +53,7 @@ torch.save(answers, sys.argv[4])
 """
 
 
-def small_face(*, contour: str = "fixed", evaluation: str = "dense", start: str = "landmark_fit") -> FaceCascade:
+def small_face(*, contour: str = "fixed", evaluation: str = "dense", start: str = "landmark_fit") -> FaceReconstructor:
     """One stage of chance weights: as few operations as a cascade can have."""
     model, draw = tiny_bilinear(), torch.Generator().manual_seed(4)
     features = JointSpec(hog=HogSpec(patch_px=32, evaluation=evaluation))
@@ -56,7 +62,8 @@ def small_face(*, contour: str = "fixed", evaluation: str = "dense", start: str 
     stage = Stage(Ridge(weight, torch.zeros(targets), 1.0, "dual"), features.block_sizes, torch.ones(2))
     fit = FitSpec(rounds=1, contour=contour)
     crop = CropSpec(size=96, px_per_mm=0.4)
-    return FaceCascade(model, Cascade((stage,), retraction(model)), fit, crop, features, start=start, crop_fit=fit)
+    spec = ReconstructorSpec(fit=fit, crop=crop, features=features, start=start, crop_fit=fit)
+    return FaceReconstructor(model, Cascade((stage,)), spec)
 
 
 def run_alone(program: Path, inputs: list, folder: Path) -> list[dict[str, torch.Tensor]]:
@@ -79,9 +86,9 @@ def assert_same(answer, expected):
             assert_close(answer[name], value, rtol=0.0, atol=ROUNDING * float(value.abs().max()))
 
 
-def save_face(face: FaceCascade, folder: Path) -> tuple[str, str]:
-    save_cascade(face, folder / "cascade.safetensors")
-    save_model(face.model, folder / "model.safetensors")
+def save_face(face: FaceReconstructor, folder: Path) -> tuple[str, str]:
+    face.save_pretrained(folder / "cascade.safetensors")
+    save_model(face.face_model, folder / "model.safetensors")
     return str(folder / "cascade.safetensors"), str(folder / "model.safetensors")
 
 
@@ -102,26 +109,28 @@ def test_a_file_answers_without_the_package(tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ["small.pt2"]
     assert str(ROOT).encode() not in out.read_bytes()  # no paths of the machine that wrote it
 
-    program = CascadeProgram(load_cascade(cascade, model=face.model))
-    probes = [program.probe(faces, seed=7) for faces in BATCHES]
+    program = CascadeProgram(FaceReconstructor.from_pretrained(cascade, face_model=face.face_model))
+    probes = [probe(program.reconstructor, faces, seed=7) for faces in BATCHES]
     answers = run_alone(out, probes, tmp_path)
-    for answer, probe in zip(answers, probes):
+    for answer, inputs in zip(answers, probes):
         with torch.no_grad():
-            assert_same(answer, program(*probe))
+            assert_same(answer, program(*inputs))
     assert answers[-1]["degenerate"].tolist() == [False, False, False, False, True]
     check_description(out, face)
 
 
-def check_description(out: Path, face: FaceCascade) -> None:
+def check_description(out: Path, face: FaceReconstructor) -> None:
     with zipfile.ZipFile(out) as archive:
         name = next(name for name in archive.namelist() if name.endswith(DOCUMENT))
         about = json.loads(archive.read(name))
     assert about["format"] == "facerecon-program"
-    assert about["model_sha256"] == face.model.sha256
-    assert about["crop"]["px_per_mm"] == face.crop.px_per_mm
+    assert about["model_sha256"] == face.face_model.sha256
+    assert about["crop"]["px_per_mm"] == face.spec.crop.px_per_mm
     assert list(about["outputs"]) == list(OUTPUTS[:-1])
-    assert about["outputs"]["identity"]["shape"] == ["b", face.model.n_identity]
-    assert_close(torch.tensor(about["mean_landmarks"], dtype=torch.float64), face.cropper.landmarks)
+    assert about["outputs"]["identity"]["shape"] == ["b", face.face_model.n_identity]
+    # float32 products in another process, whose number of threads may order their sums otherwise
+    told = torch.tensor(about["mean_landmarks"], dtype=torch.float64)
+    assert_close(told, face.solvers.cropper.landmarks, rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("evaluation", ["dense", "patch"])
@@ -129,11 +138,11 @@ def check_description(out: Path, face: FaceCascade) -> None:
 def test_the_program_is_the_reconstruction_behind_the_crop(evaluation, start):
     face = small_face(contour="marching", evaluation=evaluation, start=start)
     program = CascadeProgram(face)
-    pictures, landmarks = program.probe(3)
+    pictures, landmarks = probe(face, 3)
     pictures = torch.nn.functional.pad(pictures, (30, 10, 20, 40), mode="reflect")
     landmarks = landmarks + torch.tensor([30.0, 20.0])
-    crops, inside = canonical_crops(list(pictures), landmarks, face.crop_fitter, face.cropper)
-    expected = reconstruct_landmarks(list(pictures), landmarks, face)
+    crops, inside = canonical_crops(list(pictures), landmarks, face.solvers.crop_fitter, face.solvers.cropper)
+    expected = face.reconstruct(list(pictures), landmarks)
     with torch.no_grad():
         answer = program(crops.image, inside)
     seen = Camera(**{name: answer[name] for name in ("rotation", "scale", "translation", "degenerate")})
@@ -149,16 +158,17 @@ def test_the_program_is_the_reconstruction_behind_the_crop(evaluation, start):
     }
     for name, (found, wanted) in pairs.items():
         gap = float((found - wanted).abs().max())
-        assert gap <= ROUNDING * float(wanted.abs().max()), name
+        rounding = MOVED if start == "landmark_fit" else ROUNDING
+        assert gap <= rounding * float(wanted.abs().max()), name
 
 
 def test_vertices_are_those_of_the_model():
     face = small_face()
     program = CascadeProgram(face, vertices=True)
     with torch.no_grad():
-        answer = program(*program.probe(2))
+        answer = program(*probe(face, 2))
     assert tuple(answer) == OUTPUTS
-    assert_close(answer["vertices"], face.model.vertices(answer["identity"], answer["expression"]))
+    assert_close(answer["vertices"], face.face_model.vertices(answer["identity"], answer["expression"]))
 
 
 def test_a_program_that_differs_leaves_no_file(tmp_path, monkeypatch, capsys):
@@ -168,7 +178,7 @@ def test_a_program_that_differs_leaves_no_file(tmp_path, monkeypatch, capsys):
         """A written program whose scale is wrong by a thousandth."""
 
         def module(self):
-            program = CascadeProgram(load_cascade(cascade, model=model))
+            program = CascadeProgram(FaceReconstructor.from_pretrained(cascade, face_model=model))
             return lambda *inputs: {k: v * 1.001 if k == "scale" else v for k, v in program(*inputs).items()}
 
     monkeypatch.setattr(exported_file, "export_program", lambda program: None)
@@ -212,18 +222,18 @@ def test_the_cascade_of_the_package_answers_without_it(place, tmp_path):
     done = export_cascade(str(out), "--device", place)
     assert done.returncode == 0, done.stderr
     assert out.stat().st_size < 40e6  # the rows of the landmarks, not the 61 MB of the whole model
-    program = CascadeProgram(load_cascade().to(place))
-    probes = [program.probe(faces, seed=9) for faces in BATCHES]
-    for answer, probe in zip(run_alone(out, probes, tmp_path), probes):
+    program = CascadeProgram(FaceReconstructor.from_pretrained().to(place))
+    probes = [probe(program.reconstructor, faces, seed=9) for faces in BATCHES]
+    for answer, inputs in zip(run_alone(out, probes, tmp_path), probes):
         with torch.no_grad():
-            assert_same(answer, program(*probe))
+            assert_same(answer, program(*inputs))
 
 
 @pytest.mark.slow
 def test_the_example_of_the_documents_runs_with_torch_alone(tmp_path):
     assert export_cascade(str(tmp_path / "cascade.pt2")).returncode == 0
-    face = load_cascade()
-    landmarks = 2.0 * CascadeProgram(face).probe(1, seed=3)[1][0] + 80
+    face = FaceReconstructor.from_pretrained()
+    landmarks = 2.0 * probe(face, 1, seed=3)[1][0] + 80
     image = torch.nn.functional.avg_pool2d(torch.rand(3, 800, 800, generator=torch.Generator().manual_seed(1)), 9, 1, 4)
     torch.save((image, landmarks), tmp_path / "inputs.pt")
     example = (ROOT / "docs" / "exporting.md").read_text().split("```python\n")[1].split("```")[0]
@@ -240,7 +250,7 @@ torch.save(reconstruct(*torch.load("inputs.pt")), "answer.pt")
     )
     assert done.returncode == 0, done.stderr
     answer = torch.load(tmp_path / "answer.pt")
-    expected = reconstruct_landmarks([image], landmarks[None], face)
+    expected = face.reconstruct([image], landmarks[None])
     # Another kernel resamples the crop, and a face of noise says nothing: what remains is the landmarks' say.
     assert float((answer["landmarks_2d"] - expected.landmarks_2d).norm(dim=-1).mean()) < 1.0
     assert float((answer["scale"] / expected.camera.scale - 1).abs()) < 0.02

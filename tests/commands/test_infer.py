@@ -3,6 +3,7 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facerecon_torch.cascade.reconstruct import reconstruct
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer import image_loader as infer_pictures
 from facerecon_torch.commands.infer import run as infer_module
 from facerecon_torch.commands.infer.image_loader import decoded_ahead, decoded_in_batches
@@ -23,7 +24,7 @@ from facerecon_torch.landmarks.detector import PixelFreeDetector, detect_faces
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.landmarks.scheme import from_paper66
 from facerecon_torch.model.factored import FactoredVertices
-from facerecon_torch.runtime.timer import StageTimes, stage, untimed
+from facerecon_torch.runtime.timer import Timer, timed, untimed
 from tests.images.test_device_decode import StandIn
 from tests.images.test_jpeg import jpeg, smooth
 
@@ -49,15 +50,17 @@ def table(output: Path) -> list[dict]:
 
 
 def test_the_table_holds_what_single_reconstructions_say(folder, tiny_outcome, tmp_path):
-    face, files = tiny_outcome.cascade, sorted(folder.glob("*.png"))
-    report = infer(files, tmp_path, face, FileLandmarks(), options(batch=4))
+    model, files = deepcopy(tiny_outcome.reconstructor), sorted(folder.glob("*.png"))
+    model.detector = FileLandmarks()
+    report = infer(files, tmp_path, model, FileLandmarks(), options(batch=4))
     assert (report.images, report.faces, report.failures) == (len(files), len(files) + 1, [])
     assert report.seconds > 0
     assert [p.name for p in tmp_path.iterdir()] == ["parameters.parquet"]
     rows = iter(table(tmp_path))
     for path in files:
-        for k, one in enumerate(reconstruct(path, face, detector=FileLandmarks())):
-            row = next(rows)
+        faces = model.predict(path)[0]
+        for k in range(len(faces)):
+            one, row = faces[k], next(rows)
             assert (row["image"], row["face"]) == (str(path), k)
             assert_close(torch.tensor(row["alpha"]), one.parameters.identity, rtol=1e-3, atol=1e-3)
             assert_close(torch.tensor(row["beta"]), one.parameters.expression, rtol=1e-3, atol=1e-3)
@@ -69,7 +72,7 @@ def test_latency_mode_and_small_batches_give_the_same_table(folder, tiny_outcome
     files = sorted(folder.glob("*.png"))
     tables = []
     for name, changes in (("a", {}), ("b", {"mode": "latency"}), ("c", {"batch": 1})):
-        infer(files, tmp_path / name, tiny_outcome.cascade, FileLandmarks(), options(**changes))
+        infer(files, tmp_path / name, tiny_outcome.reconstructor, FileLandmarks(), options(**changes))
         tables.append(table(tmp_path / name))
     for other in tables[1:]:
         for row, same in zip(tables[0], other, strict=True):
@@ -78,7 +81,7 @@ def test_latency_mode_and_small_batches_give_the_same_table(folder, tiny_outcome
 
 
 def test_every_format_is_written_and_only_then_are_there_vertices(folder, tiny_outcome, tmp_path, monkeypatch):
-    face, files = tiny_outcome.cascade, [folder / "p1.png"]
+    face, files = tiny_outcome.reconstructor, [folder / "p1.png"]
     infer(files, tmp_path, face, FileLandmarks(), options(formats=["json", "obj", "overlay"]))
     names = {p.name for p in tmp_path.iterdir()}
     expected = {f"p1{k}.{kind}" for k in ("", "_face1") for kind in ("json", "obj")}
@@ -88,14 +91,14 @@ def test_every_format_is_written_and_only_then_are_there_vertices(folder, tiny_o
     def never(*_: object) -> None:
         raise AssertionError("all vertices were computed, and nothing shows them")
 
-    monkeypatch.setattr(face.model, "vertices", never)
+    monkeypatch.setattr(face.face_model, "vertices", never)
     infer(files, tmp_path / "again", face, FileLandmarks(), options(formats=["json"]))
     with pytest.raises(AssertionError, match="nothing shows them"):
         infer(files, tmp_path / "again", face, FileLandmarks(), options(formats=["ply"]))
 
 
 def test_vertices_of_many_images_are_factored(folder, tiny_outcome, tmp_path, monkeypatch):
-    face, files = tiny_outcome.cascade, sorted(folder.glob("*.png"))
+    face, files = tiny_outcome.reconstructor, sorted(folder.glob("*.png"))
     factored = []
 
     def factor(model):
@@ -115,7 +118,7 @@ def test_vertices_of_many_images_are_factored(folder, tiny_outcome, tmp_path, mo
 
 
 def test_a_run_goes_on_where_it_stopped_and_keeps_the_order(folder, tiny_outcome, tmp_path):
-    face, files = tiny_outcome.cascade, sorted(folder.glob("*.png"))
+    face, files = tiny_outcome.reconstructor, sorted(folder.glob("*.png"))
     infer(files[1:3], tmp_path, face, FileLandmarks(), options(formats=["json"]))
     report = infer(files, tmp_path, face, FileLandmarks(), options(formats=["json"], resume=True))
     assert (report.skipped, report.images) == (2, len(files) - 2)
@@ -136,7 +139,7 @@ def test_bad_files_and_flat_landmarks_fail_alone(folder, tiny_outcome, tmp_path)
     lost = tmp_path / "lost.png"
     lost.write_bytes(whole[0].read_bytes())
     files = [whole[0], bad, tmp_path / "flat.png", lost, tmp_path / "none.png", whole[1]]
-    report = infer(files, tmp_path / "out", tiny_outcome.cascade, FileLandmarks(), options())
+    report = infer(files, tmp_path / "out", tiny_outcome.reconstructor, FileLandmarks(), options())
     assert (report.images, report.faces) == (2, 2)
     reasons = {path.name: reason for path, reason in report.failures}
     assert set(reasons) == {"bad.png", "flat.png", "lost.png", "none.png"}
@@ -146,16 +149,16 @@ def test_bad_files_and_flat_landmarks_fail_alone(folder, tiny_outcome, tmp_path)
 
 def test_memory_that_runs_out_halves_the_batch(folder, tiny_outcome, tmp_path, monkeypatch):
     files = sorted(folder.glob("*.png"))
-    sizes, real = [], infer_module.reconstruct_landmarks
+    sizes, real = [], FaceReconstructor.reconstruct
 
-    def narrow(pictures, *rest, **options):
-        sizes.append(len(pictures))
-        if len(pictures) > 2:
+    def narrow(self, images, *rest, **options):
+        sizes.append(len(images))
+        if len(images) > 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return real(pictures, *rest, **options)
+        return real(self, images, *rest, **options)
 
-    monkeypatch.setattr(infer_module, "reconstruct_landmarks", narrow)
-    report = infer(files, tmp_path, tiny_outcome.cascade, FileLandmarks(), options())
+    monkeypatch.setattr(FaceReconstructor, "reconstruct", narrow)
+    report = infer(files, tmp_path, tiny_outcome.reconstructor, FileLandmarks(), options())
     assert report.faces == len(files) + 1
     assert sizes[0] > 2 >= max(sizes[-2:])
 
@@ -217,17 +220,17 @@ def test_landmarks_from_files_need_no_pixels(folder):
 
 
 def test_stage_times_count_each_moment_once(folder, tiny_outcome, tmp_path):
-    times = StageTimes()
-    with times.active(), stage("fit"):
+    times = Timer()
+    with times.active(), timed("fit"):
         time.sleep(0.02)
-        with stage("features"):
+        with timed("features"):
             time.sleep(0.05)
-        with untimed(), stage("crop"):
+        with untimed(), timed("crop"):
             time.sleep(0.01)
     assert 0.03 <= times.seconds["fit"] < 0.05 <= times.seconds["features"] < 0.1
     assert "crop" not in times.seconds
-    whole = StageTimes()
-    infer(sorted(folder.glob("*.png")), tmp_path, tiny_outcome.cascade, FileLandmarks(), options(), times=whole)
+    whole = Timer()
+    infer(sorted(folder.glob("*.png")), tmp_path, tiny_outcome.reconstructor, FileLandmarks(), options(), times=whole)
     assert set(whole.seconds) == {"read", "decode", "detect", "crop", "fit", "features", "regress", "write"}
     assert whole.line().startswith("read ")
 

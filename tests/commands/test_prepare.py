@@ -18,7 +18,7 @@ from facerecon_torch.commands.prepare import run as prepare_module
 from facerecon_torch.data import prepared as prepared_module
 from facerecon_torch.data.bosphorus.bnt import read_bnt
 from facerecon_torch.data.prepared import load_prepared
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.images.read import read_image
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.model.tiny import tiny_topology

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from facerecon_torch.cascade.checkpoint import load_cascade
+from facerecon_torch.cascade.checkpoint import load_checkpoint
 from facerecon_torch.commands.cli import main
 from facerecon_torch.data.prepared import load_prepared
 from facerecon_torch.metrics.registration import Placement, pose_error_degrees, surface_errors
@@ -63,4 +63,4 @@ def test_training_reads_nothing_but_the_prepared_set(folders):
     images = [report["counts"][side]["images"] for side in ("train", "test")]
     assert sum(images) == int(load_prepared(prepared).has_landmarks.sum())
     assert sum(entry["images"] for entry in report["by_kind"]["test"].values()) == images[1]
-    assert load_cascade(run / "cascade.safetensors").model.sha256 == load_default_face().sha256
+    assert load_checkpoint(run / "cascade.safetensors").model_sha256 == load_default_face().sha256

@@ -92,5 +92,5 @@ def test_training_twice_is_identical(tiny_setup, deterministic):
     test = make_samples(tiny_setup, people=3, images=2, seed=7, first_subject=50)
     first, again = (train_methods(tiny_setup, train, {"test": test}, names=("cascade",)) for _ in range(2))
     RuntimeSpec(device="cpu").apply()
-    for a, b in zip(first.cascade.cascade.stages, again.cascade.cascade.stages, strict=True):
+    for a, b in zip(first.reconstructor.cascade.stages, again.reconstructor.cascade.stages, strict=True):
         assert torch.equal(a.ridge.weight, b.ridge.weight)

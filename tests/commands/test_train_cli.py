@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from torch.testing import assert_close
 
-from facerecon_torch.cascade.checkpoint import load_cascade
+from facerecon_torch.cascade.checkpoint import load_checkpoint
 from facerecon_torch.commands.cli import main
 from facerecon_torch.commands.train.evaluate import ALIGNMENTS, REGIONS, TRUTHS
 from facerecon_torch.commands.train.methods import METHODS
@@ -54,7 +54,7 @@ def test_a_run_folder_holds_everything(rendered, tmp_path):
     assert {"seconds", "peak_memory_mb", "versions", "device", "seed", "command"} <= set(report)
     assert report["seconds"]["train"] > 0 < report["peak_memory_mb"]["train"]
     assert "train_subjects: 6" in (folder / "config.yaml").read_text()
-    face = load_cascade(folder / "cascade.safetensors")
+    face = load_checkpoint(folder / "cascade.safetensors")
     assert face.training["counts"]["train"]["subjects"] == 6
 
 
@@ -108,7 +108,7 @@ def test_two_processes_train_what_one_trains(rendered, tmp_path):
             for align in ALIGNMENTS:
                 a, b = (which(r)[method]["mae_mm"][align]["M"]["whole"] for r in (one, two))
                 assert b == pytest.approx(a, rel=1e-6)
-    a, b = (load_cascade(folders[n] / "cascade.safetensors").cascade.stages for n in (1, 2))
+    a, b = (load_checkpoint(folders[n] / "cascade.safetensors").cascade.stages for n in (1, 2))
     for mine, theirs in zip(a, b, strict=True):
         assert_close(theirs.ridge.weight, mine.ridge.weight, rtol=1e-4, atol=1e-6)
 

@@ -24,8 +24,8 @@ from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.load import ModelSpec
 from facerecon_torch.runtime.budget import MemoryBudget
-from facerecon_torch.runtime.phases import Phases
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
+from facerecon_torch.runtime.timer import Timer
 from tests.thread_ranks import together
 from tests.tiny_world import make_samples, make_setup
 
@@ -58,7 +58,7 @@ def own_part(samples, ranks):
 
 def train_on(world, ranks, form, names):
     setup, train, test = world
-    setup = replace(setup, cascade=replace(setup.cascade, form=form))
+    setup = replace(setup, cascade=replace(setup.cascade, ridge=replace(setup.cascade.ridge, form=form)))
     parts = own_part(train, ranks), {"test": own_part(test, ranks)}
     return train_methods(setup, *parts, names=names, shared=Shared(ranks=ranks))
 
@@ -74,9 +74,9 @@ def test_three_processes_train_what_one_trains(world, form, names):
         for name in names:
             for key, expected in one.errors["test"][name].mae.items():
                 assert_close(several.errors["test"][name].mae[key], expected)
-        for a, b in zip(several.cascade.cascade.stages, one.cascade.cascade.stages, strict=True):
+        for a, b in zip(several.reconstructor.cascade.stages, one.reconstructor.cascade.stages, strict=True):
             assert_close(a.ridge.weight, b.ridge.weight, rtol=1e-6, atol=1e-9)
-        for a, b in zip(several.cascade.cascade.stages, others[0].cascade.cascade.stages, strict=True):
+        for a, b in zip(several.reconstructor.cascade.stages, others[0].reconstructor.cascade.stages, strict=True):
             assert torch.equal(a.ridge.weight, b.ridge.weight)
         for a, b in zip(several.stages, one.stages, strict=True):
             assert [a[key] for key in ("relative_penalty", "form", "kept")] == [
@@ -133,7 +133,7 @@ def splits(world, ranks, cv, test):
     )  # fmt: skip
     setup, train, _ = world
     ready = {"train": own_part(train, ranks), "test": own_part(test, ranks)}
-    return _Run(specs, setup, ready, Phases(torch.device("cpu")), Shared(ranks=ranks))._splits()
+    return _Run(specs, setup, ready, Timer(), Shared(ranks=ranks))._splits()
 
 
 def test_a_process_without_test_people_tests_on_nobody(world):

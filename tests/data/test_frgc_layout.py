@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from facerecon_torch.data.frgc import recordings
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.landmarks.scheme import N_INNER
 from facerecon_torch.model.default_face import load_source, load_topology

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from facerecon_torch.features.hog import HogSpec, gather_hog, hog, hog_field, hog_maps, patch_hog
-from facerecon_torch.features.hog.pooling import first_node
+from facerecon_torch.features.hog.histograms import first_node
 from tests.features.test_patch_hog import SPECS, smooth_images, spec_id
 from tests.reference.hog_loops import dalal_at, mirror_order, uoctti_at
 

@@ -1,6 +1,7 @@
-"""Compares the Triton kernels with eager maps on the CPU: run as a script, with TRITON_INTERPRET=1 in its environment.
+"""Compares the Triton kernels with the maps of the differentiable path (kornia's gradients) on the CPU.
 
-Prints one line a case: its name and the largest difference as a share of the largest histogram.
+Run as a script, with TRITON_INTERPRET=1 in its environment. Prints a line per case: its name and the largest difference
+of the histograms, and of the slopes of descriptors with respect to positions, as a share of the largest value.
 """
 
 import sys
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 
 import torch
 
-from facerecon_torch.features.hog import HogSpec, hog_maps
+from facerecon_torch.features.hog import HogMaps, HogSpec, gather_hog, hog_maps
 from facerecon_torch.features.hog.triton_maps import triton_maps
 
 
@@ -28,15 +29,25 @@ def cases() -> Iterator[tuple[str, torch.Tensor, HogSpec, torch.dtype]]:
     yield "half", crops_of("noise", 1), HogSpec(patch_px=4, cell_px=2, stride=2), torch.float16
 
 
+def position_slopes(histograms: torch.Tensor, spec: HogSpec) -> torch.Tensor:
+    """Slopes of a weighted sum of descriptors with respect to the positions of three points a crop."""
+    points = torch.tensor([[4.2, 5.1], [0.7, 2.3], [9.6, 7.4]]).expand(len(histograms), 3, 2).clone().requires_grad_()
+    described = gather_hog(HogMaps(histograms, spec), points, spec)
+    return torch.autograd.grad((described * torch.linspace(-1, 1, spec.length)).sum(), points)[0]
+
+
+def off(got: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((got.float() - expected.float()).abs().max() / expected.float().abs().max())
+
+
 def main() -> None:
     lines = []
     for name, crops, spec, dtype in cases():
-        expected = hog_maps(crops, spec, dtype=dtype).histograms
-        got = triton_maps(crops, spec, dtype)
+        expected = hog_maps(crops.requires_grad_(), spec, dtype=dtype).histograms.detach()
+        got = triton_maps(crops.detach(), spec, dtype)
         if got.shape != expected.shape or got.dtype != dtype:
             raise SystemExit(f"{spec}: {got.shape} {got.dtype} against {expected.shape} {expected.dtype}")
-        off = (got.float() - expected.float()).abs().max() / expected.float().max()
-        lines.append(f"{name} {float(off)}")
+        lines.append(f"{name} {off(got, expected)} {off(position_slopes(got, spec), position_slopes(expected, spec))}")
     # The eager products carry a NaN farther, into every cell of its rows and columns.
     broken = crops_of("noise", 3)[:1]
     broken[0, 1, 4, 5] = torch.nan
@@ -44,7 +55,7 @@ def main() -> None:
         spec = HogSpec(vote=vote, patch_px=8, cell_px=4, stride=4)
         expected = hog_maps(broken, spec).histograms.isnan().any(-1)
         got = triton_maps(broken, spec, torch.float32).isnan().any(-1)
-        lines.append(f"nan-{vote} {float(not got.any() or (got & ~expected).any())}")
+        lines.append(f"nan-{vote} {float(not got.any() or (got & ~expected).any())} 0.0")
     sys.stdout.write("\n".join(lines) + "\n")
 
 

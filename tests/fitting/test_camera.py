@@ -117,6 +117,10 @@ def spoil(name, points3d, points2d, weights):
         points2d[..., 1] = 2 * points2d[..., 0] + 3
     elif name == "coincident 2D":
         points2d[...] = 11
+    elif name == "one place but for rounding":
+        points2d[...] = 500
+        points2d[::2, 0] += 3e-5  # float32 holds steps of 3e-5 there
+        points2d[::3, 1] -= 3e-5
     elif name == "three points":
         weights[..., 3:] = 0
     elif name == "no weight":
@@ -132,8 +136,8 @@ def spoil(name, points3d, points2d, weights):
 
 
 KINDS = [
-    "coplanar", "collinear 3D", "coincident 3D", "collinear 2D", "coincident 2D", "three points", "no weight",
-    "negative weight", "NaN weight", "NaN point", "infinite point",
+    "coplanar", "collinear 3D", "coincident 3D", "collinear 2D", "coincident 2D", "one place but for rounding",
+    "three points", "no weight", "negative weight", "NaN weight", "NaN point", "infinite point",
 ]  # fmt: skip
 
 

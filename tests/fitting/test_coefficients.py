@@ -238,7 +238,7 @@ def test_a_camera_is_refined_for_new_parameters(model, rng):
     fitter = LandmarkFitter(model, FitSpec())
     start = fitter.fit(landmarks).camera
     for _ in range(3):
-        start = fitter.refine_camera(truth, landmarks, start)
+        start = fitter.refine(truth, landmarks, start)[0]
     assert_close(start.rotation, camera.rotation, atol=1e-6, rtol=0)
     assert_close(start.scale, camera.scale, atol=1e-6, rtol=1e-6)
 

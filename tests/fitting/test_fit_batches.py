@@ -63,7 +63,7 @@ def test_camera_and_landmarks_come_from_one_evaluation(rng):
     truth, camera, landmarks = noisy_landmarks(model, 6, rng)
     fitter = LandmarkFitter(model, FitSpec())
     found, points, vertices = fitter.refine(truth, landmarks, camera)
-    alone = fitter.refine_camera(truth, landmarks, camera)
+    alone = fitter.refine(truth, landmarks, camera)[0]
     want = fitter.landmarks(FaceParameters(identity=truth.identity, expression=truth.expression), alone)
     assert_close(found.rotation, alone.rotation, atol=0, rtol=0)
     assert_close(points, want[0], atol=0, rtol=0)

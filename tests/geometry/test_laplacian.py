@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from torch.testing import assert_close
 
 from facerecon_torch.geometry import smooth_field
-from facerecon_torch.geometry.laplacian import cotangent_laplacian, uniform_laplacian
+from facerecon_torch.geometry.laplacian import cotangent_laplacian, laplacian_of_weights
 from facerecon_torch.geometry.smooth_field import SmoothSolver
 from tests.reference import laplacian_twin
 
@@ -29,13 +30,6 @@ def _two_parts(rng):
 
 def _dense(laplacian, n):
     return laplacian(torch.eye(n, dtype=torch.float64, device=laplacian.areas.device)).cpu().numpy()
-
-
-def test_uniform_laplacian_is_its_twin(device, rng):
-    points, triangles = _two_parts(rng)
-    found = uniform_laplacian(triangles.to(device), len(points) + 1)  # the last vertex has no triangle
-    np.testing.assert_allclose(_dense(found, len(points) + 1), laplacian_twin.uniform(triangles, len(points) + 1))
-    assert found.areas.device.type == device.type
 
 
 def test_cotangent_laplacian_is_its_twin(rng):
@@ -90,7 +84,9 @@ def test_smooth_field_is_its_twin(device, dtype, rng):
 
 def test_coarse_bumps_save_steps(rng, monkeypatch):
     points, triangles = _sheet(30, 40, rng)
-    laplacian = uniform_laplacian(triangles, len(points))
+    links = np.abs(laplacian_twin.uniform(triangles, len(points)))
+    np.fill_diagonal(links, 0)
+    laplacian = laplacian_of_weights(sparse.csr_matrix(links), np.ones(len(points)))
     goal = torch.randn(1, len(points), 1, generator=rng, dtype=torch.float64)
     ones = torch.ones(1, len(points), dtype=torch.float64)
 
@@ -109,10 +105,11 @@ def test_a_batch_is_its_faces_one_by_one(rng):
     points, triangles, stiffness, weight, goal = _problem(rng)
     weight[1] *= 100  # solved sooner than the others
     solver = SmoothSolver(cotangent_laplacian(points, triangles), device="cpu", dtype=torch.float64)
-    together = solver.solve(stiffness, weight, goal).field
+    tight = {"tolerance": 1e-12, "max_steps": 500}  # a column that stopped a step earlier would be off by the tolerance
+    together = solver.solve(stiffness, weight, goal, **tight).field
     for k in range(3):
-        alone = solver.solve(stiffness[k : k + 1], weight[k : k + 1], goal[k : k + 1]).field
-        assert_close(together[k : k + 1], alone, atol=1e-10, rtol=0)
+        alone = solver.solve(stiffness[k : k + 1], weight[k : k + 1], goal[k : k + 1], **tight).field
+        assert_close(together[k : k + 1], alone, atol=1e-9, rtol=0)
 
 
 def test_what_has_no_weight_does_not_count(rng):

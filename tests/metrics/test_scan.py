@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from facerecon_torch.geometry.align import Alignment
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.rotation import axis_angle_to_matrix
 from facerecon_torch.metrics.scan import face_mask, scan_to_mesh
 from tests.reference import mesh_loops

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 
 # rows of the file's points that are iBUG 0..67
 _ORDER = [*range(17), *range(29, 34), *range(43, 48), *range(34, 43), *range(17, 23), *range(23, 29), *range(48, 68)]

@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from facerecon_torch import FaceCascade, load_cascade
-from facerecon_torch.cascade.reconstruct import reconstruct, reconstruct_landmarks
+from facerecon_torch import FaceReconstructor
 from facerecon_torch.fitting.landmark_fit import LandmarkFitter
-from facerecon_torch.images.read import read_image
 from facerecon_torch.landmarks.detector import choose_faces
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.landmarks.scheme import to_paper66
@@ -23,37 +21,36 @@ pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real faces are no
 
 
 @pytest.fixture(scope="module")
-def face() -> FaceCascade:
+def face() -> FaceReconstructor:
     pytest.importorskip("dlib")
-    return load_cascade()
+    return FaceReconstructor.from_pretrained(detector="dlib")
 
 
 @pytest.mark.parametrize("name", ["obama.jpg", "biden.jpg"])
 def test_a_portrait_is_reconstructed_onto_itself(face, name):
-    image = read_image(DATA / "photos" / name)
-    (one,) = reconstruct(image, face, detector="dlib", faces="largest")
-    seen = to_paper66(one.detection.points[None])[0]
+    (one,) = face.predict(DATA / "photos" / name, faces="largest")[0]
+    seen = one.landmarks
     width = float(seen[:, 0].max() - seen[:, 0].min())
     miss = (one.landmarks_2d - seen).norm(dim=-1) / width
     # inside the face within a few hundredths of its width; the contour slides along itself
     assert float(miss[:49].mean()) < 0.03
     assert float(miss.mean()) < 0.05
-    x0, _, x1, _ = one.detection.box
+    x0, _, x1, _ = one.boxes.tolist()
     assert abs(float(one.landmarks_2d[:, 0].mean()) - (x0 + x1) / 2) < 0.15 * (x1 - x0)
 
 
-def scan_errors(face: FaceCascade) -> dict[str, tuple[float, float, float]]:
+def scan_errors(face: FaceReconstructor) -> dict[str, tuple[float, float, float]]:
     """Median and mean scan-to-mesh distance in mm after similarity, and the size error in percent, of each method."""
     scan = read_scan(DATA / "james")
     picture = photograph(scan)
     found = choose_faces(build_detector("dlib").detect(picture), "largest")
     landmarks = to_paper66(found[0].points[None])
-    model, topology = face.model, face.model.topology
-    fitted = LandmarkFitter(model, face.fit).fit(landmarks).parameters
+    model, topology = face.face_model, face.face_model.topology
+    fitted = LandmarkFitter(model, face.spec.fit).fit(landmarks).parameters
     answers = {
         "mean face": FaceParameters(identity=model.identity_mean[None], expression=model.expression_mean[None]),
         "landmark fit": fitted,
-        "cascade": reconstruct_landmarks([picture], landmarks, face).parameters,
+        "cascade": face.reconstruct([picture], landmarks).parameters,
     }
     inner = {ibug: row for row, ibug in enumerate([*range(17, 60), *range(61, 64), *range(65, 68)])}
     seven = topology.landmark_vertices[[inner[i] for i in SEVEN_POINTS]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.images.write import save_png
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.model.default_face import load_default_face

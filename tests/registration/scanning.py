@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import triangle_normals
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.model.default_face import load_source

@@ -155,7 +155,7 @@ def _quantise(
 
 
 def derive_tables(source: FaceSource, asset: SourceAsset, landmarks: list[int]) -> dict[str, Int[np.ndarray, "..."]]:
-    """The index tables of the mean face: landmark vertices (`landmarks` as hm08 indices), contour lines, sets."""
+    """Index tables of the mean face: landmark vertices (`landmarks` as hm08 indices), contour lines, vertex sets."""
     face = asset.hm08_vertices[: asset.n_face]
     index = np.searchsorted(face, landmarks)
     if not np.array_equal(face[index], landmarks):

@@ -21,8 +21,8 @@ CHIN = range(6, 11)
 VIEWS_DEGREES = ((0, 0), (40, 0), (-40, 0), (0, 25), (0, -25))
 BEHIND_MM = 14.0
 FRONT_SHARE = (0.78, 0.5, 0.45, 0.45, 0.45, 0.45)
-"""|x| of a horizontal line's front end as a share of its landmark's: line 0 ends before the eye, the others on the
-front of the cheek, where the silhouette is at a yaw of 60 degrees."""
+"""|x| of a horizontal line's front end as a share of its landmark's: line 0 ends before the eye, others on the front
+of the cheek, where the silhouette is at a yaw of 60 degrees."""
 CHIN_BEHIND_MM, CHIN_ABOVE_MM = 22.0, 16.0
 OFF_PLANE_MM = 1.5
 """Distance from the line's plane at which an edge costs twice its length."""
@@ -86,11 +86,11 @@ def contour_lines(
 ) -> Int[np.ndarray, "17 length"]:
     """One line of mesh vertices per contour landmark, from back to front, padded with -1.
 
-    Each line is the shortest path along skin edges from a back end over the landmark to a front end, where edges off
-    the line's plane cost more. The plane contains the landmark and the viewing axis. For landmarks 0..5 and 11..16 it
-    is horizontal, and the line runs from just before the ear or from behind the jaw to the front of the cheek. For the
-    chin it contains the contour's normal, and the line runs from under the chin up its front. Paths avoid ears, lips,
-    lids and all skin behind the front of the ears.
+    Each line is the shortest path along skin edges from a back end over the landmark to a front end; edges off the
+    line's plane cost more. The plane contains the landmark and the viewing axis. For landmarks 0..5 and 11..16 it is
+    horizontal, and the line runs from just before the ear or behind the jaw to the front of the cheek. For the chin
+    it contains the contour's normal, and the line runs from under the chin up its front. Paths avoid ears, lips, lids,
+    all skin behind the front of the ears.
     """
     contour = landmarks[N_INNER:]
     points = vertices[: asset.n_face]

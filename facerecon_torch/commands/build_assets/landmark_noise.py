@@ -101,9 +101,9 @@ def detection_rates(rendered: SyntheticSet, detected: Bool[Tensor, "n"]) -> dict
 def fit_noise_table(measured: DetectionErrors) -> tuple[NoiseTable, int]:
     """The table of the errors, and the number of images left out as gross failures.
 
-    An image is left out where its deviation from the median of its yaw node exceeds the node's typical deviation by
-    more than 5 robust deviations. Near frontal, every image also counts as its mirror image. Raises ValueError for too
-    few detections at a yaw node.
+    An image is left out where its deviation from the median of its yaw node exceeds the node's typical deviation more
+    than 5 robust deviations. Near frontal, every image also counts as its mirror image. Raises ValueError for too few
+    detections at a yaw node.
     """
     nodes = torch.tensor(_NODES_DEGREES) * (math.pi / 180)
     errors, yaw = _both_sides(measured, nodes)

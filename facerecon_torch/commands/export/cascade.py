@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from facerecon_torch.cascade.checkpoint import load_cascade, pretrained_path
+from facerecon_torch.cascade.checkpoint import pretrained_path
 from facerecon_torch.cascade.export_file import ProgramDiffersError, save_program
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.errors import FaceReconError
 
 __all__ = ["run_export_cascade"]
@@ -23,9 +24,10 @@ def run_export_cascade(arguments: Sequence[str]) -> int:
         if given.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device: expected a device that is there; torch sees no CUDA device")
         source = pretrained_path() if given.cascade is None else given.cascade
-        face = load_cascade(source, model=None if given.model == "default" else given.model).to(given.device)
+        named = None if given.model == "default" else given.model
+        model = FaceReconstructor.from_pretrained(source, face_model=named).to(given.device)
         digest = hashlib.sha256(source.read_bytes()).hexdigest()
-        about = save_program(face, given.out, cascade_sha256=digest, vertices=given.vertices)
+        about = save_program(model, given.out, cascade_sha256=digest, vertices=given.vertices)
     except ProgramDiffersError as error:
         sys.stderr.write(f"facerecon export-cascade: {error}\n")
         return 1

@@ -19,10 +19,10 @@ from facerecon_torch.export.released import (
     save_released_table,
     save_weights_mat,
 )
+from facerecon_torch.files import write_json
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.model.io import load_model
-from facerecon_torch.runtime.environment import write_json
 from facerecon_torch.structures import FaceParameters, Mesh
 
 __all__ = ["export_parameters", "run_export"]

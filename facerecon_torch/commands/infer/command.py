@@ -6,14 +6,14 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from facerecon_torch.cascade.checkpoint import load_cascade
-from facerecon_torch.cascade.reconstruct import KnownSize
+from facerecon_torch.cascade.reconstruction import KnownSize
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.run import find_images, infer
+from facerecon_torch.files import write_json
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.model.load import load_face_model
-from facerecon_torch.runtime.environment import write_json
-from facerecon_torch.runtime.timer import StageTimes
+from facerecon_torch.runtime.timer import Timer
 
 __all__ = ["infer_from_config"]
 
@@ -47,9 +47,10 @@ def infer_from_config(config: DictConfig) -> int:
     device = runtime.apply()
     detector = build_detector(source.source, **source.options(device))
     model = load_face_model(instantiate(config.model, _convert_="all"))
-    face = load_cascade(config.cascade.path, model=model).to(device, runtime.torch_dtype)
-    times = StageTimes(device) if config.times else None
-    report = infer(images, output, face, detector, options, times=times)
+    reconstructor = FaceReconstructor.from_pretrained(config.cascade.path, face_model=model)
+    reconstructor = reconstructor.to(device, runtime.torch_dtype)
+    times = Timer(device) if config.times else None
+    report = infer(images, output, reconstructor, detector, options, times=times)
     _log.info(
         "%d faces of %d images in %s: %.1f s, %.1f faces/s",
         report.faces,

@@ -15,7 +15,7 @@ from facerecon_torch.errors import FaceReconError
 from facerecon_torch.images.device_decode import BatchDecoder, decode_batch
 from facerecon_torch.images.jpeg import jpeg_header
 from facerecon_torch.images.read import Pixels, decode_pixels, read_bytes
-from facerecon_torch.runtime.timer import stage
+from facerecon_torch.runtime.timer import timed
 
 __all__ = ["Loaded", "decoded_ahead", "decoded_in_batches"]
 
@@ -34,7 +34,7 @@ def decoded_in_batches(files: Sequence[Path], pool: Executor, decode: BatchDecod
     """The same, read ahead on `pool` and decoded by `decode` (`images.device_decode`), at most `batch` at once."""
     for group in _groups(_ahead(_read, files, pool, 2 * batch), batch):
         whole = [(path, data) for path, data in group if isinstance(data, bytes)]
-        with stage("decode"):
+        with timed("decode"):
             answers = iter(decode_batch(whole, decode))
         for path, data in group:
             yield path, next(answers) if isinstance(data, bytes) else data
@@ -58,13 +58,13 @@ def _groups(
 
 
 def _read(path: Path) -> bytes:
-    with stage("read"):
+    with timed("read"):
         return read_bytes(path)
 
 
 def _load(path: Path) -> Tensor:
     data = _read(path)
-    with stage("decode"):
+    with timed("decode"):
         return decode_pixels(data, path)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from facerecon_torch.cascade.reconstruct import KnownSize
+from facerecon_torch.cascade.reconstruction import KnownSize
 from facerecon_torch.commands.infer.output_files import FORMATS
 
 __all__ = ["DECODERS", "MODES", "InferOptions"]

@@ -12,24 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.cascade.checkpoint import FaceCascade
+from facerecon_torch.cascade.reconstruction import Reconstruction
 from facerecon_torch.export.face_table import FaceLayout, FaceTable
 from facerecon_torch.export.glb import save_glb
 from facerecon_torch.export.obj import save_obj
 from facerecon_torch.export.parameters import FaceRecord, save_parameters_json
 from facerecon_torch.export.ply import save_ply
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.projection import project_with_depth
 from facerecon_torch.images.read import Pixels, in_unit_range
 from facerecon_torch.images.write import save_png
+from facerecon_torch.model.base import FaceModel
 from facerecon_torch.report.overlay import draw_overlay
-from facerecon_torch.runtime.timer import stage
+from facerecon_torch.runtime.timer import timed
 from facerecon_torch.structures import Camera, Detection, FaceParameters, Mesh
 
-__all__ = ["FORMATS", "FaceFiles", "PictureFaces"]
+__all__ = ["FORMATS", "FaceFiles", "ImageFaces"]
 
 FORMATS = ("json", "obj", "ply", "glb", "overlay")
 _WAITING = 4  # images whose files are queued
@@ -37,15 +37,13 @@ _MESHES: dict[str, Callable[..., Path]] = {"obj": save_obj, "ply": save_ply, "gl
 
 
 @dataclass(frozen=True)
-class PictureFaces:
-    """The faces of one picture, the largest first, on the CPU: rows of a `FaceLayout`, and vertices in mm (model frame)
-    where a format needs them."""
+class ImageFaces:
+    """The faces of one image, the largest first, on the CPU."""
 
     path: Path
     pixels: Pixels
-    found: Sequence[Detection]
-    rows: Float[Tensor, "faces numbers"]
-    vertices: Float[Tensor, "faces vertices 3"] | None = None
+    detections: Sequence[Detection]
+    faces: Reconstruction
 
 
 class FaceFiles:
@@ -56,8 +54,7 @@ class FaceFiles:
     image as done. The table parameters.parquet holds all faces of the run.
     """
 
-    def __init__(self, folder: Path, images: Sequence[Path], face: FaceCascade, formats: Sequence[str]) -> None:
-        model = face.model
+    def __init__(self, folder: Path, images: Sequence[Path], model: FaceModel, formats: Sequence[str]) -> None:
         if model.topology is None:
             raise ValueError("reconstruction needs a whole model; this one was restricted to some vertices")
         self._folder = folder
@@ -89,21 +86,30 @@ class FaceFiles:
             self._table.add(self.layout.row(record)[None], [about])
             k += 1
 
-    def write(self, faces: PictureFaces, pool: Executor) -> None:
+    def write(self, image: ImageFaces, pool: Executor) -> None:
         """Take one image into the table and hand its files to `pool`. Raises ValueError for a face whose values are not
         finite."""
-        about = [
-            (self._position[faces.path], k, str(faces.path), one.box, one.score) for k, one in enumerate(faces.found)
-        ]
-        sane = all(math.isfinite(value) for one in faces.found for value in (*one.box, one.score))
-        if not (sane and bool(torch.isfinite(faces.rows).all())):
-            for k in range(len(faces.found)):
-                self._record(faces, k)  # says what is wrong
-        self._table.add(faces.rows, about)
+        faces = image.faces
+        position, path = self._position[image.path], str(image.path)
+        about = [(position, k, path, one.box, one.score) for k, one in enumerate(image.detections)]
+        weights = torch.stack(list(faces.expression_weights.values()), dim=-1) if self.layout.expression_names else None
+        rows = self.layout.pack(
+            faces.parameters,
+            faces.size.new_empty(len(faces), 0) if weights is None else weights,
+            faces.camera,
+            faces.landmarks,
+            faces.landmarks_3d,
+            faces.landmarks_2d,
+        )
+        finite = all(math.isfinite(value) for one in image.detections for value in (*one.box, one.score))
+        if not (finite and bool(torch.isfinite(rows).all())):
+            for k in range(len(faces)):
+                self._record(image, k)  # raises for the face that is wrong
+        self._table.add(rows, about)
         if not self._formats:
             return
-        self._jobs.append(pool.submit(copy_context().run, self._write, faces))
-        # few pictures wait in memory, and a full disk stops the run at once
+        self._jobs.append(pool.submit(copy_context().run, self._write, image))
+        # few images wait in memory, and a full disk stops the run at once
         while len(self._jobs) > _WAITING:
             self._jobs.popleft().result()
 
@@ -115,42 +121,52 @@ class FaceFiles:
     def finish(self) -> None:
         """Wait for the files, then write the table of all faces."""
         self.wait()
-        with stage("write"):
+        with timed("write"):
             self._table.save(self._folder / "parameters.parquet")
 
-    def _write(self, faces: PictureFaces) -> None:
-        with stage("write"):
-            name = self._names[faces.path]
+    def _write(self, image: ImageFaces) -> None:
+        with timed("write"):
+            name = self._names[image.path]
             self._remove_earlier(name)
-            meshes = (
-                [Mesh(vertices=v, triangles=self._triangles, uv=self._uv) for v in faces.vertices]
-                if faces.vertices is not None
-                else []
-            )
+            vertices = image.faces.vertices if self.need_vertices else ()
+            meshes = [Mesh(vertices=v, triangles=self._triangles, uv=self._uv) for v in vertices]
             if "overlay" in self._formats:
-                save_png(self._overlay(faces, meshes), self._folder / f"{name}_overlay.png")
-            for k in reversed(range(len(faces.found))):
+                save_png(self._overlay(image, meshes), self._folder / f"{name}_overlay.png")
+            for k in reversed(range(len(image.detections))):
                 stem = f"{name}{_suffix(k)}"
                 for kind in self._formats:
                     if kind in _MESHES:
                         _MESHES[kind](meshes[k], self._folder / f"{stem}.{kind}")
                 if "json" in self._formats:
-                    save_parameters_json(self._record(faces, k), self._folder / f"{stem}.json")
+                    save_parameters_json(self._record(image, k), self._folder / f"{stem}.json")
 
-    def _record(self, faces: PictureFaces, k: int) -> FaceRecord:
-        return self.layout.record(faces.rows[k], str(faces.path), k, faces.found[k].box, faces.found[k].score)
+    def _record(self, image: ImageFaces, k: int) -> FaceRecord:
+        face, detection = image.faces[k], image.detections[k]
+        weights = face.expression_weights
+        return FaceRecord(
+            image=str(image.path),
+            face=k,
+            box=detection.box,
+            score=detection.score,
+            parameters=face.parameters,
+            expression_names=tuple(weights),
+            expression_weights=torch.stack(list(weights.values())) if weights else face.size.new_empty(0),
+            camera=face.camera,
+            landmarks_2d=face.landmarks,
+            landmarks_3d=face.landmarks_3d,
+            projected_2d=face.landmarks_2d,
+        )
 
-    def _overlay(self, faces: PictureFaces, meshes: Sequence[Mesh]) -> Tensor:
+    def _overlay(self, image: ImageFaces, meshes: Sequence[Mesh]) -> Tensor:
         """The photograph with all its faces, the smallest drawn first."""
-        drawn = in_unit_range(faces.pixels).cpu()
+        drawn = in_unit_range(image.pixels).cpu()
         for k in reversed(range(len(meshes))):
-            record = self._record(faces, k)
             drawn = draw_overlay(
                 drawn,
-                project_with_depth(meshes[k].vertices, record.camera),
+                project_with_depth(meshes[k].vertices, image.faces.camera[k]),
                 meshes[k].triangles,
-                landmarks=faces.found[k].points.cpu(),
-                fitted_landmarks=record.projected_2d,
+                landmarks=image.detections[k].points.cpu(),
+                fitted_landmarks=image.faces.landmarks_2d[k],
             )
         return drawn
 

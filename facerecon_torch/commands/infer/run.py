@@ -16,12 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from facerecon_torch.cascade.checkpoint import FaceCascade
 from facerecon_torch.cascade.cuda_graph import LatencySession
-from facerecon_torch.cascade.reconstruct import Reconstruction, reconstruct_landmarks
+from facerecon_torch.cascade.reconstruction import Reconstruction
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.image_loader import Loaded, decoded_ahead, decoded_in_batches
 from facerecon_torch.commands.infer.options import InferOptions
-from facerecon_torch.commands.infer.output_files import FaceFiles, PictureFaces
+from facerecon_torch.commands.infer.output_files import FaceFiles, ImageFaces
 from facerecon_torch.errors import DetectorError, FaceReconError, NoFaceError
 from facerecon_torch.images.device_decode import nvjpeg
 from facerecon_torch.images.read import Pixels, list_images
@@ -30,7 +30,7 @@ from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.factored import factor_vertices
 from facerecon_torch.runtime.memory import halve_on_out_of_memory
-from facerecon_torch.runtime.timer import StageTimes, stage
+from facerecon_torch.runtime.timer import Timer, timed
 from facerecon_torch.structures import Detection
 
 __all__ = ["InferReport", "find_images", "infer"]
@@ -69,11 +69,11 @@ def find_images(source: Path) -> list[Path]:
 def infer(
     images: Sequence[Path],
     output: Path,
-    face: FaceCascade,
+    reconstructor: FaceReconstructor,
     detector: LandmarkDetector,
     options: InferOptions,
     *,
-    times: StageTimes | None = None,
+    times: Timer | None = None,
 ) -> InferReport:
     """Reconstruct the faces of every image and write them below `output`; the table parameters.parquet is written last.
     `times` collects the seconds of every stage.
@@ -82,10 +82,10 @@ def infer(
     """
     if times is not None:
         with times.active():
-            return infer(images, output, face, detector, options)
+            return infer(images, output, reconstructor, detector, options)
     began = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
-    run = _Run(images, output, face, detector, options)
+    run = _Run(images, output, reconstructor, detector, options)
     run.go()
     run.report.seconds = time.perf_counter() - began
     return run.report
@@ -100,14 +100,6 @@ class _Seen:
     faces: list[Detection]
 
 
-@dataclass(frozen=True)
-class _Solved:
-    """Faces on the CPU: rows of the table, and vertices where some format needs them."""
-
-    rows: Float[Tensor, "n numbers"]
-    vertices: Float[Tensor, "n vertices 3"] | None
-
-
 class _Run:
     """One call of `infer`."""
 
@@ -115,18 +107,19 @@ class _Run:
         self,
         images: Sequence[Path],
         output: Path,
-        face: FaceCascade,
+        reconstructor: FaceReconstructor,
         detector: LandmarkDetector,
         options: InferOptions,
     ) -> None:
         self.report = InferReport()
-        self._images, self._face, self._detector, self._options = images, face, detector, options
-        self._batch = options.faces_at_once(face.model.device)
-        self._files = FaceFiles(output, images, face, options.formats)
-        self._one = LatencySession(face, size=options.size) if options.mode == "latency" else None
-        self._vertices = face.model.vertices
-        if self._files.need_vertices and len(images) >= _MANY and isinstance(face.model, BilinearModel):
-            self._vertices = factor_vertices(face.model) or face.model.vertices
+        self._images, self._detector, self._options = images, detector, options
+        self._reconstructor, model = reconstructor, reconstructor.face_model
+        self._batch = options.faces_at_once(model.device)
+        self._files = FaceFiles(output, images, model, options.formats)
+        self._one = LatencySession(reconstructor, size=options.size) if options.mode == "latency" else None
+        self._vertices = model.vertices
+        if self._files.need_vertices and len(images) >= _MANY and isinstance(model, BilinearModel):
+            self._vertices = factor_vertices(model) or model.vertices
 
     def go(self) -> None:
         done = [path for path in self._images if self._options.resume and self._files.is_done(path)]
@@ -146,7 +139,7 @@ class _Run:
         bar.close()
 
     def _loaded(self, todo: Sequence[Path], pool: ThreadPoolExecutor) -> Iterator[Loaded]:
-        device = self._face.model.device
+        device = self._reconstructor.device
         if self._options.decode == "device" and device.type == "cuda":
             return decoded_in_batches(todo, pool, nvjpeg(device), batch=self._batch)
         return decoded_ahead(todo, pool, ahead=1 if self._one is not None else 2 * self._batch)
@@ -159,7 +152,7 @@ class _Run:
                 self._fail(path, str(pixels))
                 continue
             try:
-                with stage("detect"):
+                with timed("detect"):
                     found = detect_faces(self._detector, pixels, path=path)
                     faces = choose_faces(found, self._options.faces, source=path)
             except DetectorError:
@@ -169,20 +162,20 @@ class _Run:
                 continue
             yield _Seen(path, pixels, faces)
 
-    def _hand_over(self, faces: PictureFaces, pool: ThreadPoolExecutor) -> None:
+    def _hand_over(self, faces: ImageFaces, pool: ThreadPoolExecutor) -> None:
         try:
             self._files.write(faces, pool)
         except ValueError as error:
             self._fail(faces.path, str(error))
             return
         self.report.images += 1
-        self.report.faces += len(faces.found)
+        self.report.faces += len(faces.faces)
 
     def _fail(self, path: Path, reason: str) -> None:
         self.report.failures.append((path, reason))
         _log.error("%s", reason if str(path) in reason else f"{path}: {reason}")
 
-    def _reconstructed(self, seen: Sequence[_Seen]) -> Iterator[PictureFaces]:
+    def _reconstructed(self, seen: Sequence[_Seen]) -> Iterator[ImageFaces]:
         """The pictures of a batch with their faces; where the batch cannot be done as one, picture by picture, so that
         only the culprit fails."""
         try:
@@ -194,46 +187,41 @@ class _Run:
             for one in seen:
                 yield from self._reconstructed([one])
             return
-        usable, start = ~self._files.layout.degenerate(solved.rows), 0
+        start = 0
         for one in seen:
-            rows = start + usable[start : start + len(one.faces)].nonzero()[:, 0]
-            if not len(rows):
+            faces = solved[start : start + len(one.faces)]
+            start += len(one.faces)
+            usable = (~faces.camera.degenerate).nonzero()[:, 0]
+            if not len(usable):
                 reason = NoFaceError(f"{one.path}: expected landmarks that fix a pose; those found are degenerate")
                 self._fail(one.path, str(reason))
             else:
-                found = [one.faces[k - start] for k in rows.tolist()]
-                vertices = None if solved.vertices is None else solved.vertices[rows]
-                yield PictureFaces(one.path, one.pixels, found, solved.rows[rows], vertices)
-            start += len(one.faces)
+                detections = [one.faces[k] for k in usable.tolist()]
+                yield ImageFaces(one.path, one.pixels, detections, faces[usable])
 
-    def _solve(self, faces: Sequence[tuple[Pixels, Detection]]) -> _Solved:
+    def _solve(self, faces: Sequence[tuple[Pixels, Detection]]) -> Reconstruction:
+        """The faces of a batch on the CPU, with vertices where a format needs them."""
         points = to_paper66(torch.stack([found.points for _, found in faces]).float())
 
-        def work(part: slice) -> _Solved:
+        def work(part: slice) -> Reconstruction:
             return self._solved([pixels for pixels, _ in faces[part]], points[part])
 
-        parts = halve_on_out_of_memory(work, range(len(faces)), self._batch)
-        surfaces = [part.vertices for part in parts if part.vertices is not None]
-        return _Solved(torch.cat([part.rows for part in parts]), torch.cat(surfaces) if surfaces else None)
+        return Reconstruction.cat(halve_on_out_of_memory(work, range(len(faces)), self._batch))
 
-    def _solved(self, pictures: Sequence[Pixels], landmarks: Float[Tensor, "n 66 2"]) -> _Solved:
-        answer, model = self._answer(pictures, landmarks), self._face.model
-        parameters = answer.parameters
-        weights = model.expression_weights(parameters.expression)
-        points = landmarks.to(model.device, model.dtype)
-        rows = self._files.layout.pack(
-            parameters, weights, answer.camera, points, answer.landmarks_3d, answer.landmarks_2d
-        )
-        if not self._files.need_vertices:
-            return _Solved(rows.cpu(), None)
-        with stage("mesh"):
-            vertices = self._vertices(parameters.identity, parameters.expression) * answer.size[:, None, None]
-            return _Solved(rows.cpu(), vertices.cpu())
+    def _solved(self, images: Sequence[Pixels], landmarks: Float[Tensor, "n 66 2"]) -> Reconstruction:
+        faces = self._on_device(images, landmarks)
+        if self._files.need_vertices:
+            with timed("mesh"):
+                parameters = faces.parameters
+                shapes = self._vertices(parameters.identity, parameters.expression)
+                faces = faces.with_vertices(shapes * faces.size[:, None, None])
+        _ = faces.expression_weights  # computed by the batch
+        return faces.cpu()
 
-    def _answer(self, pictures: Sequence[Pixels], landmarks: Float[Tensor, "n 66 2"]) -> Reconstruction:
+    def _on_device(self, images: Sequence[Pixels], landmarks: Float[Tensor, "n 66 2"]) -> Reconstruction:
         if self._one is not None and len(landmarks) == 1:
-            return self._one(pictures, landmarks)
-        return reconstruct_landmarks(pictures, landmarks, self._face, size=self._options.size)
+            return self._one(images, landmarks)
+        return self._reconstructor.reconstruct(images, landmarks, size=self._options.size)
 
 
 def _batches(seen: Iterable[_Seen], size: int) -> Iterator[list[_Seen]]:

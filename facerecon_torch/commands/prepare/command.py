@@ -13,11 +13,11 @@ from facerecon_torch.commands.prepare.specs import PrepareSpecs
 from facerecon_torch.commands.prepare.worker import PrepareTask
 from facerecon_torch.data.prepared import PreparedSet
 from facerecon_torch.data.recordings import Recording, choose_kinds, open_data_set
-from facerecon_torch.files import replacing
+from facerecon_torch.files import replacing, write_json
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.model.load import load_face_model
-from facerecon_torch.runtime.environment import REPORT_FORMAT, environment, write_json
-from facerecon_torch.runtime.phases import Phases
+from facerecon_torch.runtime.environment import REPORT_FORMAT, environment
+from facerecon_torch.runtime.timer import Timer
 
 __all__ = ["choose_recordings", "prepare", "prepare_from_config"]
 
@@ -57,7 +57,7 @@ def choose_recordings(specs: PrepareSpecs) -> list[Recording]:
 def prepare(specs: PrepareSpecs, recordings: list[Recording], folder: Path) -> int:
     """Make the set with its failures.json, pictures and report.json. Returns the exit status."""
     device = specs.runtime.apply()
-    phases = Phases(device)
+    timer = Timer(device, memory=True)
     detector = build_detector(specs.landmarks.source, **specs.landmarks.options(device))
     model = load_face_model(specs.model)
     task = PrepareTask(
@@ -70,7 +70,7 @@ def prepare(specs: PrepareSpecs, recordings: list[Recording], folder: Path) -> i
         specs.runtime,
         choose_pictured(recordings, specs.prepare.pictures),
     )
-    with phases("prepare"):
+    with timer.timed("prepare"):
         prepared = prepare_set(
             task,
             recordings,
@@ -81,7 +81,7 @@ def prepare(specs: PrepareSpecs, recordings: list[Recording], folder: Path) -> i
             progress=specs.runtime.progress,
         )
     summary = summarise(prepared, recordings)
-    report = {"format": REPORT_FORMAT, "classes": summary} | environment(device, specs.runtime.seed, phases)
+    report = {"format": REPORT_FORMAT, "classes": summary} | environment(device, specs.runtime.seed, timer)
     write_json(folder / "report.json", report)
     write_json(folder / "failures.json", [{"name": n, "reason": r} for n, r in prepared.failures.items()])
     _log.info("%s", prepare_table(summary))

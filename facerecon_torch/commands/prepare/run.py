@@ -31,7 +31,7 @@ from facerecon_torch.commands.prepare.worker import (
 from facerecon_torch.data.prepared import CROPS, PreparedSet, assemble, is_complete, load_prepared, part_path
 from facerecon_torch.data.recordings import Recording
 from facerecon_torch.errors import FaceReconError
-from facerecon_torch.runtime.environment import write_json
+from facerecon_torch.files import write_json
 from facerecon_torch.runtime.processes import one_thread
 
 __all__ = ["plan_units", "prepare_set"]

@@ -16,8 +16,8 @@ from jaxtyping import Int
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from facerecon_torch.cascade.checkpoint import FaceCascade, save_cascade
 from facerecon_torch.cascade.feature_cache import row_bytes
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.train.cross_validation import (
     Judged,
     cross_validate,
@@ -36,13 +36,13 @@ from facerecon_torch.config.train import TrainSpecs
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.splits import Fold, check_disjoint, group_folds, paper_folds
 from facerecon_torch.errors import FaceReconError
-from facerecon_torch.files import replacing
+from facerecon_torch.files import replacing, write_json
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.load import load_face_model
 from facerecon_torch.runtime.budget import memory_budget
-from facerecon_torch.runtime.environment import REPORT_FORMAT, environment, write_json
-from facerecon_torch.runtime.phases import Phases
+from facerecon_torch.runtime.environment import REPORT_FORMAT, environment
 from facerecon_torch.runtime.ranks import SINGLE, Ranks, joined_ranks
+from facerecon_torch.runtime.timer import Timer
 
 __all__ = ["train", "train_from_config"]
 
@@ -62,7 +62,7 @@ def train_from_config(config: DictConfig) -> int:
             _write_config(config, folder)
         half = specs.runtime.half
         report = train(
-            specs, save=lambda face: save_cascade(face, folder / "cascade.safetensors", half=half), folder=folder,
+            specs, save=lambda model: model.save_pretrained(folder / "cascade.safetensors", half=half), folder=folder,
             ranks=ranks,
         )  # fmt: skip
         if ranks.is_first:
@@ -92,7 +92,7 @@ def _write_config(config: DictConfig, folder: Path) -> None:
 
 
 def train(
-    specs: TrainSpecs, *, save: Callable[[FaceCascade], None], folder: Path | None = None, ranks: Ranks = SINGLE
+    specs: TrainSpecs, *, save: Callable[[FaceReconstructor], None], folder: Path | None = None, ranks: Ranks = SINGLE
 ) -> dict[str, Any]:
     """Train and measure as `specs` say, and return the report. `save` gets the cascade as soon as it is trained, on the
     first process; of several folds, that of the last. Crops that no memory holds lie below `folder` (None: the system's
@@ -101,14 +101,14 @@ def train(
     if specs.cv != asked.cv:
         _log.info("this data has no test people of its own: cv.protocol=%s", specs.cv.protocol)
     device = specs.runtime.apply()
-    phases = Phases(device)
-    with phases("model"):
+    timer = Timer(device, memory=True)
+    with timer.timed("model"):
         model = load_face_model(specs.model).to(device, specs.runtime.torch_dtype)
-    with phases("data"):
+    with timer.timed("data"):
         names = ("train", "test", "shifted") if specs.cv.protocol == "holdout" else ("train", "shifted")
         sets = load_sets(specs.data, specs.landmarks, specs.runtime, model, names=names, ranks=ranks)
     shared = Shared(ranks.share(memory_budget(specs.runtime.memory, device)), ranks)
-    with phases("prepare"):
+    with timer.timed("prepare"):
         ready = _prepare(specs, sets, model, shared, folder or Path(tempfile.gettempdir()))
     setup = TrainSetup(
         model,
@@ -120,8 +120,8 @@ def train(
         specs.fitting.fit,
     )
     report: dict[str, Any] = {"format": REPORT_FORMAT}
-    report |= _Run(specs, setup, ready, phases, shared).folds(save)
-    return report | {"processes": ranks.world} | environment(device, specs.runtime.seed, phases)
+    report |= _Run(specs, setup, ready, timer, shared).folds(save)
+    return report | {"processes": ranks.world} | environment(device, specs.runtime.seed, timer)
 
 
 def _prepare(
@@ -154,13 +154,13 @@ class _Run:
     """The folds of one run: every one of them trained and measured, then judged together."""
 
     def __init__(
-        self, specs: TrainSpecs, setup: TrainSetup, ready: dict[str, Samples], phases: Phases, shared: Shared
+        self, specs: TrainSpecs, setup: TrainSetup, ready: dict[str, Samples], timer: Timer, shared: Shared
     ) -> None:
-        self.specs, self.setup, self.ready, self.phases, self.shared = specs, setup, ready, phases, shared
+        self.specs, self.setup, self.ready, self.timer, self.shared = specs, setup, ready, timer, shared
         self.ranks = shared.ranks
         self.generator = torch.Generator().manual_seed(specs.runtime.seed)
 
-    def folds(self, save: Callable[[FaceCascade], None]) -> dict[str, Any]:
+    def folds(self, save: Callable[[FaceReconstructor], None]) -> dict[str, Any]:
         """Train every fold; errors are pooled over folds, everything else is told per fold."""
         others = {k: v for k, v in self.ready.items() if k == "shifted"}
         judgements: list[dict[str, Judged]] = []
@@ -169,23 +169,24 @@ class _Run:
         for number, train_side, test_side in splits:
             tests = {"test": test_side} | others
             tuned = self._with_penalties(train_side)
-            with self.phases("train"):
+            with self.timer.timed("train"):
                 outcome = train_methods(tuned, train_side, tests, shared=self.shared)
             judgements.append(judged_outcome(outcome, tests, self.ranks))
             counts = {k: self._counts(side) for k, side in {"train": train_side, **tests}.items()}
             told.append(_fold_entry(number, counts, outcome))
             if self.ranks.is_first:
-                save(replace(outcome.cascade, training=_provenance(self.specs, told[-1])))
+                outcome.reconstructor.training_facts = _provenance(self.specs, told[-1])
+                save(outcome.reconstructor)
         report = self._judged(judgements, told)
         if self.specs.cv.nested:
-            with self.phases("nested"):
+            with self.timer.timed("nested"):
                 people = splits[-1][1]
                 nested = cross_validate(tuned, people, self.specs.cv.nested, self.generator, self.shared)
             report["nested"] = judge(nested, self.generator) | {"folds": self.specs.cv.nested}
         return report
 
     def _judged(self, judgements: list[dict[str, Judged]], told: list[dict[str, Any]]) -> dict[str, Any]:
-        with self.phases("judge"):
+        with self.timer.timed("judge"):
             judged = {k: judge(pool([j[k] for j in judgements]), self.generator) for k in judgements[0]}
         report = {k: told[-1][k] for k in ("counts", "stages", "penalties")}
         report |= {"folds": told} if len(told) > 1 else {}
@@ -219,7 +220,7 @@ class _Run:
         """Choose the penalties of Eq. 7 on the training people, if asked to."""
         if not self.specs.fitting.select_penalties:
             return self.setup
-        with self.phases("fit_penalties"):
+        with self.timer.timed("fit_penalties"):
             chosen = choose_penalties(self.setup.model, people, self.setup.fit, self.ranks)
         if self.ranks.is_first:
             _log.info("landmark fit: penalties %g and %g", chosen.identity_penalty, chosen.expression_penalty)
@@ -235,7 +236,7 @@ class _Run:
 
 
 def _fold_entry(number: int | None, counts: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
-    fit = outcome.cascade.fit
+    fit = outcome.reconstructor.spec.fit
     mae = {align: float(outcome.errors["test"]["cascade"].mae[align, "M", "whole"].mean()) for align in ALIGNMENTS}
     return {
         "fold": number,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from facerecon_torch.commands.train.samples import Samples
 from facerecon_torch.fitting.landmark_fit import FitSpec
-from facerecon_torch.fitting.penalties import EXPRESSION_GRID, IDENTITY_GRID, judged_faces, select_penalties
+from facerecon_torch.fitting.penalties import EXPRESSION_GRID, IDENTITY_GRID, evaluation_faces, select_penalties
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
@@ -20,7 +20,7 @@ def choose_penalties(model: FaceModel, people: Samples, spec: FitSpec, ranks: Ra
     The faces that the choice is made on are sent to all processes; each tries some of the identity penalties.
     """
     everyone = people.everyone(ranks)
-    chosen = everyone.places_of(judged_faces(len(everyone)))
+    chosen = everyone.places_of(evaluation_faces(len(everyone)))
     own = torch.nonzero(torch.isin(everyone.places, chosen)).flatten()
     judged = people.at(own.to(people.subjects.device))
     among = judged.everyone(ranks)

@@ -11,9 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from facerecon_torch.cascade.crops import canonical_crops
+from facerecon_torch.cascade.crops import ImageCropper, canonical_crops
 from facerecon_torch.cascade.feature_cache import BankTable, CropBank
-from facerecon_torch.cascade.picture_crops import PictureCropper
 from facerecon_torch.commands.train.evaluate import Truth
 from facerecon_torch.commands.train.everyone import Everyone
 from facerecon_torch.data.face_set import FaceSet
@@ -101,7 +100,7 @@ def prepare_samples(
     the dtype `keep`. Raises ImageFileError for a damaged picture.
     """
     device, dtype = model.device, model.dtype
-    fitter, cropper = LandmarkFitter(model, fit), PictureCropper(model, crop)
+    fitter, cropper = LandmarkFitter(model, fit), ImageCropper(model, crop)
     own = rows_of_rank(faces.subjects, ranks)
     landmarks = torch.empty(len(own), *faces.landmarks.shape[1:], device=device, dtype=dtype)
     table = BankTable(len(own), hog, place or BankPlace(device), keep=keep)

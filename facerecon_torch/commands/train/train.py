@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from facerecon_torch.cascade.checkpoint import FaceCascade
+from facerecon_torch.cascade.checkpoint import ReconstructorSpec
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.cascade.start import mean_face, retraction
 from facerecon_torch.commands.train import methods
 from facerecon_torch.commands.train.evaluate import MethodErrors, method_errors
@@ -30,7 +31,7 @@ class Outcome:
     """A trained cascade, what its stages did, and the errors of every method on every set, of the samples of all
     processes in the set's own order."""
 
-    cascade: FaceCascade
+    reconstructor: FaceReconstructor
     stages: list[dict[str, Any]]
     errors: dict[str, dict[str, MethodErrors]]  # [set][method]
 
@@ -65,10 +66,10 @@ def train_methods(
         for which, answer in answers.items():
             own = method_errors(setup.model, answer, tests[which].truth)
             errors[which][name] = own.gathered(everyone[which])
-    face = FaceCascade(
-        setup.model, trained, setup.fit, setup.crop, setup.features, start=setup.start, crop_fit=setup.crop_fit
+    spec = ReconstructorSpec(
+        fit=setup.fit, crop=setup.crop, features=setup.features, start=setup.start, crop_fit=setup.crop_fit
     )
-    return Outcome(face, stages, errors)
+    return Outcome(FaceReconstructor(setup.model, trained, spec), stages, errors)
 
 
 def _baseline(name: str, model: FaceModel, sides: Mapping[str, Side], shared: Shared) -> dict[str, FaceParameters]:

@@ -1,52 +1,62 @@
 """HOG from maps: orientation and cell histograms once per crop, then a gather for every landmark.
 
 The maps hold raw cell histograms at nodes `stride` px apart. A descriptor interpolates them bilinearly at its cell
-centres and normalises afterwards, so that a map serves every stage of a cascade. Stride 1 is the descriptor of
-`patch_hog(halo=True)` at integer positions; between them stride 1 moves the cells continuously over the crop's own
-pixels, where a patch is resampled first.
+centres and normalises afterwards, so that one map serves every stage of a cascade. Stride 1 is the descriptor of
+`patch_hog(halo=True)` at integer positions. Between them, stride 1 moves the cells continuously over the crop's own
+pixels, while a patch is resampled first.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from facerecon_torch.features.hog.histograms import first_node, numbers_per_pixel, split_by_bytes
 from facerecon_torch.features.hog.kernels import make_maps
 from facerecon_torch.features.hog.normalisation import normalise
-from facerecon_torch.features.hog.pooling import first_node
 from facerecon_torch.features.hog.spec import HogSpec
-from facerecon_torch.features.hog.tiles import numbers_per_pixel, split_by_bytes
+from facerecon_torch.structures import TensorRecord
 
 __all__ = ["HogMaps", "gather_hog", "hog_maps"]
 
 
 @dataclass(frozen=True)
-class HogMaps:
-    """Cell histograms of a batch of crops: node (i, j) is the cell centred at x, y = first + stride (j, i) px.
+class HogMaps(TensorRecord):
+    """Cell histograms of a batch of crops: node (i, j) is the cell centred at x, y = first_node + stride (j, i) px.
 
     The outermost nodes are zero: a landmark beyond them has an all-zero descriptor.
+
+    Example:
+        >>> maps = hog_maps(torch.rand(8, 3, 320, 320), HogSpec())
+        >>> maps[:2].to(torch.float16).histograms.shape
+        torch.Size([2, 90, 90, 18])
     """
 
     histograms: Float[Tensor, "*b rows columns bins"]
     spec: HogSpec
 
-    def to(self, *args: Any, **kwargs: Any) -> "HogMaps":
-        return replace(self, histograms=self.histograms.to(*args, **kwargs))
-
-    def __getitem__(self, index: Any) -> "HogMaps":
-        return replace(self, histograms=self.histograms[index])
-
 
 def hog_maps(crops: Float[Tensor, "*b c h w"], spec: HogSpec, *, dtype: torch.dtype | None = None) -> HogMaps:
-    """Maps of crops in [0, 1], kept in `dtype` (None: that of the crops); float16 halves them and costs a descriptor
-    about 1e-4. Pixels outside a crop cast no votes; at its border the gradient repeats the border.
+    """Maps of crops. Differentiable with respect to the crops.
 
-    Differentiable with respect to the crops. Memory beyond the answer is bounded: crops are worked on in groups whose
-    votes stay in a CPU's cache (or take a fixed share of a GPU). Which kernel makes them: `use_kernel`. Raises
-    ValueError unless crops have 1 or 3 channels.
+    Pixels outside a crop cast no votes; gradients at its border repeat the border. Memory beyond the answer is bounded:
+    crops are taken in groups whose votes stay in a CPU's cache, or in 1 GiB on a GPU. `use_kernel` chooses the kernel.
+
+    Args:
+        crops: images in [0, 1] with 1 or 3 channels.
+        spec: geometry and variant.
+        dtype: of the histograms (None: that of the crops). float16 halves them and changes a descriptor by about 1e-4.
+
+    Returns:
+        One map per crop.
+
+    Raises:
+        ValueError: unless crops have 1 or 3 channels.
+
+    Example:
+        >>> maps = hog_maps(torch.rand(2, 3, 320, 320), HogSpec(), dtype=torch.float16)
     """
     flat = crops.reshape(-1, *crops.shape[-3:])
     bytes_per_crop = numbers_per_pixel(spec) * flat[:1, :1].numel() * flat.element_size()
@@ -56,10 +66,25 @@ def hog_maps(crops: Float[Tensor, "*b c h w"], spec: HogSpec, *, dtype: torch.dt
 
 
 def gather_hog(maps: HogMaps, points: Float[Tensor, "*b n 2"], spec: HogSpec) -> Float[Tensor, "*b n length"]:
-    """Descriptors around points in crop px, in the dtype of the points.
+    """Descriptors around points, interpolated from maps.
 
     Differentiable with respect to maps and points (in the points piecewise: the map is linear between its nodes).
-    A NaN point gives NaN. Raises ValueError where the maps were made for another spec.
+
+    Args:
+        maps: of the crops, in any precision.
+        points: in crop px.
+        spec: that of the maps.
+
+    Returns:
+        A descriptor per point in the dtype of the points; NaN for a NaN point.
+
+    Raises:
+        ValueError: the maps were made for another spec.
+
+    Example:
+        >>> maps = hog_maps(torch.rand(2, 3, 320, 320), HogSpec())
+        >>> gather_hog(maps, torch.full((2, 66, 2), 160.0), HogSpec()).shape
+        torch.Size([2, 66, 496])
     """
     if maps.spec != spec:
         raise ValueError(f"maps were made for {maps.spec}; got {spec}")
@@ -87,15 +112,15 @@ def _interpolate(
     across = torch.stack([1 - share_x, share_x], dim=-1)
     down = torch.stack([1 - share_y, share_y], dim=-1)
     weights = down[..., :, None, :, None] * across[..., None, :, None, :]
-    # Half-precision maps are converted as a whole: to take the rows first and convert those takes several times as
-    # long on a CPU, and weights in half precision would err more than the maps.
+    # Half-precision maps are converted as a whole: taking rows first and converting them takes several times as long
+    # on a CPU, and weights in half precision would add a larger error than the maps.
     table = histograms.reshape(-1, bins).to(x.dtype)
     blended = F.embedding_bag(index.reshape(-1, 4), table, per_sample_weights=weights.reshape(-1, 4), mode="sum")
     return blended.reshape(*corner.shape, bins)
 
 
 def _split(nodes: Float[Tensor, "*b cells"], count: int) -> tuple[Tensor, Float[Tensor, "*b cells"]]:
-    """Node index below a coordinate and the share of the next one, held inside the map."""
+    """The node index below each coordinate and the weight of the next node; coordinates are clamped to the map."""
     inside = nodes.clamp(0, count - 1)
     low = torch.nan_to_num(inside.detach()).floor().clamp(max=count - 2)
     return low.long(), inside - low

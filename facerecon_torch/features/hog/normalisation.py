@@ -17,7 +17,7 @@ _DALAL_NORM_FLOOR = 1e-5  # its square is added likewise
 
 
 def normalise(histograms: Float[Tensor, "*b cy cx bins"], spec: HogSpec, halo: int) -> Float[Tensor, "*b length"]:
-    """Descriptor of a patch from its cells, `halo` of them beyond the patch on every side.
+    """The descriptor of a patch from its cells, `halo` of them beyond the patch on every side.
 
     Order: cells row by row, then the 31 channels of `uoctti`; or blocks row by row, then the 2x2 cells of the block,
     then 9 bins for `dalal`.
@@ -28,7 +28,7 @@ def normalise(histograms: Float[Tensor, "*b cy cx bins"], spec: HogSpec, halo: i
 
 
 def _normalise_uoctti(histograms: Float[Tensor, "*b cy cx 18"], halo: int) -> Float[Tensor, "*b length"]:
-    """31 channels per cell [Felzenszwalb et al. 2010, section 6]: 18 directed bins, 9 undirected, 4 texture energies.
+    """The 31 channels per cell [Felzenszwalb et al. 2010, section 6]: 18 directed bins, 9 undirected, 4 energies.
 
     A cell is divided by the norm (of undirected bins) of each of the four 2x2 blocks that hold it (upper left, upper
     right, lower left, lower right) and clipped at 0.2. A bin is half the sum of its four values; a texture energy is

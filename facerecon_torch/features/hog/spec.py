@@ -1,4 +1,4 @@
-"""What one HOG descriptor is: its variant, its geometry in crop pixels and how it is evaluated."""
+"""The definition of a HOG descriptor: its variant, its geometry in crop pixels and its evaluation."""
 
 from dataclasses import dataclass
 
@@ -18,10 +18,15 @@ class HogSpec:
     """A square patch of `patch_px` around a landmark, cut into cells of `cell_px`; both in px of the crop.
 
     The patch at an integer position p holds the pixels from p - patch_px // 2 on, so that integer positions need no
-    resampling. An even patch has no central pixel: its centre, and that of its cells, is p - 1/2, and a picture
-    mirrored over its width W shows at W - x what it showed at x. (An odd patch is centred on p.)
+    resampling. An even patch has no central pixel: its centre is p - 1/2, and the point x of an image of width W is
+    at W - x in the mirrored image. An odd patch is centred on p.
 
-    Raises ValueError for an unknown choice or a geometry that does not divide.
+    Raises:
+        ValueError: an unknown choice, or a geometry that does not divide.
+
+    Example:
+        >>> HogSpec(cell_px=32).length
+        124
     """
 
     variant: str = "uoctti"  # uoctti: 31 channels a cell; dalal: 2x2 blocks of 9 bins
@@ -47,22 +52,22 @@ class HogSpec:
 
     @property
     def cells(self) -> int:
-        """Cells per side of the patch."""
+        """The number of cells per side of the patch."""
         return self.patch_px // self.cell_px
 
     @property
     def halo(self) -> int:
-        """Cells beyond the patch that the normalisation of its border cells reads, where they are evaluated."""
+        """The number of cells beyond the patch that the normalisation of its border cells reads."""
         return 1 if self.variant == "uoctti" else 0
 
     @property
     def bins(self) -> int:
-        """Orientations of a cell histogram: 18 directed (uoctti) or 9 undirected (dalal)."""
+        """The number of orientations of a cell histogram: 18 directed (uoctti) or 9 undirected (dalal)."""
         return 2 * _HALF_TURN_BINS if self.variant == "uoctti" else _HALF_TURN_BINS
 
     @property
     def length(self) -> int:
-        """Numbers per landmark: cells^2 x 31 (uoctti) or (cells - 1)^2 x 4 x 9 (dalal)."""
+        """The length of the descriptor of a landmark: cells^2 x 31 (uoctti) or (cells - 1)^2 x 4 x 9 (dalal)."""
         if self.variant == "uoctti":
             return self.cells**2 * (3 * _HALF_TURN_BINS + 4)
         return (self.cells - 1) ** 2 * 4 * _HALF_TURN_BINS

@@ -16,8 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.features.hog.gradients import as_channels
-from facerecon_torch.features.hog.orientation import SHIFT
-from facerecon_torch.features.hog.pooling import node_count, small_count
+from facerecon_torch.features.hog.histograms import SHIFT, node_count, small_count
 from facerecon_torch.features.hog.spec import HogSpec
 
 __all__ = ["triton_maps"]
@@ -29,10 +28,10 @@ _ELEMENTS = 1024  # numbers that one program of the summation writes
 def triton_maps(
     crops: Float[Tensor, "b c h w"], spec: HogSpec, dtype: torch.dtype
 ) -> Float[Tensor, "b rows columns bins"]:
-    """`hog_maps` of float32 crops of 1 or 3 channels, in `dtype`. Not differentiable. Raises as it does.
+    """Histograms of `hog_maps` for float32 crops, in `dtype`. Not differentiable.
 
-    Measured in Triton's interpreter: within 1e-6 of the eager maps' largest value, except where an angle on the edge
-    of a bin of hard votes falls to its other side.
+    Measured in Triton's interpreter: within 1e-6 of the eager maps' largest value, except where an angle lies on the
+    edge between two bins of hard votes. Raises ValueError unless crops have 1 or 3 channels.
     """
     # Triton launches on the current device, whatever the tensors lie on.
     with torch.cuda.device_of(crops):  # type: ignore[no-untyped-call]
@@ -42,6 +41,7 @@ def triton_maps(
 
 
 def _small_cells(crops: Float[Tensor, "b c h w"], spec: HogSpec) -> Float[Tensor, "b small_rows small_columns bins"]:
+    """Histograms of the cells of the stride's width."""
     b, c, h, w = crops.shape
     n_rows, n_columns = small_count(h, spec), small_count(w, spec)
     small = crops.new_empty(b, n_rows, n_columns, spec.bins)
@@ -67,7 +67,7 @@ def _small_cells(crops: Float[Tensor, "b c h w"], spec: HogSpec) -> Float[Tensor
 
 
 def _sum_along(cells: Tensor, axis: int, count: int, spec: HogSpec, dtype: torch.dtype) -> Tensor:
-    """Cells of the stride's width -> cells of the descriptor, along one axis of four."""
+    """Cells of the descriptor from cells of the stride's width, along one axis of four."""
     shape = (*cells.shape[:axis], count, *cells.shape[axis + 1 :])
     inner = cells[(0,) * (axis + 1)].numel()
     summed = cells.new_empty(shape, dtype=dtype)
@@ -111,8 +111,8 @@ def _angle(gx, gy):
 @triton.jit
 @no_type_check
 def _steepest(image, y, x, height, width, inside, CHANNELS: tl.constexpr):
-    """Gradient of the channel where it is longest at pixels (y, x), as `gradients.dominant_gradient` has it; NaN where
-    any channel is."""
+    """The gradient of the steepest channel at pixels (y, x), as in `gradients.dominant_gradient`; NaN where any channel
+    is NaN."""
     left, right = tl.maximum(x - 1, 0), tl.minimum(x + 1, width - 1)
     above, below = tl.maximum(y - 1, 0), tl.minimum(y + 1, height - 1)
     best_x = tl.zeros_like(x).to(tl.float32)
@@ -124,7 +124,7 @@ def _steepest(image, y, x, height, width, inside, CHANNELS: tl.constexpr):
         gx = tl.load(plane + y * width + right, inside, 0.0) - tl.load(plane + y * width + left, inside, 0.0)
         gy = tl.load(plane + below * width + x, inside, 0.0) - tl.load(plane + above * width + x, inside, 0.0)
         squared = gx * gx + gy * gy
-        longer = (squared > largest * 1.000073) | (channel == 0)  # 1 + gradients.EVEN
+        longer = (squared > largest * 1.000073) | (channel == 0)  # 1 + gradients.TIE_SHARE
         best_x = tl.where(longer, gx, best_x)
         best_y = tl.where(longer, gy, best_y)
         largest = tl.where(longer, squared, largest)
@@ -151,7 +151,7 @@ def _vote(
     CELLS: tl.constexpr,
     SLOTS: tl.constexpr,
 ):
-    """Some cells: pixel after pixel of their neighbourhoods, its votes added to the cell's bins in registers."""
+    """Histograms of CELLS small cells: the votes of each pixel around a cell are added to its bins in registers."""
     TAPS: tl.constexpr = 2 * STRIDE - 1 if HAT else STRIDE
     cell = tl.program_id(0).to(tl.int64) * CELLS + tl.arange(0, CELLS)
     column = (cell % n_columns).to(tl.int32)
@@ -172,7 +172,7 @@ def _vote(
             strength = strength * ((1.0 - off_y / STRIDE) * (1.0 - off_x / STRIDE))
         position = _angle(gx, gy) + shift
         low = tl.floor(position)
-        low = tl.where(low == low, low, 0.0)  # a NaN pixel votes for a bin, too, and so ends as NaN in the answer
+        low = tl.where(low == low, low, 0.0)  # a NaN pixel votes too, so that the answer is NaN
         own = low - BINS * tl.floor(low / BINS)
         if LINEAR:
             upper = (position - low) * strength
@@ -189,7 +189,7 @@ def _vote(
 def _sum_neighbours(
     cells, summed, n_cells, n_nodes, inner, RATIO: tl.constexpr, HAT: tl.constexpr, ELEMENTS: tl.constexpr
 ):
-    """Along the middle of three axes: node m is the weighted sum of the TAPS cells before it, of those that exist."""
+    """Weighted sums along the middle of three axes: node m sums the existing ones of the TAPS cells before it."""
     TAPS: tl.constexpr = 2 * RATIO - 1 if HAT else RATIO
     outer = tl.program_id(0).to(tl.int64)
     element = tl.program_id(1) * ELEMENTS + tl.arange(0, ELEMENTS)

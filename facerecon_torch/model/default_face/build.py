@@ -80,8 +80,8 @@ def projected_core(
 ) -> Float[Tensor, "v 3 identities expressions"]:
     """The core T x2 U_id' x3 U_exp', computed without the tensor T, mm.
 
-    A face is N_n + A(N_n) d_e with A affine in the neutral mesh N_n (d = 0 for the neutral row), so the sums over
-    people and over expressions are taken first:
+    A face is N_n + A(N_n) d_e with A affine in the neutral mesh N_n (d = 0 for the neutral row): the sums over people
+    and over expressions are taken first:
     core[., i, j] = c_j M_i + (linear(M_i) + s_i constant) D_j with M_i = sum_n U_id[n, i] N_n,
     s_i = sum_n U_id[n, i], D_j = sum_e U_exp[e, j] d_e, c_j = sum_e U_exp[e, j].
     """
@@ -120,8 +120,8 @@ def cache_folder() -> Path:
 def load_default_face() -> BilinearModel:
     """The free default face: 4,071 vertices, 50 x 25, float32, on the CPU.
 
-    It is built on the first call and kept in the cache folder under the hash of the asset. Processes that start
-    together build it once (file lock); a damaged cache file is built again.
+    It is built on the first call and kept in the cache folder by the hash of the asset. Processes that start together
+    build it once (file lock); a damaged cache file is built again.
 
     Example:
         >>> model = load_default_face()

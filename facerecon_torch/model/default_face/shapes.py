@@ -58,8 +58,8 @@ class FaceSource:
 
     The first `n_face` of the `n_head` vertices are the model's. Computation runs on the CPU in `dtype`.
     `triangle_parts` indexes `part_names`; `uv` has one coordinate per vertex, `corner_uv` one per corner (with seams);
-    `masks` are soft regions in [0, 1] per vertex. `expression_names` names the 46 entries of a weight vector; the
-    neutral face has zero weights.
+    `masks` are soft regions in [0, 1] per vertex. `expression_names` names 46 weights; the neutral
+    face has zero weights.
     """
 
     def __init__(self, asset: SourceAsset, *, dtype: torch.dtype = torch.float32) -> None:

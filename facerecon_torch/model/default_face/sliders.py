@@ -1,8 +1,8 @@
 """Random people: weights of the identity targets.
 
-Target weights are products of the macro sliders (gender, ancestry, age, muscle, weight), as in MakeHuman. A local
-slider weights its `incr` target when positive and its `decr` target when negative; left and right are equal. The groups
-in HELD_OUT are nonzero in the `shifted` family only, which neither the core nor training uses.
+Target weights are products of the macro sliders (gender, ancestry, age, muscle, weight), as in MakeHuman. A slider
+weights its `incr` target when positive and its `decr` target when negative; left and right are equal. The groups in
+HELD_OUT are nonzero in the `shifted` family only, which neither the core nor training uses.
 """
 
 import math

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.landmarks.scheme import GROUPS_66, N_INNER
 from facerecon_torch.model.topology import FaceTopology
 from facerecon_torch.registration.scan.surface import ScanBatch

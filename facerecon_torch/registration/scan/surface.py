@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from facerecon_torch.checks import require_finite, require_shape
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.registration.scan.depth_cells import bridged, fit_planes, without_spikes
 
 __all__ = ["ScanBatch", "resample_grid", "resample_mesh", "stack_scans"]

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from facerecon_torch.data.bosphorus.landmarks import IBUG_OF_NAME, NAMES, NamedLandmarks
 from facerecon_torch.data.range_grid import RangeGrid
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER
 from facerecon_torch.model.default_face import load_source, load_topology

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from facerecon_torch.data.range_grid import RangeGrid
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.landmark_truth import true_landmarks
@@ -29,7 +29,7 @@ _SHORTEST_HAIR = 2.0  # mm; shorter hair is measured like skin
 
 @dataclass(frozen=True, kw_only=True)
 class Pinhole:
-    """Pinhole camera of `focal` px, with its principal point in the middle of `height` x `width` px, and head pose.
+    """Pinhole camera of `focal` px with its principal point amid `height` x `width` px, and the head's pose.
 
     `rotation` and `translation` (mm) map the model frame to the camera frame.
     """

@@ -12,6 +12,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from facerecon_torch.files import write_json
 from facerecon_torch.runtime.sharded_job import (
     claimed,
     join_parts,
@@ -19,7 +20,6 @@ from facerecon_torch.runtime.sharded_job import (
     missing_units,
     progress_bar,
     write_bytes,
-    write_json,
 )
 from facerecon_torch.synthetic.layouts.spec import LayoutSpec, LayoutTruth, find_layout
 from facerecon_torch.synthetic.render.subject import warm_up

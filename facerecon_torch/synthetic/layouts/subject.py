@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import embedding_bag, interpolate
 
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.layouts.spec import LayoutSpec

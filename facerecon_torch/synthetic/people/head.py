@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.model.default_face import FaceSource, load_source
 from facerecon_torch.synthetic.procedural import smooth_step

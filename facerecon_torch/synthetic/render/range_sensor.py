@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from facerecon_torch.data.range_grid import RangeGrid
-from facerecon_torch.geometry.mesh_ops import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.synthetic.procedural import smooth_field
 
@@ -140,8 +140,8 @@ def _behind_jump(depth: Float[Tensor, "r c"], jump: float) -> Bool[Tensor, "r c"
 def _in_shadow(y: Float[Tensor, "r c"], depth: Float[Tensor, "r c"], degrees: float) -> Bool[Tensor, "r c"]:
     """Cells in the shadow of light from above (from below where `degrees` is negative).
 
-    With slope t = cot(angle), all points on one ray have the same z - t y; a point is in shadow where a point further
-    up its column has a larger value.
+    With slope t = cot(angle), all points on one ray have the same z - t y; a point is in shadow if a point further up
+    its column has a larger value.
     """
     if degrees < 0:
         return _in_shadow(-y.flip(0), depth.flip(0), -degrees).flip(0)

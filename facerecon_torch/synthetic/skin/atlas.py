@@ -1,7 +1,7 @@
 """Cylindrical texture map of the reference head, for skin, brows, lips and stubble.
 
-Reference frame: the neutral mean head in the model frame (mm). The axis is vertical, at z = `axis_depth`, so the front
-of a head is unrolled with little distortion: u = radius * azimuth (mm, to image right), v = y.
+Reference frame: the neutral mean head in the model frame (mm). The axis is vertical, at z = `axis_depth`; the front of
+a head is unrolled with little distortion: u = radius * azimuth (mm, to image right), v = y.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facerecon_torch.cascade.picture_crops import PictureCropper
+from facerecon_torch.cascade.crops import ImageCropper
 from facerecon_torch.fitting.crop import CropSpec, FaceCropper
 from facerecon_torch.images.read import in_unit_range
 from facerecon_torch.structures import Camera
@@ -36,7 +36,7 @@ def test_crops_of_windows_are_crops_of_pictures(tiny_setup, rng, device, derotat
         camera = cameras(rng, scale, place).to(device)
         plain = FaceCropper(model, spec).crop([in_unit_range(p).to(device) for p in pictures], camera)
         for given in (pictures, [in_unit_range(p) for p in pictures], [p.to(device) for p in pictures]):
-            crop = PictureCropper(model, spec).crop(given, camera)
+            crop = ImageCropper(model, spec).crop(given, camera)
             assert torch.equal(crop.to_crop, plain.to_crop)
             assert_close(crop.image, plain.image, rtol=0, atol=2e-6)
 
@@ -48,9 +48,9 @@ def test_only_the_window_is_made_floats(tiny_setup, rng, monkeypatch):
         seen.append(tuple(pixels.shape))
         return in_unit_range(pixels)
 
-    monkeypatch.setattr("facerecon_torch.cascade.picture_crops.in_unit_range", watch)
+    monkeypatch.setattr("facerecon_torch.cascade.crops.in_unit_range", watch)
     picture = torch.zeros(3, 3000, 4000, dtype=torch.uint8)
-    cropper = PictureCropper(tiny_setup.model, CropSpec(size=48, px_per_mm=0.3))
+    cropper = ImageCropper(tiny_setup.model, CropSpec(size=48, px_per_mm=0.3))
     cropper.crop([picture], cameras(rng, [0.5], [[2000.0, 1500.0]]))
     ((channels, height, width),) = seen
     assert channels == 3
@@ -59,6 +59,6 @@ def test_only_the_window_is_made_floats(tiny_setup, rng, monkeypatch):
 
 @pytest.mark.parametrize("wrong", [torch.zeros(3, 9, 9, dtype=torch.int64), torch.zeros(2, 9, 9), torch.zeros(9, 9)])
 def test_what_is_no_picture_is_refused_as_ever(tiny_setup, rng, wrong):
-    cropper = PictureCropper(tiny_setup.model, CropSpec(size=16, px_per_mm=0.3))
+    cropper = ImageCropper(tiny_setup.model, CropSpec(size=16, px_per_mm=0.3))
     with pytest.raises((TypeError, ValueError), match="images must"):
         cropper.crop([wrong], cameras(rng, [0.5], [[4.0, 4.0]]))

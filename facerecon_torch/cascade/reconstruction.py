@@ -1,0 +1,191 @@
+"""The faces that a reconstruction gives: parameters, camera and landmarks, with shapes and weights on demand."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.fitting.crop import camera_from_crop
+from facerecon_torch.geometry.projection import project
+from facerecon_torch.geometry.rotation import matrix_to_euler
+from facerecon_torch.landmarks.scheme import interpupillary
+from facerecon_torch.model.base import FaceModel
+from facerecon_torch.structures import Camera, FaceParameters, Mesh, TensorRecord
+
+__all__ = ["KnownSize", "Reconstruction", "in_image"]
+
+
+@dataclass(frozen=True)
+class KnownSize:
+    """A face's size that the user knows; an orthographic camera cannot see it. At most one of the two.
+
+    Args:
+        px_per_mm: scale of the image at the face.
+        interpupillary_mm: distance between the pupils.
+
+    Raises:
+        ValueError: both are given, or one is not a positive finite number.
+
+    Example:
+        >>> faces = model.predict("photo.jpg", size=KnownSize(interpupillary_mm=63))
+    """
+
+    px_per_mm: float | int | None = None
+    interpupillary_mm: float | int | None = None
+
+    def __post_init__(self) -> None:
+        if self.px_per_mm is not None and self.interpupillary_mm is not None:
+            raise ValueError("size.px_per_mm and size.interpupillary_mm must not both be given")
+        for name in ("px_per_mm", "interpupillary_mm"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and 1e-6 < value < 1e6):  # this form refuses NaN and infinity too
+                raise ValueError(f"size.{name} must be a positive number between 1e-6 and 1e6; got {value!r}")
+
+    def factor(self, landmarks_3d: Float[Tensor, "*b 66 3"], camera: Camera) -> Float[Tensor, "*b"]:
+        """Ratio of the face's size to the model's shape; 1 where nothing is known."""
+        if self.px_per_mm is not None:
+            return camera.scale / self.px_per_mm
+        if self.interpupillary_mm is not None:
+            return self.interpupillary_mm / interpupillary(landmarks_3d)
+        return torch.ones_like(camera.scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction(TensorRecord):
+    """A batch of reconstructed faces: `faces[k]` is one face, `faces.cpu()` the batch on the CPU.
+
+    Attributes:
+        parameters: weights of the face model (g = [alpha; beta]).
+        camera: scaled orthographic camera, px. Of `FaceReconstructor.forward` in crop px, otherwise in image px.
+        landmarks_3d: the 66 landmarks of the fitted face in mm, model frame, paper order.
+        landmarks_2d: their projection in px of the camera's frame.
+        size: factor by which shapes are larger than the model's; 1 unless the size was known.
+        landmarks: the 66 landmarks that the face was fitted to, in px of the camera's frame.
+        boxes: (x0, y0, x1, y1) of the detections in px; the landmarks' extent where they were given.
+        scores: of the detections; 1 where landmarks were given.
+
+    Example:
+        >>> faces = model.predict("group.jpg")[0]
+        >>> faces[0].vertices.shape, faces[0].euler_degrees
+    """
+
+    parameters: FaceParameters
+    camera: Camera
+    landmarks_3d: Float[Tensor, "*b 66 3"]
+    landmarks_2d: Float[Tensor, "*b 66 2"]
+    size: Float[Tensor, "*b"]
+    landmarks: Float[Tensor, "*b 66 2"]
+    boxes: Float[Tensor, "*b 4"]
+    scores: Float[Tensor, "*b"]
+    face_model: FaceModel | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def vertices(self) -> Float[Tensor, "*b vertices 3"]:
+        """All vertices in mm, model frame, computed on first use."""
+        model, given = self._model(), self.parameters
+        weights = given.to(model.device, model.dtype)
+        shapes = model.vertices(weights.identity, weights.expression).to(given.identity)
+        return shapes * self.size[..., None, None]
+
+    @cached_property
+    def euler_degrees(self) -> Float[Tensor, "*b 3"]:
+        """(yaw, pitch, roll) of the head in degrees; order and signs as in docs/conventions.md."""
+        return torch.rad2deg(torch.stack(matrix_to_euler(self.camera.rotation), dim=-1))
+
+    @cached_property
+    def _named_weights(self) -> tuple[tuple[str, ...], Float[Tensor, "*b names"]]:
+        model = self._model()
+        weights = model.expression_weights(self.parameters.expression.to(model.device, model.dtype))
+        return model.expression_names, weights.to(self.parameters.expression)
+
+    @property
+    def expression_weights(self) -> dict[str, Float[Tensor, "*b"]]:
+        """Non-negative weight of every named expression, such as `jawOpen`."""
+        names, weights = self._named_weights
+        return dict(zip(names, weights.unbind(-1)))
+
+    @cached_property
+    def _surface(self) -> tuple[Tensor, Tensor]:
+        topology = self._model().topology
+        if topology is None:
+            raise ValueError("a mesh needs a whole face model; this one was restricted to some vertices")
+        return topology.triangles, topology.uv
+
+    @property
+    def mesh(self) -> Mesh:
+        """The mesh of one face. Raises ValueError for a batch: take `faces[k].mesh`."""
+        if self.size.ndim:
+            raise ValueError(f"mesh is that of one face; this is a batch of {len(self)}: take faces[k].mesh")
+        triangles, uv = (table.to(self.vertices.device) for table in self._surface)
+        return Mesh(vertices=self.vertices, triangles=triangles, uv=uv)
+
+    def with_vertices(self, vertices: Float[Tensor, "*b vertices 3"]) -> "Reconstruction":
+        """The same faces with `vertices` (mm, model frame, at the faces' size) that were computed elsewhere."""
+        faces = replace(self)
+        faces.__dict__["vertices"] = vertices
+        return faces
+
+    def _model(self) -> FaceModel:
+        if self.face_model is None:
+            raise ValueError("these faces were made without their face model")
+        return self.face_model
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Reconstruction":
+        changed = super()._map(change)
+        for name in ("vertices", "euler_degrees"):  # computed already: rows and moves of them are cheaper
+            if name in self.__dict__:
+                changed.__dict__[name] = change(self.__dict__[name])
+        if "_named_weights" in self.__dict__:
+            names, weights = self._named_weights
+            changed.__dict__["_named_weights"] = (names, change(weights))
+        if "_surface" in self.__dict__:
+            changed.__dict__["_surface"] = self._surface
+        return changed
+
+    @classmethod
+    def cat(cls, records: Sequence["Reconstruction"]) -> "Reconstruction":
+        """The batches joined, with the shapes and weights that all of them have computed already."""
+        joined = super().cat(records)
+        for name in ("vertices", "euler_degrees"):
+            if all(name in record.__dict__ for record in records):
+                joined.__dict__[name] = torch.cat([record.__dict__[name] for record in records])
+        if all("_named_weights" in record.__dict__ for record in records):
+            weights = torch.cat([record._named_weights[1] for record in records])
+            joined.__dict__["_named_weights"] = (records[0]._named_weights[0], weights)
+        return joined
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The record with its shapes and weights instead of its face model, which is many times as large."""
+        if self.face_model is not None:
+            _ = self.vertices, self._named_weights, self._surface
+        return {**self.__dict__, "face_model": None}
+
+
+def in_image(
+    faces: Reconstruction, to_crop: Float[Tensor, "n 2 3"], landmarks: Float[Tensor, "n 66 2"], size: KnownSize
+) -> Reconstruction:
+    """Faces in crop px as faces in px of their images, at their known size.
+
+    Shape and camera trade size freely (p = s F R v + t), so that the projection does not change with the size.
+    """
+    camera = camera_from_crop(faces.camera, to_crop)
+    factor = size.factor(faces.landmarks_3d, camera)
+    camera = replace(camera, scale=camera.scale / factor)
+    shape = faces.landmarks_3d * factor[..., None, None]
+    projected = project(shape, camera)
+    return replace(
+        faces, camera=camera, landmarks_3d=shape, landmarks_2d=projected, size=factor, landmarks=landmarks,
+        boxes=extent(landmarks),
+    )  # fmt: skip
+
+
+def extent(landmarks: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b 4"]:
+    """The box (x0, y0, x1, y1) around points, px."""
+    return torch.cat([landmarks.amin(-2), landmarks.amax(-2)], dim=-1)

@@ -1,0 +1,489 @@
+"""The path from an image to a face: one module that owns the face model, the cascade and the detector."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from facerecon_torch.cascade.checkpoint import (
+    Checkpoint,
+    ReconstructorSpec,
+    load_checkpoint,
+    pretrained_path,
+    save_checkpoint,
+)
+from facerecon_torch.cascade.crops import ImageCropper, follow_faces
+from facerecon_torch.cascade.feature_cache import keeps_crops
+from facerecon_torch.cascade.observe import View, look
+from facerecon_torch.cascade.reconstruction import KnownSize, Reconstruction, extent, in_image
+from facerecon_torch.cascade.start import mean_face, retraction
+from facerecon_torch.checks import require_shape
+from facerecon_torch.errors import ImageFileError, ModelFileError
+from facerecon_torch.features.hog import hog_field
+from facerecon_torch.features.joint import joint_feature
+from facerecon_torch.fitting.crop import apply_affine, camera_to_crop
+from facerecon_torch.fitting.landmark_fit import LandmarkFitter
+from facerecon_torch.images.convert import as_pixels
+from facerecon_torch.images.read import Pixels
+from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces, detect_faces
+from facerecon_torch.landmarks.points import as_points66
+from facerecon_torch.landmarks.registry import build_detector, detector_options
+from facerecon_torch.landmarks.scheme import to_paper66
+from facerecon_torch.model.base import FaceModel
+from facerecon_torch.model.default_face import load_default_face
+from facerecon_torch.model.io import load_model
+from facerecon_torch.regression.cascade import Cascade
+from facerecon_torch.regression.ridge import Ridge
+from facerecon_torch.regression.stage import Stage
+from facerecon_torch.runtime.timer import timed
+from facerecon_torch.structures import Camera, Crop, FaceParameters, LandmarkFit
+
+__all__ = ["FaceReconstructor"]
+
+_log = logging.getLogger(__name__)
+_ON_CUDA, _ON_CPU = 256, 32  # faces at once
+
+
+class _StageModule(nn.Module):
+    """The tensors of one stage as buffers; `stage` is the stage on their device and in their dtype."""
+
+    weight: Tensor
+    bias: Tensor
+    block_scales: Tensor
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.register_buffer("weight", stage.ridge.weight)
+        self.register_buffer("bias", stage.ridge.bias)
+        self.register_buffer("block_scales", stage.block_scales)
+        self._penalty, self._form, self._block_sizes = stage.ridge.penalty, stage.ridge.form, stage.block_sizes
+
+    @property
+    def stage(self) -> Stage:
+        ridge = Ridge(self.weight, self.bias, self._penalty, self._form)
+        return Stage(ridge, self._block_sizes, self.block_scales)
+
+
+@dataclass(frozen=True)
+class _Solvers:
+    """Tables that follow from the face model, on its device and in its dtype."""
+
+    device: torch.device
+    dtype: torch.dtype
+    fitter: LandmarkFitter  # of the cascade's start and cameras
+    crop_fitter: LandmarkFitter  # that crops follow
+    cropper: ImageCropper
+
+
+class FaceReconstructor(nn.Module):
+    """3D faces with expression from images: a face model and the cascade that was trained for it.
+
+    An ordinary module: `.to`, `.eval`, `copy.deepcopy` and `pickle` mean what they mean for any other. `state_dict()`
+    holds the stages of the cascade; the face model's tables are buffers outside of it, identified by their hash.
+
+    Args:
+        face_model: the face model, bilinear or linear.
+        cascade: trained for that model; its `retract` is replaced by the model's gauge.
+        spec: landmark fit, crop and features that the cascade was trained with.
+        detector: of `predict`: a name of `landmarks.registry.DETECTORS`, or a detector. It is built on first use.
+        training: what the cascade was trained on, for people.
+
+    Raises:
+        ValueError: a stage does not fit the model or the features.
+
+    Example:
+        >>> model = FaceReconstructor.from_pretrained().to("cuda")
+        >>> faces = model.predict("photo.jpg")[0]
+        >>> faces[0].vertices.shape
+        torch.Size([4071, 3])
+    """
+
+    def __init__(
+        self,
+        face_model: FaceModel,
+        cascade: Cascade,
+        spec: ReconstructorSpec,
+        *,
+        detector: str | LandmarkDetector = "auto",
+        training: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        _require_stages(face_model, cascade, spec)
+        self.face_model = face_model
+        self.stages = nn.ModuleList(_StageModule(stage) for stage in cascade.stages)
+        self.spec = spec
+        self.detector = detector
+        self.training_facts = dict(training or {})
+        self._built: LandmarkDetector | None = None
+        self._solvers: _Solvers | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path | None = None,
+        *,
+        face_model: FaceModel | str | Path | None = None,
+        detector: str | LandmarkDetector = "auto",
+    ) -> "FaceReconstructor":
+        """The reconstructor of a checkpoint, on the CPU in float32.
+
+        Args:
+            path: file that `save_pretrained` or `facerecon train` wrote; None: the cascade that the package ships.
+            face_model: the face model it was trained for, or its file; None: the default face.
+            detector: of `predict`.
+
+        Raises:
+            FileNotFoundError: no file is there.
+            ModelFileError: a damaged file, or a cascade of another face model.
+
+        Example:
+            >>> model = FaceReconstructor.from_pretrained("cascade.safetensors", detector="dlib")
+        """
+        path = pretrained_path() if path is None else Path(path)
+        checkpoint = load_checkpoint(path)
+        if face_model is None:
+            face_model = load_default_face()
+        elif not isinstance(face_model, FaceModel):
+            face_model = load_model(face_model)
+        if checkpoint.model_sha256 != face_model.sha256:
+            raise ModelFileError(
+                f"{path}: model_sha256: this cascade was trained for another face model; expected the model with hash "
+                f"{checkpoint.model_sha256[:16]}..., got {face_model.sha256[:16]}..."
+            )
+        try:
+            return cls(face_model, checkpoint.cascade, checkpoint.spec, detector=detector, training=checkpoint.training)
+        except ValueError as error:
+            raise ModelFileError(f"{path}: {error}") from error
+
+    def save_pretrained(self, path: str | Path, *, half: bool = False) -> None:
+        """Write the cascade, without its face model, to a file for `from_pretrained`.
+
+        Args:
+            path: a `.safetensors` file; it is written aside and renamed.
+            half: store the weights in float16.
+        """
+        checkpoint = Checkpoint(
+            cascade=self.cascade, spec=self.spec, model_sha256=self.face_model.sha256, training=self.training_facts
+        )
+        save_checkpoint(checkpoint, path, half=half)
+
+    @property
+    def device(self) -> torch.device:
+        return self.face_model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.face_model.dtype
+
+    @property
+    def cascade(self) -> Cascade:
+        """The stages, on this module's device, with the gauge of its face model."""
+        stages = tuple(module.stage for module in self.stages if isinstance(module, _StageModule))
+        return Cascade(stages, retraction(self.face_model))
+
+    @property
+    def solvers(self) -> _Solvers:
+        """Landmark fits and cropper, made anew after a move."""
+        model, current = self.face_model, self._solvers
+        if current is None or (current.device, current.dtype) != (model.device, model.dtype):
+            fitter, spec = LandmarkFitter(model, self.spec.fit), self.spec
+            crop_fitter = fitter if spec.crop_fit == spec.fit else LandmarkFitter(model, spec.crop_fit)
+            current = _Solvers(model.device, model.dtype, fitter, crop_fitter, ImageCropper(model, spec.crop))
+            self._solvers = current
+        return current
+
+    def forward(self, crops: Tensor, landmarks: Tensor, fit: LandmarkFit | None = None) -> Reconstruction:
+        """The faces in canonical crops, in crop px.
+
+        Differentiable in the crops as far as HOG is; the landmark fit is not.
+
+        Args:
+            crops: [n, 3, size, size] RGB in [0, 1], as `spec.crop` describes them.
+            landmarks: [n, 66, 2] in crop px, paper order.
+            fit: their landmark fit (Eq. 7), where it is known already.
+
+        Raises:
+            ValueError: wrong shapes.
+
+        Example:
+            >>> faces = model(crops, landmarks)
+        """
+        _require_crops(crops, landmarks, self.spec.crop.size)
+        if landmarks.shape[0] == 0:
+            return self._no_faces()
+        with _full_precision(crops.device):
+            return self._solve(crops, landmarks, fit)
+
+    def _solve(self, crops: Tensor, landmarks: Tensor, fit: LandmarkFit | None) -> Reconstruction:
+        model, spec, cascade = self.face_model, self.spec, self.cascade
+        with _timed("features"):
+            # Where training kept crops instead of maps, the cascade was trained on pixels of 8 bits.
+            eight_bits = keeps_crops(spec.features.hog, spec.crop.size, crops.dtype)
+            field = hog_field((crops * 255).round() / 255 if eight_bits else crops, spec.features.hog)
+        fit = self.solvers.fitter.fit(landmarks) if fit is None else fit
+        start = fit.parameters if spec.start == "landmark_fit" else mean_face(model, landmarks.shape[0])
+
+        def observe(x: Float[Tensor, "n p"], k: int) -> Float[Tensor, "n d"]:
+            view = self._view(x, landmarks, fit.camera)
+            with _timed("features"):
+                return joint_feature(field, landmarks, view.projected, view.camera.scale, spec.features)
+
+        with _timed("regress"):
+            flat = cascade.run(start.flat, observe)
+        view = self._view(flat, landmarks, fit.camera)
+        return Reconstruction(
+            parameters=FaceParameters.from_flat(flat, model.n_identity),
+            camera=view.camera,
+            landmarks_3d=view.points,
+            landmarks_2d=view.projected,
+            size=torch.ones_like(view.camera.scale),
+            landmarks=landmarks,
+            boxes=extent(landmarks),
+            scores=torch.ones_like(view.camera.scale),
+            face_model=model,
+        )
+
+    def _view(self, x: Tensor, landmarks: Tensor, camera: Camera) -> View:
+        parameters = FaceParameters.from_flat(x, self.face_model.n_identity)
+        return look(self.solvers.fitter, parameters, landmarks, camera)
+
+    def locate(self, landmarks: Float[Tensor, "n 66 2"]) -> tuple[Camera, LandmarkFit]:
+        """The cameras that crops follow and the landmark fits, from landmarks in image px."""
+        solvers = self.solvers
+        return follow_faces(landmarks, solvers.crop_fitter, solvers.cropper)
+
+    def solve_crops(self, crops: Crop, landmarks: Float[Tensor, "n 66 2"], fit: LandmarkFit) -> Reconstruction:
+        """`forward` on cut crops, from landmarks and their fit in image px; the faces are in crop px."""
+        inside = apply_affine(landmarks, crops.to_crop)
+        if self.spec.crop_fit != self.spec.fit:
+            return self(crops.image, inside)  # type: ignore[no-any-return]
+        # Eq. 7 does not depend on the frame, so the fit of the image serves the crop.
+        moved = replace(fit, camera=camera_to_crop(fit.camera, crops.to_crop))
+        return self(crops.image, inside, moved)  # type: ignore[no-any-return]
+
+    def reconstruct(
+        self, images: Sequence[Tensor], landmarks: Tensor, *, size: KnownSize | None = None
+    ) -> Reconstruction:
+        """The faces at known landmarks, one per image, in image px; one batch on this module's device.
+
+        Args:
+            images: RGB tensors [3, H, W] of any size, on any device: uint8, or floats in [0, 1].
+            landmarks: [n, 66, 2] in px of the images, paper order (`landmarks.points.as_points66`).
+            size: size of the faces, where it is known.
+
+        Returns:
+            A batch. Faces whose landmarks cannot fix a camera are marked in `camera.degenerate`.
+
+        Raises:
+            ValueError: wrong shapes, or not one image per row of landmarks.
+
+        Example:
+            >>> faces = model.reconstruct([image], landmarks[None])
+        """
+        return reconstruct_images(self, images, landmarks, size or KnownSize(), self.locate, self.solve_crops)
+
+    def predict(
+        self,
+        images: object,
+        *,
+        landmarks: Sequence[Any] | None = None,
+        faces: str | int = "all",
+        size: KnownSize | None = None,
+        batch: int | None = None,
+        on_error: str = "raise",
+    ) -> list[Reconstruction]:
+        """The faces of one or many images, in image px.
+
+        Args:
+            images: one image or a sequence of them: paths, bytes, files, PIL images, arrays or tensors
+                (`images.convert.as_pixels`).
+            landmarks: where they are known, per image the points of one face [66|68, 2] or of several [n, 66|68, 2];
+                nothing is detected then.
+            faces: `all` (the largest detection first), `largest`, or a position.
+            size: size of the faces, where it is known.
+            batch: faces solved together; None: 32 on the CPU, 256 on CUDA.
+            on_error: `raise`, or `empty` to log an unreadable image and give no faces for it.
+
+        Returns:
+            One batch of faces per image, also for a single image; without faces it has length 0. Detected faces whose
+            landmarks cannot fix a camera are left out; of given landmarks they are marked in `camera.degenerate`.
+
+        Raises:
+            ImageFileError: an image cannot be read, unless `on_error="empty"`.
+            DetectorError: the detector cannot run.
+            TypeError, ValueError: something that is no image, no landmarks, or no such choice.
+
+        Example:
+            >>> one, many = model.predict(["a.jpg", torch.rand(3, 480, 640)])
+        """
+        if on_error not in ("raise", "empty"):
+            raise ValueError(f"on_error must be raise or empty; got {on_error!r}")
+        if batch is not None and batch < 1:
+            raise ValueError(f"batch must be at least 1; got {batch}")
+        listed = list(images) if isinstance(images, (list, tuple)) else [images]
+        if landmarks is not None and len(landmarks) != len(listed):
+            raise ValueError(f"there must be landmarks for every image; got {len(landmarks)} for {len(listed)} images")
+        limit = batch or (_ON_CUDA if self.device.type == "cuda" else _ON_CPU)
+        answers: list[Reconstruction] = []
+        for found in _batches(self._found(listed, landmarks, faces, on_error), limit):
+            answers += self._reconstruct_found(found, size, limit, keep_degenerate=landmarks is not None)
+        return answers
+
+    def _found(
+        self, images: Sequence[object], landmarks: Sequence[Any] | None, faces: str | int, on_error: str
+    ) -> Iterator["_Found"]:
+        for k, image in enumerate(images):
+            try:
+                pixels = as_pixels(image)
+            except ImageFileError as error:
+                if on_error == "raise":
+                    raise
+                _log.error("%s", error)
+                yield _Found(None, torch.zeros(0, 66, 2), torch.zeros(0, 4), torch.zeros(0))
+                continue
+            if landmarks is not None:
+                points = as_points66(landmarks[k])
+                points = points[None] if points.ndim == 2 else points
+                yield _Found(pixels, points, extent(points), torch.ones(len(points)))
+            else:
+                path = Path(image) if isinstance(image, (str, Path)) else None
+                yield self._detected(pixels, path, faces)
+
+    def _detected(self, pixels: Pixels, path: Path | None, which: str | int) -> "_Found":
+        detections = detect_faces(self.landmark_detector, pixels, path=path)
+        if not detections:
+            _log.info("%s: no face was found", path or "image")
+            return _Found(pixels, torch.zeros(0, 66, 2), torch.zeros(0, 4), torch.zeros(0))
+        chosen = choose_faces(detections, which, source=path or "image")
+        points = to_paper66(torch.stack([face.points for face in chosen]))
+        boxes = torch.tensor([face.box for face in chosen], dtype=torch.float64)
+        return _Found(pixels, points, boxes, torch.tensor([face.score for face in chosen], dtype=torch.float64))
+
+    @property
+    def landmark_detector(self) -> LandmarkDetector:
+        """The detector of `predict`, built on first use and kept."""
+        if not isinstance(self.detector, str):
+            return self.detector
+        if self._built is None:
+            options = {"device": str(self.device)} if "device" in detector_options(self.detector) else {}
+            self._built = build_detector(self.detector, **options)
+        return self._built
+
+    def _reconstruct_found(
+        self, found: Sequence["_Found"], size: KnownSize | None, limit: int, *, keep_degenerate: bool
+    ) -> list[Reconstruction]:
+        counts = [len(one.points) for one in found]
+        images = [one.pixels for one, count in zip(found, counts) for _ in range(count) if one.pixels is not None]
+        points = torch.cat([one.points.to(self.device, self.dtype) for one in found])
+        parts = [slice(k, k + limit) for k in range(0, len(images), limit)]
+        solved = [self.reconstruct(images[part], points[part], size=size) for part in parts]
+        faces = Reconstruction.cat(solved) if solved else self._no_faces()
+        boxes, scores = (
+            torch.cat([getattr(one, name).to(self.device, self.dtype) for one in found]) for name in ("boxes", "scores")
+        )
+        faces, start, answers = replace(faces, boxes=boxes, scores=scores), 0, list[Reconstruction]()
+        for count in counts:
+            rows = faces[start : start + count]
+            answers.append(rows if keep_degenerate else rows[~rows.camera.degenerate])
+            start += count
+        return answers
+
+    def _no_faces(self) -> Reconstruction:
+        model, like = self.face_model, self.face_model.identity_mean
+        camera = Camera(
+            rotation=like.new_zeros(0, 3, 3),
+            scale=like.new_zeros(0),
+            translation=like.new_zeros(0, 2),
+            degenerate=torch.zeros(0, dtype=torch.bool, device=like.device),
+        )
+        return Reconstruction(
+            parameters=mean_face(model, 0), camera=camera, landmarks_3d=like.new_zeros(0, 66, 3),
+            landmarks_2d=like.new_zeros(0, 66, 2), size=like.new_zeros(0), landmarks=like.new_zeros(0, 66, 2),
+            boxes=like.new_zeros(0, 4), scores=like.new_zeros(0), face_model=model,
+        )  # fmt: skip
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_solvers": None, "_built": None}
+
+
+@torch.no_grad()
+def reconstruct_images(
+    model: FaceReconstructor,
+    images: Sequence[Tensor],
+    landmarks: Tensor,
+    size: KnownSize,
+    locate: Callable[[Tensor], tuple[Camera, LandmarkFit]],
+    solve_crops: Callable[[Crop, Tensor, LandmarkFit], Reconstruction],
+) -> Reconstruction:
+    """The faces at known landmarks, by the two steps of `model` or by recordings of them; between the two, crops are
+    cut."""
+    require_shape("landmarks", landmarks, (66, 2))
+    if len(images) != len(landmarks):
+        raise ValueError(f"there must be one image per row of landmarks; got {len(images)} and {len(landmarks)}")
+    if not len(landmarks):
+        return model._no_faces()
+    points = landmarks.to(model.device, model.dtype)
+    with _full_precision(points.device):
+        with timed("fit"):
+            camera, fit = locate(points)
+        crops = model.solvers.cropper.crop(images, camera)
+        with timed("fit"):
+            faces = solve_crops(crops, points, fit)
+            return in_image(faces, crops.to_crop, points, size)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The faces of one image before they are solved; no pixels where the image could not be read."""
+
+    pixels: Pixels | None
+    points: Float[Tensor, "n 66 2"]
+    boxes: Float[Tensor, "n 4"]
+    scores: Float[Tensor, "n"]
+
+
+def _batches(found: Iterator[_Found], limit: int) -> Iterator[list[_Found]]:
+    held, faces = list[_Found](), 0
+    for one in found:
+        held.append(one)
+        faces += len(one.points)
+        if faces >= limit:
+            yield held
+            held, faces = [], 0
+    if held:
+        yield held
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Arithmetic in the dtypes of the tensors, inside an autocast of the caller too."""
+    if torch.compiler.is_compiling() or not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def _timed(name: str) -> AbstractContextManager[None]:
+    return nullcontext() if torch.compiler.is_compiling() else timed(name)
+
+
+def _require_crops(crops: Tensor, landmarks: Tensor, size: int) -> None:
+    if crops.ndim != 4 or tuple(crops.shape[1:]) != (3, size, size) or not crops.is_floating_point():
+        raise ValueError(f"crops must be floating point [n, 3, {size}, {size}]; got {crops.dtype} {list(crops.shape)}")
+    if landmarks.ndim != 3 or tuple(landmarks.shape[1:]) != (66, 2) or landmarks.shape[0] != crops.shape[0]:
+        raise ValueError(
+            f"landmarks must be [n, 66, 2] with one row per crop; got {list(landmarks.shape)}, {crops.shape[0]} crops"
+        )
+
+
+def _require_stages(model: FaceModel, cascade: Cascade, spec: ReconstructorSpec) -> None:
+    targets = model.n_identity + model.n_expression
+    for k, stage in enumerate(cascade.stages):
+        if stage.ridge.weight.shape[1] != targets:
+            raise ValueError(f"stage {k}: expected {targets} parameters; got {stage.ridge.weight.shape[1]}")
+        if stage.block_sizes != spec.features.block_sizes:
+            raise ValueError(f"stage {k}: expected feature blocks {spec.features.block_sizes}; got {stage.block_sizes}")
