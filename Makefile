@@ -41,7 +41,7 @@ test-slow: $(STAMP)
 # The benches that have rivals or ceilings, on one thread: the least that others on the machine can disturb.
 # The record is benchmarks/results/guard.json.
 BENCH_QUICK = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m facerecon_torch bench \
-  model fit hog ridge infer sizes=quick rounds=7 threads=1 plots=false out=none
+  model fit hog ridge infer sizes=quick rounds=7 threads=1 plots=false output=none
 
 bench-quick: $(STAMP)
 	$(BENCH_QUICK) guard=check

@@ -46,7 +46,7 @@ class Step:
         """A bench leaves out what does not fit into nine tenths of its limit."""
         if self.name == "tests":
             return [sys.executable, "-m", "pytest", *self.words, *_plugins(), f"--junitxml={out / 'gpu-tests.xml'}"]
-        more = (f"out={out}", "plots=false", f"minutes={0.9 * limit_s / 60:.2f}")
+        more = (f"output={out}", "plots=false", f"minutes={0.9 * limit_s / 60:.2f}")
         return [sys.executable, "-m", "facerecon_torch", "bench", self.name, *self.words, *more]
 
 

@@ -1,6 +1,6 @@
 """Registered scans against the truth of the synthetic set that they come from.
 
-    facerecon synth layout=bosphorus out=SCANS subjects=6
+    facerecon synth layout=bosphorus output=SCANS subjects=6
     facerecon prepare data=bosphorus data.root=SCANS output=PREPARED
     python benchmarks/registration_truth.py SCANS PREPARED
 
@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from facerecon_torch.data.prepared import PreparedSet, load_prepared
-from facerecon_torch.metrics.registration import Placement, pose_error_degrees, surface_errors
+from facerecon_torch.metrics.vertex_error import Placement, pose_error_degrees, surface_errors
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.default_face import load_default_face
 

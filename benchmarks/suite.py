@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from facerecon_torch.commands.suggest import did_you_mean
+
 from . import guard
 from .case import Context, Row
 from .ceilings import measure_ceilings
@@ -39,7 +41,7 @@ class Request:
     rounds: int = 9
     threads: int | None = None
     minutes: float | None = None
-    out: Path | None = field(default_factory=default_folder)
+    output: Path | None = field(default_factory=default_folder)
     plots: bool = True
     guard: str = "off"
     guard_file: Path | None = None
@@ -56,23 +58,21 @@ def bench_module(name: str) -> ModuleType:
 
 
 def parse(words: Sequence[str]) -> Request:
-    """Raises ValueError for a word that is no bench, and for a key or value that nothing knows."""
+    """The request that the arguments describe. Raises ValueError for an unknown bench, key or value."""
     names = [word for word in words if "=" not in word]
     if unknown := [name for name in names if name not in NAMES]:
-        raise ValueError(f"{unknown[0]!r} is none of the benches ({', '.join(NAMES)}) and no key=value")
-    told: dict[str, Any] = {}
-    overrides: dict[str, Any] = {}
-    for key, _, value in (word.partition("=") for word in words if "=" in word):
-        if key in _READERS:
-            told[key if key != "device" else "devices"] = _read(key, value)
-        else:
-            overrides[key] = _number_or_list(key, value)
-    request = Request(names=tuple(dict.fromkeys(names)) or NAMES, overrides=overrides, **told)
-    known = {key for name in request.names for key in bench_module(name).SIZES[request.sizes]}
-    if wrong := sorted(set(overrides) - known):
-        keys = ", ".join(sorted({*_READERS, *known}))
-        raise ValueError(f"{wrong[0]!r} is no key of {', '.join(request.names)}; keys are {keys}")
-    return request
+        hint = did_you_mean(unknown[0], NAMES, f"benches are {', '.join(NAMES)}")
+        raise ValueError(f"unknown bench {unknown[0]!r}; {hint}")
+    pairs = [word.partition("=")[::2] for word in words if "=" in word]
+    settings = {_FIELDS.get(key, key): _read(key, value) for key, value in pairs if key in _READERS}
+    request = Request(names=tuple(dict.fromkeys(names)) or NAMES, **settings)
+    sizes = {key for name in request.names for key in bench_module(name).SIZES[request.sizes]}
+    keys = sorted({*_READERS, *sizes})
+    if wrong := [key for key, _ in pairs if key not in keys]:
+        hint = did_you_mean(wrong[0], keys, f"keys are {', '.join(keys)}")
+        raise ValueError(f"unknown key {wrong[0]!r}; {hint}")
+    overrides = {key: _number_or_list(key, value) for key, value in pairs if key not in _READERS}
+    return replace(request, overrides=overrides)
 
 
 def _read(key: str, value: str) -> Any:
@@ -112,9 +112,12 @@ def _flag(value: str) -> bool:
 
 _READERS: dict[str, Any] = {
     "device": _devices, "dtype": str, "sizes": str, "rounds": _count, "threads": _count, "minutes": _minutes,
-    "out": lambda value: None if value == "none" else Path(value), "plots": _flag, "guard": str, "guard_file": Path,
+    "output": lambda value: None if value == "none" else Path(value), "plots": _flag, "guard": str, "guard_file": Path,
     "guard_runs": _count,
 }  # fmt: skip
+
+
+_FIELDS = {"device": "devices"}  # of `Request`, where the key has another name
 
 
 def _number_or_list(key: str, value: str) -> Any:
@@ -221,16 +224,16 @@ class Run:
             self.ratios |= guard.ratios(f"{name} on {device.type}", rows)
             settings = {"dtype": request.dtype, "sizes": request.sizes, "rounds": request.rounds, **sizes}
             told = ""
-            if request.out is not None:
-                path = write_results(request.out, name, rows, machine=machine, ceilings=ceilings, settings=settings)
+            if request.output is not None:
+                path = write_results(request.output, name, rows, machine=machine, ceilings=ceilings, settings=settings)
                 told = f", written: {path}"
             _say(f"{name} on {device.type}: {len(rows)} rows in {time.monotonic() - began:.1f} s{told}")
 
     def _draw(self, name: str, rows: dict[str, list[Row]]) -> None:
-        if not self.request.plots or self.request.out is None:
+        if not self.request.plots or self.request.output is None:
             return
         try:
-            for path in draw_scaling(self.request.out, name, rows):
+            for path in draw_scaling(self.request.output, name, rows):
                 _say(f"drawn: {path}")
         except ImportError:
             _say(MISSING)

@@ -1,24 +1,38 @@
-"""Every config composes, builds its specs, and a misspelt key fails; the default values of YAML and specs agree."""
+"""Configs compose, build their specs and agree with the documents; recorded configs build what ran."""
 
+import re
+import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
-from hydra.errors import ConfigCompositionException, InstantiationException
-from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
-from facerecon_torch.commands.hydra_app import config_folder
+from facerecon_torch.cascade.checkpoint import pretrained_path
+from facerecon_torch.commands.config_keys import checked, config_folder, search_path
+from facerecon_torch.commands.hydra_app import quote_paths
+from facerecon_torch.commands.infer.options import InferOptions, InferSpecs
+from facerecon_torch.commands.prepare.specs import PrepareSpecs
+from facerecon_torch.config.recorded import build, recorded, write_config
 from facerecon_torch.config.train import TrainSpecs
 
 GROUPS = ("model", "data", "landmarks", "fitting", "features", "cascade", "cv", "runtime")
-OPTIONS = [(g, p.stem) for g in (*GROUPS, "regression") for p in sorted((config_folder() / g).glob("*.yaml"))]
+OPTIONS = [(g, p.stem) for g in (*GROUPS, "regression") for p in sorted((config_folder() / g).glob("[!_]*.yaml"))]
 EXPERIMENTS = sorted(p.stem for p in (config_folder() / "experiment").glob("*.yaml"))
+ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
 
 
-def specs_of(*overrides: str) -> TrainSpecs:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose("train", overrides=list(overrides))
-    return TrainSpecs(**{name: instantiate(config[name], _convert_="all") for name in GROUPS})
+def composed(name: str, *overrides: str, folder: Path | None = None):
+    with initialize_config_dir(str(folder or config_folder()), version_base="1.3"):
+        return compose(name, overrides=list(overrides))
+
+
+def specs_of(*overrides: str, name: str = "train", folder: Path | None = None) -> TrainSpecs:
+    config = composed(name, *overrides, folder=folder)
+    return TrainSpecs(**{group: build(config[group]) for group in GROUPS})
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -31,6 +45,29 @@ def test_every_experiment_builds(name):
     assert isinstance(specs_of(f"experiment={name}"), TrainSpecs)
 
 
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("shipped", "data.train_subjects=400 data.train_images=8 cv.nested=0 runtime.half=true"),
+        ("hog_patch", "data.shifted_subjects=0 cv.nested=0 features.hog.evaluation=patch"),
+        ("hog_dense1", "data.shifted_subjects=0 cv.nested=0 features.hog.stride=1"),
+        ("hog_dense4", "data.shifted_subjects=0 cv.nested=0"),
+        ("leave_one_out", "data.train_subjects=20 data.train_images=12 data.shifted_subjects=0 cv.nested=20"),
+        ("registered_scans", "data=bosphorus cv.fold=0"),
+    ],
+)
+def test_a_published_number_has_its_experiment(name, keys):
+    assert specs_of(f"experiment={name}") == specs_of(*keys.split())
+    assert f"experiment={name}" in (ROOT / "docs" / "results.md").read_text()
+
+
+def test_the_shipped_cascade_has_the_config_that_made_it():
+    path = pretrained_path().with_name("config.yaml")
+    shipped = specs_of(search_path(), name="config", folder=path.parent)
+    asked = specs_of("experiment=shipped", "runtime.progress=false")
+    assert shipped == asked.settled(CPU)
+
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_yaml_repeats_the_defaults_of_its_spec(group):
     specs = specs_of("landmarks=auto")
@@ -40,10 +77,11 @@ def test_yaml_repeats_the_defaults_of_its_spec(group):
     assert spec == type(spec)()
 
 
-@pytest.mark.parametrize("key", ["cascade.stagse=3", "data.trian_subjects=4", "runtime.devcie=cpu", "cv.nest=2"])
-def test_a_misspelt_key_fails(key):
-    with pytest.raises(ConfigCompositionException, match=key.split("=")[0].split(".")[1]):
-        specs_of(key)
+def test_infer_repeats_the_defaults_of_its_options():
+    specs = build(composed("infer", "input=a.jpg", "output=b", "landmarks=file"))
+    assert isinstance(specs, InferSpecs)
+    assert specs.options == InferOptions()
+    assert (specs.input, specs.output, specs.cascade) == (Path("a.jpg"), Path("b"), None)
 
 
 def test_the_papers_algorithm_is_a_matter_of_keys():
@@ -52,5 +90,79 @@ def test_the_papers_algorithm_is_a_matter_of_keys():
 
 
 def test_a_wrong_number_of_stages_is_refused():
-    with pytest.raises(InstantiationException, match=r"cascade\.stages must be an integer of at least 1; got 0"):
+    with pytest.raises(ValueError, match=r"cascade\.stages must be an integer of at least 1; got 0"):
         specs_of("cascade.stages=0")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["experiment=small", "regression.block_weights_grid=[[1,1]]"],
+        ["data=frgc", "data.root='a ${b}, c'", "data.classes=[N]", "landmarks=noise"],
+        ["data=bosphorus", "data.root=x", "landmarks=file", "landmarks.path='points, [all].csv'", "cv.fold=1"],
+    ],
+    ids=["synthetic", "holdout becomes folds", "landmarks from a file"],
+)
+def test_a_recorded_run_is_the_run_that_happened(words, tmp_path):
+    words = [word.replace("${", "\\${") for word in words]
+    ran = specs_of(*words).settled(CPU)
+    write_config(tmp_path / "config.yaml", ran, "train", head={"defaults": ["run_folder", "_self_"]})
+    again = specs_of(search_path(), name="config", folder=tmp_path)
+    assert again == again.settled(CPU) == ran
+    if words[0] == "data=frgc":
+        assert (again.landmarks.source, again.cv.protocol, again.cv.nested) == ("set", "group_kfold", 0)
+        assert again.data.root == "a ${b}, c"
+
+
+def test_a_recorded_preparation_builds_again(tmp_path):
+    groups = ("model", "data", "landmarks", "registration", "prepare", "runtime")
+
+    def specs(config):
+        return PrepareSpecs(**{group: build(config[group]) for group in groups})
+
+    ran = specs(composed("prepare", "output=x", "landmarks=file", "gt.identity=per_subject", "prepare.batch=3"))
+    write_config(tmp_path / "config.yaml", ran, "prepare", head={"output": "???"})
+    again = specs(OmegaConf.load(tmp_path / "config.yaml"))
+    assert again == ran
+    assert (again.registration.identity, again.prepare.batch) == ("per_subject", 3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"fold_count": 3}, "CvSpec: got an unexpected keyword argument 'fold_count'"),
+        ({"folds": 1}, "cv.folds must be an integer of at least 2; got 1"),
+    ],
+)
+def test_wrong_specs_say_what_is_wrong(spec, message):
+    with pytest.raises(ValueError, match=message):
+        build(OmegaConf.create({"_target_": "facerecon_torch.data.splits.CvSpec", **spec}))
+
+
+def test_only_plain_values_are_recorded():
+    with pytest.raises(TypeError, match=r"text, numbers, lists and specs; got \w*Path"):
+        recorded([Path("a")])
+
+
+def _calls() -> list[tuple[str, str]]:
+    """(command, arguments) of every call that the documents show."""
+    files = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), pretrained_path().with_name("MODEL_CARD.md")]
+    text = "\n".join(file.read_text() for file in [*files, *sorted(config_folder().glob("*.yaml"))])
+    found = re.findall(
+        r"^(?:# |    |`)?facerecon (train|infer|prepare|synth)((?: [-\w.]+(?:=\S+)?)*)", text, re.MULTILINE
+    )
+    calls = [
+        (name, [word for word in words.rstrip("`").split() if "=" in word or word == "-m"]) for name, words in found
+    ]
+    return [(name, " ".join(words)) for name, words in calls if words]
+
+
+@pytest.mark.parametrize(("command", "words"), sorted(set(_calls())))
+def test_every_call_in_the_documents_is_right(command, words):
+    if "config=" not in words:
+        checked(command, quote_paths(shlex.split(words)))  # raises ValueError for a wrong one
+
+
+def test_the_documents_show_calls():
+    assert {command for command, _ in _calls()} == {"train", "infer", "prepare", "synth"}
+    assert len(_calls()) > 20

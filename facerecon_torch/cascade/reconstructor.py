@@ -1,7 +1,6 @@
 """The path from an image to a face: one module that owns the face model, the cascade and the detector."""
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,21 +19,18 @@ from facerecon_torch.cascade.checkpoint import (
 )
 from facerecon_torch.cascade.crops import ImageCropper, follow_faces
 from facerecon_torch.cascade.feature_cache import keeps_crops
+from facerecon_torch.cascade.found_faces import FoundFaces, find_faces, in_batches
 from facerecon_torch.cascade.observe import View, look
 from facerecon_torch.cascade.reconstruction import KnownSize, Reconstruction, extent, in_image
 from facerecon_torch.cascade.start import mean_face, retraction
 from facerecon_torch.checks import require_shape
-from facerecon_torch.errors import ImageFileError, ModelFileError
+from facerecon_torch.errors import ModelFileError
 from facerecon_torch.features.hog import hog_field
 from facerecon_torch.features.joint import joint_feature
 from facerecon_torch.fitting.crop import apply_affine, camera_to_crop
 from facerecon_torch.fitting.landmark_fit import LandmarkFitter
-from facerecon_torch.images.convert import as_pixels
-from facerecon_torch.images.read import Pixels
-from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces, detect_faces
-from facerecon_torch.landmarks.points import as_points66
+from facerecon_torch.landmarks.detector import LandmarkDetector
 from facerecon_torch.landmarks.registry import build_detector, detector_options
-from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.model.io import load_model
@@ -46,7 +42,6 @@ from facerecon_torch.structures import Camera, Crop, FaceParameters, LandmarkFit
 
 __all__ = ["FaceReconstructor"]
 
-_log = logging.getLogger(__name__)
 _ON_CUDA, _ON_CPU = 256, 32  # faces at once
 
 
@@ -331,39 +326,12 @@ class FaceReconstructor(nn.Module):
             raise ValueError(f"there must be landmarks for every image; got {len(landmarks)} for {len(listed)} images")
         limit = batch or (_ON_CUDA if self.device.type == "cuda" else _ON_CPU)
         answers: list[Reconstruction] = []
-        for found in _batches(self._found(listed, landmarks, faces, on_error), limit):
+        found_faces = find_faces(
+            listed, landmarks, faces, lambda: self.landmark_detector, skip_unreadable=on_error == "empty"
+        )
+        for found in in_batches(found_faces, limit):
             answers += self._reconstruct_found(found, size, limit, keep_degenerate=landmarks is not None)
         return answers
-
-    def _found(
-        self, images: Sequence[object], landmarks: Sequence[Any] | None, faces: str | int, on_error: str
-    ) -> Iterator["_Found"]:
-        for k, image in enumerate(images):
-            try:
-                pixels = as_pixels(image)
-            except ImageFileError as error:
-                if on_error == "raise":
-                    raise
-                _log.error("%s", error)
-                yield _Found(None, torch.zeros(0, 66, 2), torch.zeros(0, 4), torch.zeros(0))
-                continue
-            if landmarks is not None:
-                points = as_points66(landmarks[k])
-                points = points[None] if points.ndim == 2 else points
-                yield _Found(pixels, points, extent(points), torch.ones(len(points)))
-            else:
-                path = Path(image) if isinstance(image, (str, Path)) else None
-                yield self._detected(pixels, path, faces)
-
-    def _detected(self, pixels: Pixels, path: Path | None, which: str | int) -> "_Found":
-        detections = detect_faces(self.landmark_detector, pixels, path=path)
-        if not detections:
-            _log.info("%s: no face was found", path or "image")
-            return _Found(pixels, torch.zeros(0, 66, 2), torch.zeros(0, 4), torch.zeros(0))
-        chosen = choose_faces(detections, which, source=path or "image")
-        points = to_paper66(torch.stack([face.points for face in chosen]))
-        boxes = torch.tensor([face.box for face in chosen], dtype=torch.float64)
-        return _Found(pixels, points, boxes, torch.tensor([face.score for face in chosen], dtype=torch.float64))
 
     @property
     def landmark_detector(self) -> LandmarkDetector:
@@ -376,9 +344,9 @@ class FaceReconstructor(nn.Module):
         return self._built
 
     def _reconstruct_found(
-        self, found: Sequence["_Found"], size: KnownSize | None, limit: int, *, keep_degenerate: bool
+        self, found: Sequence[FoundFaces], size: KnownSize | None, limit: int, *, keep_degenerate: bool
     ) -> list[Reconstruction]:
-        counts = [len(one.points) for one in found]
+        counts = [len(one) for one in found]
         images = [one.pixels for one, count in zip(found, counts) for _ in range(count) if one.pixels is not None]
         points = torch.cat([one.points.to(self.device, self.dtype) for one in found])
         parts = [slice(k, k + limit) for k in range(0, len(images), limit)]
@@ -436,28 +404,6 @@ def reconstruct_images(
         with timed("fit"):
             faces = solve_crops(crops, points, fit)
             return in_image(faces, crops.to_crop, points, size)
-
-
-@dataclass(frozen=True)
-class _Found:
-    """The faces of one image before they are solved; no pixels where the image could not be read."""
-
-    pixels: Pixels | None
-    points: Float[Tensor, "n 66 2"]
-    boxes: Float[Tensor, "n 4"]
-    scores: Float[Tensor, "n"]
-
-
-def _batches(found: Iterator[_Found], limit: int) -> Iterator[list[_Found]]:
-    held, faces = list[_Found](), 0
-    for one in found:
-        held.append(one)
-        faces += len(one.points)
-        if faces >= limit:
-            yield held
-            held, faces = [], 0
-    if held:
-        yield held
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager[Any]:

@@ -1,4 +1,4 @@
-"""`facerecon bench`: finds the benchmarks inside an installed package, or at the top of a checkout, and runs them."""
+"""`facerecon bench`: the benchmarks of an installed package, or of a checkout."""
 
 import importlib
 import sys
@@ -29,10 +29,10 @@ keys:
   rounds=9           of the cases that take turns
   threads=N          of torch (default: its own choice)
   minutes=M          leave out what no longer fits
-  out=DIR            results as JSON and plots as PNG (default: benchmarks/results of a checkout, else
-                     ./benchmarks_results); out=none writes nothing
+  output=DIR         results as JSON and plots as PNG (default: benchmarks/results of a checkout, else
+                     ./benchmarks_results); output=none writes nothing
   plots=true         scaling plots; need matplotlib
-  guard=off          check: compare ratios with the record, exit 1 where one fell | record: write it anew
+  guard=off          check: compare ratios with the record, exit 1 if one fell | record: write it anew
   guard_file=FILE    the record (default: guard.json beside the results of a checkout)
   guard_runs=5       whole runs that a record is made of
   any size of a bench, for example  facerecon bench stage n=51000 d=8316   or   facerecon bench hog batch=1,8,64
@@ -43,7 +43,7 @@ Everything on a GPU machine in ten minutes: facerecon bench device=cpu,cuda size
 
 
 def benchmark_package() -> str:
-    """The importable name of the benchmarks. Raises FileNotFoundError where they are missing."""
+    """The importable name of the benchmarks. Raises FileNotFoundError if they are missing."""
     package = Path(__file__).resolve().parents[1]
     if (package / "benchmarks" / "suite.py").is_file():
         return f"{package.name}.benchmarks"
@@ -56,7 +56,7 @@ def benchmark_package() -> str:
 
 
 def run_bench(arguments: Sequence[str]) -> int:
-    """The word `bench` of the command line."""
+    """The status of `facerecon bench`."""
     if any(word in ("-h", "--help", "help") for word in arguments):
         sys.stdout.write(_HELP)
         return 0

@@ -1,33 +1,78 @@
-"""The command `facerecon`: one word, one importable function. Torch is imported only by the word that needs it."""
+"""The command `facerecon`: a table of commands and the functions that run them.
+
+Torch is imported by the command that needs it, not by `facerecon --help`.
+"""
 
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from facerecon_torch.commands.suggest import did_you_mean
 
 __all__ = ["main"]
 
-_WORDS = {
-    "train": "train a cascade: facerecon train [group=option] [key=value] ...",
-    "infer": "reconstruct photographs: facerecon infer input=PHOTO_OR_FOLDER output=DIR",
-    "prepare": "register a data set's scans: facerecon prepare data=bosphorus data.root=DIR output=DIR",
-    "synth": "make a synthetic set: facerecon synth layout=photos|bosphorus|facewarehouse|frgc out=DIR subjects=N",
-    "export-parameters": "write fitted weights as .mat, .data and Parquet: facerecon export-parameters SOURCE OUT",
-    "export-cascade": "write a cascade as a program for torch alone: facerecon export-cascade [CASCADE] OUT.pt2",
-    "import-model": "read a foreign face model: facerecon import-model KIND PATH OUT.safetensors",
-    "show": "draw a model's mean face, modes and expressions: facerecon show MODEL OUT.png",
-    "bench": "measure speed, memory and error beside rivals: facerecon bench [NAME ...] [device=cpu,cuda] [key=value]",
-    "doctor": "say what is installed, which GPU, detectors and weights work",
+
+class _Command(NamedTuple):
+    module: str  # below facerecon_torch.commands
+    function: str
+    purpose: str
+    call: str
+
+    def load(self) -> Callable[[Sequence[str]], int]:
+        function: Callable[[Sequence[str]], int] = getattr(
+            importlib.import_module(f"facerecon_torch.commands.{self.module}"), self.function
+        )
+        return function
+
+
+_COMMANDS = {
+    "train": _Command("hydra_app", "run_train", "train a cascade", "[group=option] [key=value] ..."),
+    "infer": _Command("hydra_app", "run_infer", "reconstruct photographs", "input=PHOTO_OR_FOLDER output=DIR"),
+    "prepare": _Command(
+        "hydra_app", "run_prepare", "register a data set's scans", "data=bosphorus data.root=DIR output=DIR"
+    ),
+    "synth": _Command(
+        "hydra_app",
+        "run_synth",
+        "make a synthetic set",
+        "layout=photos|bosphorus|facewarehouse|frgc output=DIR subjects=N",
+    ),
+    "export-parameters": _Command(
+        "export.parameters", "run_export", "write fitted weights as .mat, .data and Parquet", "SOURCE OUT"
+    ),
+    "export-cascade": _Command(
+        "export.cascade", "run_export_cascade", "write a cascade as a program for torch alone", "[CASCADE] OUT.pt2"
+    ),
+    "import-model": _Command(
+        "import_model.command", "run_import", "read a foreign face model", "KIND PATH OUT.safetensors"
+    ),
+    "show": _Command("show", "run_show", "draw a model's mean face, modes and expressions", "MODEL OUT.png"),
+    "bench": _Command(
+        "bench",
+        "run_bench",
+        "measure speed, memory and error beside rivals",
+        "[NAME ...] [device=cpu,cuda] [key=value]",
+    ),
+    "doctor": _Command("doctor", "run_doctor", "report packages, GPU, detectors and weights", "[--json] [--quick]"),
 }
 
 
 def _usage() -> str:
-    width = max(len(word) for word in _WORDS)
-    words = "\n".join(f"  {word:<{width}} {text}" for word, text in _WORDS.items())
-    return (
-        "usage: facerecon WORD [arguments]\n\n"
-        "3D faces with expression from single images, by cascaded regression over a bilinear model.\n\n"
-        f"{words}\n\n"
-        "facerecon WORD --help says more; facerecon --version prints the version."
+    width = max(map(len, _COMMANDS))
+    lines = [
+        f"  {name:<{width}} {command.purpose}: facerecon {name} {command.call}" for name, command in _COMMANDS.items()
+    ]
+    return "\n".join(
+        [
+            "usage: facerecon COMMAND [arguments]",
+            "",
+            "3D faces with expression from single images, by cascaded regression over a bilinear model.",
+            "",
+            *lines,
+            "",
+            "facerecon COMMAND --help says more; facerecon --version prints the version.",
+        ]
     )
 
 
@@ -40,35 +85,28 @@ def _version() -> str:
         return "unknown: facerecon-torch runs from a folder where it is not installed"
 
 
-_HOME = {
-    "train": ("facerecon_torch.commands.hydra_app", "run_train"),
-    "infer": ("facerecon_torch.commands.hydra_app", "run_infer"),
-    "prepare": ("facerecon_torch.commands.hydra_app", "run_prepare"),
-    "synth": ("facerecon_torch.commands.hydra_app", "run_synth"),
-    "export-parameters": ("facerecon_torch.commands.export.parameters", "run_export"),
-    "export-cascade": ("facerecon_torch.commands.export.cascade", "run_export_cascade"),
-    "import-model": ("facerecon_torch.commands.import_model.command", "run_import"),
-    "show": ("facerecon_torch.commands.show", "run_show"),
-    "bench": ("facerecon_torch.commands.bench", "run_bench"),
-    "doctor": ("facerecon_torch.commands.doctor", "run_doctor"),
-}
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one word and return the exit status: 0 done, 1 some inputs failed, 2 the call was wrong."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help", "help"):
+    """The exit status of one command: 0 done, 1 some inputs failed, 2 the call was wrong.
+
+    Args:
+        arguments: the command's name and its own arguments; None: those of this process.
+
+    Example:
+        >>> main(["infer", "input=photo.jpg", "output=out"])
+        0
+    """
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
+    if name in ("", "-h", "--help", "help"):
         sys.stdout.write(_usage() + "\n")
-        return 0 if words else 2
-    if words[0] in ("-V", "--version"):
+        return 0 if name else 2
+    if name in ("-V", "--version"):
         sys.stdout.write(_version() + "\n")
         return 0
-    if words[0] not in _WORDS:
-        sys.stderr.write(f"facerecon: {words[0]!r} is none of its words ({', '.join(_WORDS)})\n")
+    if name not in _COMMANDS:
+        hint = did_you_mean(name, _COMMANDS, f"commands are {', '.join(_COMMANDS)}")
+        sys.stderr.write(f"facerecon: unknown command {name!r}; {hint}\n")
         return 2
-    module, function = _HOME[words[0]]
-    run: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
-    return run(words[1:])
+    return _COMMANDS[name].load()(rest)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def _say(text: str) -> None:
 
 
 def _photograph(folder: Path) -> Path:
-    """NASA's portrait of Eileen Collins (public domain), as scikit-image carries it."""
+    """The file of a photograph of Eileen Collins (NASA, public domain) that scikit-image contains."""
     import skimage.data
     import torch
 
@@ -42,6 +42,7 @@ def _photograph(folder: Path) -> Path:
 
 
 def _landmarks() -> list[str]:
+    """The arguments that name the landmarks: dlib's where it is installed, else stored ones."""
     try:
         build_detector("dlib")
     except DetectorError as error:
@@ -51,11 +52,18 @@ def _landmarks() -> list[str]:
 
 
 def demo(folder: Path) -> int:
-    """Train, reconstruct, and say what lies where. Returns 0 where every product is there."""
+    """Train a small cascade and reconstruct a photograph.
+
+    Args:
+        folder: where all files go; created if it is missing.
+
+    Returns:
+        The exit status: 0 if every expected file was written.
+    """
     began = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     _say("1 of 2: train a small cascade on synthetic people")
-    status = facerecon(["train", "experiment=small", f"hydra.run.dir={folder}"])
+    status = facerecon(["train", "experiment=small", f"output={folder}"])
     if status:
         return status
     _say("2 of 2: reconstruct a photograph with the cascade that the package ships")
@@ -72,7 +80,7 @@ def demo(folder: Path) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The module as a command."""
+    """The status of `python -m facerecon_torch.commands.demo FOLDER`."""
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m facerecon_torch.commands.demo FOLDER\n")
         return 2

@@ -1,4 +1,4 @@
-"""What is installed, which GPU and driver, which detectors and weights work: the answer of `facerecon doctor`."""
+"""`facerecon doctor`: installed packages, GPU and driver, landmark detectors and their weights."""
 
 import argparse
 import json
@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from facerecon_torch.errors import DetectorError
 from facerecon_torch.landmarks.detector import PixelFreeDetector
 from facerecon_torch.landmarks.registry import DETECTORS, detector_options, find_detector
+from facerecon_torch.runtime.environment import package_version
 
 __all__ = ["examine", "report_text", "run_doctor"]
 
@@ -32,38 +32,46 @@ _OPTIONAL = (
 
 
 def run_doctor(arguments: Sequence[str]) -> int:
-    """The word `doctor` of the command line; 1 when something keeps the product from working."""
+    """The status of `facerecon doctor`: 1 if something keeps the package from working, else 0."""
     parser = argparse.ArgumentParser(prog="facerecon doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quick", action="store_true", help="look for weights without loading them")
-    given = parser.parse_args(arguments)
-    facts = examine(run_detectors=not given.quick)
-    sys.stdout.write((json.dumps(facts, indent=2) if given.json else report_text(facts)) + "\n")
+    options = parser.parse_args(arguments)
+    facts = examine(run_detectors=not options.quick)
+    sys.stdout.write((json.dumps(facts, indent=2) if options.json else report_text(facts)) + "\n")
     return 1 if facts["problems"] else 0
 
 
 def examine(*, run_detectors: bool = True) -> dict[str, Any]:
-    """Everything `facerecon doctor` knows, as plain values that go into JSON.
+    """The state of the installation, as plain values that go into JSON.
 
-    `problems` lists what keeps the product from working, with its remedy; it is empty on a healthy installation. A
-    missing GPU or optional package is no problem. `run_detectors=False` only looks for files, without loading them.
+    Args:
+        run_detectors: load the detectors and search an empty image; False: only look for their files.
+
+    Returns:
+        Versions, GPU, detectors, and `problems`: what keeps the package from working, each with its remedy. A missing
+        GPU or optional package is no problem.
+
+    Example:
+        >>> examine(run_detectors=False)["problems"]
+        []
     """
-    packages = {name: _version(name) for name in _REQUIRED}
-    problems = [f"{name} is not installed: pip install {name}" for name, found in packages.items() if found is None]
+    packages = {name: package_version(name) for name in _REQUIRED}
+    problems = [f"{name} is not installed: pip install {name}" for name, version in packages.items() if version is None]
     gpu, vision = _gpu(), _torchvision()
     problems += [p for p in (gpu["problem"], vision) if p is not None]
     detectors = {name: _detector(name, run_detectors) for name in DETECTORS if name != "auto"}
     if not any(facts["works"] for name, facts in detectors.items() if name != "file"):
         problems.append("no landmark detector works; see detectors")
     return {
-        "facerecon_torch": _version("facerecon-torch"),
+        "facerecon_torch": package_version("facerecon-torch"),
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "packages": packages,
-        "optional_packages": {name: _version(name) for name in _OPTIONAL},
+        "optional_packages": {name: package_version(name) for name in _OPTIONAL},
         "gpu": gpu,
         "detectors": detectors,
         "problems": problems,
@@ -71,15 +79,15 @@ def examine(*, run_detectors: bool = True) -> dict[str, Any]:
 
 
 def report_text(facts: dict[str, Any]) -> str:
-    """The answer of `examine` as lines for people."""
+    """The facts of `examine` as lines of text."""
     gpu = facts["gpu"]
     lines = [
         f"facerecon-torch {facts['facerecon_torch'] or '(not installed, run from its folder)'}",
         f"python {facts['python']} at {facts['executable']}",
         f"{facts['platform']}, {facts['cpus']} CPUs, {facts['memory_gib']} GiB",
         "",
-        "packages: " + ", ".join(f"{name} {found or 'MISSING'}" for name, found in facts["packages"].items()),
-        "optional: " + ", ".join(f"{name} {found or '-'}" for name, found in facts["optional_packages"].items()),
+        "packages: " + ", ".join(f"{name} {version or 'MISSING'}" for name, version in facts["packages"].items()),
+        "optional: " + ", ".join(f"{name} {version or '-'}" for name, version in facts["optional_packages"].items()),
         "",
         f"CUDA: {'works' if gpu['works'] else 'not used'}; torch built for {gpu['torch_cuda'] or 'the CPU only'}, "
         f"driver {gpu['driver'] or 'not found'}",
@@ -102,15 +110,8 @@ def _size_text(weights: dict[str, Any]) -> str:
     return "missing" if weights["bytes"] is None else f"{weights['bytes'] / 1e6:.1f} MB"
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _gpu() -> dict[str, Any]:
-    """CUDA devices, each named; `problem` is set when a driver or device is there and torch cannot compute on it."""
+    """The CUDA devices; `problem` says why torch cannot compute on a device or with a driver that is there."""
     driver = _driver()
     facts: dict[str, Any] = {
         "torch_cuda": torch.version.cuda,
@@ -146,7 +147,7 @@ def _gpu() -> dict[str, Any]:
 
 
 def _driver() -> str | None:
-    """Version of the NVIDIA driver as nvidia-smi gives it."""
+    """The version of the NVIDIA driver by nvidia-smi; None if there is none."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return None
@@ -159,7 +160,7 @@ def _driver() -> str | None:
 
 
 def _torchvision() -> str | None:
-    """The CPU-only wheel of torch comes with a torchvision whose compiled operators are missing."""
+    """Why torchvision does not work, if so: beside a CPU-only torch its compiled operators may be missing."""
     try:
         from torchvision.ops import nms  # type: ignore[import-untyped]
 
@@ -170,7 +171,7 @@ def _torchvision() -> str | None:
 
 
 def _detector(name: str, run: bool) -> dict[str, Any]:
-    """State of one detector: works, problem, weights, licence. `run` loads it and searches an empty image."""
+    """The state of one detector: works, problem, weights, licence. `run` loads it and searches an empty image."""
     builder: Any = find_detector(name)
     options = {"download": False} if "download" in detector_options(name) else {}
     facts: dict[str, Any] = {"works": True, "problem": None, "weights": [], "licence": builder.licence}

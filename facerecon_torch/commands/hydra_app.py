@@ -1,24 +1,26 @@
-"""Hydra's side of the command line: finds the configs anywhere, takes any path as it is, turns errors into one line."""
+"""The commands that Hydra configures: paths are taken as they are, errors are one line, recorded runs can run again."""
 
+import importlib
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from facerecon_torch.commands.config_keys import checked, command_help, config_folder, search_path
+from facerecon_torch.errors import FaceReconError
 
-__all__ = ["config_folder", "quote_paths", "run_infer", "run_prepare", "run_synth", "run_train"]
+__all__ = ["quote_paths", "run_infer", "run_prepare", "run_synth", "run_train"]
 
 _PATH_KEYS = (
     "input",
     "output",
-    "out",
     "cascade.path",
     "landmarks.path",
     "data.root",
@@ -26,23 +28,56 @@ _PATH_KEYS = (
     "hydra.run.dir",
     "hydra.sweep.dir",
 )
+_PLAIN = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout")  # no run folder, no log file
+_TASKS = {
+    "train": ("train.command", "train_from_config"),
+    "infer": ("infer.command", "infer_from_config"),
+    "prepare": ("prepare.command", "prepare_from_config"),
+    "synth": ("synth", "synth_from_config"),
+}
 _log = logging.getLogger(__name__)
 
 
-def config_folder() -> Path:
-    """The configs inside an installed package, or at the top of a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "configs", package.parent / "configs"):
-        if (folder / "train.yaml").is_file():
-            return folder
-    raise FileNotFoundError(f"the config folder is missing; looked for train.yaml in {package / 'configs'}")
+def run_train(arguments: Sequence[str]) -> int:
+    """The status of `facerecon train`; under torchrun, of one of its processes.
+
+    The first process has the run folder and the log; the others log warnings only.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return _launch("train", arguments, ())
+    if {"-m", "--multirun"} & set(arguments):
+        sys.stderr.write("facerecon train: torchrun trains one run at a time; leave out -m\n")
+        return 2
+    quiet = [*_PLAIN, "hydra.job_logging.root.level=WARNING"]
+    return _launch("train", arguments, () if os.environ["RANK"] == "0" else quiet)
+
+
+def run_infer(arguments: Sequence[str]) -> int:
+    """The status of `facerecon infer`."""
+    return _launch("infer", arguments)
+
+
+def run_prepare(arguments: Sequence[str]) -> int:
+    """The status of `facerecon prepare`."""
+    return _launch("prepare", arguments)
+
+
+def run_synth(arguments: Sequence[str]) -> int:
+    """The status of `facerecon synth`."""
+    return _launch("synth", arguments)
 
 
 def quote_paths(arguments: Sequence[str]) -> list[str]:
-    """Quote the values of path keys, so that spaces, commas, '=' and brackets in a path mean themselves.
+    """The arguments with the values of path keys quoted, so that spaces, commas, '=' and brackets mean themselves.
 
-    A value that is already quoted, or null, stays as it is. `-m` comes first, wherever it stood: Hydra's parser
-    wants it there. Raises ValueError for an empty path.
+    Values that are quoted already, and null, stay as they are. `-m` comes first, where Hydra's parser expects it.
+
+    Raises:
+        ValueError: a path is empty.
+
+    Example:
+        >>> quote_paths(["input=a, b.jpg", "-m"])
+        ['-m', "input='a, b.jpg'"]
     """
     multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
     return multirun + [_quoted(argument) for argument in arguments if argument not in multirun]
@@ -59,97 +94,50 @@ def _quoted(argument: str) -> str:
     return f"{key}='{escaped}{escaped[len(escaped) - trailing :]}'"
 
 
-def _launch(name: str, arguments: Sequence[str], run: "Callable[[DictConfig], int]") -> int:
+def _launch(name: str, arguments: Sequence[str], settings: Sequence[str] = _PLAIN) -> int:
+    """The status of one command; `settings` are arguments about Hydra's own side of it."""
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write(command_help(name))
+        return 0
     statuses: list[int] = []
 
-    def guarded(config: "DictConfig") -> None:
-        statuses.append(_guarded(config, run))
+    def task(config: DictConfig) -> None:
+        sys.argv = [name, *arguments]  # as the user gave them: reports repeat the call
+        statuses.append(_guarded(name, config))
 
-    kept = sys.argv
+    argv = sys.argv
     try:
-        sys.argv = [name, *quote_paths(arguments)]
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(guarded)()
-    except ValueError as error:
+        recorded, rest = _recorded(arguments)
+        words = [*settings, *([] if recorded is None else [search_path()]), *rest]
+        sys.argv = [name, *checked(name, quote_paths(words), recorded)]
+        folder, config = (config_folder(), name) if recorded is None else (recorded.parent, recorded.stem)
+        hydra.main(version_base="1.3", config_path=str(folder), config_name=config)(task)()
+    except (ValueError, HydraException) as error:
         sys.stderr.write(f"facerecon {name}: {error}\n")
         return 2
-    except SystemExit as stop:  # Hydra's own refusals, a misspelt key among them
+    except SystemExit as stop:  # Hydra has said why
         return 2 if stop.code else 0
     finally:
-        sys.argv = kept
+        sys.argv = argv
     return max(statuses, default=0)
 
 
-def _guarded(config: "DictConfig", run: "Callable[[DictConfig], int]") -> int:
-    """Run and return the status: 2 where the user's input or configuration was wrong, told in one line."""
-    from hydra.errors import HydraException, InstantiationException
-    from omegaconf.errors import OmegaConfBaseException
+def _recorded(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The file that `config=FILE` names, if any, and all other arguments. Raises ValueError for a missing file."""
+    files = [Path(argument[7:]) for argument in arguments if argument.startswith("config=")]
+    if files and not (files[-1].is_file() and files[-1].suffix == ".yaml"):
+        raise ValueError(f"config must be the config.yaml of a recorded run; there is none at {files[-1]}")
+    rest = [argument for argument in arguments if not argument.startswith("config=")]
+    return (files[-1].resolve() if files else None), rest
 
-    from facerecon_torch.errors import FaceReconError
 
+def _guarded(name: str, config: DictConfig) -> int:
+    """Run the command and return its status: 2, with one line in the log, where input or configuration was wrong."""
+    module, function = _TASKS[name]
+    run: Callable[[DictConfig], int] = getattr(importlib.import_module(f"facerecon_torch.commands.{module}"), function)
     try:
         return run(config)
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        _log.error("%s", str(cause).replace("\n", " "))
     except (FaceReconError, ValueError, OSError, HydraException, OmegaConfBaseException) as error:
         _log.error("%s", error)
         _log.debug("where it happened", exc_info=True)
     return 2
-
-
-def run_train(arguments: Sequence[str]) -> int:
-    """facerecon train."""
-
-    def run(config: "DictConfig") -> int:
-        from facerecon_torch.commands.train.command import train_from_config
-
-        return train_from_config(config)
-
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return _launch_one_of_several(arguments, run)
-    return _launch("train", arguments, run)
-
-
-def _launch_one_of_several(arguments: Sequence[str], run: "Callable[[DictConfig], int]") -> int:
-    """facerecon train as one of the processes that torchrun started: the first has the run folder and the log, of the
-    others only warnings are heard."""
-    if {"-m", "--multirun"} & set(arguments):
-        sys.stderr.write("facerecon train: torchrun trains one run at a time; leave out -m\n")
-        return 2
-    if os.environ["RANK"] == "0":
-        return _launch("train", arguments, run)
-    quiet = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
-    return _launch("train", [*arguments, *quiet, "hydra.job_logging.root.level=WARNING"], run)
-
-
-def run_infer(arguments: Sequence[str]) -> int:
-    """facerecon infer."""
-
-    def run(config: "DictConfig") -> int:
-        from facerecon_torch.commands.infer.command import infer_from_config
-
-        return infer_from_config(config)
-
-    return _launch("infer", arguments, run)
-
-
-def run_prepare(arguments: Sequence[str]) -> int:
-    """facerecon prepare."""
-
-    def run(config: "DictConfig") -> int:
-        from facerecon_torch.commands.prepare.command import prepare_from_config
-
-        return prepare_from_config(config)
-
-    return _launch("prepare", arguments, run)
-
-
-def run_synth(arguments: Sequence[str]) -> int:
-    """facerecon synth."""
-
-    def run(config: "DictConfig") -> int:
-        from facerecon_torch.commands.synth import synth_from_config
-
-        return synth_from_config(config)
-
-    return _launch("synth", arguments, run)

@@ -21,14 +21,19 @@ _log = logging.getLogger(__name__)
 
 
 def _setting(overrides: list[str]) -> str:
-    """The overrides that tell settings apart: folds are repeats of one setting."""
-    kept = [o for o in overrides if not o.startswith("cv.fold=")]
-    return " ".join(kept) or "default"
+    """The arguments of a run without its fold: folds are repeats of one setting."""
+    return " ".join(o for o in overrides if not o.startswith("cv.fold=")) or "default"
 
 
 def summarise(folder: Path) -> dict[str, Any]:
-    """Mean and standard deviation of the test MAE in mm (vs M, whole face) over the jobs below `folder`, for every
-    setting, method and alignment. A job without a report is named under `missing`."""
+    """Mean and standard deviation of the test MAE in mm (vs M, whole face) over the jobs of a multirun.
+
+    Args:
+        folder: of the multirun, with a folder per job.
+
+    Returns:
+        `settings`: setting -> method -> alignment -> mean, sd and number of jobs; `missing`: jobs without a report.
+    """
     values: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     missing: list[str] = []
     for job in sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: (len(p.name), p.name)):
@@ -53,7 +58,7 @@ def _spread(values: list[float]) -> dict[str, float | int]:
 
 
 class SummaryCallback(Callback):
-    """Writes summary.json beside the jobs of a multirun and logs its table."""
+    """A callback of Hydra that writes summary.json beside the jobs of a multirun and logs its table."""
 
     def on_multirun_end(self, config: "DictConfig", **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)

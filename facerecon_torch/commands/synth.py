@@ -3,9 +3,9 @@
 import logging
 from pathlib import Path
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from facerecon_torch.config.recorded import build
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.synthetic.dataset import render_set
 from facerecon_torch.synthetic.layouts import LAYOUTS, LayoutSpec, find_layout, write_set
@@ -19,8 +19,8 @@ _log = logging.getLogger(__name__)
 
 
 def synth_from_config(config: DictConfig) -> int:
-    """Write the set that `config` describes into `config.out`; returns 0."""
-    runtime = instantiate(config.runtime, _convert_="all")
+    """Write the set that `config` describes into `config.output`; returns 0."""
+    runtime = build(config.runtime)
     if config.layout not in (_PHOTOS, *LAYOUTS):
         raise ValueError(f"layout must be one of {', '.join((_PHOTOS, *LAYOUTS))}; got {config.layout!r}")
     for key in ("subjects", "samples", "images", "size"):
@@ -30,9 +30,9 @@ def synth_from_config(config: DictConfig) -> int:
     given = [key for key in foreign if config[key] is not None]
     if given:
         raise ValueError(f"layout={config.layout} has no {', '.join(given)}; leave it out")
-    if config.out is None:
-        raise ValueError("out must be a path; got null")
-    output = Path(config.out)
+    if config.output is None:
+        raise ValueError("output must be a path; got null")
+    output = Path(config.output)
     write = _write_photos if config.layout == _PHOTOS else _write_layout
     _log.info("%s in %s", write(config, runtime, output), output)
     return 0

@@ -17,7 +17,15 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeSpec:
-    """The machine's side of a run."""
+    """Device, dtype, seed, threads and memory of a run.
+
+    Raises:
+        ValueError: a value that the key cannot have.
+
+    Example:
+        >>> RuntimeSpec(device="cpu", threads=2).apply()
+        device(type='cpu')
+    """
 
     device: str = "auto"  # auto: cuda where there is one, else cpu | cpu | cuda | cuda:1
     dtype: str = "float32"
@@ -48,7 +56,7 @@ class RuntimeSpec:
         return _DTYPES[self.dtype]
 
     def apply(self) -> torch.device:
-        """Set threads, TF32, determinism and the mesh backend for this process and return the device."""
+        """The device, after threads, TF32, determinism and the mesh backend are set for this process."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         torch.backends.cuda.matmul.allow_tf32 = self.tf32
@@ -61,8 +69,8 @@ class RuntimeSpec:
         return self.own_device()
 
     def own_device(self) -> torch.device:
-        """The device of this process: under torchrun every process of a machine has a CUDA device of its own, unless
-        the user named one."""
+        """The device of this process. Under torchrun every process of a machine has its own CUDA device, unless one is
+        named."""
         device = require_device(self.device)
         if device.type != "cuda" or device.index is not None or "LOCAL_RANK" not in os.environ:
             return device

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.data.specs import DataSpec, SyntheticPhotos
 from facerecon_torch.data.splits import CvSpec
@@ -38,7 +40,11 @@ class FaceCascadeSpec(CascadeSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpecs:
-    """A whole training run."""
+    """A whole training run.
+
+    Raises:
+        ValueError: too few people for the folds; of recorded sets this is known only when they are read.
+    """
 
     model: ModelSpec
     data: DataSpec
@@ -50,7 +56,6 @@ class TrainSpecs:
     runtime: RuntimeSpec
 
     def __post_init__(self) -> None:
-        """Too few people are found before an hour of rendering; those of recorded sets are known once they are read."""
         if not isinstance(self.data, SyntheticPhotos):
             return
         people, folds = self.data.train_subjects, max(self.cv.nested, self.cv.folds if self.cv.splits_training else 0)
@@ -60,15 +65,23 @@ class TrainSpecs:
                 "take more people, or set cv.nested=0"
             )
 
-    def settled(self) -> "TrainSpecs":
-        """The same run with what follows from its data: sets of photographs other than the synthetic ones bring their
-        landmarks, and have no test people of their own, so that `holdout` means folds. Raises ValueError for `set`
-        landmarks of synthetic sets."""
+    def settled(self, device: torch.device) -> "TrainSpecs":
+        """The run as it will happen: `auto` landmarks become a named detector, and what follows from the data is filled
+        in. Prepared and fitted sets bring their landmarks, and have no test people of their own, so that `holdout`
+        becomes folds.
+
+        Args:
+            device: where a detector may run.
+
+        Raises:
+            ValueError: `set` landmarks of synthetic sets.
+            DetectorError: `auto` landmarks, and no detector can run.
+        """
         if isinstance(self.data, SyntheticPhotos):
             if self.landmarks.source == "set":
                 raise ValueError("landmarks.source=set is for prepared sets; synthetic ones take noise, truth or dlib")
-            return self
-        landmarks = self.landmarks
+            return replace(self, landmarks=self.landmarks.settled(device))
+        landmarks = self.landmarks.settled(device)
         if landmarks.source in ("noise", "truth"):
             landmarks = LandmarkSourceSpec(source="set")
         cv = self.cv

@@ -1,4 +1,4 @@
-"""A prepared set (registered scans with their photographs) as training reads it."""
+"""A prepared set as a `FaceSet` for training."""
 
 import logging
 from collections import Counter
@@ -19,10 +19,20 @@ _log = logging.getLogger(__name__)
 
 
 def load_prepared_faces(data: RecordedScans, model: FaceModel) -> FaceSet:
-    """The samples of the prepared set `data.root` that `data` asks for; landmarks are NaN where none were found.
+    """The samples of a prepared set that `data` selects, with M and g* of the registration.
 
-    M and g* are those of the registration. Raises DataFileError for a folder that is no prepared set, ValueError for
-    a set that was prepared with another model, or where nothing is left.
+    Landmarks are NaN where none were found.
+
+    Args:
+        data: folder and selection.
+        model: the model that the set was prepared with.
+
+    Raises:
+        DataFileError: a folder that is not a prepared set.
+        ValueError: a set that was prepared with another model, or no sample that is left.
+
+    Example:
+        >>> faces = load_prepared_faces(RecordedScans(name="bosphorus", root="prepared"), load_default_face())
     """
     prepared = load_prepared(_prepared_folder(data))
     if prepared.model_sha256 != model.sha256:
@@ -30,20 +40,20 @@ def load_prepared_faces(data: RecordedScans, model: FaceModel) -> FaceSet:
             f"{prepared.folder} was prepared with the model {prepared.model_sha256[:12]}; this run's model is "
             f"{model.sha256[:12]}. Give the same model.path, or prepare again"
         )
-    rows = [k for k in range(len(prepared)) if _wanted(data, prepared, k)]
+    rows = [k for k in range(len(prepared)) if _is_selected(data, prepared, k)]
     if not rows:
-        held = dict(Counter(prepared.kinds))
-        raise ValueError(f"data asks for nothing that {prepared.folder} holds; it holds {held}")
+        kinds = dict(Counter(prepared.kinds))
+        raise ValueError(f"data asks for nothing that {prepared.folder} holds; it holds {kinds}")
     _log.info("%s: %d of the %d prepared samples", data.name, len(rows), len(prepared))
-    keep = torch.tensor(rows)
+    selected = torch.tensor(rows)
     return FaceSet(
         name=data.name,
         images=tuple(prepared.images[k] for k in rows),
         subjects=_numbers([prepared.subjects[k] for k in rows]),
-        landmarks=prepared.landmarks[keep],
-        meshes=prepared.meshes[keep],
-        parameters=prepared.parameters[keep],
-        covered=prepared.covered[keep],
+        landmarks=prepared.landmarks[selected],
+        meshes=prepared.meshes[selected],
+        parameters=prepared.parameters[selected],
+        covered=prepared.covered[selected],
         kinds=tuple(f"{prepared.kinds[k]}_{prepared.codes[k]}".rstrip("_") for k in rows),
     )
 
@@ -53,14 +63,14 @@ def _prepared_folder(data: RecordedScans) -> Path:
     for folder in (root, root / "prepared"):
         if (folder / "set.json").is_file():
             return folder
-    found = sorted(p.name for p in root.iterdir())[:5] if root.is_dir() else []
+    names = sorted(p.name for p in root.iterdir())[:5] if root.is_dir() else []
     raise DataFileError(
-        f"{root}: expected a prepared set (set.json); found {', '.join(found) or 'no such folder, or nothing'}. "
+        f"{root}: expected a prepared set (set.json); found {', '.join(names) or 'no such folder, or nothing'}. "
         f"A data set as delivered is prepared once: facerecon prepare data={data.name} data.root={root} output=PREPARED"
     )
 
 
-def _wanted(data: RecordedScans, prepared: PreparedSet, k: int) -> bool:
+def _is_selected(data: RecordedScans, prepared: PreparedSet, k: int) -> bool:
     return (
         (data.classes is None or prepared.kinds[k] in data.classes)
         and (data.subjects is None or prepared.subjects[k] in data.subjects)
@@ -69,6 +79,6 @@ def _wanted(data: RecordedScans, prepared: PreparedSet, k: int) -> bool:
 
 
 def _numbers(subjects: list[str]) -> Tensor:
-    """Every subject's place in the sorted list of subjects."""
+    """The place of every subject in the sorted list of subjects."""
     place = {name: k for k, name in enumerate(sorted(set(subjects)))}
     return torch.tensor([place[name] for name in subjects])

@@ -1,4 +1,4 @@
-"""A range scan as its sensor delivers it: a grid of 3D points, some of which were not measured."""
+"""A range scan as its sensor delivers it: a grid of 3D points, not all of them measured."""
 
 from dataclasses import dataclass
 
@@ -8,16 +8,23 @@ from torch import Tensor
 __all__ = ["LARGEST_COORDINATE", "RangeGrid"]
 
 LARGEST_COORDINATE = 1e4
-"""mm; no face scanner measures points ten metres away, but damaged bytes easily spell such numbers."""
+"""mm; face scanners measure no points ten metres away, but damaged bytes often decode to such numbers."""
 
 
 @dataclass(frozen=True)
 class RangeGrid:
-    """`points` [rows, columns, 3] in mm, +x to image right, +y up, +z towards the viewer; `valid` [rows, columns].
+    """A grid of range points in the sensor's frame, of which at least one is measured.
 
-    Rows are those of a picture: the first is the top, so y falls with the row and x grows with the column. Cells
-    that were not measured are False in `valid` and (0, 0, 0) in `points`, never NaN: mask before any bounding box
-    or search. The origin is the sensor's own. At least one cell is valid. Raises TypeError and ValueError.
+    Rows are ordered as in an image: the first is the top, so y falls with the row and x grows with the column. Cells
+    that were not measured are set to (0, 0, 0), never NaN: mask them before any bounding box or search.
+
+    Args:
+        points: [rows, columns, 3] in mm, +x to image right, +y up, +z towards the viewer.
+        valid: [rows, columns], bool; False where nothing was measured.
+
+    Raises:
+        TypeError: no tensors.
+        ValueError: wrong shapes or dtypes, no measured point, or one that is too far from the origin.
     """
 
     points: Tensor
@@ -49,5 +56,5 @@ class RangeGrid:
 
     @property
     def measured(self) -> Tensor:
-        """The valid points, [n, 3], row by row from the top."""
+        """Valid points, [n, 3], row by row from the top."""
         return self.points[self.valid]

@@ -1,6 +1,6 @@
-"""One recording of a data set: a photograph and the scan that belongs to it, whichever files they come from.
+"""Recordings of a data set: a photograph and its scan, independent of the file formats they come from.
 
-A data set that can be prepared is a module with `list_recordings` and `read_recording`, named in DATA_SETS.
+A data set that can be prepared is a module with `list_recordings` and `read_recording`, listed in DATA_SETS.
 """
 
 import importlib
@@ -28,11 +28,18 @@ _N_LANDMARKS = 66
 
 @dataclass(frozen=True)
 class Recording:
-    """Where the files of one recording lie; nothing of them has been read, and one may be missing.
+    """Paths of one recording; no file has been read, and files may be missing.
 
-    `name` is the recording's own in the whole data set and fit to name a file; `kind` is its class in the data set's
-    words and `code` what it shows within the class. `files` are all files to read beside `image`. Raises ValueError
-    for a name that is none.
+    Args:
+        name: unique in the data set, and a valid file name.
+        subject: name of the person.
+        kind: class in the data set's own words.
+        code: expression or pose within the class.
+        image: the photograph.
+        files: all other files to read.
+
+    Raises:
+        ValueError: a name that cannot name a file, or no subject.
     """
 
     name: str
@@ -51,13 +58,19 @@ class Recording:
 
 @dataclass(frozen=True)
 class RecordedScan:
-    """What the files of one recording hold.
+    """The contents of one recording's files.
 
-    `surface` is a range grid (rows of a picture) or a mesh, in mm in the scan's own frame: +x image right, +y up, +z
-    to the sensor. `pixels` gives the place of each cell [rows, columns, 2] or vertex [V, 2] in `image` ([3, H, W], RGB
-    in [0, 1]), in px, (0, 0) at the centre of the first pixel; NaN where it is not known. `labelled` [66, 3] are the
-    data set's own landmarks in the scan's frame and the paper's order, NaN where there is none; `marks` [m, 3] are all
-    that it labels, in its own order, for pictures. Raises TypeError and ValueError.
+    Args:
+        surface: a range grid or a mesh, in mm in the scan's own frame: +x image right, +y up, +z to the sensor.
+        pixels: place of each cell [rows, columns, 2] or vertex [V, 2] in `image`, in px, (0, 0) at the centre of the
+            first pixel; NaN where it is not known.
+        image: [3, H, W], RGB in [0, 1].
+        labelled: [66, 3], the data set's own landmarks in the scan's frame and the paper's order; NaN where missing.
+        marks: [m, 3], all points that the data set labels, in its own order, for pictures.
+
+    Raises:
+        TypeError: a tensor that is not float.
+        ValueError: a wrong shape, or a vertex that is not finite or too far from the origin.
     """
 
     surface: RangeGrid | Mesh
@@ -85,35 +98,34 @@ class RecordedScan:
 
     @property
     def points(self) -> Tensor:
-        """The measured points or the vertices, [n, 3] in mm."""
+        """Measured points or vertices, [n, 3] in mm."""
         return self.surface.measured if isinstance(self.surface, RangeGrid) else self.surface.vertices
 
     @property
     def point_pixels(self) -> Tensor:
-        """The place of each of `points` in the image, [n, 2] in px."""
+        """Places of `points` in the image, [n, 2] in px."""
         return self.pixels[self.surface.valid] if isinstance(self.surface, RangeGrid) else self.pixels
 
     @property
     def labelled_pixels(self) -> Tensor:
-        """Where the labelled landmarks lie in the image, [66, 2] in px: the places of the nearest scan points. NaN for
+        """Places of the labelled landmarks in the image, [66, 2] in px, those of the nearest scan points. NaN for
         landmarks that are not labelled."""
-        return self._places(self.labelled)
+        return self._pixels_of(self.labelled)
 
     @property
     def mark_pixels(self) -> Tensor:
-        """Where all marks lie in the image, [m, 2] in px, likewise; without any, the labelled landmarks that are
-        known."""
-        known = torch.isfinite(self.labelled).all(dim=-1)
-        return self._places(self.labelled[known] if self.marks is None else self.marks)
+        """Places of all marks in the image, [m, 2] in px; without marks, those of the landmarks that are labelled."""
+        is_labelled = torch.isfinite(self.labelled).all(dim=-1)
+        return self._pixels_of(self.labelled[is_labelled] if self.marks is None else self.marks)
 
-    def _places(self, wanted: Tensor) -> Tensor:
-        known = torch.isfinite(wanted).all(dim=-1)
-        places = self.pixels.new_full((len(wanted), 2), torch.nan)
-        seen = torch.isfinite(self.point_pixels).all(dim=-1)
-        if bool(known.any()) and bool(seen.any()):
-            points, pixels = self.points[seen], self.point_pixels[seen]
-            nearest = torch.cdist(wanted[known].to(points), points).argmin(dim=1)
-            places[known] = pixels[nearest]
+    def _pixels_of(self, targets: Tensor) -> Tensor:
+        finite = torch.isfinite(targets).all(dim=-1)
+        places = self.pixels.new_full((len(targets), 2), torch.nan)
+        in_image = torch.isfinite(self.point_pixels).all(dim=-1)
+        if bool(finite.any()) and bool(in_image.any()):
+            points, pixels = self.points[in_image], self.point_pixels[in_image]
+            nearest = torch.cdist(targets[finite].to(points), points).argmin(dim=1)
+            places[finite] = pixels[nearest]
         return places
 
 
@@ -122,20 +134,32 @@ class RecordingSource(Protocol):
     """The module of a data set that can be prepared."""
 
     KINDS: Sequence[str]
-    """Every class of recordings that the data set knows."""
+    """Every class of the data set."""
     DEFAULT_KINDS: Sequence[str]
-    """Those that are taken where nobody names any."""
+    """Classes that are prepared by default."""
 
     def list_recordings(self, root: str | os.PathLike[str], **options: Any) -> list[Recording]:
-        """Every recording below `root`, sorted by name; no file is read. Raises DataFileError, saying what was looked
-        for and what was found, where `root` does not look like the data set, and where a subject is there twice."""
+        """Every recording below `root`, sorted by name; no file is read. Raises DataFileError where `root` does not
+        look like the data set, and where a subject is there twice."""
 
     def read_recording(self, recording: Recording) -> RecordedScan:
-        """Raises DataFileError or ImageFileError, naming the file, where one is missing or damaged."""
+        """The contents of the recording's files. Raises DataFileError or ImageFileError for a file that is missing or
+        damaged."""
 
 
 def open_data_set(name: str) -> RecordingSource:
-    """The module of a data set. Raises ValueError for one that is unknown."""
+    """The module of a data set.
+
+    Args:
+        name: one of DATA_SETS.
+
+    Raises:
+        ValueError: another name.
+
+    Example:
+        >>> source = open_data_set("bosphorus")
+        >>> scan = source.read_recording(source.list_recordings("BosphorusDB")[0])
+    """
     if name not in DATA_SETS:
         raise ValueError(f"the data set must be one of {', '.join(DATA_SETS)}; got {name!r}")
     module: RecordingSource = importlib.import_module(DATA_SETS[name])  # type: ignore[assignment]
@@ -145,16 +169,18 @@ def open_data_set(name: str) -> RecordingSource:
 def choose_kinds(
     recordings: Sequence[Recording], source: RecordingSource, kinds: Collection[str] | None
 ) -> list[Recording]:
-    """The recordings of the classes asked for, or of the data set's default ones.
+    """The recordings of the classes `kinds`, or of the data set's default classes.
 
-    Raises ValueError for a class that the data set does not know, and where no recording is left.
+    Raises ValueError for a class that the data set does not have, and where no recording is left.
     """
-    wanted = tuple(source.DEFAULT_KINDS if kinds is None else kinds)
-    unknown = sorted(set(wanted) - set(source.KINDS))
-    if unknown or not wanted:
+    classes = tuple(source.DEFAULT_KINDS if kinds is None else kinds)
+    unknown = sorted(set(classes) - set(source.KINDS))
+    if unknown or not classes:
         raise ValueError(f"classes must be among {', '.join(source.KINDS)}; got {', '.join(unknown) or 'none'}")
-    chosen = [recording for recording in recordings if recording.kind in wanted]
+    chosen = [recording for recording in recordings if recording.kind in classes]
     if not chosen:
-        there = sorted({recording.kind for recording in recordings})
-        raise ValueError(f"there must be a recording of the classes {', '.join(wanted)}; got only {', '.join(there)}")
+        existing = sorted({recording.kind for recording in recordings})
+        raise ValueError(
+            f"there must be a recording of the classes {', '.join(classes)}; got only {', '.join(existing)}"
+        )
     return chosen

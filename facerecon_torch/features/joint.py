@@ -10,11 +10,9 @@ from torch import Tensor
 from facerecon_torch.features.displacement import CONTOUR_COMPONENTS, displacement
 from facerecon_torch.features.hog import HogField
 from facerecon_torch.features.hog.spec import HogSpec
-from facerecon_torch.landmarks.scheme import N_CONTOUR, N_INNER
+from facerecon_torch.landmarks.scheme import N_LANDMARKS
 
 __all__ = ["JointSpec", "joint_feature"]
-
-_N_LANDMARKS = N_INNER + N_CONTOUR
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +47,7 @@ class JointSpec:
     @property
     def block_sizes(self) -> tuple[int, ...]:
         """The columns of every block, in the order of `blocks`. The regressor learns one scale for each block."""
-        sizes = {"hog": _N_LANDMARKS * self.hog.length, "ld": 2 * _N_LANDMARKS}
+        sizes = {"hog": N_LANDMARKS * self.hog.length, "ld": 2 * N_LANDMARKS}
         return tuple(sizes[block] for block in self.blocks)
 
     @property

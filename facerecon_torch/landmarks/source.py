@@ -1,11 +1,11 @@
 """The config group `landmarks`: where the landmarks of a run come from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from facerecon_torch.landmarks.registry import DETECTORS, detector_options
+from facerecon_torch.landmarks.registry import DETECTORS, detector_options, find_detector
 
 __all__ = ["TRAINING_SOURCES", "LandmarkSourceSpec"]
 
@@ -39,6 +39,11 @@ class LandmarkSourceSpec:
 
     def _accepted(self) -> list[str]:
         return [] if self.source in TRAINING_SOURCES else detector_options(self.source)
+
+    def settled(self, device: torch.device) -> "LandmarkSourceSpec":
+        """The same source, `auto` replaced by the detector that it stands for on `device`. Raises DetectorError where
+        no detector can run."""
+        return replace(self, source=find_detector("auto")(device=device).name) if self.source == "auto" else self
 
     def options(self, device: torch.device) -> dict[str, Any]:
         """The options of `build_detector`. Raises ValueError for a source that is no detector."""

@@ -1,1 +1,1 @@
-"""Errors of reconstructed faces, with the alignment and the vertices they were measured on always named."""
+"""Errors of reconstructed and registered faces, and their confidence intervals."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["Interval", "paired_bootstrap", "subject_interval"]
 
-_CHUNK = 4_000_000  # random indices that stand in memory at once
+_CHUNK = 4_000_000  # random indices in memory at once
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Interval:
     high: float | None
 
     def excludes(self, value: float) -> bool:
-        """Whether `value` lies outside; False where the interval is not known."""
+        """Whether `value` lies outside the interval; False where the interval is not known."""
         return self.low is not None and self.high is not None and not self.low <= value <= self.high
 
 
@@ -33,10 +33,20 @@ def subject_interval(
     *,
     level: float = 0.95,
 ) -> Interval:
-    """Mean over images, and its interval where whole subjects are drawn with replacement.
+    """Mean over images, with the interval from resampling subjects with replacement.
 
-    With a single subject nothing is known about others: `low` and `high` are None. Raises ValueError for no
-    values, unequal lengths or a value that is not finite.
+    Args:
+        values: one value per image.
+        subjects: number of each image's subject; with a single one, `low` and `high` are None.
+        generator: random numbers of the resamples.
+        draws: number of resamples.
+        level: coverage of the interval.
+
+    Raises:
+        ValueError: no values, unequal lengths, a value that is not finite, or `draws` or `level` outside their range.
+
+    Example:
+        >>> subject_interval(errors, subjects, torch.Generator().manual_seed(0)).high
     """
     return _bootstrap(_subject_sums(subjects, values), draws, generator, level)
 
@@ -53,8 +63,20 @@ def paired_bootstrap(
 ) -> Interval:
     """mean(a) - mean(b), or mean(a) / mean(b) for `statistic="ratio"`, of two methods on the same images.
 
-    Every resample takes the same subjects for both. "a is better (lower) than b" holds where the interval of
-    the difference lies below 0. Errors as `subject_interval`.
+    Every resample takes the same subjects for both. Method a is better (lower) where the interval of the difference
+    lies below 0.
+
+    Args:
+        a: values of the first method, one per image.
+        b: values of the second method.
+        subjects, generator, draws, level: as for `subject_interval`.
+        statistic: difference or ratio.
+
+    Raises:
+        ValueError: another statistic, and as `subject_interval`.
+
+    Example:
+        >>> paired_bootstrap(errors, baseline, subjects, torch.Generator().manual_seed(0)).excludes(0)
     """
     if statistic not in ("difference", "ratio"):
         raise ValueError(f"statistic must be difference or ratio; got {statistic!r}")
@@ -66,7 +88,7 @@ def paired_bootstrap(
 
 
 def _subject_sums(subjects: Tensor, *columns: Tensor) -> Float[Tensor, "subjects 2"]:
-    """Per subject the sums whose ratio is the statistic: (a, b), or (values, number of images)."""
+    """The two sums per subject whose ratio is the statistic: (a, b), or (values, number of images)."""
     lengths = {len(column) for column in (subjects, *columns)}
     if len(lengths) != 1 or 0 in lengths:
         raise ValueError(f"values and subjects must have one equal, positive length; got {sorted(lengths)}")
@@ -95,7 +117,7 @@ def _bootstrap(sums: Float[Tensor, "subjects 2"], draws: int, generator: torch.G
 
 
 def _resamples(subjects: int, draws: int, generator: torch.Generator) -> Iterator[Float[Tensor, "some subjects"]]:
-    """How often each subject appears in each resample."""
+    """The number of times that each subject is in each resample, in chunks of resamples."""
     step = max(1, _CHUNK // subjects)
     for start in range(0, draws, step):
         picks = torch.randint(subjects, (min(step, draws - start), subjects), generator=generator)

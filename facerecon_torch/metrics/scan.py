@@ -1,9 +1,8 @@
-"""Distance from a raw scan to a reconstructed mesh without correspondence, in the manner of the NoW
-benchmark.
+"""Distance from a raw scan to a reconstructed mesh without correspondence, as in the NoW benchmark.
 
-The mesh is placed by a similarity on 7 points, then moved so that the sum of squared scan-to-mesh distances
-is least; what is left is measured inside a sphere around the face. With `scale=False` the second step keeps
-the size of the mesh, and so does the first: the metrical variant. Units are those of the scan.
+The mesh is aligned by a similarity on 7 points, then moved to the least sum of squared scan-to-mesh distances. The
+remaining distances are measured inside a sphere around the face. With `scale=False` both steps keep the size of the
+mesh, which is the metrical variant. Units are those of the scan.
 """
 
 from dataclasses import dataclass
@@ -19,17 +18,10 @@ from facerecon_torch.geometry.rotation import axis_angle_to_matrix
 
 __all__ = ["SEVEN_POINTS", "ScanErrors", "face_mask", "scan_to_mesh"]
 
-SEVEN_POINTS = (
-    36,
-    39,
-    42,
-    45,
-    33,
-    48,
-    54,
-)  # iBUG: outer, inner, inner, outer eye corner, nose bottom, mouth corners
+SEVEN_POINTS = (36, 39, 42, 45, 33, 48, 54)
+"""iBUG numbers: outer, inner, inner, outer eye corner, bottom of the nose, mouth corners."""
 _ROUNDS = 60
-_ENOUGH = 1e-9  # relative fall of the mean squared distance at which a step no longer counts
+_ENOUGH = 1e-9  # relative fall of the mean squared distance below which the iteration ends
 
 
 @dataclass(frozen=True)
@@ -54,8 +46,8 @@ class ScanErrors:
 
 
 def face_mask(scan: Float[Tensor, "n 3"], landmarks: Float[Tensor, "7 3"]) -> Bool[Tensor, "n"]:
-    """Scan points in the sphere about the lower nose, sized by the outer eye corners and the length of the
-    nose."""
+    """Whether each scan point lies in the sphere about the lower nose, sized by the outer eye corners and the length of
+    the nose."""
     outer_left, inner_left, inner_right, outer_right, bottom = landmarks[:5]
     bridge = (inner_left + inner_right) / 2
     centre = bottom + 0.3 * (bridge - bottom)
@@ -75,10 +67,22 @@ def scan_to_mesh(
     scale: bool = True,
     backend: MeshBackend | None = None,
 ) -> ScanErrors:
-    """Distances from the scan's face to the mesh placed as well as it can be.
+    """Distances from the scan's face to the mesh after the best alignment.
 
-    Landmarks in the order of `SEVEN_POINTS`, those of the mesh in its own frame. Raises ValueError where no
-    scan point lies inside the mask, which means that scan and landmarks are not in one frame.
+    Args:
+        scan: points of the raw scan.
+        scan_landmarks: its landmarks in the order of `SEVEN_POINTS`.
+        vertices: vertices of the mesh, in its own frame and unit.
+        triangles: its triangles.
+        landmarks: its landmarks, in the same order.
+        scale: whether the alignment may change the size of the mesh.
+        backend: mesh backend; the current one by default.
+
+    Raises:
+        ValueError: no scan point inside the mask; scan and landmarks are not in one frame.
+
+    Example:
+        >>> scan_to_mesh(points, points_of_scan, vertices, triangles, vertices[rows]).median
     """
     mask = face_mask(scan, scan_landmarks)
     if not bool(mask.any()):
@@ -88,14 +92,14 @@ def scan_to_mesh(
     fit = _Refinement(scan[mask].double(), vertices.double(), triangles, scale, backend or get_backend())
     placed, closest = fit.run(start)
     dtype = scan.dtype
-    answer = Alignment(placed.scale.to(dtype), placed.rotation.to(dtype), placed.translation.to(dtype))
-    return ScanErrors(closest.distance.to(dtype), answer, mask)
+    alignment = Alignment(placed.scale.to(dtype), placed.rotation.to(dtype), placed.translation.to(dtype))
+    return ScanErrors(closest.distance.to(dtype), alignment, mask)
 
 
 @dataclass(frozen=True)
 class _Refinement:
-    """Gauss-Newton on the distances; a step that does not help is replaced by the closed-form one, which
-    always does."""
+    """Gauss-Newton on the distances. A step that does not lower them is replaced by the closed-form step, which never
+    raises them."""
 
     points: Tensor
     vertices: Tensor
@@ -108,14 +112,14 @@ class _Refinement:
         for _ in range(_ROUNDS):
             before = closest.distance.square().mean()
             trial = self._newton_step(placed, closest)
-            found = self._closest(trial)
-            if not bool(found.distance.square().mean() < before):
+            closest_to_trial = self._closest(trial)
+            if not bool(closest_to_trial.distance.square().mean() < before):
                 trial = self._closed_form_step(placed, closest)
-                found = self._closest(trial)
-            after = found.distance.square().mean()
+                closest_to_trial = self._closest(trial)
+            after = closest_to_trial.distance.square().mean()
             if not bool(after < before):
                 break
-            placed, closest = trial, found
+            placed, closest = trial, closest_to_trial
             if bool(after > before * (1 - _ENOUGH)):
                 break
         return placed, closest
@@ -124,12 +128,12 @@ class _Refinement:
         return self.backend.closest_point(self.points, placed.apply(self.vertices), self.triangles)
 
     def _closed_form_step(self, placed: Alignment, closest: ClosestPoint) -> Alignment:
-        """The best motion for the present pairs of points."""
+        """The alignment after the best motion for the current pairs of points."""
         own = placed.inverse().apply(closest.point)
         return (align_similarity if self.scale else align_rigid)(own, self.points)
 
     def _newton_step(self, placed: Alignment, closest: ClosestPoint) -> Alignment:
-        """To first order a motion changes each distance by its component along the line of that distance."""
+        """The alignment after a Gauss-Newton step; a motion changes a distance by its component along that line."""
         gap = self.points - closest.point
         normals = triangle_normals(placed.apply(self.vertices), self.triangles)[closest.triangle]
         near = closest.distance[:, None] < 1e-6

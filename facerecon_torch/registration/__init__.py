@@ -1,1 +1,1 @@
-"""Registration: a face model fitted to range scans, and the mesh deformed onto them."""
+"""Registration of scans (`scan`) and of imported face models (`topology`); both share `surface_parts` alone."""

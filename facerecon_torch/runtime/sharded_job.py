@@ -1,153 +1,315 @@
-"""Making a set piece by piece, in parallel, so that a run that was killed goes on where it stopped.
+"""A folder that is made shard by shard, in parallel, so that a run that was killed goes on where it stopped.
 
-A set is a list of units. Making one writes its files and gives its rows of the truth, which are then kept in
-parts/UNIT.safetensors: that file says that the unit is done. When all are, the rows are joined and parts/ goes.
+Making a shard writes its files and returns its rows, which are stored as shards/NAME.safetensors; that file marks the
+shard as done. When all shards are done, their rows are joined, the header file is written and shards/ is removed.
 """
 
 import json
 import logging
 import multiprocessing
 import os
+import pickle
 import shutil
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import parent_process
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from facerecon_torch.files import replacing, write_json
-from facerecon_torch.runtime.processes import end_with_parent, one_thread
+from facerecon_torch.errors import DataFileError, FaceReconError
+from facerecon_torch.files import is_disk_full, require_space, write_bytes, write_json
 
-__all__ = [
-    "claimed",
-    "join_parts",
-    "make_parts",
-    "missing_units",
-    "progress_bar",
-    "require_same_set",
-    "write_bytes",
-]
+__all__ = ["SHARDS", "Shard", "ShardedJob", "join_columns"]
 
+SHARDS = "shards"
+"""The folder of finished shards inside the folder of a job; it is there until the job is complete."""
+_AHEAD = 2  # results of workers that wait for this process
 _log = logging.getLogger(__name__)
-_FOLDER = "parts"
-Make = Callable[[str], dict[str, Tensor]]
 
 
-def require_same_set(folder: Path, header: str, description: Mapping[str, object]) -> None:
-    """Raise ValueError where `folder` holds a set, or the beginning of one, whose description has another "hash"."""
-    for name in (header, f"{_FOLDER}/spec.json"):
-        if (folder / name).is_file():
-            found = json.loads((folder / name).read_text()).get("hash")
-            if found != description["hash"]:
+@dataclass(frozen=True)
+class Shard:
+    """What making a shard returns: `columns` of one length each, and a JSON `document` of what is no tensor."""
+
+    columns: dict[str, Tensor]
+    document: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardedJob:
+    """A folder, the shards it is made of, and the description that its bytes depend on.
+
+    The bytes depend neither on the number of processes nor on where earlier runs were killed, as long as making a
+    shard depends on the description and the shard's name alone. If several processes run one job, the first one works
+    and the others wait until the folder is complete.
+
+    Args:
+        folder: where everything is written; created if it is missing.
+        header: name of the JSON file that `complete` writes last. Where it exists, the folder is complete.
+        description: JSON entries that the header must repeat under the same keys.
+        shards: number of items (images, scans) in every shard, by name. Names are file names.
+
+    Example:
+        >>> job = ShardedJob(folder=folder, header="set.json", description={"spec": asdict(spec)}, shards={"a": 3})
+        >>> job.run(partial(render_subject, spec), partial(write_set, spec, folder), workers=4)
+    """
+
+    folder: Path
+    header: str
+    description: Mapping[str, Any]
+    shards: Mapping[str, int]
+
+    def run(
+        self,
+        make: Callable[[str], Any],
+        complete: Callable[[list[Shard]], None],
+        *,
+        finish: Callable[[Any], Shard] | None = None,
+        workers: int | None = None,
+        warm_up: Callable[[], object] | None = None,
+        bytes_needed: Callable[[int], int] | None = None,
+        progress: str | None = None,
+        unit: str = "image",
+    ) -> None:
+        """Make the missing shards, then complete the folder. Nothing happens where it is complete already.
+
+        Args:
+            make: name of a shard -> `Shard`. It is pickled once per process; each process has one torch thread, since
+                sums of floats depend on the number of threads.
+            complete: all shards, in order -> the files of the whole folder, the header last.
+            finish: result of `make` -> `Shard`, called in this process, with its threads and its GPU. Without it,
+                `make` returns the shard itself.
+            workers: number of processes; one per core by default. A single one without `finish` is this process.
+            warm_up: called once before several workers start, to fill the caches that all of them read.
+            bytes_needed: number of missing items -> bytes that the disk must have left.
+            progress: label of the progress bar; without one there is no bar.
+            unit: name of one item in the bar.
+
+        Raises:
+            ValueError: `workers` is below 1, or the folder holds a set of another description.
+            OSError: the disk is full, or would become so. Finished shards stay.
+            FaceReconError: a worker died.
+        """
+        if workers is not None and workers < 1:
+            raise ValueError(f"workers must be at least 1; got {workers}")
+        self._require_same_description()
+        if self._is_complete():
+            return
+        with self._locked(), self._disk_full_explained():
+            self._require_same_description()
+            if not self._is_complete():
+                self._remove_unfinished_files()
+                write_json(self.folder / SHARDS / "description.json", dict(self.description))
+                missing = [name for name in self.shards if not self._path(name).is_file()]
+                items = sum(self.shards[name] for name in missing)
+                if bytes_needed is not None:
+                    require_space(self.folder, bytes_needed(items))
+                total = sum(self.shards.values())
+                bar = tqdm(total=total, initial=total - items, unit=unit, desc=progress, disable=progress is None)
+                with bar:
+                    count = min(workers or os.cpu_count() or 1, len(missing))
+                    for name in self._made(missing, make, finish, count, warm_up):
+                        bar.update(self.shards[name])
+                complete([_read_shard(self._path(name)) for name in self.shards])
+            shutil.rmtree(self.folder / SHARDS, ignore_errors=True)
+
+    def _made(
+        self,
+        missing: Sequence[str],
+        make: Callable[[str], Any],
+        finish: Callable[[Any], Shard] | None,
+        count: int,
+        warm_up: Callable[[], object] | None,
+    ) -> Iterator[str]:
+        """Names of shards as they are finished, by `count` processes."""
+        if not missing:
+            return
+        if count == 1 and finish is None:
+            with _one_thread():
+                for name in missing:
+                    _write_shard(self._path(name), make(name))
+                    yield name
+            return
+        if warm_up is not None:
+            warm_up()
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=(make,)) as pool:
+            try:
+                if finish is None:
+                    jobs = [pool.submit(_make_in_worker, name, self._path(name)) for name in missing]
+                    yield from (job.result() for job in as_completed(jobs))
+                else:
+                    for name, result in _in_order(pool, missing, count + _AHEAD):
+                        _write_shard(self._path(name), finish(result))
+                        yield name
+            except BrokenProcessPool as error:
+                raise FaceReconError(
+                    f"{self.folder}: a process ended without a result, killed perhaps because memory ran out; run "
+                    "again to go on, with fewer processes (runtime.workers)"
+                ) from error
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _path(self, name: str) -> Path:
+        return self.folder / SHARDS / f"{name}.safetensors"
+
+    def _is_complete(self) -> bool:
+        return (self.folder / self.header).is_file()
+
+    def _require_same_description(self) -> None:
+        new = _flat(json.loads(json.dumps(self.description)))
+        for path in (self.folder / self.header, self.folder / SHARDS / "description.json"):
+            if not path.is_file():
+                continue
+            document = json.loads(path.read_text(encoding="utf-8"))
+            old = _flat({key: document.get(key) for key in self.description})
+            other = [
+                f"{key} {old.get(key)}, now {new.get(key)}" for key in {**new, **old} if old.get(key) != new.get(key)
+            ]
+            if other:
                 raise ValueError(
-                    f"{folder} already holds a synthetic set of hash {found}; the one asked for has hash "
-                    f"{description['hash']}: {description.get('spec')}. Give another folder, or remove that one"
+                    f"{self.folder} already holds another set: {'; '.join(other)}. Give another folder, or remove it"
                 )
 
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the job's lock, which ends with its process, however that ends. The file goes once the job is complete.
 
-@contextmanager
-def claimed(folder: Path, header: str, description: Mapping[str, object]) -> Iterator[bool]:
-    """Keep `folder` for making the set of this description; `header` names the file that a complete set ends with.
+        It lies outside the folder of shards: waiting processes open it again after the first one removed that folder.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            _log.warning("another process is writing into %s; waiting for its end", self.folder)
+            lock.acquire()
+        try:
+            yield
+            Path(lock.lock_file).unlink(missing_ok=True)
+        finally:
+            lock.release()
 
-    Waits while another process is at work there. Yields whether there is anything left to make. Remains of a killed
-    run are swept away before, and parts/ afterwards. Raises what `require_same_set` raises.
+    @contextmanager
+    def _disk_full_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            message = "no room is left on the disk; finished shards stay: make room and run again to go on"
+            raise OSError(error.errno, message, str(self.folder)) from error
+
+    def _remove_unfinished_files(self) -> None:
+        """Remove the files that a killed run had not renamed yet."""
+        for path in self.folder.rglob(".*.part"):
+            path.unlink(missing_ok=True)
+
+
+def join_columns(shards: Sequence[Shard]) -> dict[str, Tensor]:
+    """The columns of all shards, joined in order. A shard without columns is skipped.
+
+    Columns are taken out of the shards while they are joined, so that only one column is in memory twice. Raises
+    ValueError where shards hold different columns.
     """
-    require_same_set(folder, header, description)
-    if (folder / header).is_file():
-        yield False
-        return
-    (folder / _FOLDER).mkdir(parents=True, exist_ok=True)
-    with _locked(folder / _FOLDER / ".lock"):
-        require_same_set(folder, header, description)
-        unfinished = not (folder / header).is_file()
-        if unfinished:
-            for left in folder.rglob(".*.part"):
-                left.unlink(missing_ok=True)
-            write_json(folder / _FOLDER / "spec.json", description)
-        yield unfinished
-        shutil.rmtree(folder / _FOLDER, ignore_errors=True)
+    filled = [shard.columns for shard in shards if shard.columns]
+    names = {tuple(sorted(columns)) for columns in filled}
+    if len(names) > 1:
+        raise ValueError(f"every shard must hold the same columns; got {sorted(names)}")
+    return {name: torch.cat([columns.pop(name) for columns in filled]) for name in (names.pop() if names else ())}
+
+
+def _flat(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a description, those of its dictionaries among them."""
+    flat: dict[str, Any] = {}
+    for key, value in description.items():
+        flat |= value if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def _write_shard(path: Path, shard: Shard) -> None:
+    columns = {name: values.detach().cpu().contiguous() for name, values in shard.columns.items()}
+    write_bytes(path, save(columns, metadata={"document": json.dumps(shard.document)}))
+
+
+def _read_shard(path: Path) -> Shard:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return Shard(columns, json.loads((file.metadata() or {})["document"]))
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise DataFileError(f"{path}: expected a finished shard; {error}. Remove it and run again") from error
+
+
+def _in_order(pool: ProcessPoolExecutor, names: Sequence[str], ahead: int) -> Iterator[tuple[str, Any]]:
+    """Results of the workers in the order of `names`; at most `ahead` of them wait in memory."""
+    waiting: deque[tuple[str, Future[bytes]]] = deque()
+    remaining = iter(names)
+    while True:
+        while len(waiting) < ahead and (name := next(remaining, None)) is not None:
+            waiting.append((name, pool.submit(_pickled_in_worker, name)))
+        if not waiting:
+            return
+        name, job = waiting.popleft()
+        yield name, pickle.loads(job.result())
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        _log.warning("another process is writing into %s; waiting for its end", path.parents[1])
-        lock.acquire()
+def _one_thread() -> Iterator[None]:
+    """Run torch on one thread, as in a worker."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         yield
     finally:
-        lock.release()
+        torch.set_num_threads(before)
 
 
-def missing_units(folder: Path, units: Sequence[str]) -> list[str]:
-    """Those that are still to be made."""
-    return [unit for unit in units if not _part(folder, unit).is_file()]
+_worker_make: Callable[[str], Any] | None = None
 
 
-def make_parts(
-    folder: Path, units: Sequence[str], make: Make, *, workers: int | None, warm_up: Callable[[], object]
-) -> Iterator[str]:
-    """Make the units that are missing; yields each when it is done.
+def _start_worker(make: Callable[[str], Any]) -> None:
+    """Set up a worker process: one torch thread, and an end together with its parent.
 
-    `workers` are processes (default: one a core) of one torch thread each, so sums of floats don't depend on their
-    number; `warm_up` is called once before they start, to compile and cache what each of them needs. `make` must
-    pickle.
+    A parent that is killed cannot stop its workers, which would wait for their next shard for ever.
     """
-    todo = missing_units(folder, units)
-    count = min(workers if workers is not None else os.cpu_count() or 1, len(todo))
-    if count < 2:
-        with one_thread():
-            for unit in todo:
-                yield _make_one(folder, unit, make)
-        return
-    warm_up()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker) as pool:
-        jobs = [pool.submit(_make_one, folder, unit, make) for unit in todo]
-        try:
-            for job in as_completed(jobs):
-                yield job.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def join_parts(folder: Path, units: Sequence[str]) -> dict[str, Tensor]:
-    """Rows of all units, in their order."""
-    parts = [load_file(_part(folder, unit)) for unit in units]
-    return {key: torch.cat([part.pop(key) for part in parts]) for key in list(parts[0])}
-
-
-def progress_bar(units: Sequence[str], missing: int, *, what: str, unit: str, show: bool) -> "tqdm[NoReturn]":
-    """A bar over all units that starts at those which are done."""
-    return tqdm(total=len(units), initial=len(units) - missing, unit=unit, desc=what, disable=not show)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file aside and rename it."""
-    with replacing(path) as part:
-        part.write_bytes(content)
-
-
-def _part(folder: Path, unit: str) -> Path:
-    return folder / _FOLDER / f"{unit}.safetensors"
-
-
-def _make_one(folder: Path, unit: str, make: Make) -> str:
-    rows = make(unit)
-    write_bytes(_part(folder, unit), save({key: value.contiguous() for key, value in rows.items()}))
-    return unit
-
-
-def _start_worker() -> None:
+    global _worker_make
     torch.set_num_threads(1)
-    end_with_parent()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    _worker_make = make
+
+
+def _exit_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _result_in_worker(name: str) -> Any:
+    if _worker_make is None:
+        raise RuntimeError("_start_worker must run before a shard is made")
+    return _worker_make(name)
+
+
+def _make_in_worker(name: str, path: Path) -> str:
+    _write_shard(path, _result_in_worker(name))
+    return name
+
+
+def _pickled_in_worker(name: str) -> bytes:
+    """The result as bytes, so that no tensor travels through shared memory, whose handles are few."""
+    return pickle.dumps(_result_in_worker(name))

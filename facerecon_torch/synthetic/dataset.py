@@ -1,7 +1,7 @@
 """Writer and reader of synthetic image sets on disk.
 
-Folder: images/<subject>_<image>.jpg, truth.safetensors, set.json. While rendering, every finished subject leaves a file
-in parts/, so an interrupted run goes on where it stopped. set.json is written last and marks the set as complete.
+Folder: images/<subject>_<image>.jpg, truth.safetensors, set.json. Every subject is a shard of a resumable job; set.json
+is written last and marks the set as complete.
 """
 
 import json
@@ -14,15 +14,8 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from facerecon_torch.files import write_json
-from facerecon_torch.runtime.sharded_job import (
-    claimed,
-    join_parts,
-    make_parts,
-    missing_units,
-    progress_bar,
-    write_bytes,
-)
+from facerecon_torch.files import write_bytes, write_json
+from facerecon_torch.runtime.sharded_job import Shard, ShardedJob, join_columns
 from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.render.subject import render_subject, warm_up
 from facerecon_torch.synthetic.spec import SyntheticSpec
@@ -73,18 +66,19 @@ def render_set(spec: SyntheticSpec, folder: Path, *, workers: int | None = None,
         >>> rendered = render_set(SyntheticSpec(subjects=2, images_per_subject=3), Path("set"))
     """
     folder = Path(folder)
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1; got {workers}")
-    units = [f"{subject:05d}" for subject in range(spec.subjects)]
-    with claimed(folder, "set.json", {"spec": asdict(spec), "hash": spec.hash}) as unfinished:
-        if unfinished:
-            missing = len(missing_units(folder, units))
-            what = f"rendering {spec.family}"
-            with progress_bar(units, missing, what=what, unit="subject", show=progress) as bar:
-                render = partial(_render_subject, spec, folder)
-                for _ in make_parts(folder, units, render, workers=workers, warm_up=warm_up):
-                    bar.update()
-            _finish(spec, folder, units)
+    job = ShardedJob(
+        folder=folder,
+        header="set.json",
+        description={"spec": asdict(spec), "hash": spec.hash},
+        shards={f"{subject:05d}": spec.images_per_subject for subject in range(spec.subjects)},
+    )
+    job.run(
+        partial(_render_subject, spec, folder),
+        partial(_complete, spec, folder),
+        workers=workers,
+        warm_up=warm_up,
+        progress=f"rendering {spec.family}" if progress else None,
+    )
     return load_set(folder)
 
 
@@ -124,19 +118,19 @@ def _image_name(subject: int, image: int) -> str:
     return f"{subject:05d}_{image:03d}.jpg"
 
 
-def _render_subject(spec: SyntheticSpec, folder: Path, unit: str) -> dict[str, Tensor]:
+def _render_subject(spec: SyntheticSpec, folder: Path, shard: str) -> Shard:
     """The truth of one subject, whose images are rendered to `folder`."""
     rows = []
-    for image, (jpeg, row) in enumerate(render_subject(spec, int(unit))):
-        write_bytes(folder / "images" / _image_name(int(unit), image), jpeg)
+    for image, (jpeg, row) in enumerate(render_subject(spec, int(shard))):
+        write_bytes(folder / "images" / _image_name(int(shard), image), jpeg)
         rows.append(row)
-    return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+    return Shard({key: torch.stack([row[key] for row in rows]) for key in rows[0]})
 
 
-def _finish(spec: SyntheticSpec, folder: Path, units: list[str]) -> None:
-    write_bytes(folder / "truth.safetensors", save(join_parts(folder, units)))
+def _complete(spec: SyntheticSpec, folder: Path, shards: list[Shard]) -> None:
+    write_bytes(folder / "truth.safetensors", save(join_columns(shards)))
     names = [_image_name(s, i) for s in range(spec.subjects) for i in range(spec.images_per_subject)]
-    header: dict[str, object] = {
+    header = {
         "format": _FORMAT,
         "hash": spec.hash,
         "spec": asdict(spec),

@@ -64,11 +64,6 @@ class SyntheticSpec:
             raise ValueError(f"family must be one of {FAMILIES}; got {self.family!r}")
 
     @property
-    def images(self) -> int:
-        """The number of images."""
-        return self.subjects * self.images_per_subject
-
-    @property
     def hash(self) -> str:
         """The hex digest of the description, the renderer's version and the default face's asset."""
         return describe_hash(asdict(self))

@@ -99,7 +99,7 @@ def test_the_command_records_checks_and_tells(monkeypatch, tmp_path, capsys):
     fake(monkeypatch, own(), rival())
     monkeypatch.setattr(guard, "_MOST", 1.0)  # microseconds are as noisy as it gets
     path = tmp_path / "guard.json"
-    words = ["model", "rounds=3", "out=none", f"guard_file={path}"]
+    words = ["model", "rounds=3", "output=none", f"guard_file={path}"]
     assert suite.main([*words, "guard=check"]) == 2  # no record yet
     assert suite.main([*words, "guard=record", "guard_runs=3"]) == 0
     content = json.loads(path.read_text())

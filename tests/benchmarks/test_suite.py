@@ -50,7 +50,7 @@ def written(folder):
 
 @pytest.mark.parametrize("name", ["model", "fit"])
 def test_a_bench_runs_through_the_command(name, tmp_path, capsys):
-    assert facerecon(["bench", name, "sizes=tiny", "rounds=2", "batch=2,3", f"out={tmp_path}"]) == 0
+    assert facerecon(["bench", name, "sizes=tiny", "rounds=2", "batch=2,3", f"output={tmp_path}"]) == 0
     content, told = written(tmp_path), capsys.readouterr().out
     assert content["bench"] == name
     assert {"cpu", "cpus", "device", "driver", "threads", "versions", "commit"} <= set(content["machine"])
@@ -68,7 +68,7 @@ def test_a_bench_runs_through_the_command(name, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", suite.NAMES)
 def test_every_bench_runs_at_a_tiny_size(name, tmp_path):
-    assert facerecon(["bench", name, "sizes=tiny", "rounds=1", f"out={tmp_path}"]) == 0
+    assert facerecon(["bench", name, "sizes=tiny", "rounds=1", f"output={tmp_path}"]) == 0
     rows = written(tmp_path)["rows"]
     assert rows
     assert all(set(row) == FIELDS for row in rows)
@@ -86,7 +86,7 @@ def test_every_bench_runs_at_a_tiny_size(name, tmp_path):
 )
 def test_a_wrong_answer_is_a_fault(case, message, monkeypatch, tmp_path, capsys):
     fake(monkeypatch, case, rival())
-    assert suite.main(["model", "rounds=2", f"out={tmp_path}"]) == 1
+    assert suite.main(["model", "rounds=2", f"output={tmp_path}"]) == 1
     ours, theirs = written(tmp_path)["rows"]
     assert message in ours["failure"]
     assert theirs["failure"] is None
@@ -97,7 +97,7 @@ def test_a_wrong_answer_is_a_fault(case, message, monkeypatch, tmp_path, capsys)
 def test_cuda_is_said_to_be_not_measured(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     fake(monkeypatch, own())
-    assert suite.main(["model", "device=cpu,cuda", "rounds=2", f"out={tmp_path}"]) == 0
+    assert suite.main(["model", "device=cpu,cuda", "rounds=2", f"output={tmp_path}"]) == 0
     told = capsys.readouterr().out
     assert "CUDA: not measured" in told
     (line,) = [line for line in told.splitlines() if line.strip().startswith("ours ")]
@@ -106,14 +106,14 @@ def test_cuda_is_said_to_be_not_measured(monkeypatch, tmp_path, capsys):
 
 def test_what_cannot_run_here_says_why(monkeypatch, tmp_path, capsys):
     fake(monkeypatch, own(), rival(missing="Theirs is not installed"))
-    assert suite.main(["model", "rounds=2", f"out={tmp_path}"]) == 0
+    assert suite.main(["model", "rounds=2", f"output={tmp_path}"]) == 0
     assert "Theirs is not installed" in capsys.readouterr().out
     assert written(tmp_path)["rows"][1]["median_ms"] is None
 
 
 def test_time_that_has_run_out_skips_and_says_so(monkeypatch, tmp_path):
     fake(monkeypatch, own(), expected_s=1e6)
-    assert suite.main(["model", "minutes=1", f"out={tmp_path}"]) == 0
+    assert suite.main(["model", "minutes=1", f"output={tmp_path}"]) == 0
     (row,) = written(tmp_path)["rows"]
     assert row["skipped"] == "no time left for it (about 1000000 s)"
 
@@ -125,16 +125,17 @@ def test_plots_without_matplotlib(monkeypatch, tmp_path, capsys):
         raise ImportError(name)
 
     monkeypatch.setattr(plots.importlib, "import_module", absent)
-    assert suite.main(["model", "rounds=2", f"out={tmp_path}"]) == 0
+    assert suite.main(["model", "rounds=2", f"output={tmp_path}"]) == 0
     assert "pip install 'facerecon-torch[bench]'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["modle"], "'modle' is none of the benches"),
+        (["modle"], "unknown bench 'modle'; did you mean 'model'?"),
         (["model", "sizes=huge"], "sizes must be one of tiny, quick, small, full"),
-        (["model", "bach=3"], "'bach' is no key of model; keys are batch, device"),
+        (["model", "out=here"], "unknown key 'out'; did you mean 'output'"),
+        (["model", "bach=3"], "unknown key 'bach'; did you mean 'batch'"),
         (["model", "rounds=0"], "rounds=0: expected a whole number of at least 1"),
         (["model", "device=tpu"], "device=tpu: expected cpu, cuda"),
         (["model", "batch=many"], "batch=many: expected a number"),
@@ -164,7 +165,7 @@ def test_the_table_is_right():
 
 def test_shares_of_the_ceilings(monkeypatch, tmp_path):
     fake(monkeypatch, own())
-    suite.main(["model", "rounds=3", f"out={tmp_path}"])
+    suite.main(["model", "rounds=3", f"output={tmp_path}"])
     (row,) = written(tmp_path)["rows"]
     seconds = row["median_ms"] * row["items"] / 1e3
     assert row["share_of_copy"] == pytest.approx(1e6 / seconds / 10e9)

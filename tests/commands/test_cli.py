@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from facerecon_torch.commands import demo
 from facerecon_torch.commands.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,20 +33,28 @@ def test_first_words_are_quick(word):
     assert best < 1.0
 
 
-def test_unknown_words_are_named(capsys):
-    assert main(["trian"]) == 2
-    assert "'trian' is none of its words (train, infer" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("trian", "did you mean 'train'?"), ("export", "did you mean 'export-cascade' or 'export-parameters'?"),
+     ("x", "commands are train, infer, ")],
+)  # fmt: skip
+def test_unknown_commands_are_answered_with_the_nearest(name, hint, capsys):
+    assert main([name]) == 2
+    assert f"unknown command {name!r}; {hint}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "cascade.stagse=3"], "cascade.stagse"),
+        (["train", "cascade.stagse=3"], "facerecon train: unknown key 'cascade.stagse'; did you mean 'cascade.stages'"),
+        (["infer", "input=a", "output=b", "landmarks=dlbi"], "landmarks has no option 'dlbi'; did you mean 'dlib'?"),
+        (["synth", "out=people"], "facerecon synth: unknown key 'out'; did you mean 'output'"),
+        (["train", "config=none.yaml"], "config must be the config.yaml of a recorded run; there is none at none.yaml"),
         (["train", "cv.protocol=loo"], "cv.protocol must be one of holdout, group_kfold, paper_5x5"),
         (["train", "features.hog.cell_px=7"], "patch_px must be a multiple of cell_px"),
         (["train", "+features.hog.cells=4"], "cells"),
         (["train", "runtime.device=tpu"], "runtime.device must be auto, cpu, cuda"),
-        (["infer", "output=nowhere"], "input"),
+        (["infer", "output=nowhere"], "input is required"),
         (["infer", "input=none.jpg", "output=nowhere"], "nothing is at none.jpg"),
         (["infer", "input=none.jpg", "output=nowhere", "landmarks=noise"], "nothing is at none.jpg"),
         (["show", "none.safetensors", "out.png"], "none.safetensors"),
@@ -57,6 +66,7 @@ def test_wrong_calls_name_the_key(words, message, tmp_path, monkeypatch):
     assert answer.returncode != 0
     assert message in answer.stdout + answer.stderr
     assert "Traceback" not in answer.stderr
+    assert "+cascade" not in answer.stdout + answer.stderr
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -67,6 +77,17 @@ def astronaut(tmp_path_factory) -> Path:
     with Image.open(Path(skimage.__file__).parent / "data" / "astronaut.png") as image:
         image.convert("RGB").save(folder / "astronaut.png")
     return folder / "astronaut.png"
+
+
+def test_landmarks_come_from_a_file(astronaut, tmp_path):
+    points = Path(demo.__file__).resolve().parents[1] / "assets" / "demo"
+    photographs = tmp_path / "photos, [new] ${1}"
+    photographs.mkdir()
+    (photographs / "astronaut.png").write_bytes(astronaut.read_bytes())
+    words = [f"input={photographs}", f"output={tmp_path / 'out'}", "landmarks=file", f"landmarks.path={points}"]
+    assert main(["infer", *words, "formats=[json]", "runtime.progress=false"]) == 0
+    face = json.loads((tmp_path / "out" / "astronaut.json").read_text())
+    assert np.abs(np.subtract(face["projected_2d"], face["landmarks_2d"])[:49]).mean() < 4  # px
 
 
 def test_a_folder_goes_on_after_bad_images(astronaut, tmp_path):

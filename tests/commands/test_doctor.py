@@ -80,8 +80,8 @@ def test_driver_is_read_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_missing_package_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "kornia" else known(name))
+    known = doctor.package_version
+    monkeypatch.setattr(doctor, "package_version", lambda name: None if name == "kornia" else known(name))
     facts = doctor.examine(run_detectors=False)
     assert facts["problems"] == ["kornia is not installed: pip install kornia"]
     assert "kornia MISSING" in doctor.report_text(facts)

@@ -9,9 +9,10 @@ import scipy.io
 import torch
 
 from facerecon_torch.commands.cli import main
-from facerecon_torch.data.prepared import PreparedRows, assemble, write_part
+from facerecon_torch.data.prepared import load_prepared, save_prepared
 from facerecon_torch.export import FaceTable
 from facerecon_torch.model.io import save_model
+from facerecon_torch.runtime.sharded_job import Shard
 from tests.export.fitted_faces import drawn_faces
 from tests.tiny_model import tiny_bilinear
 
@@ -40,11 +41,18 @@ def prepared(tmp_path, model):
         "covered": torch.ones(meshes.shape[:2], dtype=torch.bool),
         "landmarks": landmarks,
     }
-    words = [tuple(name.split("_")[k] for name in NAMES) for k in range(3)]  # subject, class, code
-    images = tuple(f"{name}.jpg" for name in NAMES)
-    rows = PreparedRows(NAMES, *words, images, tables, {"scan_to_mesh": torch.rand(3)}, ((), (), ("no_face",)), {})
-    write_part(tmp_path / "set", 0, rows)
-    return assemble(tmp_path / "set", [0], model_sha256=model.sha256, spec={})
+    entries = [
+        {
+            **dict(zip(("subject", "kind", "code"), name.split("_"))),
+            "name": name,
+            "image": f"{name}.jpg",
+            "flags": ["no_face"] if k == 2 else [],
+        }
+        for k, name in enumerate(NAMES)
+    ]
+    shard = Shard(tables | {"measure.scan_to_mesh": torch.rand(3)}, {"samples": entries, "failures": {}})
+    save_prepared(tmp_path / "set", [shard], model_sha256=model.sha256, spec={})
+    return load_prepared(tmp_path / "set")
 
 
 def test_each_sample_is_released_as_it_is(prepared, tmp_path, capsys):

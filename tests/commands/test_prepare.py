@@ -4,8 +4,6 @@ import errno
 import json
 import shutil
 import struct
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +12,14 @@ import torch
 from torch.testing import assert_close
 
 from facerecon_torch.commands.cli import main
-from facerecon_torch.commands.prepare import run as prepare_module
-from facerecon_torch.data import prepared as prepared_module
 from facerecon_torch.data.bosphorus.bnt import read_bnt
 from facerecon_torch.data.prepared import load_prepared
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.images.read import read_image
 from facerecon_torch.landmarks.scheme import to_paper66
+from facerecon_torch.model.load import load_face_model
+from facerecon_torch.runtime import sharded_job
+from facerecon_torch.runtime.sharded_job import ShardedJob
 from tests.commands.bosphorus_folder import content, words, write_folder
 from tests.tiny_model import tiny_topology
 
@@ -95,44 +94,22 @@ def test_other_threads_give_the_same_bytes(whole, written, tmp_path):
     assert content(tmp_path / "out") == content(whole.folder)
 
 
-class Threads(ThreadPoolExecutor):
-    """Stands in for the pool of processes: the worker's functions run here."""
-
-    def __init__(self, workers, *, mp_context, initializer, initargs):
-        super().__init__(1, initializer=initializer, initargs=initargs)
-
-
 def test_reading_in_workers_and_registering_here_gives_the_same_set(whole, written, tmp_path, monkeypatch):
-    """As it is done on a GPU, with the CPU in its place."""
-    tasks = []
-    real = prepare_module._worked
+    """As it is done with a GPU, with the CPU in its place."""
 
-    def noted(task, *told):
-        tasks.append(task)
-        return real(task, *told)
+    def apart(job, make, complete, *, finish=None, **options):
+        task = make.__self__
+        registrar = task.build_registrar(load_face_model(task.model))
+        real(job, task.read, complete, finish=registrar.make_shard, **options)
 
-    def apart(pool, todo):
-        return prepare_module._on_device(pool, tasks[0], todo, torch.device("cpu"), 2)
-
-    monkeypatch.setattr(prepare_module, "_worked", noted)
-    monkeypatch.setattr(prepare_module, "_in_workers", apart)
-    monkeypatch.setattr(prepare_module, "ProcessPoolExecutor", Threads)
+    real = ShardedJob.run
+    monkeypatch.setattr(ShardedJob, "run", apart)
     before = torch.get_num_threads()
     try:
-        assert main(words(written, tmp_path / "out", "runtime.workers=2", "runtime.threads=1")) == 0
+        assert main(words(written, tmp_path / "out", "runtime.threads=1")) == 0
     finally:
         torch.set_num_threads(before)
     assert content(tmp_path / "out") == content(whole.folder)
-
-
-def test_a_worker_that_dies_is_told(written, tmp_path, monkeypatch, capfd):
-    def dies(pool, todo):
-        raise BrokenProcessPool("a child process terminated abruptly")
-
-    monkeypatch.setattr(prepare_module, "_in_workers", dies)
-    monkeypatch.setattr(prepare_module, "ProcessPoolExecutor", Threads)
-    assert main(words(written, tmp_path / "out", "runtime.workers=2")) == 2
-    assert "a process ended without an answer" in capfd.readouterr().out
 
 
 def test_some_samples_are_drawn(written, tmp_path):
@@ -218,36 +195,37 @@ def test_no_sample_at_all_is_an_error_that_says_why(folder, tmp_path, capfd):
 
 def test_a_full_disk_is_said_and_the_rest_follows_later(whole, written, tmp_path, monkeypatch, capfd):
     output = tmp_path / "out"
-    real, calls = prepared_module.save, []
+    real, calls = sharded_job.save, []
 
-    def full(*told, **more):
-        calls.append(told)
+    def full(*given, **more):
+        calls.append(given)
         if len(calls) > 1:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(*told, **more)
+        return real(*given, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepared_module, "save", full)
+        patch.setattr(sharded_job, "save", full)
         assert main(words(written, output)) == 2
-    assert "no room is left on the disk; what is finished stays" in capfd.readouterr().out
-    assert sorted(p.name for p in (output / "parts").iterdir()) == ["000000.safetensors", "spec.json"]
+    assert "no room is left on the disk; finished shards stay" in capfd.readouterr().out
+    assert sorted(p.name for p in (output / "shards").iterdir()) == ["000000.safetensors", "description.json"]
     assert not list(output.rglob("*.part"))
     assert main(words(written, output)) == 0
     assert content(output) == content(whole.folder)
 
 
-def test_a_disk_without_room_is_told_before_the_work(written, tmp_path, monkeypatch, capfd):
+def test_a_disk_without_room_is_reported_before_the_work(written, tmp_path, monkeypatch, capfd):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     assert main(words(written, tmp_path / "out")) == 2
-    assert "expected room for 10 samples, about 0.0 GB; 0.0 GB are free" in capfd.readouterr().out
+    assert "needs about 0.0 GB more; 0.0 GB are free" in capfd.readouterr().out
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
 
 
 def test_a_folder_of_another_set_is_refused(whole, written, tmp_path, capfd):
     output = shutil.copytree(whole.folder, tmp_path / "out")
     assert main(words(written, output, "prepare.crop.format=png")) == 2
     told = capfd.readouterr().out
-    assert "was begun with crop" in told
+    assert "already holds another set: crop " in told
     assert "'format': 'jpg'" in told
     assert main(words(written, output)) == 0
 
@@ -269,12 +247,3 @@ def test_one_identity_per_subject_is_one(written, tmp_path):
     for subject in ("bs000", "bs001"):
         rows = made.parameters.identity[[s == subject for s in made.subjects]]
         assert_close(rows, rows[:1].expand_as(rows), rtol=0, atol=0)
-
-
-def test_two_runs_do_not_share_a_folder(written, tmp_path, capfd):
-    from filelock import FileLock
-
-    (tmp_path / "out").mkdir()
-    with FileLock(tmp_path / "out" / ".lock"):
-        assert main(words(written, tmp_path / "out")) == 2
-    assert "another run prepares this set" in capfd.readouterr().out

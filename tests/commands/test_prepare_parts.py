@@ -3,16 +3,16 @@
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.errors import ConfigCompositionException, InstantiationException
-from hydra.utils import instantiate
+from hydra.errors import ConfigCompositionException
 from torch.testing import assert_close
 
 from facerecon_torch.commands.cli import main
-from facerecon_torch.commands.hydra_app import config_folder
+from facerecon_torch.commands.config_keys import config_folder
 from facerecon_torch.commands.prepare.landmarks import find_landmarks
 from facerecon_torch.commands.prepare.pictures import choose_pictured
-from facerecon_torch.commands.prepare.run import plan_units
+from facerecon_torch.commands.prepare.run import plan_shards
 from facerecon_torch.commands.prepare.specs import CropFileSpec, PrepareSpec, PrepareSpecs
+from facerecon_torch.config.recorded import build
 from facerecon_torch.data.recordings import Recording, open_data_set
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.landmarks.scheme import to_paper66
@@ -66,7 +66,7 @@ def test_wrong_calls_name_the_key(written, tmp_path, capfd, more, message):
 def specs_of(*overrides: str) -> PrepareSpecs:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = compose("prepare", overrides=["output=out", *overrides])
-    return PrepareSpecs(**{name: instantiate(config[name], _convert_="all") for name in GROUPS})
+    return PrepareSpecs(**{name: build(config[name]) for name in GROUPS})
 
 
 @pytest.mark.parametrize("data", ["bosphorus", "facewarehouse", "frgc"])
@@ -81,15 +81,17 @@ def test_the_configs_build_and_repeat_the_defaults(data):
 def test_a_misspelt_key_fails():
     with pytest.raises(ConfigCompositionException, match="bacth"):
         specs_of("prepare.bacth=3")
-    with pytest.raises(InstantiationException, match="unexpected keyword"):
+    with pytest.raises(ValueError, match="unexpected keyword"):
         specs_of("+prepare.crop.quality=3")
 
 
-def test_units_are_batches_or_whole_subjects(tmp_path):
+def test_shards_are_batches_or_whole_subjects(tmp_path):
     recordings = [Recording(f"{s}{k}", s, "N", "N", tmp_path, ()) for s in "ab" for k in range(3)]
-    batches = [[r.name for r in unit.recordings] for unit in plan_units(recordings, 4, whole_subjects=False)]
-    assert batches == [["a0", "a1", "a2", "b0"], ["b1", "b2"]]
-    subjects = [[r.name for r in unit.recordings] for unit in plan_units(recordings, 2, whole_subjects=True)]
+    batches = {
+        name: [r.name for r in group] for name, group in plan_shards(recordings, 4, whole_subjects=False).items()
+    }
+    assert batches == {"000000": ["a0", "a1", "a2", "b0"], "000001": ["b1", "b2"]}
+    subjects = [[r.name for r in group] for group in plan_shards(recordings, 2, whole_subjects=True).values()]
     assert subjects == [["a0", "a1", "a2"], ["b0", "b1", "b2"]]
 
 
@@ -102,6 +104,10 @@ class Several:
     def __init__(self, points, shifts):
         self._points, self._shifts = points, shifts
         self.seen = []
+
+    @staticmethod
+    def weight_files():
+        return []
 
     def detect(self, image, *, path=None):
         self.seen.append(tuple(image.shape))

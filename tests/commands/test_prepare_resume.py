@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DEADLINE = 120.0  # s
 
 
-def parts(output: Path) -> int:
-    return len(list((output / "parts").glob("*.safetensors"))) if (output / "parts").is_dir() else 0
+def shards(output: Path) -> int:
+    return len(list((output / "shards").glob("*.safetensors"))) if (output / "shards").is_dir() else 0
 
 
 def wait_until(ready: Callable[[], bool], told: str) -> None:
@@ -40,8 +40,8 @@ def run_cli(root: Path, output: Path, *more: str) -> subprocess.Popen[bytes]:
 
 
 def kill_after(process: subprocess.Popen[bytes], output: Path, count: int) -> None:
-    """SIGKILL once `count` parts are there; then nobody of its workers may live on."""
-    wait_until(lambda: parts(output) >= count or process.poll() is not None, f"no {count} parts were made")
+    """SIGKILL once `count` shards are there; then nobody of its workers may live on."""
+    wait_until(lambda: shards(output) >= count or process.poll() is not None, f"no {count} shards were made")
     assert process.poll() is None, "it ended before it was killed"
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
@@ -74,13 +74,13 @@ def test_three_kills_leave_no_trace(tmp_path):
     for count in (2, 6):
         child = context.Process(target=run_here, args=(words(root, killed, "prepare.pictures=2"),))
         child.start()
-        wait_until(lambda count=count, child=child: parts(killed) >= count or not child.is_alive(), "no parts")
+        wait_until(lambda count=count, child=child: shards(killed) >= count or not child.is_alive(), "no shards")
         child.kill()
         child.join(30)
         assert child.exitcode == -signal.SIGKILL
-        assert count <= parts(killed) < 15
+        assert count <= shards(killed) < 15
     kill_after(run_cli(root, killed, "prepare.pictures=2", "runtime.workers=2"), killed, 9)
-    assert parts(killed) < 15
+    assert shards(killed) < 15
     assert not (killed / "set.json").exists()
     assert main(words(root, killed, "prepare.pictures=2")) == 0
     assert content(killed) == content(whole)

@@ -9,13 +9,14 @@ import torch
 from facerecon_torch.commands.cli import main
 from facerecon_torch.commands.train.sets import load_sets
 from facerecon_torch.config.runtime import RuntimeSpec
-from facerecon_torch.data.prepared import CROPS, PreparedRows, assemble, write_part
+from facerecon_torch.data.prepared import CROPS, save_prepared
 from facerecon_torch.data.prepared_faces import load_prepared_faces
 from facerecon_torch.data.specs import RecordedScans
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.images.write import save_png
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.io import save_model
+from facerecon_torch.runtime.sharded_job import Shard
 from tests.tiny_model import tiny_linear
 from tests.tiny_world import blobs, make_samples, make_setup
 
@@ -45,19 +46,19 @@ def world(tmp_path_factory):
         "covered": torch.arange(samples.truth.meshes.shape[1]).expand(n, -1) % 4 > 0,
         "landmarks": landmarks,
     }
-    rows = PreparedRows(
-        tuple(names),
-        tuple(name[:5] for name in names),
-        tuple(KINDS[k % IMAGES] for k in range(n)),
-        ("A",) * n,
-        tuple(f"{name}.png" for name in names),
-        tables,
-        {"scan_to_mesh": torch.zeros(n)},
-        (("folded",), *((),) * (n - 1)),
-        {},
-    )
-    write_part(folder, 0, rows)
-    assemble(folder, [0], model_sha256=setup.model.sha256, spec={})
+    entries = [
+        {
+            "name": name,
+            "subject": name[:5],
+            "kind": KINDS[k % IMAGES],
+            "code": "A",
+            "image": f"{name}.png",
+            "flags": ["folded"] if k == 0 else [],
+        }
+        for k, name in enumerate(names)
+    ]
+    shard = Shard(tables | {"measure.scan_to_mesh": torch.zeros(n)}, {"samples": entries, "failures": {}})
+    save_prepared(folder, [shard], model_sha256=setup.model.sha256, spec={})
     return folder, setup, samples
 
 
@@ -113,7 +114,7 @@ def test_a_cascade_is_trained_on_one_fold(world, tmp_path):
     words = ["data=bosphorus", f"data.root={folder}", f"model.path={tmp_path / 'tiny.safetensors'}", "cv.fold=0"]
     words += ["cascade.stages=1", "fitting.select_penalties=false", "runtime.progress=false", "cv.folds=4"]
     words += ["fitting.crop.size=160", "fitting.crop.px_per_mm=0.7", "features.hog.patch_px=32"]
-    assert main(["train", *words, f"hydra.run.dir={tmp_path / 'run'}"]) == 0
+    assert main(["train", *words, f"output={tmp_path / 'run'}"]) == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["counts"]["train"]["subjects"] == 6
     assert report["counts"]["test"]["subjects"] == 2

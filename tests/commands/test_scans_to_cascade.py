@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from facerecon_torch.cascade.checkpoint import load_checkpoint
 from facerecon_torch.commands.cli import main
 from facerecon_torch.data.prepared import load_prepared
-from facerecon_torch.metrics.registration import Placement, pose_error_degrees, surface_errors
+from facerecon_torch.metrics.vertex_error import Placement, pose_error_degrees, surface_errors
 from facerecon_torch.model.default_face import load_default_face
 
 PEOPLE, SAMPLES = 6, 4
@@ -22,10 +22,10 @@ def folders(tmp_path_factory):
     top = tmp_path_factory.mktemp("from scans, to a cascade")
     scans, prepared, run = top / "scans", top / "prepared", top / "run"
     quiet = "runtime.progress=false"
-    synth = ["synth", "layout=bosphorus", f"out={scans}", f"subjects={PEOPLE}", f"samples={SAMPLES}", quiet]
+    synth = ["synth", "layout=bosphorus", f"output={scans}", f"subjects={PEOPLE}", f"samples={SAMPLES}", quiet]
     prepare = ["prepare", "data=bosphorus", f"data.root={scans}", f"output={prepared}", "landmarks=dlib", quiet]
     train = ["train", "data=bosphorus", f"data.root={prepared}", "cv.fold=0", "cascade.stages=2", quiet]
-    for words in (synth, prepare, [*train, f"hydra.run.dir={run}", "fitting.select_penalties=false"]):
+    for words in (synth, prepare, [*train, f"output={run}", "fitting.select_penalties=false"]):
         assert main(words) == 0, words
     return scans, prepared, run
 

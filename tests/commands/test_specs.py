@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -6,10 +8,13 @@ from facerecon_torch.config.train import FaceCascadeSpec, FittingSpec, TrainSpec
 from facerecon_torch.data.specs import FittedPhotos, RecordedScans, SyntheticPhotos
 from facerecon_torch.data.splits import CvSpec
 from facerecon_torch.features.joint import JointSpec
+from facerecon_torch.landmarks.registry import DETECTORS
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.load import ModelSpec
 from facerecon_torch.regression import RidgeSpec
 from facerecon_torch.runtime.device import require_device
+
+CPU = torch.device("cpu")
 
 
 def test_devices_are_never_silently_replaced():
@@ -107,12 +112,21 @@ def test_wrong_data_names_its_key(data, message):
 
 
 def test_sets_of_scans_bring_landmarks_and_are_tested_in_folds():
-    run = specs(data=RecordedScans(name="frgc"), landmarks=LandmarkSourceSpec(source="noise")).settled()
+    run = specs(data=RecordedScans(name="frgc"), landmarks=LandmarkSourceSpec(source="noise")).settled(CPU)
     assert (run.landmarks.source, run.cv.protocol, run.cv.nested) == ("set", "group_kfold", 0)
     asked = specs(data=RecordedScans(name="frgc"), landmarks=LandmarkSourceSpec(source="dlib"), cv=CvSpec(fold=1))
-    assert asked.settled().landmarks.source == "dlib"
-    assert asked.settled().cv.chosen == [1]
-    untouched = specs(cv=CvSpec(nested=2))
-    assert untouched.settled() == untouched
+    assert asked.settled(CPU).landmarks.source == "dlib"
+    assert asked.settled(CPU).cv.chosen == [1]
+    untouched = specs(cv=CvSpec(nested=2), landmarks=LandmarkSourceSpec(source="noise"))
+    assert untouched.settled(CPU) == untouched
     with pytest.raises(ValueError, match=r"landmarks\.source=set is for prepared sets"):
-        specs(landmarks=LandmarkSourceSpec(source="set")).settled()
+        specs(landmarks=LandmarkSourceSpec(source="set")).settled(CPU)
+
+
+def test_automatic_landmarks_become_the_detector_that_runs(monkeypatch):
+    def choose_detector(*, device):
+        return SimpleNamespace(name=f"chosen for {device}")
+
+    monkeypatch.setattr("facerecon_torch.landmarks.auto.choose_detector", choose_detector)
+    monkeypatch.setitem(DETECTORS, "chosen for cpu", ("auto", "choose_detector"))
+    assert specs(landmarks=LandmarkSourceSpec()).settled(CPU).landmarks.source == "chosen for cpu"

@@ -33,7 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[LayoutSpec, Path, dict[
 
 def test_keys_reach_the_layout(asked, tmp_path, capsys):
     out = tmp_path / "a b, c=[d]"
-    assert main(["synth", "layout=frgc", f"out={out}", "subjects=3", "samples=4", "runtime.seed=7", *QUIET]) == 0
+    assert main(["synth", "layout=frgc", f"output={out}", "subjects=3", "samples=4", "runtime.seed=7", *QUIET]) == 0
     spec = LayoutSpec(layout="frgc", subjects=3, samples=4, seed=7)
     assert asked == [(spec, out, {"workers": 1, "progress": False})]
     assert f"5 samples of 3 people in {out}" in capsys.readouterr().out
@@ -41,13 +41,13 @@ def test_keys_reach_the_layout(asked, tmp_path, capsys):
 
 @pytest.mark.parametrize("layout", ["bosphorus", "facewarehouse", "frgc"])
 def test_a_layout_is_as_large_as_the_real_set(asked, layout, tmp_path):
-    assert main(["synth", f"layout={layout}", f"out={tmp_path}"]) == 0
+    assert main(["synth", f"layout={layout}", f"output={tmp_path}"]) == 0
     assert asked[0][0] == LayoutSpec(layout=layout, subjects=find_layout(layout).full_subjects)
 
 
 def test_photos_are_what_training_reads(tmp_path, capsys):
     words = ["subjects=1", "images=1", "size=128", "family=test", "runtime.seed=5"]
-    assert main(["synth", "layout=photos", f"out={tmp_path}", *words, *QUIET]) == 0
+    assert main(["synth", "layout=photos", f"output={tmp_path}", *words, *QUIET]) == 0
     spec = load_set(tmp_path).spec
     assert (spec.subjects, spec.images_per_subject, spec.size, spec.family, spec.seed) == (1, 1, 128, "test", 5)
     assert "1 images of 1 people" in capsys.readouterr().out
@@ -69,7 +69,7 @@ def test_photos_are_what_training_reads(tmp_path, capsys):
     ],
 )
 def test_wrong_calls_say_what_is_wrong(words, message, tmp_path, capsys):
-    assert main(["synth", f"out={tmp_path / 'none'}", *words, *QUIET]) == 2
+    assert main(["synth", f"output={tmp_path / 'none'}", *words, *QUIET]) == 2
     told = capsys.readouterr()
     assert message in told.out + told.err
     assert not (tmp_path / "none").exists()

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facerecon_torch.metrics.ced import area_under_ced, cumulative_error
+from facerecon_torch.metrics.landmarks import area_under_ced, cumulative_error
 
 
 def test_shares_include_the_threshold_and_count_nan_as_failure():

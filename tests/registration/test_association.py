@@ -1,10 +1,12 @@
 """Closest scan points: equal to the exact ones near the surface, none where the scan says nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from facerecon_torch.registration.scan.association import AssociationSpec, associate
-from facerecon_torch.registration.scan.surface import ScanBatch, resample_grid, stack_scans
+from facerecon_torch.registration.scan.surface import resample_grid, stack_scans
 from tests.reference.scan_loops import closest_on_grid
 
 _CENTRE = torch.tensor([0.0, 0.0, -50.0], dtype=torch.float64)
@@ -100,14 +102,8 @@ def test_turned_normals_have_no_partner(rng):
 
 def test_a_scan_without_cells_gives_no_partners(rng):
     scan, _, _ = _ball()
-    empty = ScanBatch(
-        torch.zeros_like(scan.points),
-        torch.zeros_like(scan.normals),
-        torch.zeros_like(scan.valid),
-        torch.zeros_like(scan.weights),
-        scan.origin,
-        scan.spacing,
-    )
+    zeros = {name: torch.zeros_like(getattr(scan, name)) for name in ("points", "normals", "valid", "weights")}
+    empty = replace(scan, **zeros)
     vertices, normals, _ = _around(10, rng)
     found = associate(vertices[None], normals[None], empty, AssociationSpec())
     assert not found.weight.any()

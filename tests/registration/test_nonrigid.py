@@ -13,7 +13,7 @@ from facerecon_torch.registration.scan.eyelids import EyelidSpec
 from facerecon_torch.registration.scan.flipped_triangles import flipped_triangles, moved_as_one, vertices_of
 from facerecon_torch.registration.scan.icp import ScanFit
 from facerecon_torch.registration.scan.nonrigid import DeformSpec, deform
-from facerecon_torch.registration.scan.surface import ScanBatch, resample_grid, resample_mesh, stack_scans
+from facerecon_torch.registration.scan.surface import resample_grid, resample_mesh, stack_scans
 from facerecon_torch.structures import FaceParameters
 from tests.registration.scanning import pose, scan_grid
 
@@ -36,9 +36,13 @@ def _fit(model, n=1, yaw=0.0):
     parameters = FaceParameters(
         identity=model.identity_mean.expand(n, -1), expression=model.expression_mean.expand(n, -1)
     )
-    zeros = torch.zeros(n)
-    failed = torch.zeros(n, dtype=torch.bool)
-    return ScanFit(parameters, rotation.expand(n, 3, 3), translation.expand(n, 3), zeros + 1, zeros, failed)
+    return ScanFit(
+        parameters=parameters,
+        rotation=rotation.expand(n, 3, 3),
+        translation=translation.expand(n, 3),
+        inlier_share=torch.ones(n),
+        failed=torch.zeros(n, dtype=torch.bool),
+    )
 
 
 def _posed(vertices, yaw=0.0):
@@ -73,8 +77,7 @@ def test_a_scan_of_the_model_changes_nothing(model, mean):
     assert int(on.sum()) > 1200
     assert float((answer.mesh[0] - mean).norm(dim=-1)[on].median()) < 0.08
     assert float((answer.mesh[0] - mean).norm(dim=-1).quantile(0.99)) < 0.5
-    assert answer.folded.tolist() == [0]
-    assert float(answer.distance[0][~on].abs().max()) == 0
+    assert answer.flipped.tolist() == [0]
 
 
 def test_a_bump_is_followed_without_sliding(model, mean, rng):
@@ -139,9 +142,7 @@ def test_a_batch_is_its_scans_one_by_one(model, mean, rng):
 
 def test_without_a_scan_the_fitted_mesh_stays(model, mean):
     scans = resample_mesh(_posed(mean), model.topology.triangles)
-    empty = ScanBatch(
-        scans.points, scans.normals, torch.zeros_like(scans.valid), scans.weights, scans.origin, scans.spacing
-    )
+    empty = dataclasses.replace(scans, valid=torch.zeros_like(scans.valid))
     answer = deform(model, _fit(model), empty, _nothing())
     assert not bool(answer.covered.any())
     skin = answer.mesh[0, : model.n_vertices - 144]  # eyeballs may give way to the lids
@@ -169,7 +170,7 @@ def test_lids_meet_where_the_fit_has_nearly_closed_the_eyes(model, share, meet):
     fit = dataclasses.replace(_fit(model), parameters=parameters)
     answer = deform(model, fit, scans, _nothing())
     before, after = _opening(mesh, model), _opening(answer.mesh[0], model)
-    assert answer.folded.tolist() == [0]
+    assert answer.flipped.tolist() == [0]
     if meet:
         assert after < 0.5 * before < 2.5  # the scan, open by a slit here, pulls the other way
         kept = deform(model, fit, scans, _nothing(), DeformSpec(eyelids=EyelidSpec(closed=0.0)))
@@ -214,7 +215,7 @@ def test_a_torn_scan_leaves_no_fold(model, mean, rng):
     points[..., 2] += 5 * ((points[..., 0] / 12).floor() % 2) * valid
     answer = deform(model, _fit(model), resample_grid(points, valid), _nothing())
     moved = answer.mesh[0]
-    assert answer.folded.tolist() == [0]
+    assert answer.flipped.tolist() == [0]
     assert not bool(flipped_triangles(moved, mean, model.topology.triangles).any())
     assert float((moved - mean).norm(dim=-1).max()) > 1
 

@@ -92,15 +92,15 @@ def test_measures_say_what_they_promise(registered, model):
 def test_the_distance_is_that_of_a_mesh_moved_by_as_much(model):
     mean = model.vertices(model.identity_mean, model.expression_mean)[None]
     scans = resample_mesh(mean[0], model.topology.triangles)
-    sample = sample_face(scans, mean, model.topology, points=3000, reach=10.0)
-    assert int(sample.used.sum()) > 800
-    assert float(scan_distance(sample, mean, model.topology.triangles)) < 0.05
+    points, on_face = sample_face(scans, mean, model.topology, points=3000, reach=10.0)
+    assert int(on_face.sum()) > 800
+    assert float(scan_distance(points, on_face, mean, model.topology.triangles)) < 0.05
     normals = vertex_normals(mean, model.topology.triangles)
-    away = float(scan_distance(sample, mean + 0.5 * normals, model.topology.triangles))
+    away = float(scan_distance(points, on_face, mean + 0.5 * normals, model.topology.triangles))
     assert away == pytest.approx(0.5, abs=0.05)
-    far = sample_face(scans, mean + 300, model.topology, points=3000, reach=10.0)
-    assert not bool(far.used.any())
-    assert bool(scan_distance(far, mean, model.topology.triangles).isnan().all())
+    points, on_face = sample_face(scans, mean + 300, model.topology, points=3000, reach=10.0)
+    assert not bool(on_face.any())
+    assert bool(scan_distance(points, on_face, mean, model.topology.triangles).isnan().all())
 
 
 def test_what_can_not_be_registered_is_flagged_and_harms_nobody(registered, model):

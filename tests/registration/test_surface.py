@@ -133,7 +133,7 @@ def test_stacked_scans_keep_their_cells():
     rows, columns = small.valid.shape[1:]
     assert torch.equal(batch.points[0, :rows, :columns], small.points[0])
     assert int(batch.valid[0].sum()) == int(small.valid.sum())
-    assert torch.equal(batch.rows(slice(1, 2)).normals, large.normals)
+    assert torch.equal(batch[1:2].normals, large.normals)
     assert torch.equal(batch.origin, torch.cat([small.origin, large.origin]))
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from facerecon_torch.runtime.sharded_job import write_bytes
+from facerecon_torch.files import write_bytes
 from facerecon_torch.synthetic import layouts
 from facerecon_torch.synthetic.layouts import (
     LAYOUTS,
@@ -122,7 +122,7 @@ def test_the_first_people_are_the_same_in_a_larger_set(fake, tmp_path):
 def test_a_folder_of_another_set_is_left_alone(fake, tmp_path):
     write(SPEC, tmp_path)
     before = content(tmp_path)
-    with pytest.raises(ValueError, match=r"already holds a synthetic set of hash \w+; the one asked for has hash"):
+    with pytest.raises(ValueError, match=r"already holds another set: seed 0, now 1; hash \w+, now \w+\. Give"):
         write(replace(SPEC, seed=1), tmp_path)
     assert content(tmp_path) == before
 
@@ -153,7 +153,7 @@ def test_a_disk_that_fills_up_leaves_a_run_to_go_on_with(fake, tmp_path, monkeyp
         return real(spec, unit, out)
 
     monkeypatch.setattr(fake, "write", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="no room is left on the disk; finished shards stay"):
         write(SPEC, tmp_path)
     monkeypatch.setattr(fake, "write", real)
     write(SPEC, tmp_path)
@@ -201,7 +201,7 @@ def test_a_killed_run_goes_on_to_the_same_set(fake, tmp_path):
     write(SPEC, whole)
     child = subprocess.Popen([sys.executable, "-c", _KILLED, str(killed)], cwd=Path(__file__).parents[2])
     limit = time.monotonic() + 60
-    while not (killed / "parts" / "u0.safetensors").is_file():
+    while not (killed / "shards" / "u0.safetensors").is_file():
         assert child.poll() is None
         assert time.monotonic() < limit
         time.sleep(0.01)

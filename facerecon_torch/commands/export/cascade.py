@@ -1,4 +1,4 @@
-"""`facerecon export-cascade`: a cascade as one program that runs where there is torch and nothing of this package."""
+"""`facerecon export-cascade`: a cascade as one program that needs torch and nothing of this package."""
 
 import argparse
 import hashlib
@@ -18,23 +18,24 @@ __all__ = ["run_export_cascade"]
 
 
 def run_export_cascade(arguments: Sequence[str]) -> int:
-    """Export; 0 done, 1 where the written program differs from the package, 2 where the call or a file was wrong."""
-    given = _parser().parse_args(arguments)
+    """The status of `facerecon export-cascade`: 0 done, 1 the program answers otherwise than the package, 2 the call
+    or a file was wrong."""
+    options = _parser().parse_args(arguments)
     try:
-        if given.device == "cuda" and not torch.cuda.is_available():
+        if options.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device: expected a device that is there; torch sees no CUDA device")
-        source = pretrained_path() if given.cascade is None else given.cascade
-        named = None if given.model == "default" else given.model
-        model = FaceReconstructor.from_pretrained(source, face_model=named).to(given.device)
+        source = pretrained_path() if options.cascade is None else options.cascade
+        named = None if options.model == "default" else options.model
+        model = FaceReconstructor.from_pretrained(source, face_model=named).to(options.device)
         digest = hashlib.sha256(source.read_bytes()).hexdigest()
-        about = save_program(model, given.out, cascade_sha256=digest, vertices=given.vertices)
+        about = save_program(model, options.out, cascade_sha256=digest, vertices=options.vertices)
     except ProgramDiffersError as error:
         sys.stderr.write(f"facerecon export-cascade: {error}\n")
         return 1
     except (FaceReconError, ValueError, OSError) as error:
         sys.stderr.write(f"facerecon export-cascade: {error}\n")
         return 2
-    sys.stdout.write(_summary(given.out, about))
+    sys.stdout.write(_summary(options.out, about))
     return 0
 
 
@@ -63,7 +64,7 @@ def _summary(out: Path, about: dict[str, Any]) -> str:
     low, high = about["batch"]
     lines = [f"{out}: {out.stat().st_size / 1e6:.1f} MB, {about['dtype']} on {about['device']}, b = {low} to {high}"]
     for kind in ("inputs", "outputs"):
-        for name, told in about[kind].items():
-            shape = ", ".join(map(str, told["shape"]))
-            lines.append(f"  {kind[:-1]:<6} {name:<13} [{shape}] {told['unit']}")
+        for name, tensor in about[kind].items():
+            shape = ", ".join(map(str, tensor["shape"]))
+            lines.append(f"  {kind[:-1]:<6} {name:<13} [{shape}] {tensor['unit']}")
     return "\n".join(lines) + "\nchecked: it answers as the package does\n"

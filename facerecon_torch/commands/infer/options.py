@@ -1,14 +1,19 @@
-"""What a user may choose about a run of inference."""
+"""The configuration of `facerecon infer`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from facerecon_torch.cascade.reconstruction import KnownSize
 from facerecon_torch.commands.infer.output_files import FORMATS
+from facerecon_torch.config.runtime import RuntimeSpec
+from facerecon_torch.landmarks.source import LandmarkSourceSpec
+from facerecon_torch.model.load import ModelSpec
 
-__all__ = ["DECODERS", "MODES", "InferOptions"]
+__all__ = ["DECODERS", "MODES", "InferOptions", "InferSpecs", "infer_specs"]
 
 MODES = ("throughput", "latency")
 DECODERS = ("cpu", "device")
@@ -52,3 +57,48 @@ class InferOptions:
         if self.mode == "latency":
             return 1
         return self.batch or (_ON_CUDA if device.type == "cuda" else _ON_CPU)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferSpecs:
+    """A whole run of `facerecon infer`."""
+
+    input: Path
+    output: Path
+    cascade: Path | None  # None: the pretrained one
+    model: ModelSpec
+    landmarks: LandmarkSourceSpec
+    runtime: RuntimeSpec
+    options: InferOptions
+    times: bool = False  # log the seconds of every part
+
+
+def infer_specs(
+    *,
+    input: str | None,
+    output: str | None,
+    cascade: Mapping[str, str | None],
+    model: ModelSpec,
+    landmarks: LandmarkSourceSpec,
+    runtime: RuntimeSpec,
+    times: bool,
+    **options: Any,
+) -> InferSpecs:
+    """The specs of a run from the keys of `configs/infer.yaml`; `options` are those of `InferOptions`.
+
+    Raises:
+        ValueError: a path is missing, or an option has a value that it cannot have.
+    """
+    for name, path in (("input", input), ("output", output)):
+        if not isinstance(path, str):
+            raise ValueError(f"{name} must be a path; got {path!r}")
+    return InferSpecs(
+        input=Path(str(input)),
+        output=Path(str(output)),
+        cascade=None if cascade["path"] is None else Path(cascade["path"]),
+        model=model,
+        landmarks=landmarks,
+        runtime=runtime,
+        options=InferOptions(workers=runtime.workers, progress=runtime.progress, **options),
+        times=times,
+    )

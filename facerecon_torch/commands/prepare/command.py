@@ -1,19 +1,19 @@
 """`facerecon prepare`: config -> recordings -> a prepared set, its failures, pictures and report."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from facerecon_torch.commands.prepare.pictures import choose_pictured
 from facerecon_torch.commands.prepare.report import prepare_table, summarise
-from facerecon_torch.commands.prepare.run import prepare_set
+from facerecon_torch.commands.prepare.run import PrepareTask, plan_shards, prepare_set
 from facerecon_torch.commands.prepare.specs import PrepareSpecs
-from facerecon_torch.commands.prepare.worker import PrepareTask
+from facerecon_torch.config.recorded import build, write_config
 from facerecon_torch.data.prepared import PreparedSet
 from facerecon_torch.data.recordings import Recording, choose_kinds, open_data_set
-from facerecon_torch.files import replacing, write_json
+from facerecon_torch.files import write_json
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.model.load import load_face_model
 from facerecon_torch.runtime.environment import REPORT_FORMAT, environment
@@ -27,31 +27,32 @@ _log = logging.getLogger(__name__)
 
 def prepare_from_config(config: DictConfig) -> int:
     """Prepare `config.data` into `config.output`. Returns 0, or 1 where more recordings failed than are allowed."""
-    specs = PrepareSpecs(**{name: instantiate(config[name], _convert_="all") for name in _GROUPS})
+    specs = PrepareSpecs(**{name: build(config[name]) for name in _GROUPS})
+    specs = replace(specs, landmarks=specs.landmarks.settled(specs.runtime.own_device()))
     recordings = choose_recordings(specs)
     folder = Path(config.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "config.yaml") as part:
-        plain = {k: v for k, v in config.items() if k != "output"}
-        part.write_text(OmegaConf.to_yaml(OmegaConf.create(plain), resolve=True), encoding="utf-8")
+    write_config(folder / "config.yaml", specs, "prepare", head={"output": "???"})
     return prepare(specs, recordings, folder)
 
 
 def choose_recordings(specs: PrepareSpecs) -> list[Recording]:
-    """Those that the data spec asks for. Raises DataFileError for a folder that is none of the data set, ValueError
-    for classes and subjects that are not there."""
+    """The recordings that the data spec selects.
+
+    Raises DataFileError for a folder that is not the data set, ValueError for classes and subjects that do not exist.
+    """
     source = open_data_set(specs.recorded.name)
     options = {"signatures": specs.recorded.signatures} if specs.recorded.signatures else {}
-    found = source.list_recordings(specs.recorded.require_root(), **options)
-    chosen = choose_kinds(found, source, specs.recorded.classes)
+    listed = source.list_recordings(specs.recorded.require_root(), **options)
+    recordings = choose_kinds(listed, source, specs.recorded.classes)
     if specs.recorded.subjects is None:
-        return chosen
-    there = {recording.subject for recording in chosen}
-    unknown = sorted(set(specs.recorded.subjects) - there)
+        return recordings
+    existing = sorted({recording.subject for recording in recordings})
+    unknown = sorted(set(specs.recorded.subjects) - set(existing))
     if unknown or not specs.recorded.subjects:
-        known = ", ".join(sorted(there)[:5])
-        raise ValueError(f"data.subjects must be among {known}, ...; got {', '.join(unknown) or 'none'}")
-    return [recording for recording in chosen if recording.subject in set(specs.recorded.subjects)]
+        raise ValueError(
+            f"data.subjects must be among {', '.join(existing[:5])}, ...; got {', '.join(unknown) or 'none'}"
+        )
+    return [recording for recording in recordings if recording.subject in set(specs.recorded.subjects)]
 
 
 def prepare(specs: PrepareSpecs, recordings: list[Recording], folder: Path) -> int:
@@ -60,49 +61,39 @@ def prepare(specs: PrepareSpecs, recordings: list[Recording], folder: Path) -> i
     timer = Timer(device, memory=True)
     detector = build_detector(specs.landmarks.source, **specs.landmarks.options(device))
     model = load_face_model(specs.model)
+    per_subject = specs.registration.identity == "per_subject"
     task = PrepareTask(
-        folder,
-        specs.recorded.name,
-        specs.model,
-        detector,
-        specs.registration,
-        specs.prepare,
-        specs.runtime,
-        choose_pictured(recordings, specs.prepare.pictures),
+        folder=folder,
+        data=specs.recorded.name,
+        model=specs.model,
+        detector=detector,
+        registration=specs.registration,
+        prepare=specs.prepare,
+        runtime=specs.runtime,
+        pictured=choose_pictured(recordings, specs.prepare.pictures),
+        shards=plan_shards(recordings, specs.prepare.batch, whole_subjects=per_subject),
     )
     with timer.timed("prepare"):
-        prepared = prepare_set(
-            task,
-            recordings,
-            specs.fingerprint(model.sha256, detector.name, recordings),
-            n_vertices=model.n_vertices,
-            device=device,
-            workers=specs.runtime.workers,
-            progress=specs.runtime.progress,
-        )
+        fingerprint = specs.fingerprint(model.sha256, detector.name, recordings)
+        prepared = prepare_set(task, fingerprint, model, device)
     summary = summarise(prepared, recordings)
     report = {"format": REPORT_FORMAT, "classes": summary} | environment(device, specs.runtime.seed, timer)
     write_json(folder / "report.json", report)
     write_json(folder / "failures.json", [{"name": n, "reason": r} for n, r in prepared.failures.items()])
     _log.info("%s", prepare_table(summary))
-    return _told(prepared, recordings, specs)
+    return _exit_status(prepared, recordings, specs)
 
 
-def _told(prepared: PreparedSet, recordings: list[Recording], specs: PrepareSpecs) -> int:
+def _exit_status(prepared: PreparedSet, recordings: list[Recording], specs: PrepareSpecs) -> int:
+    """0, or 1 where more recordings failed than are allowed; the log says how many."""
     failed, count = len(prepared.failures), len(recordings)
-    listed = prepared.folder / "failures.json"
     _log.info("%d samples of %d recordings in %s", len(prepared), count, prepared.folder)
     if not failed:
         return 0
-    share = failed / count
-    if share > specs.prepare.max_failures:
-        _log.error(
-            "%d of %d recordings failed, more than prepare.max_failures=%g allows; see %s",
-            failed,
-            count,
-            specs.prepare.max_failures,
-            listed,
-        )
+    failures, rate = prepared.folder / "failures.json", failed / count
+    if rate > specs.prepare.max_failures:
+        message = "%d of %d recordings failed, more than prepare.max_failures=%g allows; see %s"
+        _log.error(message, failed, count, specs.prepare.max_failures, failures)
         return 1
-    _log.warning("%d of %d recordings failed (%.1f %%); see %s", failed, count, 100 * share, listed)
+    _log.warning("%d of %d recordings failed (%.1f %%); see %s", failed, count, 100 * rate, failures)
     return 0

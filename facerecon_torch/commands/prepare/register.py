@@ -1,7 +1,6 @@
-"""Second half of preparing: scans that were read -> registered in batches, written as one part of the set."""
+"""Second half of preparing: scans that were read -> one shard of the set, registered as a batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,35 +9,19 @@ from torch import Tensor
 from facerecon_torch.commands.prepare.pictures import draw_sample
 from facerecon_torch.commands.prepare.read import ReadyScan, attempt
 from facerecon_torch.commands.prepare.specs import PrepareSpec
-from facerecon_torch.data.prepared import CROPS, PreparedRows, write_part
-from facerecon_torch.data.recordings import Recording
-from facerecon_torch.files import replacing
+from facerecon_torch.data.prepared import CROPS, MEASURE
+from facerecon_torch.files import write_bytes
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.registration.scan.register import FLAGS, RegistrationSpec, register
+from facerecon_torch.registration.scan.register import FLAGS, Registered, RegistrationSpec, register
 from facerecon_torch.registration.scan.surface import stack_scans
+from facerecon_torch.runtime.sharded_job import Shard
 
-__all__ = ["ScanRegistrar", "Unit", "UnitDone"]
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Recordings that are registered together; the set's bytes depend on how recordings are grouped."""
-
-    number: int
-    recordings: tuple[Recording, ...]
-
-
-@dataclass(frozen=True)
-class UnitDone:
-    """What became of a unit."""
-
-    number: int
-    samples: int
-    failures: dict[str, str]
+__all__ = ["ScanRegistrar"]
 
 
 class ScanRegistrar:
-    """Registers units on the device of `model` and writes their parts and crops into `folder`."""
+    """Registers batches of scans on the device of `model` and writes their crops, and pictures of the samples named in
+    `pictured`, into `folder`."""
 
     def __init__(
         self,
@@ -54,117 +37,91 @@ class ScanRegistrar:
         self._folder = folder
         self._pictured = pictured
 
-    def finish(self, unit: Unit, ready: Sequence[ReadyScan], failures: dict[str, str]) -> UnitDone:
-        """Register what could be read and write the part, crops first. Raises OSError where the disk is full."""
-        failures = dict(failures)
-        rows: list[PreparedRows] = []
-        if ready:
-            answer = attempt(lambda: self._register(ready))
-            if not isinstance(answer, str):
-                rows.append(answer)
-            for scan in ready if isinstance(answer, str) else ():  # one of them spoils the batch: each for itself
-                alone = attempt(lambda scan=scan: self._register([scan]))  # type: ignore[misc]
-                if isinstance(alone, str):
-                    failures[scan.recording.name] = alone
-                else:
-                    rows.append(alone)
-        joined = _join(rows, failures)
-        crops = {scan.recording.name: scan.crop for scan in ready}
-        for name, image in zip(joined.names, joined.images):
-            with replacing(self._folder / CROPS / image) as aside:
-                aside.write_bytes(crops[name])
-        self._draw(ready, joined)
-        write_part(self._folder, unit.number, joined)
-        return UnitDone(unit.number, len(joined.names), joined.failures)
+    def make_shard(self, reading: tuple[list[ReadyScan], dict[str, str]]) -> Shard:
+        """The shard of the scans and failures that `ScanReader.read_all` returned. Raises OSError where the disk is
+        full."""
+        ready, failures = reading[0], dict(reading[1])
+        scans, registered = self._register_each(ready, failures)
+        if registered is None:
+            return Shard({}, {"samples": [], "failures": failures})
+        refusals = {k: reason for k in range(len(scans)) if (reason := self._refusal(registered[k : k + 1]))}
+        failures |= {scans[k].recording.name: reason for k, reason in refusals.items()}
+        rows = [k for k in range(len(scans)) if k not in refusals]
+        registered = registered[torch.tensor(rows, dtype=torch.int64)]
+        entries: list[dict[str, object]] = []
+        for row, k in enumerate(rows):
+            scan, recording = scans[k], scans[k].recording
+            image = f"{recording.name}.{self._prepare.crop.format}"
+            write_bytes(self._folder / CROPS / image, scan.crop)
+            if recording.name in self._pictured:
+                draw_sample(self._folder, image, scan, registered[row : row + 1], self._model)
+            entries.append(
+                {
+                    "name": recording.name,
+                    "subject": recording.subject,
+                    "kind": recording.kind,
+                    "code": recording.code,
+                    "image": image,
+                    "flags": [*scan.flags, *registered.flags[row]],
+                }
+            )
+        landmarks = torch.stack([scan.landmarks for scan in scans])[rows]
+        return Shard(_columns(registered, landmarks), {"samples": entries, "failures": failures})
 
-    def _draw(self, ready: Sequence[ReadyScan], rows: PreparedRows) -> None:
-        """Pictures of those samples that are to be looked at."""
-        scans = {scan.recording.name: scan for scan in ready}
-        for row, name in enumerate(rows.names):
-            if name in self._pictured:
-                draw_sample(self._folder, scans[name], rows, row, self._model)
+    def _register_each(
+        self, ready: Sequence[ReadyScan], failures: dict[str, str]
+    ) -> tuple[list[ReadyScan], Registered | None]:
+        """Scans that could be registered, and their registration. If the batch fails, each scan is registered alone;
+        scans that fail are added to `failures`."""
+        together = attempt(lambda: self._register(ready)) if ready else "no scan"
+        if not isinstance(together, str):
+            return list(ready), together
+        scans: list[ReadyScan] = []
+        pieces: list[Registered] = []
+        for scan in ready:
+            alone = attempt(lambda scan=scan: self._register([scan]))  # type: ignore[misc]
+            if isinstance(alone, str):
+                failures[scan.recording.name] = alone
+            else:
+                scans.append(scan)
+                pieces.append(alone)
+        return scans, Registered.cat(pieces) if pieces else None
 
     @torch.no_grad()
-    def _register(self, ready: Sequence[ReadyScan]) -> PreparedRows:
+    def _register(self, ready: Sequence[ReadyScan]) -> Registered:
         device, dtype = self._model.device, self._model.dtype
-        scans = stack_scans([scan.scan for scan in ready]).to(device).to(dtype)
+        scans = stack_scans([scan.scan for scan in ready]).to(device, dtype)
         labelled = torch.stack([scan.labelled for scan in ready]).to(device, dtype)
         lifted = torch.stack([scan.lifted for scan in ready]).to(device, dtype)
-        registered = register(self._model, scans, labelled, lifted, self._spec, _groups(ready, device))
-        tables = {
-            "identity": registered.parameters.identity,
-            "expression": registered.parameters.expression,
-            "rotation": registered.rotation,
-            "translation": registered.translation,
-            "meshes": registered.mesh,
-            "covered": registered.covered,
-            "landmarks": torch.stack([scan.landmarks for scan in ready]),
-        }
-        stored = {name: _stored(values) for name, values in tables.items()}
-        measures = {name: _stored(values) for name, values in registered.measures.items()}
-        reasons = [self._refusal(k, stored, measures, registered.flags[k]) for k in range(len(ready))]
-        kept = [k for k, reason in enumerate(reasons) if reason is None]
-        index = torch.tensor(kept, dtype=torch.int64)
-        recordings = [ready[k].recording for k in kept]
-        return PreparedRows(
-            tuple(recording.name for recording in recordings),
-            tuple(recording.subject for recording in recordings),
-            tuple(recording.kind for recording in recordings),
-            tuple(recording.code for recording in recordings),
-            tuple(f"{recording.name}.{self._prepare.crop.format}" for recording in recordings),
-            {name: values[index] for name, values in stored.items()},
-            {name: values[index] for name, values in measures.items()},
-            tuple((*ready[k].flags, *registered.flags[k]) for k in kept),
-            {ready[k].recording.name: reason for k, reason in enumerate(reasons) if reason is not None},
-        )
+        subjects = list(dict.fromkeys(scan.recording.subject for scan in ready))
+        groups = torch.tensor([subjects.index(scan.recording.subject) for scan in ready], device=device)
+        return register(self._model, scans, labelled, lifted, self._spec, groups).to("cpu", torch.float32)
 
-    def _refusal(
-        self, row: int, tables: dict[str, Tensor], measures: dict[str, Tensor], flags: tuple[str, ...]
-    ) -> str | None:
+    def _refusal(self, registered: Registered) -> str | None:
         """Why a registered scan is no sample; None where it is one."""
-        if "failed" in flags:
+        if "failed" in registered.flags[0]:
             return f"registration: {FLAGS['failed']}"
-        for name in ("identity", "expression", "rotation", "translation", "meshes"):
-            if not bool(torch.isfinite(tables[name][row]).all()):
+        for name, values in _fit_columns(registered).items():
+            if not bool(torch.isfinite(values).all()):
                 return f"registration: expected finite {name}; got NaN"
-        share = float(measures["inlier_share"][row])
-        if not share >= self._prepare.min_inliers:
+        inliers = float(registered.measures["inlier_share"])
+        if not inliers >= self._prepare.min_inliers:
             least = float(self._prepare.min_inliers)
-            return f"registration: expected at least {least:.0%} of the vertices on the scan; got {share:.0%}"
+            return f"registration: expected at least {least:.0%} of the vertices on the scan; got {inliers:.0%}"
         return None
 
 
-def _stored(values: Tensor) -> Tensor:
-    host = values.detach().cpu()
-    return host.float() if host.is_floating_point() else host
+def _fit_columns(registered: Registered) -> dict[str, Tensor]:
+    return {
+        "identity": registered.parameters.identity,
+        "expression": registered.parameters.expression,
+        "rotation": registered.rotation,
+        "translation": registered.translation,
+        "meshes": registered.mesh,
+    }
 
 
-def _groups(ready: Sequence[ReadyScan], device: torch.device) -> Tensor:
-    """A number for every subject of the batch."""
-    numbers: dict[str, int] = {}
-    return torch.tensor([numbers.setdefault(s.recording.subject, len(numbers)) for s in ready], device=device)
-
-
-def _join(rows: Sequence[PreparedRows], failures: dict[str, str]) -> PreparedRows:
-    """Rows of one unit."""
-    filled = [part for part in rows if part.names]
-    told = dict(failures)
-    for part in rows:
-        told |= part.failures
-
-    def column(name: str) -> tuple[str, ...]:
-        return tuple(value for part in filled for value in getattr(part, name))
-
-    tables = {key: torch.cat([part.tables[key] for part in filled]) for key in (filled[0].tables if filled else ())}
-    keys = filled[0].measures if filled else ()
-    return PreparedRows(
-        column("names"),
-        column("subjects"),
-        column("kinds"),
-        column("codes"),
-        column("images"),
-        tables,
-        {key: torch.cat([part.measures[key] for part in filled]) for key in keys},
-        tuple(row for part in filled for row in part.flags),
-        dict(sorted(told.items())),
-    )
+def _columns(registered: Registered, landmarks: Tensor) -> dict[str, Tensor]:
+    """Columns of a prepared set."""
+    measures = {MEASURE + name: values for name, values in registered.measures.items()}
+    return _fit_columns(registered) | {"covered": registered.covered, "landmarks": landmarks} | measures

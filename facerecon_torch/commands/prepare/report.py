@@ -1,4 +1,4 @@
-"""report.json of a prepared set, and the table that the run ends with."""
+"""report.json of a prepared set, and the table that is printed at the end of the run."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ _SHOWN = ("scan_to_fit", "scan_to_mesh", "landmark_residual", "eyelid_residual",
 def summarise(prepared: PreparedSet, recordings: Sequence[Recording]) -> dict[str, Any]:
     """For every class and for all: counts, median and 95th percentile of every measure, flags and failures."""
     kinds = list(dict.fromkeys(recording.kind for recording in recordings))
-    of = {recording.name: recording.kind for recording in recordings}
+    kind_of = {recording.name: recording.kind for recording in recordings}
     rows = {kind: [k for k, other in enumerate(prepared.kinds) if other == kind] for kind in kinds}
-    failed = {kind: sum(of[name] == kind for name in prepared.failures) for kind in kinds}
-    whole = _summary(prepared, list(range(len(prepared))), len(prepared.failures))
-    return {ALL: whole} | {kind: _summary(prepared, rows[kind], failed[kind]) for kind in kinds}
+    failures = Counter(kind_of[name] for name in prepared.failures)
+    together = _summary(prepared, list(range(len(prepared))), len(prepared.failures))
+    return {ALL: together} | {kind: _summary(prepared, rows[kind], failures[kind]) for kind in kinds}
 
 
 def _summary(prepared: PreparedSet, rows: list[int], failures: int) -> dict[str, Any]:
@@ -39,23 +39,25 @@ def _summary(prepared: PreparedSet, rows: list[int], failures: int) -> dict[str,
 
 
 def _spread(values: Tensor) -> dict[str, float] | None:
-    """None where no value is a number: eyelids that nobody saw, for one."""
-    known = values.double()[torch.isfinite(values.double())]
-    if not len(known):
+    """Median and 95th percentile of the finite values; None where there are none, such as eyelids without lifted
+    points."""
+    finite = values.double()[torch.isfinite(values)]
+    if not len(finite):
         return None
-    median, high = torch.quantile(known, torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
+    median, high = torch.quantile(finite, torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
     return {"median": round(median, 4), "p95": round(high, 4)}
 
 
 def prepare_table(summary: dict[str, Any]) -> str:
-    """A line a class: samples, failures and median / 95th percentile of what tells most."""
-    there = [name for name in _SHOWN if name in summary[ALL]["measures"]]
+    """One line per class: samples, failures, and median / 95th percentile of the main measures."""
+    measures = [name for name in _SHOWN if name in summary[ALL]["measures"]]
     wide = max(8, *(len(kind) + 1 for kind in summary))
-    head = f"{'class':<{wide}}{'samples':>8}{'failed':>8}" + "".join(f"{name.replace('_', ' '):>20}" for name in there)
-    lines = [head, f"{'':<{wide + 16}}" + "".join(f"{'median / p95':>20}" for _ in there)]
-    for kind, told in summary.items():
-        cells = "".join(f"{_cell(told['measures'][name]):>20}" for name in there)
-        lines.append(f"{kind:<{wide}}{told['samples']:>8}{told['failures']:>8}{cells}")
+    titles = "".join(f"{name.replace('_', ' '):>20}" for name in measures)
+    spreads = "".join(f"{'median / p95':>20}" for _ in measures)
+    lines = [f"{'class':<{wide}}{'samples':>8}{'failed':>8}{titles}", f"{'':<{wide + 16}}{spreads}"]
+    for kind, row in summary.items():
+        cells = "".join(f"{_cell(row['measures'][name]):>20}" for name in measures)
+        lines.append(f"{kind:<{wide}}{row['samples']:>8}{row['failures']:>8}{cells}")
     flags = ", ".join(f"{count} {flag}" for flag, count in summary[ALL]["flags"].items())
     return "\n".join([*lines, f"flags: {flags or 'none'}"])
 

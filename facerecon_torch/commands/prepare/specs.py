@@ -1,4 +1,4 @@
-"""What `facerecon prepare` is told."""
+"""The config groups of `facerecon prepare`."""
 
 import hashlib
 from dataclasses import asdict, dataclass, field
@@ -18,12 +18,15 @@ __all__ = ["CropFileSpec", "PrepareSpec", "PrepareSpecs"]
 
 @dataclass(frozen=True, kw_only=True)
 class CropFileSpec:
-    """The square picture that is kept of every photograph.
+    """The square crop that is stored of every photograph.
 
-    It spans `span` mm, the canonical crop of training with room for its shifts, at `px_per_mm` at the most: twice the
-    density that training works at. A photograph with fewer pixels is copied as it is, not enlarged. JPEG of quality
-    95 without chroma subsampling takes 0.26 to 0.33 of the room of PNG and changes the HOG of canonical crops by 2 to
-    3 % (mean absolute difference over three portraits).
+    It spans `span` mm, which is the canonical crop of training with room for its shifts, at no more than `px_per_mm`,
+    which is twice the density of training. A photograph with fewer pixels is copied, not enlarged. JPEG of quality 95
+    without chroma subsampling takes 0.26 to 0.33 of the size of PNG and changes the HOG of canonical crops by 2 to 3 %
+    (mean absolute difference over three portraits).
+
+    Raises:
+        ValueError: a number that is not positive and finite, or another format.
     """
 
     span: float | int = 260  # mm
@@ -32,7 +35,7 @@ class CropFileSpec:
 
     @property
     def bytes_expected(self) -> int:
-        """What a file takes at the most, as portraits go."""
+        """Upper estimate of a file's size, from portraits."""
         return 250_000 if self.format == "jpg" else 1_000_000
 
     def __post_init__(self) -> None:
@@ -45,11 +48,15 @@ class CropFileSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareSpec:
-    """The run: how many scans are registered together, what counts as failed, what is drawn."""
+    """The run: how many scans are registered together, what counts as a failure, what is drawn.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
 
     batch: int = 12  # scans registered together; with one identity per subject, all scans of a subject
-    max_failures: float | int = 0.25  # the share of recordings without a sample beyond which the run counts as failed
-    min_inliers: float | int = 0.2  # a smaller share of vertices that found the scan is a failure
+    max_failures: float | int = 0.25  # largest share of recordings without a sample in a run that counts as done
+    min_inliers: float | int = 0.2  # least share of inliers in a sample; less is a failure
     spacing: float | int = 0.75  # mm between the cells of the depth grids that scans become
     pictures: int = 6  # samples that are drawn for review
     crop: CropFileSpec = field(default_factory=CropFileSpec)
@@ -66,7 +73,11 @@ class PrepareSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareSpecs:
-    """A whole run."""
+    """All config groups of a run.
+
+    Raises:
+        ValueError: a data set without scans, or a source of landmarks that needs a labelled set.
+    """
 
     model: ModelSpec
     data: DataSpec
@@ -84,13 +95,13 @@ class PrepareSpecs:
 
     @property
     def recorded(self) -> RecordedScans:
-        """The data set. Raises ValueError where it is none of recorded scans."""
+        """The data set. Raises ValueError for a data set that holds no scans."""
         if not isinstance(self.data, RecordedScans):
             raise ValueError("data must be a set of recorded scans: data=bosphorus, data=facewarehouse or data=frgc")
         return self.data
 
     def fingerprint(self, model_sha256: str, detector: str, recordings: list[Recording]) -> dict[str, Any]:
-        """Everything that the bytes of the set depend on, the files themselves apart."""
+        """Everything that the bytes of the set depend on, except the files of the data set."""
         names = hashlib.sha256("\n".join(recording.name for recording in recordings).encode()).hexdigest()
         return {
             "data": self.recorded.name,

@@ -1,4 +1,4 @@
-"""`facerecon train`: config -> data -> cascade -> run folder with config.yaml, report.json and cascade.safetensors."""
+"""`facerecon train`: a run folder with config.yaml, report.json and cascade.safetensors."""
 
 import logging
 import tempfile
@@ -11,9 +11,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from jaxtyping import Int
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from facerecon_torch.cascade.feature_cache import row_bytes
@@ -32,11 +31,12 @@ from facerecon_torch.commands.train.samples import Samples, prepare_samples, row
 from facerecon_torch.commands.train.sets import load_sets
 from facerecon_torch.commands.train.shared import Shared
 from facerecon_torch.commands.train.train import Outcome, TrainSetup, train_methods
+from facerecon_torch.config.recorded import build, write_config
 from facerecon_torch.config.train import TrainSpecs
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.splits import Fold, check_disjoint, group_folds, paper_folds
 from facerecon_torch.errors import FaceReconError
-from facerecon_torch.files import replacing, write_json
+from facerecon_torch.files import write_json
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.load import load_face_model
 from facerecon_torch.runtime.budget import memory_budget
@@ -51,21 +51,28 @@ _GROUPS = ("model", "data", "landmarks", "fitting", "features", "cascade", "cv",
 
 
 def train_from_config(config: DictConfig) -> int:
-    """Build the specs, train, and write the run folder; under torchrun together with the other processes, the first of
-    which writes. Returns the exit status."""
-    specs = TrainSpecs(**{name: instantiate(config[name], _convert_="all") for name in _GROUPS})
-    device = specs.runtime.apply()
-    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    """The exit status of a training run that writes its run folder.
+
+    Under torchrun every process of the run calls it, and the first one writes. The recorded config.yaml holds the
+    settled specs: it is the run that happens.
+    """
+    asked = TrainSpecs(**{name: build(config[name]) for name in _GROUPS})
+    device = asked.runtime.apply()
+    specs = asked.settled(device)
+    running = HydraConfig.get() if HydraConfig.initialized() else None
     with joined_ranks(device) as ranks, _others_end_too(ranks):
-        folder = Path(ranks.share(str(config.output)))
+        folder = Path(ranks.share(str(config.output if running is None else running.runtime.output_dir)))
         if ranks.is_first:
-            _write_config(config, folder)
+            write_config(folder / "config.yaml", specs, "train", head={"defaults": ["run_folder", "_self_"]})
+            if specs.cv != asked.cv:
+                _log.info("this data has no test people of its own: cv.protocol=%s", specs.cv.protocol)
         half = specs.runtime.half
         report = train(
             specs, save=lambda model: model.save_pretrained(folder / "cascade.safetensors", half=half), folder=folder,
             ranks=ranks,
         )  # fmt: skip
         if ranks.is_first:
+            overrides = [] if running is None else list(running.overrides.task)
             write_json(folder / "report.json", {**report, "overrides": overrides})
             _log.info("%s", _table(report["test"]))
             _log.info("run folder: %s", folder)
@@ -74,7 +81,7 @@ def train_from_config(config: DictConfig) -> int:
 
 @contextmanager
 def _others_end_too(ranks: Ranks) -> Iterator[None]:
-    """A process that no longer hears the others says so in one line: the one that failed tells why."""
+    """A block in which the loss of another process is a FaceReconError; the lost process logs the reason."""
     try:
         yield
     except RuntimeError as error:
@@ -84,23 +91,25 @@ def _others_end_too(ranks: Ranks) -> Iterator[None]:
         raise FaceReconError(f"process {ranks.rank} stops: another process of this run has ended") from error
 
 
-def _write_config(config: DictConfig, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "config.yaml") as part:
-        plain = {k: v for k, v in config.items() if k != "output"}
-        part.write_text(OmegaConf.to_yaml(OmegaConf.create(plain), resolve=True), encoding="utf-8")
-
-
 def train(
     specs: TrainSpecs, *, save: Callable[[FaceReconstructor], None], folder: Path | None = None, ranks: Ranks = SINGLE
 ) -> dict[str, Any]:
-    """Train and measure as `specs` say, and return the report. `save` gets the cascade as soon as it is trained, on the
-    first process; of several folds, that of the last. Crops that no memory holds lie below `folder` (None: the system's
-    temporary one) while the run lasts. Raises ValueError or FaceReconError for input that cannot be used."""
-    asked, specs = specs, specs.settled()
-    if specs.cv != asked.cv:
-        _log.info("this data has no test people of its own: cv.protocol=%s", specs.cv.protocol)
+    """The report of a trained and measured cascade.
+
+    Args:
+        specs: of the run.
+        save: is called on the first process with the reconstructor of each fold, as soon as it is trained.
+        folder: where crops lie during the run if memory has no room for them; None: the system's temporary folder.
+        ranks: the processes that share the run.
+
+    Returns:
+        Counts, stages, errors, comparisons and the environment, as plain values that go into report.json.
+
+    Raises:
+        ValueError, FaceReconError: input that cannot be used.
+    """
     device = specs.runtime.apply()
+    specs = specs.settled(device)
     timer = Timer(device, memory=True)
     with timer.timed("model"):
         model = load_face_model(specs.model).to(device, specs.runtime.torch_dtype)
@@ -127,7 +136,7 @@ def train(
 def _prepare(
     specs: TrainSpecs, sets: Mapping[str, FaceSet], model: FaceModel, shared: Shared, folder: Path
 ) -> dict[str, Samples]:
-    """All sets, their crops in the fastest place that has room for those of all."""
+    """The samples of all sets; their crops lie in the fastest place with room for all of them."""
     ranks, fitting, hog = shared.ranks, specs.fitting, specs.features.hog
     own = sum(len(rows_of_rank(faces.subjects, ranks)) for faces in sets.values())
     size = own * row_bytes(fitting.crop.size, hog)
@@ -151,7 +160,7 @@ def _prepare(
 
 
 class _Run:
-    """The folds of one run: every one of them trained and measured, then judged together."""
+    """The folds of one run, trained and measured one after the other and pooled in one report."""
 
     def __init__(
         self, specs: TrainSpecs, setup: TrainSetup, ready: dict[str, Samples], timer: Timer, shared: Shared
@@ -161,10 +170,10 @@ class _Run:
         self.generator = torch.Generator().manual_seed(specs.runtime.seed)
 
     def folds(self, save: Callable[[FaceReconstructor], None]) -> dict[str, Any]:
-        """Train every fold; errors are pooled over folds, everything else is told per fold."""
+        """The report: errors pooled over the folds, everything else per fold."""
         others = {k: v for k, v in self.ready.items() if k == "shifted"}
         judgements: list[dict[str, Judged]] = []
-        told: list[dict[str, Any]] = []
+        entries: list[dict[str, Any]] = []
         splits, tuned = self._splits(), self.setup
         for number, train_side, test_side in splits:
             tests = {"test": test_side} | others
@@ -173,11 +182,11 @@ class _Run:
                 outcome = train_methods(tuned, train_side, tests, shared=self.shared)
             judgements.append(judged_outcome(outcome, tests, self.ranks))
             counts = {k: self._counts(side) for k, side in {"train": train_side, **tests}.items()}
-            told.append(_fold_entry(number, counts, outcome))
+            entries.append(_fold_entry(number, counts, outcome))
             if self.ranks.is_first:
-                outcome.reconstructor.training_facts = _provenance(self.specs, told[-1])
+                outcome.reconstructor.training_facts = _provenance(self.specs, entries[-1])
                 save(outcome.reconstructor)
-        report = self._judged(judgements, told)
+        report = self._pooled(judgements, entries)
         if self.specs.cv.nested:
             with self.timer.timed("nested"):
                 people = splits[-1][1]
@@ -185,11 +194,11 @@ class _Run:
             report["nested"] = judge(nested, self.generator) | {"folds": self.specs.cv.nested}
         return report
 
-    def _judged(self, judgements: list[dict[str, Judged]], told: list[dict[str, Any]]) -> dict[str, Any]:
+    def _pooled(self, judgements: list[dict[str, Judged]], entries: list[dict[str, Any]]) -> dict[str, Any]:
         with self.timer.timed("judge"):
             judged = {k: judge(pool([j[k] for j in judgements]), self.generator) for k in judgements[0]}
-        report = {k: told[-1][k] for k in ("counts", "stages", "penalties")}
-        report |= {"folds": told} if len(told) > 1 else {}
+        report = {k: entries[-1][k] for k in ("counts", "stages", "penalties")}
+        report |= {"folds": entries} if len(entries) > 1 else {}
         report |= {k: v["methods"] for k, v in judged.items()}
         report["comparisons"] = {k: v["comparisons"] for k, v in judged.items()}
         if by_kind := {k: v["by_kind"] for k, v in judged.items() if "by_kind" in v}:
@@ -197,7 +206,7 @@ class _Run:
         return report
 
     def _splits(self) -> list[tuple[int | None, Samples, Samples]]:
-        """(number of the fold, who trains, who tests). Raises ValueError where somebody would do both, on whatever
+        """Number, training samples and test samples of every fold. Raises ValueError if a subject is in both, on any
         process."""
         people, cv, held_out = self.ready["train"], self.specs.cv, self.ready.get("test")
         splits: list[tuple[int | None, Samples, Samples]]
@@ -217,7 +226,7 @@ class _Run:
         return group_folds(subjects, self.specs.cv.folds, self.generator)
 
     def _with_penalties(self, people: Samples) -> TrainSetup:
-        """Choose the penalties of Eq. 7 on the training people, if asked to."""
+        """The setup with the penalties of Eq. 7 chosen on the training people, if asked for."""
         if not self.specs.fitting.select_penalties:
             return self.setup
         with self.timer.timed("fit_penalties"):
@@ -231,7 +240,7 @@ class _Run:
         return {"images": len(subjects), "subjects": len(torch.unique(subjects))}
 
     def _subjects(self, samples: Samples) -> Int[Tensor, "all"]:
-        """Those of the samples of all processes."""
+        """The subjects of the samples of all processes."""
         return self.ranks.gather(samples.subjects.to(samples.landmarks.device))
 
 
@@ -247,16 +256,16 @@ def _fold_entry(number: int | None, counts: dict[str, Any], outcome: Outcome) ->
     }
 
 
-def _provenance(specs: TrainSpecs, told: dict[str, Any]) -> dict[str, Any]:
-    """What a cascade file says of its own training."""
-    return {**{k: told[k] for k in ("fold", "counts", "test_mae_mm")}, "seed": specs.runtime.seed} | {
+def _provenance(specs: TrainSpecs, entry: dict[str, Any]) -> dict[str, Any]:
+    """The facts of its training that a cascade file holds."""
+    return {**{k: entry[k] for k in ("fold", "counts", "test_mae_mm")}, "seed": specs.runtime.seed} | {
         "protocol": specs.cv.protocol,
         "landmarks": specs.landmarks.source,
     }
 
 
 def _table(test: dict[str, Any]) -> str:
-    """Test MAE in mm vs M on the whole face, a line per method."""
+    """A table of the test MAE in mm vs M on the whole face, one line per method."""
     lines = [f"{'test MAE, mm vs M':<20}{'none':>8}{'transl.':>9}{'simil.':>8}{'size %':>8}"]
     for name, errors in test.items():
         none, translation, similarity = (errors["mae_mm"][a]["M"]["whole"] for a in ALIGNMENTS)

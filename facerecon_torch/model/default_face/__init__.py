@@ -2,15 +2,5 @@
 
 from facerecon_torch.model.default_face.build import load_default_face
 from facerecon_torch.model.default_face.shapes import FaceSource, load_source, load_topology
-from facerecon_torch.model.default_face.sliders import ANCESTRIES, HELD_OUT, Identities, sample_identities
 
-__all__ = [
-    "ANCESTRIES",
-    "HELD_OUT",
-    "FaceSource",
-    "Identities",
-    "load_default_face",
-    "load_source",
-    "load_topology",
-    "sample_identities",
-]
+__all__ = ["FaceSource", "load_default_face", "load_source", "load_topology"]

@@ -57,9 +57,8 @@ class FaceSource:
     """Additive source of the free default face; model frame, mm, mean face centred on the origin.
 
     The first `n_face` of the `n_head` vertices are the model's. Computation runs on the CPU in `dtype`.
-    `triangle_parts` indexes `part_names`; `uv` has one coordinate per vertex, `corner_uv` one per corner (with seams);
-    `masks` are soft regions in [0, 1] per vertex. `expression_names` names 46 weights; the neutral
-    face has zero weights.
+    `triangle_parts` indexes `part_names`; `masks` are soft regions in [0, 1] per vertex. `expression_names` names the
+    46 entries of a weight vector; the neutral face has zero weights.
     """
 
     def __init__(self, asset: SourceAsset, *, dtype: torch.dtype = torch.float32) -> None:
@@ -67,10 +66,7 @@ class FaceSource:
         self.triangles: Int[Tensor, "t 3"] = torch.from_numpy(asset.triangles)
         self.triangle_parts: Int[Tensor, "t"] = torch.from_numpy(asset.triangle_parts)
         self.part_names = PARTS
-        self.uv: Float[Tensor, "v 2"] = torch.from_numpy(asset.uv)
-        self.corner_uv: Float[Tensor, "t 3 2"] = torch.from_numpy(asset.corner_uv)
         self.masks: dict[str, Float[Tensor, "v"]] = dict(zip(MASKS, torch.from_numpy(asset.masks)))
-        self.face_triangles: Int[Tensor, "f 3"] = self.triangles[: asset.n_face_triangles]
         rows = {name: i for i, name in enumerate(asset.target_names)}
         self.identity_names = tuple(name for name in rows if not name.startswith("face/"))
         table = _expression_table(tuple(n.removeprefix("face/") for n in rows if n.startswith("face/")))

@@ -1,7 +1,7 @@
-"""What a cell of a depth grid knows about its surroundings: spikes, jumps, the surface through it, the rim.
+"""Local geometry of depth grids: spikes, jumps in depth, and the plane through the neighbours of each cell.
 
-Grids are orthographic and regular: depth [b, r, c] in mm towards the sensor, one spacing in mm for both axes, row 0 on
-top (y falls with the row).
+Grids are orthographic and regular: depth [b, r, c] in mm towards the sensor, one spacing in mm for both axes, row 0 at
+the top (y falls with the row).
 """
 
 import math
@@ -16,59 +16,59 @@ from torch.nn.functional import pad
 __all__ = ["CellPlanes", "bridged", "fit_planes", "without_spikes"]
 
 _JUMP_MM = 1.0  # noise of a difference in depth
-_JUMP_SLOPE = 3.7  # of 75 degrees: next neighbours that differ by more are two surfaces
-_PLANE_SLOPE = 2.0  # the same for the wider neighbourhood of a plane, which would reach across a jump otherwise
+_JUMP_SLOPE = 3.7  # of 75 degrees: next neighbours that differ by more lie on two surfaces
+_PLANE_SLOPE = 2.0  # the same for the wider neighbourhood of a plane, which must not reach across a jump
 _SPIKE_MM, _SPIKE_RADIUS, _FEWEST = 3.0, 2, 6
 _NORMAL_SD_MM, _DEPTH_SD_MM, _RADIUS_SD = 1.1, 0.6, 2.0
 
 
 class CellPlanes(NamedTuple):
-    """The plane through every valid cell: depth at its centre in mm, unit normal towards the sensor, and the share of
-    a full neighbourhood that it rests on. `valid` is False where the neighbours fix no plane."""
+    """The plane through every valid cell: depth at the cell's centre in mm, unit normal towards the sensor, and the
+    `support` by the neighbours, 1 for a full neighbourhood. `valid` is False where they fix no plane."""
 
     depth: Float[Tensor, "b r c"]
     normals: Float[Tensor, "b r c 3"]
-    share: Float[Tensor, "b r c"]
+    support: Float[Tensor, "b r c"]
     valid: Bool[Tensor, "b r c"]
 
 
 def bridged(
     step: Float[Tensor, "*n"], distance: Float[Tensor, "*n"] | float, slope: float = _JUMP_SLOPE
 ) -> Bool[Tensor, "*n"]:
-    """Whether two points with a difference in depth of `step`, `distance` mm apart sideways, may be one surface."""
+    """Whether two points may lie on one surface: `step` is their distance in depth, `distance` that in x and y, mm."""
     return step.abs() <= _JUMP_MM + slope * distance
 
 
 def without_spikes(depth: Float[Tensor, "b r c"], valid: Bool[Tensor, "b r c"]) -> Bool[Tensor, "b r c"]:
-    """`valid` less the cells more than 3 mm away from the median of the valid cells of their 5 x 5 neighbourhood, and
-    those with fewer than 6 neighbours.
+    """`valid` without cells that are more than 3 mm away from the median of their valid 5 x 5 neighbours, and without
+    cells with fewer than 6 neighbours.
 
-    The median lies above z + 3 exactly where more than half of the neighbours do, so counting replaces sorting. On a
+    The median exceeds z + 3 exactly where more than half of the neighbours do, so that counting replaces sorting. On a
     steep but smooth slope the median is the cell itself.
     """
     count, above, below = (torch.zeros_like(depth) for _ in range(3))
-    for _, _, near, there in _neighbours(depth, valid, _SPIKE_RADIUS):
+    for _, _, near, is_valid in _neighbours(depth, valid, _SPIKE_RADIUS):
         step = near - depth
-        count += there
-        above += there & (step > _SPIKE_MM)
-        below += there & (step < -_SPIKE_MM)
+        count += is_valid
+        above += is_valid & (step > _SPIKE_MM)
+        below += is_valid & (step < -_SPIKE_MM)
     return valid & (count >= _FEWEST) & (torch.maximum(above, below) <= count / 2)
 
 
 def fit_planes(depth: Float[Tensor, "b r c"], valid: Bool[Tensor, "b r c"], spacing: float) -> CellPlanes:
-    """Plane through the neighbours of every cell (Gaussian weights, 1.1 mm sd), never across a jump in depth.
+    """The plane through the neighbours of every cell (Gaussian weights, 1.1 mm sd), without neighbours across a jump.
 
-    The depth is taken from the inner neighbours (0.6 mm sd) with the slopes of the plane removed: noise falls to about
-    a third, and a ridge of 10 mm radius loses 0.04 mm.
+    The depth is averaged over the inner neighbours (0.6 mm sd) after the plane's slopes are removed: noise falls to
+    about a third, and a ridge of 10 mm radius loses 0.04 mm.
     """
     shape = (10, *depth.shape)
     sums = torch.zeros(shape, dtype=depth.dtype, device=depth.device)
     full = 0.0
     radius = max(1, round(_RADIUS_SD * _NORMAL_SD_MM / spacing))
-    for column, row, near, there in _neighbours(depth, valid, radius, itself=True):
+    for column, row, near, is_valid in _neighbours(depth, valid, radius, itself=True):
         x, y, squared = _offset(column, row, spacing)
         step = near - depth
-        used = (there & bridged(step, squared**0.5, _PLANE_SLOPE)).to(depth.dtype)
+        used = (is_valid & bridged(step, squared**0.5, _PLANE_SLOPE)).to(depth.dtype)
         weight = math.exp(-squared / (2 * _NORMAL_SD_MM**2))
         full += weight
         step = step * used
@@ -104,13 +104,13 @@ def _inner_depth(
     up: Float[Tensor, "b r c"],
     spacing: float,
 ) -> Float[Tensor, "b r c"]:
-    """What has to be added to the depth of every cell."""
+    """The change of every cell's depth: the weighted mean of its inner neighbours' offsets from the plane."""
     total, change = torch.zeros_like(depth), torch.zeros_like(depth)
-    for column, row, near, there in _neighbours(depth, valid, 1, itself=True):
+    for column, row, near, is_valid in _neighbours(depth, valid, 1, itself=True):
         x, y, squared = _offset(column, row, spacing)
         step = near - depth
         weight = math.exp(-squared / (2 * _DEPTH_SD_MM**2))
-        used = (there & bridged(step, squared**0.5)) * weight
+        used = (is_valid & bridged(step, squared**0.5)) * weight
         total += used
         change += used * (step - x * across - y * up)
     return change / total.clamp_min(1e-6)
@@ -124,12 +124,12 @@ def _offset(column: int, row: int, spacing: float) -> tuple[float, float, float]
 def _neighbours(
     depth: Float[Tensor, "b r c"], valid: Bool[Tensor, "b r c"], radius: int, *, itself: bool = False
 ) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-    """(x, y, depth, valid) of the neighbour that lies x cells to the right of and y cells above every cell."""
+    """(x, y, depth, valid) of the neighbours x cells to the right of and y cells above every cell."""
     rows, columns = depth.shape[-2:]
-    wide, known = pad(depth, (radius,) * 4), pad(valid, (radius,) * 4)
+    padded, padded_valid = pad(depth, (radius,) * 4), pad(valid, (radius,) * 4)
     for y in range(-radius, radius + 1):
         for x in range(-radius, radius + 1):
             if x == y == 0 and not itself:
                 continue
             part = (..., slice(radius - y, radius - y + rows), slice(radius + x, radius + x + columns))
-            yield x, y, wide[part], known[part]
+            yield x, y, padded[part], padded_valid[part]

@@ -1,4 +1,4 @@
-"""Where the lids' edges go when eyes are closed: the surface brings them near each other, and then they meet."""
+"""Goal displacements for the edges of closed eyelids, which the surface alone brings near each other only."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from facerecon_torch.registration.surface_parts import mesh_edges
 __all__ = ["EyelidGoals", "EyelidSpec", "Eyelids"]
 
 EYES: tuple[int, ...] = GROUPS_66["eyes"]
-"""Rows of the 12 eyelid points among the 66."""
+"""The 12 eyelid points among the 66."""
 # Of each eye's six points, in iBUG's order: both corners, and the upper lid's points above the lower lid's.
 _CORNERS, _UPPER, _LOWER = (0, 3), (1, 2), (5, 4)
 _RING = (0, 1, 2, 3, 4, 5)
@@ -24,13 +24,17 @@ _RING = (0, 1, 2, 3, 4, 5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EyelidSpec:
-    """How landmarks move the edges of the lids."""
+    """How landmarks move the edges of the lids.
 
-    noise: float | int = 4.0  # mm: as far as a detector may be off on closed eyes; a lid nearer to it stays where it is
+    Raises:
+        ValueError: a number outside its range.
+    """
+
+    noise: float | int = 4.0  # mm: error of a detector on closed eyes; a lid nearer to its landmarks does not move
     scale: float | int = 12.0  # mm: landmarks further off do not count (Tukey's weight reaches 0)
     weight: float | int = 10.0  # of the edges' goals; a full pair of vertex and scan has 1
-    meet: float | int = 0.8  # of what is left between lids of a closed eye, the part that the upper one makes good
-    closed: float | int = 0.15  # an eye of the fitted mesh that is open by less than this share of its width is closed
+    meet: float | int = 0.8  # share of the gap between lids of a closed eye that the upper lid closes
+    closed: float | int = 0.15  # a fitted eye is closed if its opening is below this share of its width
 
     def __post_init__(self) -> None:
         if not (0 <= self.noise < float("inf") and 0 <= self.meet <= 1):
@@ -40,8 +44,8 @@ class EyelidSpec:
 
 
 class EyelidGoals(NamedTuple):
-    """Displacements along +y (mm, sensor's frame) wanted of `rows` of the mesh, and how much each counts; x and z are
-    not theirs to say. `closed`: which eyes are (smaller x of the frontal face first)."""
+    """Goal displacements along +y (mm, sensor's frame) of `rows` of the mesh, and their weights; x and z are free.
+    `closed` marks the closed eyes, the one with the smaller x of the frontal face first."""
 
     rows: Int[Tensor, "n"]
     shift: Float[Tensor, "b n"]
@@ -50,8 +54,8 @@ class EyelidGoals(NamedTuple):
 
 
 class Eyelids:
-    """The edges of the lids on a mesh: shortest paths along its edges between neighbouring eyelid landmarks. A vertex
-    between two landmarks takes a share of each of their displacements."""
+    """The edges of the lids on a mesh: shortest paths along its edges between neighbouring eyelid landmarks. The
+    displacement of a vertex is interpolated between those of its two landmarks."""
 
     def __init__(self, mean: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"], landmarks: Int[Tensor, "66"]) -> None:
         marks = landmarks[list(EYES)].cpu()
@@ -61,54 +65,57 @@ class Eyelids:
         self._shares = shares.to(landmarks.device)
 
     def goals(self, posed: Float[Tensor, "b V 3"], lifted: Float[Tensor, "b 66 3"], spec: EyelidSpec) -> EyelidGoals:
-        """Displacements up or down of the posed mesh's lids, for eyes that the fit has nearly closed: towards the
-        landmarks as far as these are off by more than their noise, then together where the lids are still apart. Open
-        eyes have no goals: the scan shows the edges of their lids better than a detector."""
+        """Vertical displacements of the posed mesh's lids, for eyes that the fit has nearly closed.
+
+        The lids move towards the landmarks by what exceeds the landmarks' noise, then together if they are still
+        apart. Open eyes have no goals: the scan shows the edges of their lids better than a detector does.
+        """
         points, now = lifted[:, list(EYES), :2], posed[:, self.marks, :2]
-        known = torch.isfinite(points).all(-1)
+        detected = torch.isfinite(points).all(-1)
         closed = _closed(now, spec.closed)
-        gap = torch.where(known, points[..., 1] - now[..., 1], 0.0)
-        trust = known * (1 - (gap / spec.scale).square()).clamp_min(0).square()
+        gap = torch.where(detected, points[..., 1] - now[..., 1], 0.0)
+        trust = detected * (1 - (gap / spec.scale).square()).clamp_min(0).square()
         _, above, below = _by_eye(gap)
-        _, sure_above, sure_below = _by_eye(trust)
-        up, down = (_excess(way, sure, spec.noise) for way, sure in ((above, sure_above), (below, sure_below)))
+        _, trust_above, trust_below = _by_eye(trust)
+        up = _excess(above, trust_above, spec.noise)
+        down = _excess(below, trust_below, spec.noise)
         _, upper, lower = _by_eye(now[..., 1])
         apart = (upper + up - lower - down).clamp_min(0)
         move = torch.zeros_like(gap).view(-1, 2, 6)
         move[..., list(_UPPER)] = up - spec.meet * apart
         move[..., list(_LOWER)] = down + (1 - spec.meet) * apart
         shares = self._shares.to(posed)
-        pinned = torch.zeros_like(move)
-        pinned[..., list(_UPPER + _LOWER)] = spec.weight  # falls to nothing at the corners, which the scan shows well
-        pinned, move = ((part * closed[..., None]).flatten(1, 2) for part in (pinned, move))
-        return EyelidGoals(self.rows, move @ shares.mT, pinned @ shares.mT, closed)
+        weight = torch.zeros_like(move)
+        weight[..., list(_UPPER + _LOWER)] = spec.weight  # falls to 0 at the corners, which the scan shows well
+        weight, move = ((values * closed[..., None]).flatten(1, 2) for values in (weight, move))
+        return EyelidGoals(self.rows, move @ shares.mT, weight @ shares.mT, closed)
 
 
 def _by_eye(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Corners, upper and lower points [b, 2 eyes, 2, ...] of the 12 points."""
+    """Corners, upper and lower points, [b, 2 eyes, 2, ...] each, of the 12 points."""
     eyes = values.reshape(-1, 2, 6, *values.shape[2:])
     return eyes[:, :, list(_CORNERS)], eyes[:, :, list(_UPPER)], eyes[:, :, list(_LOWER)]
 
 
-def _closed(now: Float[Tensor, "b 12 2"], share: float) -> Bool[Tensor, "b 2"]:
-    """Whether the mean opening of each eye of the fitted mesh is below `share` of its width."""
+def _closed(now: Float[Tensor, "b 12 2"], limit: float) -> Bool[Tensor, "b 2"]:
+    """Whether the mean opening of each eye of the fitted mesh is below `limit` of its width."""
     corners, upper, lower = _by_eye(now)
     width = torch.linalg.vector_norm(corners[:, :, 0] - corners[:, :, 1], dim=-1)
     opening = (upper[..., 1] - lower[..., 1]).mean(-1)
-    shut: Tensor = opening < share * width
-    return shut
+    closed: Tensor = opening < limit * width
+    return closed
 
 
-def _excess(way: Float[Tensor, "b 2 2"], trust: Float[Tensor, "b 2 2"], noise: float) -> Float[Tensor, "b 2 1"]:
-    """What the mean way of both points of a lid exceeds `noise` by."""
-    mean = (trust * way).sum(-1, keepdim=True) / trust.sum(-1, keepdim=True).clamp_min(1e-6)
+def _excess(shift: Float[Tensor, "b 2 2"], trust: Float[Tensor, "b 2 2"], noise: float) -> Float[Tensor, "b 2 1"]:
+    """The part of the mean displacement of a lid's two points that exceeds `noise`."""
+    mean = (trust * shift).sum(-1, keepdim=True) / trust.sum(-1, keepdim=True).clamp_min(1e-6)
     return mean - mean.clamp(-noise, noise)
 
 
 def _lid_edges(
     mean: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"], marks: Int[Tensor, "12"]
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n 12"]]:
-    """Vertices along both rings of landmarks, and the landmarks' shares in each: linear in the length of the path."""
+    """Vertices along both rings of landmarks, and the landmarks' weights in each, linear in the length of the path."""
     edges = torch.unique(mesh_edges(triangles), dim=0)
     lengths = (mean[edges[:, 0]] - mean[edges[:, 1]]).norm(dim=-1).numpy()
     graph = coo_matrix((lengths, edges.T.numpy()), shape=(len(mean), len(mean))).tocsr()
@@ -119,11 +126,11 @@ def _lid_edges(
             first, second = eye + k, eye + (k + 1) % 6
             total, vertex = distance[first, marks[second]], int(marks[second])
             while vertex >= 0 and np.isfinite(total):
-                share = distance[first, vertex] / total if total > 0 else 1.0
+                fraction = distance[first, vertex] / total if total > 0 else 1.0
                 row = shares.setdefault(vertex, np.zeros(len(marks)))
                 row[:] = 0
-                row[first] += 1 - share
-                row[second] += share
+                row[first] += 1 - fraction
+                row[second] += fraction
                 vertex = int(before[first, vertex])
     rows = torch.tensor(sorted(shares), dtype=torch.int64)
     table = np.array([shares[int(row)] for row in rows]).reshape(len(rows), len(marks))

@@ -1,4 +1,4 @@
-"""The part of a model that is fitted to scans, and where a fit stands."""
+"""The part of a face model that is fitted to scans, and the state of a fit."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ __all__ = ["FitState", "FittedFace"]
 
 
 class FitState(NamedTuple):
-    """Weights, and the rigid motion scan = R v + T in float64 (mm)."""
+    """Weights of both factors, and the rigid motion scan = R v + T in float64 (mm)."""
 
     identity: Float[Tensor, "b identities"]
     expression: Float[Tensor, "b expressions"]
@@ -21,28 +21,28 @@ class FitState(NamedTuple):
     translation: Float[Tensor, "b 3"]
 
     def pose(self, vertices: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
-        """Model frame -> sensor's frame; in the dtype of the vertices."""
+        """Vertices moved from the model frame to the sensor's frame, in their own dtype."""
         rotation, translation = self.rotation.to(vertices), self.translation.to(vertices)
         return vertices @ rotation.mT + translation[:, None]
 
 
-_NEAR_ENOUGH = 500  # vertices of the face that the distance to it is measured from
+_MARGIN_SAMPLES = 500  # vertices of the face that the distance to it is measured from
 
 
 class FittedFace:
-    """The vertices that are fitted, the landmarks, and what the vertices' normals need.
+    """A model restricted to the fitted vertices, the landmarks and the vertices around, which the normals need.
 
-    The topology's whole set and, twice as sparse, what lies within `margin` mm of it on the mean face: temples,
-    forehead and jaw tell turns of the head from expressions. Thinned out to at most `most`. Raises ValueError for a
-    model without topology.
+    The fitted vertices are the topology's whole set and every other vertex within `margin` mm of it on the mean face:
+    temples, forehead and jaw separate turns of the head from expressions. They are thinned out to at most `most`.
+    Raises ValueError for a model without topology.
     """
 
     def __init__(self, model: FaceModel, most: int, margin: float, like: Tensor) -> None:
         topology = model.topology
         if topology is None:
             raise ValueError("model must have a topology (a restricted model has none)")
-        whole = topology.whole_vertices
-        face = _thinned(torch.cat([whole, _margin(model, whole, margin)[::2]]), most)
+        face_set = topology.whole_vertices
+        face = _thinned(torch.cat([face_set, _margin(model, face_set, margin)[::2]]), most)
         self.n_face = len(face)
         used = torch.zeros(model.n_vertices, dtype=torch.bool, device=face.device)
         used[face] = True
@@ -55,12 +55,12 @@ class FittedFace:
         self._around = model.restrict(rows).to(like)
         marks = topology.landmark_vertices
         self.model = model.restrict(torch.cat([face, marks])).to(like)
-        """The vertices that are fitted, then the 66 landmarks."""
+        """The model of the fitted vertices, followed by the 66 landmarks."""
         self.marks = model.restrict(marks).to(like)
-        """The 66 landmarks alone."""
+        """The model of the 66 landmarks."""
         mean = model.vertices(model.identity_mean, model.expression_mean)
         self.mark_normals: Float[Tensor, "66 3"] = vertex_normals(mean, topology.triangles)[marks].to(like)
-        """Of the mean face, in its own frame."""
+        """Unit normals of the landmarks on the mean face, in the model frame."""
 
     def surface(self, state: FitState) -> tuple[Float[Tensor, "b face 3"], Float[Tensor, "b face 3"]]:
         """Posed vertices of the face and their unit normals, in the sensor's frame."""
@@ -69,7 +69,7 @@ class FittedFace:
         return state.pose(vertices[:, : self.n_face]), normals @ state.rotation.to(normals).mT
 
     def start(self, n: int) -> FitState:
-        """The mean face, not moved, n times."""
+        """n times the mean face in the model frame."""
         model = self.model
         eye = torch.eye(3, dtype=torch.float64, device=model.device).expand(n, 3, 3)
         still = torch.zeros(n, 3, dtype=torch.float64, device=model.device)
@@ -77,16 +77,17 @@ class FittedFace:
 
 
 def _thinned(rows: Int[Tensor, "n"], most: int) -> Int[Tensor, "m"]:
+    """At most `most` of the rows, evenly spread."""
     if len(rows) <= most:
         return rows
     return rows[torch.linspace(0, len(rows) - 1, most, device=rows.device).round().long()]
 
 
-def _margin(model: FaceModel, whole: Int[Tensor, "w"], width: float) -> Int[Tensor, "n"]:
-    """Vertices outside the whole set, up to about `width` mm away from it."""
+def _margin(model: FaceModel, face_set: Int[Tensor, "w"], width: float) -> Int[Tensor, "n"]:
+    """Vertices outside `face_set` and at most about `width` mm away from it."""
     mean = model.vertices(model.identity_mean, model.expression_mean)
     outside = torch.ones(len(mean), dtype=torch.bool, device=mean.device)
-    outside[whole] = False
+    outside[face_set] = False
     rows = torch.nonzero(outside)[:, 0]
-    face = mean[_thinned(whole, _NEAR_ENOUGH)]
+    face = mean[_thinned(face_set, _MARGIN_SAMPLES)]
     return rows[torch.cdist(mean[rows], face).amin(1) <= width]

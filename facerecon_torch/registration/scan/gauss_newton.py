@@ -1,8 +1,8 @@
-"""One step for pose, expression and identity at once, from weighted residuals that are linear in small changes.
+"""One Gauss-Newton step for pose, expression and identity together, from weighted residuals.
 
-With x = R v + T and v = A alpha = B beta (each for the other factor's present value), a turn by the small vector w
-about the centre c, a shift t and changes of both factors move x by  w x (x - c) + t + R (A da + B db). Solving for all
-of them together matters: a jaw that opens and a head that nods look alike, and steps that move one at a time crawl.
+With x = R v + T and v = A alpha = B beta (each for the current value of the other factor), a turn by the small vector w
+about the centre c, a shift t and changes of both factors move x by  w x (x - c) + t + R (A da + B db). All unknowns are
+solved for together: an opening jaw and a nodding head look alike, and alternating steps converge slowly.
 """
 
 from typing import NamedTuple
@@ -24,7 +24,7 @@ _GAUGE_STIFFNESS = 1e9  # mm^2: beta's component along the gauge direction does 
 
 
 class Residuals(NamedTuple):
-    """sum_i weight_i (direction_i . x_vertex(i) - goal_i)^2; `offset` is the bracket now, in mm."""
+    """Terms weight_i (direction_i . x_vertex(i) - goal_i)^2; `offset` is the current value of the bracket, in mm."""
 
     vertex: Int[Tensor, "m"] | slice  # rows of the model
     direction: Float[Tensor, "b m 3"]
@@ -33,7 +33,7 @@ class Residuals(NamedTuple):
 
 
 class Priors(NamedTuple):
-    """Penalty matrices and means of Eq. 7, float64."""
+    """Penalty matrices and means of both factors (Eq. 7), float64."""
 
     identity: Float[Tensor, "identities identities"]
     identity_mean: Float[Tensor, "identities"]
@@ -49,15 +49,15 @@ class Groups(NamedTuple):
 
 
 def make_groups(labels: Int[Tensor, "b"] | None, n: int, device: torch.device) -> Groups:
-    """Groups of scans with equal labels; without labels every scan stands alone."""
+    """Groups of scans with equal labels; without labels, one group per scan."""
     if labels is None:
         return Groups(torch.arange(n, device=device), n)
-    known, index = torch.unique(labels.to(device), return_inverse=True)
-    return Groups(index, len(known))
+    names, index = torch.unique(labels.to(device), return_inverse=True)
+    return Groups(index, len(names))
 
 
 def make_priors(model: FaceModel, identity_penalty: float, expression_penalty: float) -> Priors:
-    """Penalties in mm^2 (against the mean squared distance) for weights of one standard deviation."""
+    """Priors from the penalties, in mm^2, of weights one standard deviation away from their means."""
     expression = torch.diag(expression_penalty / model.expression_variance.double())
     if isinstance(model, BilinearModel) and model.gauge == "fixed":
         along = model.gauge_direction.double()
@@ -71,10 +71,10 @@ def make_priors(model: FaceModel, identity_penalty: float, expression_penalty: f
 
 
 def take_step(model: FaceModel, state: FitState, terms: list[Residuals], priors: Priors, groups: Groups) -> FitState:
-    """The Gauss-Newton step that minimises all terms and the priors; small systems in float64.
+    """The state after one Gauss-Newton step on all terms and the priors. The small systems are solved in float64.
 
-    Identity is solved once per group, from the sum of its scans' equations after each scan's own pose and expression
-    have been eliminated (Schur complement).
+    Identity is solved once per group: each scan's own pose and expression are eliminated (Schur complement), and the
+    remaining equations of the group's scans are summed.
     """
     designs = (model.identity_design(state.expression), model.expression_design(state.identity))
     (identity_matrix, offset), (expression_matrix, _) = designs
@@ -111,6 +111,7 @@ class _Change(NamedTuple):
 def _solve(
     normal: Float[Tensor, "b p p"], right: Float[Tensor, "b p"], state: FitState, priors: Priors, groups: Groups
 ) -> _Change:
+    """The solution of the normal equations with the priors; unknowns are pose, expression, identity, in this order."""
     n_expression = state.expression.shape[1]
     own = _POSE + n_expression
     ridge = torch.zeros(own, own, dtype=torch.float64, device=normal.device)
@@ -124,8 +125,8 @@ def _solve(
     reduced = torch.cat([normal[:, own:, own:], right[:, own:, None]], -1) - shared.mT @ freed
     summed = reduced.new_zeros(groups.number, *reduced.shape[1:]).index_add(0, groups.of_scan, reduced)
     identity = state.identity.double()
-    present = identity.new_zeros(groups.number, identity.shape[1]).index_copy(0, groups.of_scan, identity)
-    pull = (priors.identity_mean - present) @ priors.identity
+    current = identity.new_zeros(groups.number, identity.shape[1]).index_copy(0, groups.of_scan, identity)
+    pull = (priors.identity_mean - current) @ priors.identity
     factor = torch.linalg.cholesky_ex(summed[..., :-1] + priors.identity)[0]
     step = torch.cholesky_solve(summed[..., -1:] + pull[..., None], factor)[..., 0][groups.of_scan]
     rest = freed[..., -1] - (freed[..., :-1] @ step[..., None])[..., 0]

@@ -1,10 +1,10 @@
-"""g*: a face model fitted to range scans by dense ICP (Section 4.1): scan = R v(alpha, beta) + T, no scale.
+"""Fit of g* to range scans by dense ICP (Section 4.1): scan = R v(alpha, beta) + T, without a scale.
 
 minimise  mean_v w_v (n_v . (R v + T - q_v))^2  +  sum_l w_l |R v_l + T - y_l|^2 / 66
           + lambda_1 |alpha - mu_a|^2_Qa  +  lambda_2 |beta - mu_b|^2_Qb
 
-over pose and both factors, with q_v the closest scan point of vertex v and n_v the scan's normal there, both looked
-up again in every round with gates that shrink.
+over pose and both factors; q_v is the closest scan point of vertex v and n_v the scan's normal there. Both are looked
+up again in every round, with shrinking gates.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_shape
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.registration.scan.association import Association, AssociationSpec, associate
+from facerecon_torch.registration.scan.association import AssociationSpec, associate
 from facerecon_torch.registration.scan.fitted_face import FitState, FittedFace
 from facerecon_torch.registration.scan.gauss_newton import Residuals, make_groups, make_priors, take_step
 from facerecon_torch.registration.scan.icp_spec import IcpSpec
 from facerecon_torch.registration.scan.initialise import LandmarkTargets, fit_landmarks
 from facerecon_torch.registration.scan.surface import ScanBatch
-from facerecon_torch.structures import FaceParameters
+from facerecon_torch.structures import FaceParameters, TensorRecord
 
 __all__ = ["ScanFit", "fit_scans"]
 
@@ -30,20 +30,18 @@ _FEWEST_INLIERS = 0.3
 _DEFAULT = IcpSpec()
 
 
-@dataclass(frozen=True)
-class ScanFit:
-    """Answer of `fit_scans`, in the dtype of the scans.
+@dataclass(frozen=True, kw_only=True)
+class ScanFit(TensorRecord):
+    """Pose and weights of fitted scans, in the dtype of the scans.
 
-    `inlier_share`: of the face's vertices that face the sensor, those within 2 mm of the scan. `residual`: the median
-    of those that have a partner on the scan, mm. `failed` marks scans with too few landmarks or inliers, whose numbers
-    are finite but mean nothing.
+    `inlier_share`: of the face's vertices that face the sensor, the share within 2 mm of the scan. `failed` marks scans
+    with too few landmarks or inliers; their numbers are finite but mean nothing.
     """
 
     parameters: FaceParameters
     rotation: Float[Tensor, "b 3 3"]
     translation: Float[Tensor, "b 3"]
     inlier_share: Float[Tensor, "b"]
-    residual: Float[Tensor, "b"]
     failed: Bool[Tensor, "b"]
 
 
@@ -56,12 +54,24 @@ def fit_scans(
     spec: IcpSpec = _DEFAULT,
     groups: Tensor | None = None,
 ) -> ScanFit:
-    """Pose and weights of every scan. `labelled` [b, 66, 3] are the data set's own points, `lifted` [b, 66, 3] detected
-    ones on the scan, both in mm in the sensor's frame and NaN where not known. Scans with equal numbers in `groups` [b]
-    share one identity.
+    """Pose and weights of every scan. Not differentiable.
 
-    Scans are solved together, some 10 MB each; none influences another outside its group. Raises ValueError for shapes
-    or devices that do not fit, or a model without topology. Not differentiable.
+    Scans are solved together, in some 10 MB each; a scan influences no other outside its group.
+
+    Args:
+        model: a model with topology.
+        scans: depth grids.
+        labelled: [b, 66, 3], the data set's own points in mm in the sensor's frame, NaN where not known.
+        lifted: [b, 66, 3], detected points on the scan, likewise.
+        spec: rounds, gates, weights and penalties.
+        groups: [b]; scans with equal numbers share one identity.
+
+    Raises:
+        ValueError: shapes or devices that do not fit, or a model without topology.
+
+    Example:
+        >>> fit = fit_scans(model, scans, labelled, lifted)
+        >>> fit.parameters.identity[~fit.failed]
     """
     _require(model, scans, labelled, lifted, groups)
     like = scans.points
@@ -75,7 +85,7 @@ def fit_scans(
         surface = _surface_residuals(face, state, scans, _gates(spec, distance), targets.enough)
         marks = targets.residuals(face, state, spec.landmark_scale, first=face.n_face, depth=spec.landmark_depth)
         state = take_step(face.model, state, [surface, marks], priors, members)
-    return _answer(fine, state, scans, spec, targets.enough)
+    return _fit_of(fine, state, scans, spec, targets.enough)
 
 
 def _gates(spec: IcpSpec, distance: float) -> AssociationSpec:
@@ -90,27 +100,19 @@ def _surface_residuals(
     return Residuals(slice(0, face.n_face), partners.normal, partners.distance, weights)
 
 
-def _answer(face: FittedFace, state: FitState, scans: ScanBatch, spec: IcpSpec, usable: Bool[Tensor, "b"]) -> ScanFit:
+def _fit_of(face: FittedFace, state: FitState, scans: ScanBatch, spec: IcpSpec, usable: Bool[Tensor, "b"]) -> ScanFit:
     like = scans.points
     vertices, normals = face.surface(state)
     partners = associate(vertices, normals, scans, _gates(spec, spec.distances[0]))
-    share, residual = _measures(partners, normals)
+    near = (partners.weight > 0) & (partners.distance.abs() <= _INLIER_MM)
+    inlier_share = (near.sum(1) / (normals[..., 2] > 0).sum(1).clamp_min(1)).to(like.dtype)
     return ScanFit(
-        FaceParameters(identity=state.identity, expression=state.expression),
-        state.rotation.to(like),
-        state.translation.to(like),
-        share,
-        residual,
-        ~usable | (share < _FEWEST_INLIERS),
+        parameters=FaceParameters(identity=state.identity, expression=state.expression),
+        rotation=state.rotation.to(like),
+        translation=state.translation.to(like),
+        inlier_share=inlier_share,
+        failed=~usable | (inlier_share < _FEWEST_INLIERS),
     )
-
-
-def _measures(partners: Association, normals: Float[Tensor, "b v 3"]) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
-    matched = partners.weight > 0
-    distance = torch.where(matched, partners.distance.abs(), torch.nan)
-    facing = (normals[..., 2] > 0).sum(1).clamp_min(1)
-    share = (distance <= _INLIER_MM).sum(1) / facing
-    return share.to(distance.dtype), distance.nanmedian(1).values.nan_to_num(0.0)
 
 
 def _require(model: FaceModel, scans: ScanBatch, labelled: Tensor, lifted: Tensor, groups: Tensor | None) -> None:

@@ -1,4 +1,4 @@
-"""How a face model is fitted to scans: rounds, gates, weights, penalties."""
+"""Rounds, gates, weights and penalties of the fit to scans."""
 
 from dataclasses import dataclass
 
@@ -17,12 +17,15 @@ CHIN = N_INNER + 8
 class IcpSpec:
     """Weights and penalties of E = mean_v w_v r_v^2 + sum_l w_l |d_l|^2 / 66 + penalties (fit_scans), all in mm^2.
 
-    A landmark weight of 1 lets 66 exact landmarks count as much as the whole surface.
+    With a landmark weight of 1, 66 exact landmarks count as much as the whole surface.
+
+    Raises:
+        ValueError: a number outside its range.
     """
 
-    align_scales: tuple[float, ...] = (14.0, 10.0, 8.0, 6.0, 6.0, 6.0)  # mm, of the landmarks' robust weight while the
-    # mean face is moved onto them; one round each
-    start_scales: tuple[float, ...] = (8.0, 7.0, 6.0, 6.0)  # mm, the same while both factors are fitted to them
+    align_scales: tuple[float, ...] = (14.0, 10.0, 8.0, 6.0, 6.0, 6.0)  # mm, of the landmarks' robust weight while
+    # the mean face is aligned with them; one round each
+    start_scales: tuple[float, ...] = (8.0, 7.0, 6.0, 6.0)  # mm, the same while both factors are fitted to landmarks
     distances: tuple[float, ...] = (15.0, 12.0, 10.0, 8.0, 6.0, 5.0, 4.0, 4.0, 3.0, 3.0)  # mm, gate; one round each
     normal_degrees: float | int = 50.0
     landmark_scale: float | int = 2.5  # mm, of the landmarks' robust weight once the surface is used
@@ -31,12 +34,12 @@ class IcpSpec:
     expression_penalty: float | int = 1e-4  # mm^2
     labelled_weight: float | int = 0.05
     lifted_weight: float | int = 0.02
-    eyelid_weight: float | int = 0.005  # of lifted points: detectors open closed eyes, the surface knows better
+    eyelid_weight: float | int = 0.005  # of lifted points; detectors open closed eyes, the surface is more exact
     mouth_weight: float | int = 0.03
-    landmark_depth: float | int = 0.1  # by which their offsets in depth are multiplied once the surface is used
-    chin_weight: float | int = 0.1  # of a labelled chin, relative to other labels: it is not quite iBUG's
-    margin: float | int = 30.0  # mm around the face's whole set that take part; more meets hair
-    vertices: int = 4000  # that are used in the last rounds, at most
+    landmark_depth: float | int = 0.1  # factor on their offsets in depth once the surface is used
+    chin_weight: float | int = 0.1  # of a labelled chin, relative to other labels; its definition differs from iBUG's
+    margin: float | int = 30.0  # mm around the face's whole set that are fitted; beyond lies hair
+    vertices: int = 4000  # largest number in the last rounds
     coarse_vertices: int = 900  # in the rounds before
     fine_rounds: int = 4
 
@@ -72,9 +75,11 @@ class IcpSpec:
 
 
 def landmark_weights(spec: IcpSpec, like: Tensor, *, at_start: bool = False) -> Float[Tensor, "132"]:
-    """Of the 66 labelled points, then of the 66 lifted ones, in the dtype and on the device of `like`. Lifted contour
-    points have none: they lie on the rim of the scan, wherever the silhouette happens to be. At the start no lifted
-    points stand out: a hand before the eyes would carry the face away."""
+    """Weights of the 66 labelled points, then of the 66 lifted ones, in the dtype and on the device of `like`.
+
+    Lifted contour points have weight 0: they lie on the rim of the scan, which depends on the view. At the start all
+    lifted points weigh the same, so that a hand in front of the eyes does not pull the face away.
+    """
     labelled = torch.full((N_INNER + N_CONTOUR,), spec.labelled_weight)
     labelled[CHIN] *= spec.chin_weight
     lifted = torch.full((N_INNER + N_CONTOUR,), spec.lifted_weight)

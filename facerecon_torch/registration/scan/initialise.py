@@ -1,4 +1,4 @@
-"""Where the fit to scans starts: the mean face moved onto 3D landmarks, and both factors fitted to them."""
+"""Start of the fit to scans: the mean face aligned with 3D landmarks, then both factors fitted to them."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ __all__ = ["FEWEST_LANDMARKS", "LandmarkTargets", "fit_landmarks"]
 FEWEST_LANDMARKS = 4
 _YAW_GUESSES = (0.0, -40.0, 40.0, -80.0, 80.0)  # degrees
 _EYES, _BROWS = GROUPS_66["eyes"], GROUPS_66["brows"]
-_COVERED_GUESSES = (  # landmarks behind a hand: both eyes, either of them, the mouth
+_COVERED_GUESSES = (  # landmarks behind a hand: both eyes, one eye, the mouth
     _EYES + _BROWS,
     _EYES[:6] + _BROWS[:5],
     _EYES[6:] + _BROWS[5:],
@@ -29,7 +29,7 @@ _N = 66
 
 @dataclass(frozen=True)
 class LandmarkTargets:
-    """Labelled and lifted landmarks as one list; what is not known has weight 0 and stands at the origin."""
+    """Labelled and lifted landmarks in one list; unknown ones are at the origin with weight 0."""
 
     points: Float[Tensor, "b 132 3"]
     weights: Float[Tensor, "b 132"]
@@ -43,31 +43,34 @@ class LandmarkTargets:
         *,
         at_start: bool = False,
     ) -> "LandmarkTargets":
+        """Targets with the weights of `spec`. A scan with too few landmarks has no weights, so that it cannot spoil its
+        group."""
         points = torch.cat([labelled, lifted], 1)
-        known = torch.isfinite(points).all(-1)
-        weights = torch.where(known, landmark_weights(spec, points, at_start=at_start), 0.0)
-        # A scan without a start takes no part, so that it can't spoil its group.
+        finite = torch.isfinite(points).all(-1)
+        weights = torch.where(finite, landmark_weights(spec, points, at_start=at_start), 0.0)
         weights = torch.where(_enough(weights)[:, None], weights, 0.0)
-        return cls(torch.where(known[..., None], points, 0.0), weights)
+        return cls(torch.where(finite[..., None], points, 0.0), weights)
 
     @property
     def enough(self) -> Bool[Tensor, "b"]:
-        """Scans with at least four different landmarks that count."""
+        """Whether each scan has at least four different landmarks with a weight."""
         return _enough(self.weights)
 
     def robust(
         self, offsets: Float[Tensor, "*g b 132 3"], scale: float, depth: float = 1.0
     ) -> Float[Tensor, "*g b 132"]:
-        """Weights times that of Geman and McClure: a quarter at `scale` mm, falling with the fourth power. An offset
-        in depth counts `depth` times."""
+        """Weights times Geman and McClure's: a quarter at `scale` mm, falling with the fourth power. Offsets in depth
+        are multiplied by `depth`."""
         squared = offsets[..., :2].square().sum(-1) + (depth * offsets[..., 2]).square()
         return self.weights * (scale**2 / (scale**2 + squared)).square()
 
     def residuals(
         self, face: FittedFace, state: FitState, scale: float, *, first: int, depth: float = 1.0
     ) -> Residuals:
-        """Three rows a landmark, one for every axis; `first` is the model's row of the first landmark. The depth of a
-        landmark is that of whatever the sensor met there, a lash or an eyeball: its rows are multiplied by `depth`."""
+        """Three residuals per landmark, one for every axis; `first` is the model's row of the first landmark.
+
+        Residuals in depth are multiplied by `depth`: the sensor may have measured a lash or an eyeball there.
+        """
         vertices = face.marks.vertices(state.identity, state.expression).repeat(1, 2, 1)
         offsets = state.pose(vertices) - self.points
         weights = self.robust(offsets, scale, depth) / _N
@@ -94,12 +97,12 @@ def fit_landmarks(
     spec: IcpSpec,
     groups: Groups,
 ) -> FitState:
-    """The mean face moved onto the landmarks, then steps on all unknowns with a strong prior."""
+    """The state after alignment of the mean face and steps on all unknowns with a strong prior."""
     targets = LandmarkTargets.of(labelled, lifted, spec, at_start=True)
     state = _aligned(face, targets, spec)
-    # Weights are brought to those of 66 sure landmarks, so that the penalty means the same whatever they are.
-    share = targets.weights.amax(1, keepdim=True).clamp_min(1e-12)
-    targets = LandmarkTargets(targets.points, targets.weights / share)
+    # Weights are scaled to a largest one of 1, so that the penalty means the same for all kinds of landmarks.
+    largest = targets.weights.amax(1, keepdim=True).clamp_min(1e-12)
+    targets = LandmarkTargets(targets.points, targets.weights / largest)
     priors = make_priors(face.marks, spec.start_penalty, spec.start_penalty)
     for scale in spec.start_scales:
         state = take_step(face.marks, state, [targets.residuals(face, state, scale, first=0)], priors, groups)
@@ -107,15 +110,18 @@ def fit_landmarks(
 
 
 def _aligned(face: FittedFace, targets: LandmarkTargets, spec: IcpSpec) -> FitState:
-    """Robust alignment from several guesses of the yaw and of what is covered, each starting with the landmarks that
-    can be seen under it: detectors guess where hidden ones are, and those guesses, lifted onto what hides them, may
-    outnumber the rest. The guess that most landmarks agree with wins."""
-    seen = _seen(face)
-    n, guesses = len(targets.points), len(seen)
+    """Robust alignment from several guesses of the yaw and of covered landmarks; the one with the largest sum of
+    weights is taken.
+
+    Each guess starts with the landmarks that are visible under it: detectors place hidden landmarks as well, and these,
+    lifted onto whatever hides them, may outnumber the others.
+    """
+    visible = _visible(face)
+    n, guesses = len(targets.points), len(visible)
     mean = face.marks.vertices(face.marks.identity_mean, face.marks.expression_mean).double()
     source = mean.repeat(2, 1).expand(guesses, n, -1, -1)
     goal = targets.points.double().expand(guesses, -1, -1, -1)
-    weights = targets.weights.double() * seen[:, None].repeat(1, 1, 2)
+    weights = targets.weights.double() * visible[:, None].repeat(1, 1, 2)
     for scale in spec.align_scales:
         motion = align_rigid(source, goal, weights)
         weights = targets.robust(motion.apply(source) - goal, scale)
@@ -128,8 +134,8 @@ def _aligned(face: FittedFace, targets: LandmarkTargets, spec: IcpSpec) -> FitSt
     )
 
 
-def _seen(face: FittedFace) -> Float[Tensor, "guesses 66"]:
-    """1 for the landmarks that can be seen under each guess, else 0."""
+def _visible(face: FittedFace) -> Float[Tensor, "guesses 66"]:
+    """1 for the landmarks that are visible under each guess, else 0."""
     yaw = torch.deg2rad(face.mark_normals.new_tensor(_YAW_GUESSES))
     turned = face.mark_normals @ euler_to_matrix(yaw, torch.zeros_like(yaw), torch.zeros_like(yaw)).mT
     uncovered = torch.ones(len(_COVERED_GUESSES), _N, dtype=torch.float64, device=yaw.device)

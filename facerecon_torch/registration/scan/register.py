@@ -1,5 +1,6 @@
-"""Registration of scans: the fitted model S*, the mesh M bent onto the scan, and how well both met it."""
+"""Registration of scans: the fitted model S*, the mesh M bent onto the scan, and how well both meet the scan."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -11,27 +12,40 @@ from facerecon_torch.model.base import FaceModel
 from facerecon_torch.registration.scan.icp import ScanFit, fit_scans
 from facerecon_torch.registration.scan.icp_spec import IcpSpec
 from facerecon_torch.registration.scan.measures import eyelid_residual, landmark_residual, sample_face, scan_distance
-from facerecon_torch.registration.scan.nonrigid import Deformed, DeformSpec, deform
+from facerecon_torch.registration.scan.nonrigid import DeformSpec, deform
 from facerecon_torch.registration.scan.surface import ScanBatch
-from facerecon_torch.structures import FaceParameters
+from facerecon_torch.structures import FaceParameters, TensorRecord
 
-__all__ = ["FLAGS", "IDENTITY_MODES", "Registered", "RegistrationSpec", "register"]
+__all__ = ["FLAGS", "IDENTITY_MODES", "MEASURES", "Registered", "RegistrationSpec", "register"]
 
 IDENTITY_MODES = ("per_scan", "per_subject")
+MEASURES = (
+    "scan_to_fit",
+    "scan_to_mesh",
+    "inlier_share",
+    "landmark_residual",
+    "eyelid_residual",
+    "covered_share",
+    "folded",
+)
 FLAGS: dict[str, str] = {
     "failed": "too few landmarks or inliers to fit: the numbers mean nothing",
     "few_landmarks": "fewer labelled and lifted inner landmarks than fewest_landmarks",
     "no_lifted": "no inner landmark of the image could be lifted onto the scan: eyelids follow the surface alone",
     "low_inliers": "inlier_share below lowest_inliers",
     "far_from_scan": "scan_to_fit above farthest_fit or scan_to_mesh above farthest_mesh, or no scan point on the face",
-    "folded": "triangles of the mesh are turned over against the fitted mesh",
+    "folded": "triangles of the mesh are flipped against the fitted mesh",
 }
-"""What `Registered.flags` may hold, and why."""
+"""The names in `Registered.flags`, with their meaning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrationSpec:
-    """How scans are registered, and from where on a result is flagged."""
+    """How scans are registered, and the limits beyond which a result is flagged.
+
+    Raises:
+        ValueError: unknown identity mode, or a number outside its range.
+    """
 
     icp: IcpSpec = field(default_factory=IcpSpec)
     deform: DeformSpec = field(default_factory=DeformSpec)
@@ -59,15 +73,12 @@ class RegistrationSpec:
 _DEFAULT = RegistrationSpec()
 
 
-@dataclass(frozen=True)
-class Registered:
-    """scan = rotation v + translation. `parameters` are S*, `mesh` is M, both in the model frame (mm); `covered`: the
-    vertices of M that lie on the scan.
+@dataclass(frozen=True, kw_only=True)
+class Registered(TensorRecord):
+    """Registered scans: scan = rotation v + translation (mm).
 
-    `measures`, one number per scan: `scan_to_fit` and `scan_to_mesh`, medians of the true distances in mm from scan
-    points on the face to S* and to M (both at the same points); `inlier_share`; `landmark_residual` and
-    `eyelid_residual` of M (mm; the latter across the sensor's axis); `folded`, a count of triangles; `covered_share` of
-    the face's vertices. NaN: not known. `flags` names what is wrong with each scan (`FLAGS`).
+    `parameters` describe S*; `mesh` is M in the model frame (mm); `covered` marks the vertices of M that lie on the
+    scan. `measured` and `raised` are the tables behind `measures` and `flags`.
     """
 
     parameters: FaceParameters
@@ -75,8 +86,23 @@ class Registered:
     translation: Float[Tensor, "b 3"]
     mesh: Float[Tensor, "b V 3"]
     covered: Bool[Tensor, "b V"]
-    measures: dict[str, Tensor]
-    flags: tuple[tuple[str, ...], ...]
+    measured: Float[Tensor, "b measures"]
+    raised: Bool[Tensor, "b flags"]
+
+    @property
+    def measures(self) -> dict[str, Float[Tensor, "b"]]:
+        """One number per scan for each name in MEASURES; NaN where it is not known.
+
+        `scan_to_fit`, `scan_to_mesh`: median distance in mm from the same scan points on the face to S* and to M.
+        `landmark_residual`, `eyelid_residual`: of M, in mm, the latter across the sensor's axis. `covered_share`: of
+        the vertices of the face. `folded`: number of flipped triangles.
+        """
+        return dict(zip(MEASURES, self.measured.unbind(1)))
+
+    @property
+    def flags(self) -> tuple[tuple[str, ...], ...]:
+        """The names in FLAGS that apply to each scan."""
+        return tuple(tuple(name for name, on in zip(FLAGS, row) if on) for row in self.raised.tolist())
 
 
 @torch.no_grad()
@@ -88,41 +114,38 @@ def register(
     spec: RegistrationSpec = _DEFAULT,
     groups: Int[Tensor, "b"] | None = None,
 ) -> Registered:
-    """S* and M of every scan. `labelled` are the data set's own points, `lifted` detected ones on the scan, both in mm
-    in the sensor's frame and NaN where not known; `groups` numbers the subjects, for identity="per_subject" only.
+    """S* and M of every scan, in the dtype and on the device of the scans. Not differentiable.
 
-    A scan that can't be registered is flagged and the others go on. Raises ValueError for shapes or devices that do not
-    fit, a model without topology, or per_subject without groups.
+    A scan that cannot be registered is flagged and changes no other scan.
+
+    Args:
+        model: a model with topology.
+        scans: from `resample_grid` or `resample_mesh`, joined by `stack_scans`.
+        labelled: the data set's own landmarks, mm in the sensor's frame, NaN where not known.
+        lifted: detected landmarks on the scan, likewise (`lift_landmarks`).
+        spec: weights, penalties and limits.
+        groups: number of each scan's subject; used with identity="per_subject" only.
+
+    Raises:
+        ValueError: shapes or devices that do not fit, a model without topology, or per_subject without groups.
+
+    Example:
+        >>> scan = resample_mesh(vertices, triangles)
+        >>> registered = register(load_default_face(), scan, labelled[None], lifted[None])
+        >>> registered.mesh, registered.measures["scan_to_mesh"], registered.flags
     """
     if spec.identity == "per_subject" and groups is None:
         raise ValueError('groups must number the subjects for identity="per_subject"; got None')
     shared = groups if spec.identity == "per_subject" else None
     fit = fit_scans(model, scans, labelled, lifted, spec.icp, shared)
-    parts = []
-    for start in range(0, len(scans), spec.chunk):
-        rows = slice(start, start + spec.chunk)
-        parts.append(_bend(model, _rows(fit, rows), scans.rows(rows), labelled[rows], lifted[rows], spec))
-    measures = {name: torch.cat([part[1][name] for part in parts]) for name in parts[0][1]}
-    known = _known(labelled) + _known(lifted)
-    flags = _flags(fit, measures, known, _known(lifted), spec)
-    mesh, covered = (torch.cat([getattr(part[0], name) for part in parts]) for name in ("mesh", "covered"))
-    return Registered(fit.parameters, fit.rotation, fit.translation, mesh, covered, measures, flags)
+    chunks = (slice(start, start + spec.chunk) for start in range(0, len(scans), spec.chunk))
+    return Registered.cat([_bent(model, fit[c], scans[c], labelled[c], lifted[c], spec) for c in chunks])
 
 
-def _rows(fit: ScanFit, rows: slice) -> ScanFit:
-    return ScanFit(
-        fit.parameters[rows],
-        fit.rotation[rows],
-        fit.translation[rows],
-        fit.inlier_share[rows],
-        fit.residual[rows],
-        fit.failed[rows],
-    )
-
-
-def _bend(
+def _bent(
     model: FaceModel, fit: ScanFit, scans: ScanBatch, labelled: Tensor, lifted: Tensor, spec: RegistrationSpec
-) -> tuple[Deformed, dict[str, Tensor]]:
+) -> Registered:
+    """Fitted scans with their meshes, measures and flags."""
     topology = model.topology
     if topology is None:
         raise ValueError("model must have a topology (a restricted model has none)")
@@ -131,35 +154,47 @@ def _bend(
     parameters = fit.parameters.to(model.dtype)
     fitted = model.vertices(parameters.identity, parameters.expression).to(like)
     posed, moved = (mesh @ fit.rotation.mT + fit.translation[:, None] for mesh in (fitted, bent.mesh))
-    sample = sample_face(scans, posed, topology, points=spec.measured_points, reach=float(spec.reach))
+    points, on_face = sample_face(scans, posed, topology, points=spec.measured_points, reach=float(spec.reach))
     marks = topology.landmark_vertices
-    face = topology.whole_vertices
-    return bent, {
-        "scan_to_fit": scan_distance(sample, posed, topology.triangles),
-        "scan_to_mesh": scan_distance(sample, moved, topology.triangles),
+    measures = {
+        "scan_to_fit": scan_distance(points, on_face, posed, topology.triangles),
+        "scan_to_mesh": scan_distance(points, on_face, moved, topology.triangles),
         "inlier_share": fit.inlier_share,
         "landmark_residual": landmark_residual(moved, marks, labelled.to(like), lifted.to(like)),
         "eyelid_residual": eyelid_residual(moved, marks, lifted.to(like)),
-        "covered_share": bent.covered[:, face].to(like.dtype).mean(1),
-        "folded": bent.folded.to(like.dtype),
+        "covered_share": bent.covered[:, topology.whole_vertices].to(like.dtype).mean(1),
+        "folded": bent.flipped.to(like.dtype),
     }
+    return Registered(
+        parameters=fit.parameters,
+        rotation=fit.rotation,
+        translation=fit.translation,
+        mesh=bent.mesh,
+        covered=bent.covered,
+        measured=torch.stack([measures[name].to(like.dtype) for name in MEASURES], 1),
+        raised=_raised(fit.failed, measures, _count_inner(labelled), _count_inner(lifted), spec),
+    )
 
 
-def _known(points: Float[Tensor, "b 66 3"]) -> Int[Tensor, "b"]:
+def _count_inner(points: Float[Tensor, "b 66 3"]) -> Int[Tensor, "b"]:
+    """Number of inner landmarks that are known."""
     return torch.isfinite(points[:, :N_INNER]).all(-1).sum(1)
 
 
-def _flags(
-    fit: ScanFit, measures: dict[str, Tensor], known: Tensor, lifted: Tensor, spec: RegistrationSpec
-) -> tuple[tuple[str, ...], ...]:
+def _raised(
+    failed: Bool[Tensor, "b"],
+    measures: Mapping[str, Tensor],
+    n_labelled: Int[Tensor, "b"],
+    n_lifted: Int[Tensor, "b"],
+    spec: RegistrationSpec,
+) -> Bool[Tensor, "b flags"]:
     near = (measures["scan_to_fit"] <= spec.farthest_fit) & (measures["scan_to_mesh"] <= spec.farthest_mesh)
     raised = {
-        "failed": fit.failed,
-        "few_landmarks": known < spec.fewest_landmarks,
-        "no_lifted": lifted == 0,
+        "failed": failed,
+        "few_landmarks": n_labelled + n_lifted < spec.fewest_landmarks,
+        "no_lifted": n_lifted == 0,
         "low_inliers": measures["inlier_share"] < spec.lowest_inliers,
         "far_from_scan": ~near,  # also where the distance is NaN
         "folded": measures["folded"] > 0,
     }
-    table = torch.stack([raised[name] for name in FLAGS], 1).tolist()
-    return tuple(tuple(name for name, on in zip(FLAGS, row) if on) for row in table)
+    return torch.stack([raised[name] for name in FLAGS], 1)

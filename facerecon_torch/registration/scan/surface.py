@@ -1,12 +1,12 @@
 """Scans as regular orthographic depth grids, in the sensor's frame (mm, +x right, +y up, +z towards the sensor).
 
-A scan from one view holds all its information in such a grid, and looking for the closest point becomes a gather: no
-search tree, the same code on every device, scans of any kind in one batch.
+A grid holds all information of a scan from one view. The closest point is looked up in it by a gather: there is no
+search tree, every device runs the same code, and scans of any kind share one batch.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,21 +16,22 @@ from torch.nn.functional import pad
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.registration.scan.depth_cells import bridged, fit_planes, without_spikes
+from facerecon_torch.structures import TensorRecord
 
 __all__ = ["ScanBatch", "resample_grid", "resample_mesh", "stack_scans"]
 
 LARGEST_SIDE = 4096
-"""Cells; a face is 300 wide. More comes from a wrong unit or a stray point."""
+"""Cells; a face is 300 wide. A wrong unit or a stray point gives more."""
 _STEEP, _FLAT = math.cos(math.radians(80)), math.cos(math.radians(60))
-_RIM_SHARE = (0.55, 0.9)  # of a full neighbourhood: no weight, full weight; a straight rim has about a half
+_RIM_SUPPORT = (0.55, 0.9)  # of a full neighbourhood: no weight, full weight; a straight rim has about 0.5
 
 
-@dataclass(frozen=True)
-class ScanBatch:
+@dataclass(frozen=True, kw_only=True)
+class ScanBatch(TensorRecord):
     """Depth grids of b scans: cell (i, j) lies at x = origin_x + spacing j, y = origin_y - spacing i, in mm.
 
     Invalid cells hold zeros in every field. Normals are unit vectors towards the sensor, of the smoothed depth.
-    `weights` in [0, 1] fall to 0 at rims and on surfaces that the sensor sees at a grazing angle.
+    `weights` in [0, 1] fall to 0 at rims and where the sensor sees the surface at a grazing angle.
     """
 
     points: Float[Tensor, "b r c 3"]
@@ -40,30 +41,24 @@ class ScanBatch:
     origin: Float[Tensor, "b 2"]
     spacing: float
 
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def to(self, target: torch.device | torch.dtype) -> "ScanBatch":
-        """On another device, or in another floating dtype."""
-        floats = (field.to(target) for field in (self.points, self.normals, self.weights, self.origin))
-        points, normals, weights, origin = floats
-        valid = self.valid.to(target) if isinstance(target, torch.device) else self.valid
-        return ScanBatch(points, normals, valid, weights, origin, self.spacing)
-
-    def rows(self, index: Int[Tensor, "n"] | slice) -> "ScanBatch":
-        """Some of the scans."""
-        fields = (self.points, self.normals, self.valid, self.weights, self.origin)
-        points, normals, valid, weights, origin = (field[index] for field in fields)
-        return ScanBatch(points, normals, valid, weights, origin, self.spacing)
-
 
 @torch.no_grad()
 def resample_grid(points: Tensor, valid: Tensor, *, spacing: float = 0.75) -> ScanBatch:
-    """A sensor's grid of points [r, c, 3] (mm, row 0 on top, x grows with the column) with `valid` [r, c] as a batch
-    of one. Regular and perspective grids alike: neighbours that are one surface are joined by triangles, which are
-    then seen from the sensor. Spikes are left out first.
+    """A sensor's grid of points, regular or perspective, as a batch of one.
 
-    Raises ValueError where shapes or values do not fit, or nothing is left; TypeError for the dtypes.
+    Spikes are left out, neighbours on one surface are joined by triangles, and the triangles are seen from the sensor.
+
+    Args:
+        points: [r, c, 3] in mm; row 0 is the top, x grows with the column.
+        valid: [r, c], False where nothing was measured; such points may hold anything.
+        spacing: mm between the cells of the result.
+
+    Raises:
+        ValueError: shapes or values that do not fit, or no surface that is left.
+        TypeError: `points` are no floats, or `valid` is not bool.
+
+    Example:
+        >>> scan = resample_grid(grid.points.float(), grid.valid)
     """
     _require_grid(points, valid)
     _require_spacing(spacing)
@@ -74,10 +69,19 @@ def resample_grid(points: Tensor, valid: Tensor, *, spacing: float = 0.75) -> Sc
 
 @torch.no_grad()
 def resample_mesh(vertices: Tensor, triangles: Tensor, *, spacing: float = 0.75) -> ScanBatch:
-    """A mesh in the sensor's frame (mm), seen from the front, as a batch of one.
+    """A mesh in the sensor's frame, seen from the front, as a batch of one.
 
-    Raises ValueError for values that are not finite, an empty mesh or one that is too large for the spacing; and
-    TypeError for the dtypes.
+    Args:
+        vertices: [V, 3] in mm.
+        triangles: [T, 3], int64.
+        spacing: mm between the cells of the result.
+
+    Raises:
+        ValueError: values that are not finite, no triangle, or a mesh too large for the spacing.
+        TypeError: wrong dtypes.
+
+    Example:
+        >>> scan = resample_mesh(mesh.vertices, mesh.triangles)
     """
     require_shape("vertices", vertices, (None, 3))
     require_shape("triangles", triangles, (None, 3))
@@ -103,9 +107,16 @@ def resample_mesh(vertices: Tensor, triangles: Tensor, *, spacing: float = 0.75)
 
 
 def stack_scans(scans: Sequence[ScanBatch]) -> ScanBatch:
-    """One batch, smaller grids filled up with invalid cells at the right and the bottom.
+    """The scans in one batch; smaller grids are filled up with invalid cells at the right and the bottom.
 
-    Raises ValueError for no scans or for grids of different spacing.
+    Args:
+        scans: batches of one spacing, of any size.
+
+    Raises:
+        ValueError: no scans, or scans of different spacing.
+
+    Example:
+        >>> batch = stack_scans([resample_mesh(*mesh) for mesh in meshes])
     """
     if not scans:
         raise ValueError("scans must hold at least one scan; got none")
@@ -114,52 +125,63 @@ def stack_scans(scans: Sequence[ScanBatch]) -> ScanBatch:
         raise ValueError(f"scans of one batch must have one spacing; got {spacings} mm")
     rows, columns = (max(scan.valid.shape[k] for scan in scans) for k in (1, 2))
 
-    def filled(field: Tensor) -> Tensor:
-        ends = (0, columns - field.shape[2], 0, rows - field.shape[1])
-        return pad(field, (0, 0, *ends) if field.ndim == 4 else ends)
+    def padded(scan: ScanBatch) -> ScanBatch:
+        ends = (0, columns - scan.valid.shape[2], 0, rows - scan.valid.shape[1])
+        return replace(
+            scan,
+            points=pad(scan.points, (0, 0, *ends)),
+            normals=pad(scan.normals, (0, 0, *ends)),
+            valid=pad(scan.valid, ends),
+            weights=pad(scan.weights, ends),
+        )
 
-    fields = [[filled(getattr(scan, name)) for scan in scans] for name in ("points", "normals", "valid", "weights")]
-    points, normals, valid, weights = (torch.cat(parts) for parts in fields)
-    return ScanBatch(points, normals, valid, weights, torch.cat([scan.origin for scan in scans]), spacings[0])
+    return ScanBatch.cat([padded(scan) for scan in scans])
 
 
 def _batch_of(
-    depth: Float[Tensor, "1 r c"], seen: Bool[Tensor, "1 r c"], origin: Float[Tensor, "2"], spacing: float
+    depth: Float[Tensor, "1 r c"], hit: Bool[Tensor, "1 r c"], origin: Float[Tensor, "2"], spacing: float
 ) -> ScanBatch:
-    seen = without_spikes(depth, seen)
-    planes = fit_planes(depth, seen, spacing)
+    """Planes, normals and weights of the cells that the rasteriser hit."""
+    planes = fit_planes(depth, without_spikes(depth, hit), spacing)
     rows, columns = depth.shape[-2:]
     x = origin[0] + spacing * torch.arange(columns, device=depth.device)
     y = origin[1] - spacing * torch.arange(rows, device=depth.device)
     grid = torch.stack([x.expand(rows, -1), y[:, None].expand(-1, columns)], -1)
     points = torch.cat([grid[None], planes.depth[..., None]], -1)
-    start, end = _RIM_SHARE
-    weights = ((planes.share - start) / (end - start)).clamp(0, 1)
+    start, end = _RIM_SUPPORT
+    weights = ((planes.support - start) / (end - start)).clamp(0, 1)
     weights = weights * ((planes.normals[..., 2] - _STEEP) / (_FLAT - _STEEP)).clamp(0, 1)
     valid = planes.valid
     points, normals = (torch.where(valid[..., None], field, 0.0) for field in (points, planes.normals))
     weights = torch.where(valid, weights, 0.0)
-    return ScanBatch(points, normals, valid, weights, origin[None].to(depth.dtype), spacing)
+    return ScanBatch(
+        points=points,
+        normals=normals,
+        valid=valid,
+        weights=weights,
+        origin=origin[None].to(depth.dtype),
+        spacing=spacing,
+    )
 
 
 def _grid_triangles(points: Float[Tensor, "r c 3"], valid: Bool[Tensor, "r c"]) -> Int[Tensor, "t 3"]:
-    """Both triangles of every cell whose corners are valid and one surface; one where three corners are."""
+    """Both triangles of every cell whose four corners are valid and on one surface; one triangle for three corners."""
     rows, columns = valid.shape
     index = torch.arange(rows * columns, device=points.device).view(rows, columns)
     top, bottom, left, right = slice(None, -1), slice(1, None), slice(None, -1), slice(1, None)
     a, b, c, d = index[top, left], index[bottom, left], index[bottom, right], index[top, right]
-    # The diagonal follows the smaller step in depth, so that a ridge is not cut across; where a corner is missing, it
-    # joins the other corners.
-    flat, known = points.flatten(0, 1), valid.flatten()
+    # The diagonal follows the smaller step in depth, so that it does not cut across a ridge. Where one corner is
+    # missing, the diagonal avoids it.
+    flat, measured = points.flatten(0, 1), valid.flatten()
     falling = (flat[a, 2] - flat[c, 2]).abs() <= (flat[b, 2] - flat[d, 2]).abs()
-    falling = torch.where(known[a] & known[c], falling | ~(known[b] & known[d]), False)
+    falling = torch.where(measured[a] & measured[c], falling | ~(measured[b] & measured[d]), False)
     first = torch.where(falling[..., None], torch.stack([a, b, c], -1), torch.stack([a, b, d], -1))
     second = torch.where(falling[..., None], torch.stack([a, c, d], -1), torch.stack([b, c, d], -1))
     triangles = torch.cat([first.flatten(0, 1), second.flatten(0, 1)])
     corners = flat[triangles]
     edges = corners - corners.roll(1, dims=1)
     joined = bridged(edges[..., 2], torch.linalg.vector_norm(edges[..., :2], dim=-1)).all(1)
-    return triangles[known[triangles].all(1) & joined]
+    return triangles[measured[triangles].all(1) & joined]
 
 
 def _require_grid(points: Tensor, valid: Tensor) -> None:

@@ -1,1 +1,1 @@
-"""Landmarks, contour lines and vertex sets of an imported mesh, from the registered default face."""
+"""Topology of an imported face model: landmarks, contour lines and vertex sets from the registered default face."""

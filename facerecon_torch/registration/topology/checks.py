@@ -1,4 +1,4 @@
-"""How far each derived landmark, contour line and vertex set can be trusted, and why one is refused."""
+"""Limits and plausibility checks of derived landmarks, contour lines and vertex sets."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,21 +11,21 @@ from facerecon_torch.landmarks.scheme import GROUPS_68, IBUG_OF_PAPER, MIRROR_66
 
 __all__ = ["DerivedItem", "TopologyLimits", "landmark_name", "misplaced"]
 
-_SLACK_MM = 2.0  # two neighbours may stand the wrong way round by this much
+_SLACK_MM = 2.0  # tolerated error in the order of two neighbours
 _LEFT = (*range(8), *range(17, 22), 31, 32, *range(36, 42), 48, 49, 50, 58, 59, 61, 67)  # iBUG, of the image
 _CONTOUR = [IBUG_OF_PAPER.index(i) for i in range(17)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopologyLimits:
-    """Beyond these a derived item is uncertain. mm unless said otherwise."""
+    """Limits beyond which a derived item is uncertain, in mm unless said otherwise."""
 
     landmark_distance: float = 3.0  # from the registered face to the mesh's surface
     landmark_turn: float = 60.0  # degrees between both normals
-    nearby_disagreement: float = 6.0  # of the known landmarks around, held out of the registration
+    nearby_disagreement: float = 6.0  # of the given landmarks around, held out of the registration
     nearby_radius: float = 40.0
-    known_disagreement: float = 12.0  # of a known inner landmark with its place on the registered face
-    contour_disagreement: float = 20.0  # of a known contour landmark with its line: definitions of the jaw differ
+    known_disagreement: float = 12.0  # of a given inner landmark with its place on the registered face
+    contour_disagreement: float = 20.0  # of a given contour landmark with its line; definitions of the jaw differ
     asymmetry: float = 10.0  # of a pair with a derived landmark, about the face's middle plane
     line_coverage: float = 0.6  # share of a line with vertices
     line_vertices: int = 3
@@ -36,66 +36,67 @@ class TopologyLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class DerivedItem:
-    """One derived table or entry. `reason` is empty where it can be trusted; None where a measure does not apply."""
+    """One entry of a topology with its measures; measures that do not apply are None. `reason` says why the entry is
+    uncertain, and is empty otherwise."""
 
     kind: Literal["landmark", "known landmark", "line", "known line", "set", "known set"]
-    name: str  # of a landmark or a set; of a line that of its landmark
+    name: str  # of the landmark, of the set, or of the line's landmark
     index: int  # paper landmark (0..65), line (0..16) or set (0 centre, 1 whole)
     distance: float  # mm from the registered face to the mesh
     turn: float | None = None  # degrees between the normals
-    nearby: float | None = None  # mm, mean held-out error of the known landmarks around
+    nearby: float | None = None  # mm, mean held-out error of the given landmarks around
     coverage: float | None = None  # share of the default line or set that the mesh has
     reason: str = ""
 
 
 def landmark_name(paper: int) -> str:
-    """A landmark of the 66 as people know it: its number among the 68 and what it is."""
+    """Number among the 68 and name of one of the 66 landmarks."""
     ibug = IBUG_OF_PAPER[paper]
     return f"{ibug} ({NAMES_68[ibug]})"
 
 
 def misplaced(points: Float[Tensor, "66 3"], paired: set[int], limits: TopologyLimits) -> dict[int, str]:
-    """Landmarks at impossible places, with the reason: sides exchanged, parts of the face out of order, a pair askew.
+    """Landmarks at impossible places, with the reason: exchanged sides, wrong order of features, asymmetric pairs.
 
-    `points` in mm in the default face's frame. Only landmarks in `paired` are compared with the mirror images of their
-    partners: known ones were put there by somebody, and a face may be asymmetric.
+    `points` are in mm in the default face's frame. Only landmarks in `paired` are compared with the mirror images of
+    their partners: given landmarks may be asymmetric on purpose.
     """
-    return {**_askew(points, paired, limits), **_out_of_order(points), **_exchanged(points)}
+    return {**_asymmetric(points, paired, limits), **_out_of_order(points), **_exchanged(points)}
 
 
 def _exchanged(points: Float[Tensor, "66 3"]) -> dict[int, str]:
-    found = {}
+    reasons = {}
     for point in _LEFT:
         left = IBUG_OF_PAPER.index(point)
         right = MIRROR_66[left]
         if points[left, 0] > points[right, 0] - _SLACK_MM:
             reason = "stands on the wrong side: left is the side with the smaller x"
-            found[left] = found[right] = reason
-    return found
+            reasons[left] = reasons[right] = reason
+    return reasons
 
 
 def _out_of_order(points: Float[Tensor, "66 3"]) -> dict[int, str]:
-    """Brows over eyes over nose over mouth over chin; the contour runs from left to right."""
+    """Landmarks that break the order brows, eyes, nose, mouth, chin from top to bottom, or that of the contour."""
     rows = {name: [IBUG_OF_PAPER.index(i) for i in GROUPS_68[name] if i in IBUG_OF_PAPER] for name in GROUPS_68}
     chin = IBUG_OF_PAPER.index(8)
     ladder = (("brows", rows["brows"]), ("eyes", rows["eyes"]), ("nose", rows["nose"][4:]), ("mouth", rows["mouth"]))
-    found: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     for (upper, above), (lower, below) in zip(ladder, (*ladder[1:], ("chin", [chin]))):
         floor = points[below, 1].mean()
         for paper in above:
             if points[paper, 1] < floor - _SLACK_MM:
-                found[paper] = f"stands below the {lower}, where the {upper} stand above"
+                reasons[paper] = f"stands below the {lower}, where the {upper} stand above"
     height, side = points[_CONTOUR, 1], points[_CONTOUR, 0]
     for k in range(1, 17):
         back = height[k] > height[k - 1] + _SLACK_MM if k <= 8 else height[k] < height[k - 1] - _SLACK_MM
         if 3 <= k <= 13:
             back = back | (side[k] < side[k - 1] - _SLACK_MM)
         if bool(back):
-            found[_CONTOUR[k]] = f"steps back along the contour after {landmark_name(_CONTOUR[k - 1])}"
-    return found
+            reasons[_CONTOUR[k]] = f"steps back along the contour after {landmark_name(_CONTOUR[k - 1])}"
+    return reasons
 
 
-def _askew(points: Float[Tensor, "66 3"], paired: set[int], limits: TopologyLimits) -> dict[int, str]:
+def _asymmetric(points: Float[Tensor, "66 3"], paired: set[int], limits: TopologyLimits) -> dict[int, str]:
     mirror = torch.tensor(MIRROR_66)
     across = points - points[mirror]
     pairs = across.norm(dim=-1) > 0

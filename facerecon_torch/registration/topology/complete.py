@@ -1,8 +1,8 @@
-"""The topology of an imported model: what its mesh lacks is derived by registering the default face to its mean.
+"""The topology of an imported model, derived by registering the default face to its mean face.
 
-Landmarks go to the nearest vertex, contour lines to the vertices along them, vertex sets to the vertices above them.
-Known landmarks are kept; how far they lie from where the registration would have put them says how far it can be
-trusted. Nothing doubtful is hidden: every item carries its measures and, beyond the limits, the reason.
+Landmarks go to the nearest vertex, contour lines to the vertices along them, vertex sets to the vertices below them.
+Given landmarks are kept; their distance from the place that the registration gives them measures its accuracy. Every
+item carries its measures and, beyond the limits, the reason why it is uncertain.
 """
 
 from collections.abc import Mapping
@@ -18,23 +18,23 @@ from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, N_INNER
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.model.topology import FaceTopology
-from facerecon_torch.registration.surface_parts import Surface, make_surface, mesh_parts, seen_vertices
+from facerecon_torch.registration.surface_parts import Surface, make_surface, mesh_parts, outside_vertices
 from facerecon_torch.registration.topology.checks import DerivedItem, TopologyLimits
 from facerecon_torch.registration.topology.derivation import Derivation
 from facerecon_torch.registration.topology.fit import Constraints, DefaultFace, ModelFit, TopologyFitSpec, fit_model_to
 
 __all__ = ["DerivedTopology", "TopologySpec", "derive_topology"]
 
-_FEWEST_KNOWN = 4  # landmarks that a similarity starts from
-_SMALLEST_SPREAD = 8.0  # mm, of these landmarks about their second axis: points on one line fix no pose
-_LARGE_PART = 0.15  # share of the seen vertices from which a part without known landmarks is skin, too
+_FEWEST_KNOWN = 4  # landmarks that the first similarity needs
+_SMALLEST_SPREAD = 8.0  # mm, of these landmarks about their second axis; points on a line fix no pose
+_LARGE_PART = 0.15  # least share of the visible vertices in a part without landmarks that counts as skin
 _LARGEST_TURN = 60.0  # degrees between the axes of both faces
 _SCALES = (0.6, 1.6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopologySpec:
-    """How the default face is registered and from where on an answer is uncertain."""
+    """Settings of the registration, and the limits beyond which an item is uncertain."""
 
     fit: TopologyFitSpec = field(default_factory=TopologyFitSpec)
     limits: TopologyLimits = field(default_factory=TopologyLimits)
@@ -42,10 +42,10 @@ class TopologySpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DerivedTopology:
-    """A complete topology and where it comes from.
+    """A complete topology with its origin and measures.
 
-    `placed` [V, 3] are the default face's vertices registered to the mesh, `disagreement` the distance in mm of every
-    known landmark (iBUG number) from the place that the registration gave it without knowing it.
+    `placed` [V, 3] are the default face's vertices registered to the mesh. `disagreement` is the distance in mm of
+    every given landmark (by iBUG number) from the place that a registration without it gives.
     """
 
     topology: FaceTopology
@@ -53,12 +53,12 @@ class DerivedTopology:
     items: tuple[DerivedItem, ...]
     disagreement: dict[int, float]
     placed: Tensor
-    scale: float  # of the default face, to meet the mesh
+    scale: float  # of the default face in the mesh
     residual: float  # median distance of the fitted default face, mm
 
     @property
     def uncertain(self) -> tuple[DerivedItem, ...]:
-        """The items that would be refused, each with its reason."""
+        """The items beyond the limits, each with its reason."""
         return tuple(item for item in self.items if item.reason)
 
 
@@ -76,14 +76,26 @@ def derive_topology(
     spec: TopologySpec = _DEFAULT,
     default: FaceModel | None = None,
 ) -> DerivedTopology:
-    """Everything a FaceTopology holds for a mesh `mean` [V, 3] (mm, model axes) of which `known` maps iBUG points
-    (0..67) to vertices.
+    """The complete topology of a mesh with some landmarks. Runs in float64 on the CPU.
 
-    `given` are tables that the model came with: `inner_landmarks` [49], `contour_lines` [17, L], `centre_vertices`,
-    `whole_vertices`; they are kept. Without `uv` [V, 2] the mesh is mapped flat, as seen from the front. `default` is
-    the face to register, in float64 on the CPU, where all of this runs (the free default face if not given). Raises
-    ValueError for tables that do not fit together; ModelFileError where no registration is possible: fewer than four
-    known inner landmarks, all on one line, clockwise triangles, another orientation or another unit than the model's.
+    Args:
+        mean: [V, 3], the mean face in mm, model axes.
+        triangles: [T, 3], counter-clockwise seen from outside.
+        uv: [V, 2]; without it the mesh is mapped flat, as seen from the front.
+        known: vertices of some iBUG points (0..67).
+        given: tables of the model that are kept: `inner_landmarks` [49], `contour_lines` [17, L], `centre_vertices`,
+            `whole_vertices`.
+        spec: settings and limits.
+        default: the face to register, in float64 on the CPU; the free default face if not given.
+
+    Raises:
+        ValueError: tables that do not fit together.
+        ModelFileError: fewer than four known inner landmarks, all of them on a line, clockwise triangles, or another
+            orientation or unit than the model's.
+
+    Example:
+        >>> derived = derive_topology(mean, triangles, None, {36: 1203, 45: 4410, 30: 2807, 48: 1998, 54: 3720})
+        >>> derived.topology, [item.reason for item in derived.uncertain]
     """
     given = {} if given is None else {name: table.cpu().clone() for name, table in given.items()}
     inner = given.get("inner_landmarks", torch.empty(0, dtype=torch.int64)).tolist()
@@ -129,7 +141,7 @@ def _require_mesh(mean: Tensor, triangles: Tensor, known: Mapping[int, int]) -> 
 
 
 def _anchors(face: DefaultFace, mesh: Surface, known: dict[int, int]) -> Constraints:
-    """The known inner landmarks on both faces; the contour is defined too differently from list to list."""
+    """The known inner landmarks on both faces; contour landmarks are left out, since their definitions differ."""
     papers = [paper for paper in range(N_INNER) if IBUG_OF_PAPER[paper] in known]
     points = mesh.vertices[[known[IBUG_OF_PAPER[paper]] for paper in papers]]
     if len(papers) < _FEWEST_KNOWN:
@@ -149,17 +161,17 @@ def _anchors(face: DefaultFace, mesh: Surface, known: dict[int, int]) -> Constra
             f"triangles must be counter-clockwise seen from outside and the face must look along +z; "
             f"at the known landmarks the normals' mean z is {outwards:.2f}"
         )
-    return Constraints(face.topology.landmark_vertices[papers], points)
+    return Constraints(vertices=face.topology.landmark_vertices[papers], points=points)
 
 
 def _skin(mesh: Surface, landmarks: list[int]) -> Surface:
-    """The mesh without eyeballs, teeth and other parts that hold no landmark."""
+    """The mesh without eyeballs, teeth and other small parts that hold no landmark."""
     parts = mesh_parts(mesh.vertices, mesh.triangles)
-    seen = seen_vertices(mesh.vertices, mesh.triangles)
-    shares = torch.bincount(parts[seen], minlength=int(parts.max()) + 1) / max(1, int(seen.sum()))
-    kept = shares >= _LARGE_PART
-    kept[parts[landmarks]] = True
-    return make_surface(mesh.vertices, mesh.triangles[kept[parts[mesh.triangles[:, 0]]]])
+    outside = outside_vertices(mesh.vertices, mesh.triangles)
+    shares = torch.bincount(parts[outside], minlength=int(parts.max()) + 1) / max(1, int(outside.sum()))
+    is_skin = shares >= _LARGE_PART
+    is_skin[parts[landmarks]] = True
+    return make_surface(mesh.vertices, mesh.triangles[is_skin[parts[mesh.triangles[:, 0]]]])
 
 
 def _require_pose(fit: ModelFit) -> None:

@@ -1,4 +1,4 @@
-"""One derivation: the tables that a registered default face gives a mesh, each item with its measures."""
+"""Landmarks, contour lines and vertex sets of a mesh from the registered default face, with measures."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,10 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, MIRROR_66, N_CONTOUR, N_INNER
-from facerecon_torch.registration.surface_parts import Surface, make_surface, mesh_parts, seen_vertices
+from facerecon_torch.registration.surface_parts import Surface, make_surface, mesh_parts, outside_vertices
 from facerecon_torch.registration.topology.checks import DerivedItem, TopologyLimits, landmark_name, misplaced
 from facerecon_torch.registration.topology.fit import Constraints, DefaultFace, ModelFit, TopologyFitSpec, deform_to
 from facerecon_torch.registration.topology.transfer import (
+    TransferredLine,
     TransferredPoints,
     transfer_apart,
     transfer_line,
@@ -20,12 +21,12 @@ from facerecon_torch.registration.topology.transfer import (
 
 __all__ = ["Derivation"]
 
-_NEARBY = 3  # known landmarks whose held-out error speaks for a derived one
+_NEARBY = 3  # number of nearest known landmarks whose held-out error is that of a derived one
 _FOLDS = 2
 
 
 class Derivation:
-    """Landmarks, lines and sets of `mesh` (its frame, mm) from the fitted default face; `known` iBUG -> vertex."""
+    """Tables of `mesh` (its frame, mm) from the fitted default face; `known` maps iBUG points to vertices."""
 
     def __init__(
         self,
@@ -44,11 +45,11 @@ class Derivation:
         self._upright = fit.alignment.inverse()
         self._used = torch.zeros(len(mesh.vertices), dtype=torch.bool)
         self._used[mesh.triangles.flatten()] = True
-        self._seen = self._used & seen_vertices(self._upright.apply(mesh.vertices), mesh.triangles)
+        self._outside = self._used & outside_vertices(self._upright.apply(mesh.vertices), mesh.triangles)
         self.disagreement = self._held_out(fit, anchors, fit_spec) | self._contour_disagreement()
 
     def _held_out(self, fit: ModelFit, anchors: Constraints, spec: TopologyFitSpec) -> dict[int, float]:
-        """Distance of each known inner landmark from where the displacement leads that does not know it."""
+        """Distance of each known inner landmark from its place in a deformation that does not use it."""
         error = torch.zeros(len(anchors.vertices), dtype=torch.float64)
         fold = torch.arange(len(anchors.vertices)) % _FOLDS
         for k in range(_FOLDS):
@@ -58,52 +59,53 @@ class Derivation:
         return dict(zip(points, error.tolist()))
 
     def _contour_disagreement(self) -> dict[int, float]:
-        """Distance of each known contour landmark from its line: along the line, definitions differ."""
-        found = {}
+        """Distance of each known contour landmark from its line; along the line, definitions differ."""
+        distances = {}
         for point in (p for p in self._known if p < N_CONTOUR):
             line = self.placed[self._line(point)]
-            found[point] = _polyline_distance(self._mesh.vertices[self._known[point]], line)
-        return found
+            distances[point] = _polyline_distance(self._mesh.vertices[self._known[point]], line)
+        return distances
 
     def _line(self, k: int) -> Int[Tensor, "n"]:
         line = self._face.topology.contour_lines[k]
         return line[line >= 0]
 
     def landmarks(self) -> tuple[Int[Tensor, "66"], list[DerivedItem]]:
-        """Vertices in the paper's order: known ones as given, the others from the registration."""
+        """Vertices in the paper's order: known ones as given, the others from the registration; and their items."""
         rows = self._face.topology.landmark_vertices
         missing = [paper for paper, point in enumerate(IBUG_OF_PAPER) if point not in self._known]
         free = self._used.clone()
         free[list(self._known.values())] = False
-        found = transfer_apart(self.placed[rows[missing]], self._normals[rows[missing]], self._mesh, free)
+        derived = transfer_apart(self.placed[rows[missing]], self._normals[rows[missing]], self._mesh, free)
         vertices = torch.tensor([self._known.get(point, -1) for point in IBUG_OF_PAPER])
-        vertices[missing] = found.vertices
-        known = [paper for paper in range(len(IBUG_OF_PAPER)) if paper not in missing]
-        items = [self._known_item(paper) for paper in known]
-        items += [self._landmark_item(paper, found, row) for row, paper in enumerate(missing)]
-        doubted = {item.index for item in items if item.reason}  # its partner is not askew, but at its place
-        paired = {paper for paper in missing if MIRROR_66[paper] not in doubted}
+        vertices[missing] = derived.vertices
+        given = [paper for paper in range(len(IBUG_OF_PAPER)) if paper not in missing]
+        items = [self._known_item(paper) for paper in given]
+        items += [self._landmark_item(paper, derived, row) for row, paper in enumerate(missing)]
+        # the partner of an uncertain landmark is not compared with it
+        uncertain = {item.index for item in items if item.reason}
+        paired = {paper for paper in missing if MIRROR_66[paper] not in uncertain}
         wrong = misplaced(self._upright.apply(self._mesh.vertices[vertices]), paired, self._limits)
         items = [replace(item, reason=item.reason or wrong.get(item.index, "")) for item in items]
         return vertices, sorted(items, key=lambda item: item.index)
 
     def _known_item(self, paper: int) -> DerivedItem:
         point, limits = IBUG_OF_PAPER[paper], self._limits
-        off = self.disagreement[point]
+        distance = self.disagreement[point]
         limit = limits.contour_disagreement if point < N_CONTOUR else limits.known_disagreement
-        reason = f"lies {off:.1f} mm from its place on the registered face (limit {limit:g})"
+        reason = f"lies {distance:.1f} mm from its place on the registered face (limit {limit:g})"
         return DerivedItem(
             kind="known landmark",
             name=landmark_name(paper),
             index=paper,
-            distance=off,
-            reason=reason if off > limit else "",
+            distance=distance,
+            reason=reason if distance > limit else "",
         )
 
-    def _landmark_item(self, paper: int, found: TransferredPoints, row: int) -> DerivedItem:
+    def _landmark_item(self, paper: int, derived: TransferredPoints, row: int) -> DerivedItem:
         limits = self._limits
-        distance = float(found.distances[row])
-        turn = float(torch.rad2deg(torch.acos(found.cosines[row].clamp(-1, 1))))
+        distance = float(derived.distances[row])
+        turn = float(torch.rad2deg(torch.acos(derived.cosines[row].clamp(-1, 1))))
         nearby = self._nearby(self.placed[self._face.topology.landmark_vertices[paper]])
         reasons = []
         if distance > limits.landmark_distance:
@@ -123,7 +125,7 @@ class Derivation:
         )
 
     def _nearby(self, place: Float[Tensor, "3"]) -> float | None:
-        """Mean disagreement of the nearest known landmarks; None where none is near."""
+        """Mean disagreement of the nearest known landmarks; None where all are far away."""
         points = list(self.disagreement)
         vertices = torch.tensor([self._known[point] for point in points])
         distance = (self._mesh.vertices[vertices] - place).norm(dim=-1)
@@ -132,49 +134,54 @@ class Derivation:
         return sum(errors) / len(errors) if errors else None
 
     def lines(self, given: Tensor | None) -> tuple[Int[Tensor, "17 n"], list[DerivedItem]]:
-        """Contour lines from the back to the front, padded with -1, and what they are worth; `given` ones are kept and
-        turned to run that way."""
-        made = [self._derived_line(k) if given is None else self._given_line(k, given[k]) for k in range(N_CONTOUR)]
-        table = torch.nn.utils.rnn.pad_sequence([row for row, _ in made], batch_first=True, padding_value=-1)
-        return table, [item for _, item in made]
+        """Contour lines from the back to the front, padded with -1, and their items. Lines that are `given` are kept
+        and, where necessary, reversed."""
+        rows = [self._derived_line(k) if given is None else self._given_line(k, given[k]) for k in range(N_CONTOUR)]
+        table = torch.nn.utils.rnn.pad_sequence([row for row, _ in rows], batch_first=True, padding_value=-1)
+        return table, [item for _, item in rows]
 
     def _derived_line(self, k: int) -> tuple[Int[Tensor, "n"], DerivedItem]:
         line = self._line(k)
-        found = transfer_line(self.placed[line], self._normals[line], self._mesh, self._seen)
+        derived = transfer_line(self.placed[line], self._normals[line], self._mesh, self._outside)
         item = DerivedItem(
             kind="line",
             name=landmark_name(N_INNER + k),
             index=k,
-            distance=found.distance,
-            coverage=found.coverage,
-            reason=self._line_doubt(found.coverage, found.distance, len(found.vertices)),
+            distance=derived.distance,
+            coverage=derived.coverage,
+            reason=self._line_reason(derived),
         )
-        return found.vertices, item
+        return derived.vertices, item
 
     def _given_line(self, k: int, given: Int[Tensor, "n"]) -> tuple[Int[Tensor, "m"], DerivedItem]:
         row, line = given[given >= 0], self.placed[self._line(k)]
         points = self._mesh.vertices[row]
         if len(row) > 1 and float((points[-1] - points[0]) @ (line[-1] - line[0])) < 0:
             row = row.flip(0)
-        off = sum(_polyline_distance(point, line) for point in points) / len(row)
+        distance = sum(_polyline_distance(point, line) for point in points) / len(row)
         limit = self._limits.contour_disagreement
-        reason = f"lies {off:.1f} mm from its place on the registered face (limit {limit:g})" if off > limit else ""
+        reason = f"lies {distance:.1f} mm from its place on the registered face (limit {limit:g})"
         return row, DerivedItem(
-            kind="known line", name=landmark_name(N_INNER + k), index=k, distance=off, reason=reason
+            kind="known line",
+            name=landmark_name(N_INNER + k),
+            index=k,
+            distance=distance,
+            reason=reason if distance > limit else "",
         )
 
-    def _line_doubt(self, coverage: float, distance: float, count: int) -> str:
+    def _line_reason(self, line: TransferredLine) -> str:
+        """Why a derived line is uncertain; empty where it is not."""
         limits = self._limits
-        if coverage < limits.line_coverage:
-            return f"the mesh has {coverage:.0%} of it (at least {limits.line_coverage:.0%})"
-        if count < limits.line_vertices:
-            return f"{count} vertices lie along it (at least {limits.line_vertices})"
-        if distance > limits.line_distance:
-            return f"the mesh is {distance:.1f} mm away (limit {limits.line_distance:g})"
+        if line.coverage < limits.line_coverage:
+            return f"the mesh has {line.coverage:.0%} of it (at least {limits.line_coverage:.0%})"
+        if len(line.vertices) < limits.line_vertices:
+            return f"{len(line.vertices)} vertices lie along it (at least {limits.line_vertices})"
+        if line.distance > limits.line_distance:
+            return f"the mesh is {line.distance:.1f} mm away (limit {limits.line_distance:g})"
         return ""
 
     def sets(self, given: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[DerivedItem]]:
-        """`centre_vertices` and `whole_vertices`; those that are `given` are kept."""
+        """`centre_vertices` and `whole_vertices`, and their items; sets that are `given` are kept."""
         topology = self._face.topology
         outer = torch.zeros(topology.n_vertices, dtype=torch.bool)
         outer[self._face.skin] = True
@@ -184,36 +191,36 @@ class Derivation:
         tables, items = {}, []
         for index, name in enumerate(("centre", "whole")):
             members: Tensor = getattr(topology, f"{name}_vertices")
-            found = transfer_set(members, placed, topology, self._mesh, self._seen)
-            kept = given.get(f"{name}_vertices")
-            tables[f"{name}_vertices"] = found if kept is None else kept
-            items.append(self._set_item(index, name, members) if kept is None else _given_set(index, name, found, kept))
+            derived = transfer_set(members, placed, topology, self._mesh, self._outside)
+            own = given.get(f"{name}_vertices")
+            tables[f"{name}_vertices"] = derived if own is None else own
+            items.append(self._set_item(index, name, members) if own is None else _given_set(index, name, derived, own))
         return tables, items
 
     def _set_item(self, index: int, name: str, members: Int[Tensor, "n"]) -> DerivedItem:
         limits = self._limits
-        found = self._mesh.nearest(self.placed[members], self._normals[members], gate=2 * limits.set_distance)
-        covered = (found.weights > 0) & (found.distances <= limits.set_distance)
+        nearest = self._mesh.nearest(self.placed[members], self._normals[members], gate=2 * limits.set_distance)
+        covered = (nearest.weights > 0) & (nearest.distances <= limits.set_distance)
         coverage = float(covered.double().mean())
         reason = f"the mesh has {coverage:.0%} of it (at least {limits.set_coverage:.0%})"
         return DerivedItem(
             kind="set",
             name=name,
             index=index,
-            distance=float(found.distances.median()),
+            distance=float(nearest.distances.median()),
             coverage=coverage,
             reason=reason if coverage < limits.set_coverage else "",
         )
 
 
-def _given_set(index: int, name: str, found: Int[Tensor, "n"], kept: Int[Tensor, "m"]) -> DerivedItem:
-    """`coverage` is the share of a given set that the registration would have put into it, too."""
-    both = torch.isin(kept, found).double().mean()
-    return DerivedItem(kind="known set", name=name, index=index, distance=0.0, coverage=float(both))
+def _given_set(index: int, name: str, derived: Int[Tensor, "n"], given: Int[Tensor, "m"]) -> DerivedItem:
+    """The item of a given set; `coverage` is the share of it that the derived set holds, too."""
+    coverage = float(torch.isin(given, derived).double().mean())
+    return DerivedItem(kind="known set", name=name, index=index, distance=0.0, coverage=coverage)
 
 
 def _polyline_distance(point: Float[Tensor, "3"], line: Float[Tensor, "n 3"]) -> float:
     step = line[1:] - line[:-1]
-    share = ((point - line[:-1]) * step).sum(-1) / step.square().sum(-1).clamp_min(1e-12)
-    nearest = line[:-1] + share.clamp(0, 1)[:, None] * step
+    fraction = ((point - line[:-1]) * step).sum(-1) / step.square().sum(-1).clamp_min(1e-12)
+    nearest = line[:-1] + fraction.clamp(0, 1)[:, None] * step
     return float((nearest - point).norm(dim=-1).min())

@@ -1,6 +1,6 @@
-"""The default face brought onto the mean face of another model: similarity, weights, then a smooth displacement.
+"""Registration of the default face to the mean face of another model: similarity, weights, smooth displacement.
 
-Everything is worked out in the default face's frame; the other face is moved there by the inverse similarity.
+Computations are in the default face's frame, to which the other face is moved by the inverse similarity.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.sparse import coo_matrix, csc_matrix, diags, identity
 from scipy.sparse.linalg import splu
 from torch import Tensor
@@ -19,27 +19,32 @@ from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.topology import FaceTopology
 from facerecon_torch.registration.surface_parts import Surface, mesh_edges, mesh_parts, outer_skin
+from facerecon_torch.structures import TensorRecord
 
 __all__ = ["Constraints", "DefaultFace", "ModelFit", "TopologyFitSpec", "deform_to", "fit_model_to"]
 
-_HELD = 1e-4  # weight that keeps a vertex with no partner near the fit, against 1 for a partner
-_LINKS = 4  # skin vertices that each vertex of an eyeball follows
+_ANCHOR = 1e-4  # weight that keeps every vertex near the fit, against 1 of a partner
+_LINKS = 4  # nearest skin vertices that each vertex of an eyeball is linked to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopologyFitSpec:
-    """How the default face is registered. Lengths in mm, penalties in mm^2 against the mean squared distance."""
+    """Settings of the registration. Lengths in mm, penalties in mm^2 against the mean squared distance.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
 
     rounds: int = 30
-    first_gate: float = 20.0  # correspondences farther away count nothing, in the first round
-    last_gate: float = 5.0  # and in the last, and for the displacement
+    first_gate: float = 20.0  # largest distance of a correspondence in the first round
+    last_gate: float = 5.0  # the same in the last round, and for the displacement
     tangential: float = 0.05  # weight of a distance along the surface, against 1 across it
     identity_penalty: float = 3e-3
     expression_penalty: float = 2e-2
     landmark_share: float = 0.3  # weight of all landmarks together, against 1 for the surface
     stiffness: Sequence[float] = (100.0, 30.0, 10.0, 3.0, 1.0, 1.0)  # of the displacement, one round each
     landmark_weight: float = 10.0  # of one landmark in these rounds, against 1 for a vertex
-    landmark_hold: float = 1e-3  # weight of all other vertices in the round before, in which only landmarks pull
+    landmark_hold: float = 1e-3  # weight of all other vertices in a first round with landmarks only
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or not self.stiffness:
@@ -48,19 +53,16 @@ class TopologyFitSpec:
             raise ValueError(f"gates must fall and be positive, stiffness positive; got {self}")
 
 
-@dataclass(frozen=True)
-class Constraints:
-    """Vertices of the default face that belong to given points (mm, the other face's frame)."""
+@dataclass(frozen=True, kw_only=True)
+class Constraints(TensorRecord):
+    """Vertices of the default face and their places on the other face (mm, its frame)."""
 
     vertices: Int[Tensor, "n"]
     points: Float[Tensor, "n 3"]
 
-    def __getitem__(self, rows: Bool[Tensor, "n"]) -> "Constraints":
-        return Constraints(self.vertices[rows], self.points[rows])
-
 
 class DefaultFace:
-    """The default model in float64 with the parts of its mesh. Raises ValueError for a restricted model."""
+    """The default model in float64 with the skin of its mesh. Raises ValueError for a restricted model."""
 
     def __init__(self, model: FaceModel) -> None:
         if model.topology is None:
@@ -78,7 +80,7 @@ class DefaultFace:
 
 @dataclass(frozen=True)
 class ModelFit:
-    """`vertices` of the default face in its own frame, mm; `alignment` leads from there to the other face."""
+    """`vertices` of the fitted default face in its own frame, mm; `alignment` leads from there to the other face."""
 
     vertices: Float[Tensor, "v 3"]
     alignment: Alignment
@@ -89,41 +91,41 @@ class ModelFit:
         return self.alignment.apply(self.vertices)
 
 
-def fit_model_to(face: DefaultFace, target: Surface, known: Constraints, spec: TopologyFitSpec) -> ModelFit:
-    """Similarity, alpha and beta of the default model by iterated closest points, from the known landmarks on.
+def fit_model_to(face: DefaultFace, target: Surface, anchors: Constraints, spec: TopologyFitSpec) -> ModelFit:
+    """Similarity, alpha and beta of the default model by iterated closest points, started by the landmarks `anchors`.
 
-    The falling gate and its robust weight leave out what the other face lacks or has beside.
+    Parts that only one of the faces has are left out by the falling gate and its robust weight.
     """
     model = face.model
     alpha, beta, shape = model.identity_mean, model.expression_mean, face.mean
-    alignment = align_similarity(shape[known.vertices], known.points)
-    rows = torch.cat([face.skin, known.vertices])
+    alignment = align_similarity(shape[anchors.vertices], anchors.points)
+    rows = torch.cat([face.skin, anchors.vertices])
     part = model.restrict(rows)
     residual = float("inf")
     for gate in np.geomspace(spec.first_gate, spec.last_gate, spec.rounds):
         back = alignment.inverse()
         normals = face.normals(shape)[face.skin]
-        found = target.moved(back).nearest(shape[face.skin], normals, gate=float(gate))
-        goals = torch.cat([found.points, back.apply(known.points)])
-        metric = _metric(found.weights, normals, len(known.vertices), spec)
+        nearest = target.moved(back).nearest(shape[face.skin], normals, gate=float(gate))
+        goals = torch.cat([nearest.points, back.apply(anchors.points)])
+        metric = _metric(nearest.weights, normals, len(anchors.vertices), spec)
         step = align_similarity(shape[rows], goals, metric.diagonal(dim1=-2, dim2=-1).sum(-1))
         alignment = _chained(alignment, step)
         goals = step.inverse().apply(goals)
         alpha, beta = _weights(part, alpha, beta, goals, metric, spec)
         shape = model.vertices(alpha, beta)
-        used = found.weights > 0
-        residual = float(found.distances[used].median() * alignment.scale) if bool(used.any()) else residual
+        used = nearest.weights > 0
+        residual = float(nearest.distances[used].median() * alignment.scale) if bool(used.any()) else residual
     return ModelFit(shape, alignment, residual)
 
 
 def _metric(
-    weights: Float[Tensor, "skin"], normals: Float[Tensor, "skin 3"], n_known: int, spec: TopologyFitSpec
+    weights: Float[Tensor, "skin"], normals: Float[Tensor, "skin 3"], n_anchors: int, spec: TopologyFitSpec
 ) -> Float[Tensor, "rows 3 3"]:
-    """Weight matrices of the rows (skin, then landmarks): across the surface 1, along it less; sums normalised."""
+    """Weight matrices of the rows (skin, then landmarks): 1 across the surface, less along it; sums are normalised."""
     eye = torch.eye(3, dtype=normals.dtype)
     across = normals[:, :, None] * normals[:, None, :]
     surface = weights[:, None, None] * (across + spec.tangential * (eye - across)) / weights.sum().clamp_min(1.0)
-    return torch.cat([surface, (spec.landmark_share / n_known * eye).expand(n_known, 3, 3)])
+    return torch.cat([surface, (spec.landmark_share / n_anchors * eye).expand(n_anchors, 3, 3)])
 
 
 def _weights(
@@ -134,7 +136,7 @@ def _weights(
     metric: Float[Tensor, "rows 3 3"],
     spec: TopologyFitSpec,
 ) -> tuple[Float[Tensor, "identities"], Float[Tensor, "expressions"]]:
-    """beta, then alpha: one ridge step each around their means."""
+    """alpha and beta after one ridge step each around their means, beta first."""
     for name in ("expression", "identity"):
         design, offset = part.expression_design(alpha) if name == "expression" else part.identity_design(beta)
         weighted = (metric @ design).flatten(0, 1)
@@ -147,13 +149,13 @@ def _weights(
 
 
 def _chained(outer: Alignment, inner: Alignment) -> Alignment:
-    """outer after inner."""
+    """The alignment `inner` followed by `outer`."""
     turned = outer.scale * (outer.rotation @ inner.translation)
     return Alignment(outer.scale * inner.scale, outer.rotation @ inner.rotation, turned + outer.translation)
 
 
 def _bending(vertices: Float[Tensor, "v 3"], triangles: Int[Tensor, "t 3"]) -> csc_matrix:
-    """L'L of the graph Laplacian (a vertex less the mean of its neighbours); eyeballs hang on the nearest skin."""
+    """L'L of the graph Laplacian L, a vertex minus the mean of its neighbours; eyeballs are linked to nearby skin."""
     parts = mesh_parts(vertices, triangles)
     main = parts == parts[triangles.flatten()].mode().values
     inside, loose = (torch.nonzero(mask).flatten() for mask in (main, ~main))
@@ -169,43 +171,44 @@ def _bending(vertices: Float[Tensor, "v 3"], triangles: Int[Tensor, "t 3"]) -> c
 
 
 def deform_to(
-    face: DefaultFace, fit: ModelFit, target: Surface, known: Constraints, spec: TopologyFitSpec
+    face: DefaultFace, fit: ModelFit, target: Surface, anchors: Constraints, spec: TopologyFitSpec
 ) -> Float[Tensor, "v 3"]:
-    """The fitted default face bent onto the other one: its vertices in the other face's frame, mm.
+    """Vertices of the fitted default face bent onto the other one, mm in the other face's frame.
 
-    argmin over d of  sum w_i |d_i - g_i|^2 + stiffness |L d|^2  with d the displacement from the fit; g_i leads along
-    the normal to the nearest point of the other face, and at a known landmark to that landmark.
+    argmin over d of  sum w_i |d_i - g_i|^2 + stiffness |L d|^2,  with d the displacement from the fit. g_i leads along
+    the normal to the nearest point of the other face and, at an anchor, to its landmark.
     """
     back = fit.alignment.inverse()
-    moved, goals = target.moved(back), back.apply(known.points)
-    pull = goals - fit.vertices[known.vertices]
+    moved, goals = target.moved(back), back.apply(anchors.points)
+    pull = goals - fit.vertices[anchors.vertices]
     weights = torch.full((len(fit.vertices),), spec.landmark_hold, dtype=torch.float64)
-    moves = _bent(face, weights, torch.zeros_like(fit.vertices), 1.0, known, pull, spec)
+    shift = _bent(face, weights, torch.zeros_like(fit.vertices), 1.0, anchors, pull, spec)
     for stiffness in spec.stiffness:
-        shape = fit.vertices + moves
+        shape = fit.vertices + shift
         normals = face.normals(shape)
-        found = moved.nearest(shape[face.skin], normals[face.skin], gate=spec.last_gate)
-        across = ((found.points - shape[face.skin]) * normals[face.skin]).sum(-1, keepdim=True)
-        weights = torch.full((len(shape),), _HELD, dtype=torch.float64)
-        weights[face.skin] += found.weights
-        wanted = moves.clone()
-        wanted[face.skin] += (found.weights > 0)[:, None] * across * normals[face.skin]
-        moves = _bent(face, weights, wanted, stiffness, known, pull, spec)
-    return fit.alignment.apply(fit.vertices + moves)
+        nearest = moved.nearest(shape[face.skin], normals[face.skin], gate=spec.last_gate)
+        across = ((nearest.points - shape[face.skin]) * normals[face.skin]).sum(-1, keepdim=True)
+        weights = torch.full((len(shape),), _ANCHOR, dtype=torch.float64)
+        weights[face.skin] += nearest.weights
+        goal = shift.clone()
+        goal[face.skin] += (nearest.weights > 0)[:, None] * across * normals[face.skin]
+        shift = _bent(face, weights, goal, stiffness, anchors, pull, spec)
+    return fit.alignment.apply(fit.vertices + shift)
 
 
 def _bent(
     face: DefaultFace,
     weights: Float[Tensor, "v"],
-    wanted: Float[Tensor, "v 3"],
+    goal: Float[Tensor, "v 3"],
     stiffness: float,
-    known: Constraints,
+    anchors: Constraints,
     pull: Float[Tensor, "n 3"],
     spec: TopologyFitSpec,
 ) -> Float[Tensor, "v 3"]:
-    weights, wanted = weights.clone(), wanted.clone()
-    weights[known.vertices] = spec.landmark_weight
-    wanted[known.vertices] = pull
+    """The displacement for the given weights and goals; anchors have the goal `pull`."""
+    weights, goal = weights.clone(), goal.clone()
+    weights[anchors.vertices] = spec.landmark_weight
+    goal[anchors.vertices] = pull
     matrix = csc_matrix(diags(weights.numpy()) + stiffness * face.bending)
     system = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    return torch.from_numpy(system.solve((weights[:, None] * wanted).numpy()))
+    return torch.from_numpy(system.solve((weights[:, None] * goal).numpy()))

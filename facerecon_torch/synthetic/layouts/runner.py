@@ -4,27 +4,18 @@ The folder holds the layout's own files, truth.safetensors and, written last, tr
 """
 
 import json
-import shutil
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from safetensors.torch import load_file, save
-from torch import Tensor
 
-from facerecon_torch.files import write_json
-from facerecon_torch.runtime.sharded_job import (
-    claimed,
-    join_parts,
-    make_parts,
-    missing_units,
-    progress_bar,
-    write_bytes,
-)
+from facerecon_torch.files import write_bytes, write_json
+from facerecon_torch.runtime.sharded_job import Shard, ShardedJob, join_columns
 from facerecon_torch.synthetic.layouts.spec import LayoutSpec, LayoutTruth, find_layout
 from facerecon_torch.synthetic.render.subject import warm_up
 
-__all__ = ["load_truth", "require_space", "write_set"]
+__all__ = ["load_truth", "write_set"]
 
 _FORMAT = "facerecon_torch.layout/1"
 _HEADER = "truth.json"
@@ -41,23 +32,28 @@ def write_set(spec: LayoutSpec, output: Path, *, workers: int | None = None, pro
         progress: whether a progress bar is shown.
 
     Raises:
-        ValueError: `output` holds another set.
+        ValueError: `output` holds another set, or `workers` is below 1.
         OSError: the disk has too little space.
     """
     output = Path(output)
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1; got {workers}")
     layout = find_layout(spec.layout)
-    units = layout.units(spec)
-    with claimed(output, _HEADER, {"spec": asdict(spec), "hash": spec.hash}) as unfinished:
-        if unfinished:
-            missing = len(missing_units(output, units))
-            require_space(output, layout.bytes_needed(spec) * missing // len(units))
-            with progress_bar(units, missing, what=f"writing {spec.layout}", unit="unit", show=progress) as bar:
-                for _ in make_parts(output, units, partial(_write, spec, output), workers=workers, warm_up=warm_up):
-                    bar.update()
-            names = [name for unit in units for name in layout.names(spec, unit)]
-            _finish(spec, output, names, join_parts(output, units))
+    names = {unit: layout.names(spec, unit) for unit in layout.units(spec)}
+    samples = sum(len(of_unit) for of_unit in names.values())
+    job = ShardedJob(
+        folder=output,
+        header=_HEADER,
+        description={"spec": asdict(spec), "hash": spec.hash},
+        shards={unit: len(of_unit) for unit, of_unit in names.items()},
+    )
+    job.run(
+        partial(_write, spec, output),
+        partial(_complete, spec, output, [name for of_unit in names.values() for name in of_unit]),
+        workers=workers,
+        warm_up=warm_up,
+        bytes_needed=lambda missing: layout.bytes_needed(spec) * missing // samples,
+        progress=f"writing {spec.layout}" if progress else None,
+        unit="sample",
+    )
     return load_truth(output)
 
 
@@ -82,26 +78,19 @@ def load_truth(output: Path) -> LayoutTruth:
     )
 
 
-def require_space(folder: Path, needed: int) -> None:
-    """Raise OSError unless the disk of `folder` has `needed` bytes left."""
-    there = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise OSError(f"the set needs about {needed / 1e9:.1f} GB more; {free / 1e9:.1f} GB are free at {there}")
+def _write(spec: LayoutSpec, output: Path, unit: str) -> Shard:
+    return Shard(find_layout(spec.layout).write(spec, unit, output))
 
 
-def _write(spec: LayoutSpec, output: Path, unit: str) -> dict[str, Tensor]:
-    return find_layout(spec.layout).write(spec, unit, output)
-
-
-def _finish(spec: LayoutSpec, output: Path, names: list[str], rows: dict[str, Tensor]) -> None:
+def _complete(spec: LayoutSpec, output: Path, names: list[str], shards: list[Shard]) -> None:
+    rows = join_columns(shards)
     wrong = {key: len(value) for key, value in rows.items() if len(value) != len(names)}
     if wrong or not set(_ROWS) <= set(rows):
         raise ValueError(
             f"a layout must give {len(names)} rows of each of {', '.join(_ROWS)}; got {wrong or set(rows)}"
         )
     write_bytes(output / "truth.safetensors", save(rows))
-    header: dict[str, object] = {
+    header = {
         "format": _FORMAT,
         "hash": spec.hash,
         "spec": asdict(spec),

@@ -78,11 +78,12 @@ def draw_subject(
 
 def draw_pose(generator: torch.Generator) -> Float[Tensor, "3"]:
     """Random yaw, pitch and roll in rad within the limits, denser near frontal."""
-    yaw = clipped_normal(generator, 0.0, 17.0, -60.0, 60.0)
+    most_yaw, most_pitch, most_roll = POSE_LIMIT_DEGREES
+    yaw = clipped_normal(generator, 0.0, 17.0, -most_yaw, most_yaw)
     if uniform(generator) < 0.5:
-        yaw = uniform(generator, -60.0, 60.0)
-    pitch = clipped_normal(generator, 0.0, 10.0, -25.0, 25.0)
-    roll = clipped_normal(generator, 0.0, 6.0, -15.0, 15.0)
+        yaw = uniform(generator, -most_yaw, most_yaw)
+    pitch = clipped_normal(generator, 0.0, 10.0, -most_pitch, most_pitch)
+    roll = clipped_normal(generator, 0.0, 6.0, -most_roll, most_roll)
     return torch.tensor([yaw, pitch, roll]) * (math.pi / 180)
 
 

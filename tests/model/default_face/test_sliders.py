@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from facerecon_torch.model.default_face import HELD_OUT, load_source
-from facerecon_torch.model.default_face.sliders import expected_sliders, sample_identities, slider_axes
+from facerecon_torch.model.default_face import load_source
+from facerecon_torch.model.default_face.sliders import HELD_OUT, expected_sliders, sample_identities, slider_axes
 
 NAMES = load_source().identity_names
 

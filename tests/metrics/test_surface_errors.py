@@ -2,7 +2,7 @@ import torch
 from torch.testing import assert_close
 
 from facerecon_torch.geometry.rotation import euler_to_matrix
-from facerecon_torch.metrics.registration import Placement, pose_error_degrees, surface_errors
+from facerecon_torch.metrics.vertex_error import Placement, pose_error_degrees, surface_errors
 
 
 def a_sheet():

@@ -1,0 +1,99 @@
+"""The faces of images before they are solved: pixels, the 66 points of each face, boxes and scores."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.cascade.reconstruction import extent
+from facerecon_torch.errors import ImageFileError
+from facerecon_torch.images.convert import as_pixels
+from facerecon_torch.images.read import Pixels
+from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces, detect_faces
+from facerecon_torch.landmarks.points import as_points66
+from facerecon_torch.landmarks.scheme import to_paper66
+
+__all__ = ["FoundFaces", "find_faces", "in_batches"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FoundFaces:
+    """The faces of one image, px; no pixels where the image could not be read."""
+
+    pixels: Pixels | None
+    points: Float[Tensor, "n 66 2"]
+    boxes: Float[Tensor, "n 4"]
+    scores: Float[Tensor, "n"]
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+def find_faces(
+    images: Sequence[object],
+    landmarks: Sequence[Any] | None,
+    which: str | int,
+    detector: Callable[[], LandmarkDetector],
+    *,
+    skip_unreadable: bool,
+) -> Iterator[FoundFaces]:
+    """The faces of each image: at the given landmarks, or as `detector()` finds them.
+
+    Args:
+        images: in any form (`images.convert.as_pixels`).
+        landmarks: per image the points of one face [66|68, 2] or of several [n, 66|68, 2]; None: detect.
+        which: `all`, `largest`, or a position among the detections.
+        detector: gives the detector, which is asked for only where it is needed.
+        skip_unreadable: log an image that cannot be read and give no faces for it, instead of raising ImageFileError.
+    """
+    for k, image in enumerate(images):
+        try:
+            pixels = as_pixels(image)
+        except ImageFileError as error:
+            if not skip_unreadable:
+                raise
+            _log.error("%s", error)
+            yield _none(None)
+            continue
+        if landmarks is not None:
+            points = as_points66(landmarks[k])
+            points = points[None] if points.ndim == 2 else points
+            yield FoundFaces(pixels, points, extent(points), torch.ones(len(points)))
+        else:
+            path = Path(image) if isinstance(image, (str, Path)) else None
+            yield _detected(pixels, path, which, detector())
+
+
+def _detected(pixels: Pixels, path: Path | None, which: str | int, detector: LandmarkDetector) -> FoundFaces:
+    detections = detect_faces(detector, pixels, path=path)
+    if not detections:
+        _log.info("%s: no face was found", path or "image")
+        return _none(pixels)
+    chosen = choose_faces(detections, which, source=path or "image")
+    points = to_paper66(torch.stack([face.points for face in chosen]))
+    boxes = torch.tensor([face.box for face in chosen], dtype=torch.float64)
+    return FoundFaces(pixels, points, boxes, torch.tensor([face.score for face in chosen], dtype=torch.float64))
+
+
+def _none(pixels: Pixels | None) -> FoundFaces:
+    return FoundFaces(pixels, torch.zeros(0, 66, 2), torch.zeros(0, 4), torch.zeros(0))
+
+
+def in_batches(found: Iterator[FoundFaces], limit: int) -> Iterator[list[FoundFaces]]:
+    """Runs of images until their faces are `limit` or more."""
+    held, faces = list[FoundFaces](), 0
+    for one in found:
+        held.append(one)
+        faces += len(one)
+        if faces >= limit:
+            yield held
+            held, faces = [], 0
+    if held:
+        yield held
