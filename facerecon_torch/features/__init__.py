@@ -1,6 +1,5 @@
 """The features of the regressor: HOG around the projected landmarks, and landmark displacements (LD)."""
 
-from facerecon_torch.features.displacement import displacement
 from facerecon_torch.features.hog import (
     HogField,
     HogMaps,
@@ -12,7 +11,7 @@ from facerecon_torch.features.hog import (
     patch_hog,
     use_kernel,
 )
-from facerecon_torch.features.joint import JointSpec, joint_feature
+from facerecon_torch.features.joint import JointSpec, displacement, joint_feature
 
 __all__ = [
     "HogField",

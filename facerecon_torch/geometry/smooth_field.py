@@ -8,8 +8,7 @@ from jaxtyping import Float
 from scipy import sparse
 from torch import Tensor
 
-from facerecon_torch.geometry.laplacian import Laplacian
-from facerecon_torch.geometry.sparse_rows import SparseRows
+from facerecon_torch.geometry.laplacian import Laplacian, SparseRows
 
 __all__ = ["SmoothField", "SmoothSolver"]
 

@@ -10,7 +10,7 @@ from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.images.write import save_png
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.model.default_face import load_default_face
-from facerecon_torch.registration.scan.flipped_triangles import flipped_triangles
+from facerecon_torch.registration.scan.nonrigid import flipped_triangles
 from facerecon_torch.registration.scan.register import register
 from facerecon_torch.registration.scan.surface import resample_mesh
 from facerecon_torch.report.registration import draw_landmark_pair, draw_shaded

@@ -16,10 +16,15 @@ from torch import Tensor
 from facerecon_torch.checks import require_shape
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.registration.scan.association import AssociationSpec, associate
-from facerecon_torch.registration.scan.fitted_face import FitState, FittedFace
-from facerecon_torch.registration.scan.gauss_newton import Residuals, make_groups, make_priors, take_step
-from facerecon_torch.registration.scan.icp_spec import IcpSpec
-from facerecon_torch.registration.scan.initialise import LandmarkTargets, fit_landmarks
+from facerecon_torch.registration.scan.gauss_newton import (
+    FitState,
+    FittedFace,
+    Residuals,
+    make_groups,
+    make_priors,
+    take_step,
+)
+from facerecon_torch.registration.scan.initialise import IcpSpec, LandmarkTargets, fit_landmarks
 from facerecon_torch.registration.scan.surface import ScanBatch
 from facerecon_torch.structures import FaceParameters, TensorRecord
 
