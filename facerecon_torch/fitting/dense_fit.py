@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
-from facerecon_torch.fitting.small_ridge import solve_normal
+from facerecon_torch.fitting.designs import solve_normal
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.gauge import fix_gauge

@@ -1,4 +1,4 @@
-"""The 66 landmarks of a restricted model: the rows that they are, and their designs for either factor.
+"""The 66 landmarks of a restricted model: the rows that they are, their designs for either factor, small ridge solves.
 
 Eq. 7 measures each landmark along directions that differ by face. The designs of the inner landmarks have the
 coordinate as leading axis, so that one product with a face's camera turns all of them. The designs of contour rows keep
@@ -20,7 +20,17 @@ from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.linear import LinearModel
 from facerecon_torch.model.topology import N_CONTOUR
 
-__all__ = ["CONTOURS", "Design", "Designs", "LandmarkRows", "build_designs", "take_rows", "take_shared_rows"]
+__all__ = [
+    "CONTOURS",
+    "Design",
+    "Designs",
+    "LandmarkRows",
+    "build_designs",
+    "solve_normal",
+    "solve_positive",
+    "take_rows",
+    "take_shared_rows",
+]
 
 _BLOCK = 16  # faces whose contour rows are computed together: they stay in the second cache of a CPU
 CONTOURS = ("fixed", "marching")
@@ -192,3 +202,30 @@ class LandmarkRows:
     def _tables(self, like: Tensor) -> ContourLines:
         lines = self._lines
         return lines._replace(path=lines.path.to(like.dtype), outward=lines.outward.to(like.dtype))
+
+
+def solve_normal(
+    normal: Float[Tensor, "*b k k"],
+    right: Float[Tensor, "*b k"],
+    penalty: Float[Tensor, "k"],
+    mean: Float[Tensor, "k"],
+) -> Float[Tensor, "*b k"]:
+    """The minimiser g of |D g - y|^2 + sum_j penalty_j (g_j - mean_j)^2.
+
+    Args:
+        normal: D'D.
+        right: D'y.
+        penalty: positive.
+        mean: towards which g is shrunk.
+
+    Example:
+        >>> g = solve_normal(design.mT @ design, (design.mT @ y[..., None])[..., 0], penalty, mean)
+    """
+    return solve_positive(normal + torch.diag(penalty), right + penalty * mean)
+
+
+def solve_positive(matrix: Float[Tensor, "*b k k"], right: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
+    """The solutions matrix^-1 right by one Cholesky factor each. D'D plus a positive diagonal always has a factor, so
+    that no check has to wait for the device."""
+    factor = torch.linalg.cholesky_ex(matrix)[0]
+    return torch.cholesky_solve(right[..., None], factor)[..., 0]

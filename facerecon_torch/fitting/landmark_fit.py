@@ -15,8 +15,7 @@ from torch import Tensor
 
 from facerecon_torch.fitting.camera import solve_camera
 from facerecon_torch.fitting.contour import ContourSpec, contour_normals
-from facerecon_torch.fitting.designs import CONTOURS, Design, LandmarkRows, build_designs
-from facerecon_torch.fitting.small_ridge import solve_positive
+from facerecon_torch.fitting.designs import CONTOURS, Design, LandmarkRows, build_designs, solve_positive
 from facerecon_torch.landmarks.scheme import N_INNER
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.topology import N_CONTOUR, N_LANDMARKS

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from facerecon_torch.runtime.device import to_device
 from facerecon_torch.runtime.memory import free_bytes, halve_on_out_of_memory
-from facerecon_torch.runtime.prefetch import to_device
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
 __all__ = [

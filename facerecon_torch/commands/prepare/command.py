@@ -6,8 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from facerecon_torch.commands.prepare.pictures import choose_pictured
-from facerecon_torch.commands.prepare.report import prepare_table, summarise
+from facerecon_torch.commands.prepare.report import choose_pictured, prepare_table, summarise
 from facerecon_torch.commands.prepare.run import PrepareTask, plan_shards, prepare_set
 from facerecon_torch.commands.prepare.specs import PrepareSpecs
 from facerecon_torch.config.recorded import build, write_config

@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.commands.prepare.crop import CropMaker
-from facerecon_torch.commands.prepare.landmarks import find_landmarks
+from facerecon_torch.commands.prepare.photograph import CropMaker, find_landmarks
 from facerecon_torch.commands.prepare.specs import PrepareSpec
 from facerecon_torch.data.range_grid import RangeGrid
 from facerecon_torch.data.recordings import RecordedScan, Recording, open_data_set

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from facerecon_torch.commands.prepare.pictures import draw_sample
 from facerecon_torch.commands.prepare.read import ReadyScan, attempt
+from facerecon_torch.commands.prepare.report import draw_sample
 from facerecon_torch.commands.prepare.specs import PrepareSpec
 from facerecon_torch.data.prepared import CROPS, MEASURE
 from facerecon_torch.files import write_bytes

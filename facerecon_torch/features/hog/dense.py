@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.features.hog.histograms import first_node, numbers_per_pixel, split_by_bytes
+from facerecon_torch.features.hog.histograms import first_node, normalise, numbers_per_pixel, split_by_bytes
 from facerecon_torch.features.hog.kernels import make_maps
-from facerecon_torch.features.hog.normalisation import normalise
 from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.structures import TensorRecord
 

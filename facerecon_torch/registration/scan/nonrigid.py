@@ -15,13 +15,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from facerecon_torch.checks import require_shape
+from facerecon_torch.geometry.laplacian import SmoothSolver
 from facerecon_torch.geometry.mesh_queries import get_backend, visible_vertices
 from facerecon_torch.geometry.normals import triangle_normals, vertex_normals
-from facerecon_torch.geometry.smooth_field import SmoothSolver
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.registration.scan.association import Association, AssociationSpec, associate
 from facerecon_torch.registration.scan.eyes import Eyelids, EyelidSpec, RigidParts
-from facerecon_torch.registration.scan.icp import ScanFit
+from facerecon_torch.registration.scan.icp import Association, AssociationSpec, ScanFit, associate
 from facerecon_torch.registration.scan.surface import ScanBatch
 from facerecon_torch.registration.surface_parts import outer_skin
 from facerecon_torch.structures import TensorRecord

@@ -13,11 +13,10 @@ from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.people.appearance import Appearance
 from facerecon_torch.synthetic.people.hair import Hair, draw_hair, shape_curtain
 from facerecon_torch.synthetic.people.head import Head
+from facerecon_torch.synthetic.people.skin import paint_skin
 from facerecon_torch.synthetic.procedural import smooth_step, unit
-from facerecon_torch.synthetic.render.lighting import Light
+from facerecon_torch.synthetic.render.lighting import Light, shade, surroundings
 from facerecon_torch.synthetic.render.materials import Fragments, MaterialSources, assign_materials
-from facerecon_torch.synthetic.render.shading import shade, surroundings
-from facerecon_torch.synthetic.skin.texture import paint_skin
 
 __all__ = ["PaintedHead", "full_mesh", "paint_head", "render_head"]
 

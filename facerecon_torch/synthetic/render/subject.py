@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from facerecon_torch.model.default_face import FaceSource
-from facerecon_torch.synthetic.landmark_truth import contour_candidates, true_landmarks
-from facerecon_torch.synthetic.people.head import Head, load_head
+from facerecon_torch.synthetic.people.head import Head, contour_candidates, load_head, true_landmarks
 from facerecon_torch.synthetic.people.sampling import (
     draw_camera,
     draw_expression,
@@ -15,9 +14,8 @@ from facerecon_torch.synthetic.people.sampling import (
     draw_pose,
     draw_subject,
 )
-from facerecon_torch.synthetic.render.background import draw_background
-from facerecon_torch.synthetic.render.camera_effects import draw_camera_settings, encode_jpeg, expose
 from facerecon_torch.synthetic.render.lighting import draw_light
+from facerecon_torch.synthetic.render.photograph import draw_background, draw_camera_settings, encode_jpeg, expose
 from facerecon_torch.synthetic.render.render import PaintedHead, paint_head, render_head
 from facerecon_torch.synthetic.spec import SyntheticSpec
 

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from facerecon_torch.synthetic.people.appearance import Appearance
+from facerecon_torch.synthetic.people.canvas import Canvas, blur, fill, open_curve, strokes
 from facerecon_torch.synthetic.procedural import fractal_field, smooth_field, smooth_step
-from facerecon_torch.synthetic.skin.canvas import Canvas, open_curve
-from facerecon_torch.synthetic.skin.strokes import blur, fill, strokes
 
 __all__ = ["paint_beard", "paint_brows", "paint_stubble"]
 
