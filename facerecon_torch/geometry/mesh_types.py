@@ -155,7 +155,7 @@ def _along(points: Tensor, start: Tensor, end: Tensor) -> Tensor:
 
 
 def _foot(points: Tensor, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights of the perpendicular foot in the triangle's plane, and whether it lies inside."""
+    """Whether the foot of the perpendicular on the triangle's plane lies inside, and its weights."""
     ab, ac, ap = b - a, c - a, points - a
     normal = torch.linalg.cross(ab, ac)
     area = normal.square().sum(-1)

@@ -52,10 +52,8 @@ def test_the_scan_s_own_vertices_agree(registered):
 def test_pictures_show_scan_fit_and_mesh(registered, tmp_path):
     model, scan, _, (fitted, moved) = registered
     triangles = model.topology.triangles
-    face = moved[0, model.topology.whole_vertices, :2]
-    window = torch.stack([face.amin(0), face.amax(0)])
     panels = [(scan.vertices, scan.triangles), (fitted[0], triangles), (moved[0], triangles)]
-    picture = draw_shaded(panels, window=window)
+    picture = draw_shaded(panels)
     save_png(picture, tmp_path / "registration.png")
     first, second, third = picture.chunk(3, dim=-1)
     middle = (slice(None), slice(picture.shape[1] // 3, -picture.shape[1] // 4), slice(60, -60))

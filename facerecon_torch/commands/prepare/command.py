@@ -63,12 +63,8 @@ def prepare(specs: PrepareSpecs, recordings: list[Recording], folder: Path) -> i
     per_subject = specs.registration.identity == "per_subject"
     task = PrepareTask(
         folder=folder,
-        data=specs.recorded.name,
-        model=specs.model,
+        specs=specs,
         detector=detector,
-        registration=specs.registration,
-        prepare=specs.prepare,
-        runtime=specs.runtime,
         pictured=choose_pictured(recordings, specs.prepare.pictures),
         shards=plan_shards(recordings, specs.prepare.batch, whole_subjects=per_subject),
     )

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from facerecon_torch.checks import require_positive
 from facerecon_torch.geometry.align import align_rigid
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.landmarks.scheme import GROUPS_66, N_CONTOUR, N_INNER
@@ -68,17 +69,9 @@ class IcpSpec:
             values = getattr(self, name)
             if not values or not all(0 < value < float("inf") for value in values):
                 raise ValueError(f"{name} must hold positive, finite mm; got {values}")
-        for name in ("landmark_scale", "start_penalty", "identity_penalty", "expression_penalty"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be positive and finite; got {getattr(self, name)}")
-        for name in (
-            "labelled_weight",
-            "lifted_weight",
-            "eyelid_weight",
-            "mouth_weight",
-            "chin_weight",
-            "landmark_depth",
-        ):
+        require_positive(self, "landmark_scale", "start_penalty", "identity_penalty", "expression_penalty")
+        weights = ("labelled_weight", "lifted_weight", "eyelid_weight", "mouth_weight", "chin_weight", "landmark_depth")
+        for name in weights:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be finite and not negative; got {getattr(self, name)}")
         if not 0 < self.normal_degrees <= 90:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from facerecon_torch.checks import require_shape
+from facerecon_torch.checks import require_positive, require_shape
 from facerecon_torch.geometry.laplacian import SmoothSolver
 from facerecon_torch.geometry.mesh_queries import get_backend, visible_vertices
 from facerecon_torch.geometry.normals import triangle_normals, vertex_normals
@@ -59,9 +59,7 @@ class DeformSpec:
         for name in ("lengths", "distances"):
             if not all(0 < value < float("inf") for value in getattr(self, name)):
                 raise ValueError(f"{name} must hold positive, finite mm; got {getattr(self, name)}")
-        for name in ("anchor", "covered_mm", "covered_weight"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be positive and finite; got {getattr(self, name)}")
+        require_positive(self, "anchor", "covered_mm", "covered_weight")
         for name in ("normal_degrees", "covered_degrees"):
             if not 0 < getattr(self, name) <= 90:
                 raise ValueError(f"{name} must lie in (0, 90]; got {getattr(self, name)}")

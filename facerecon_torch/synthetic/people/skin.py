@@ -18,18 +18,10 @@ from facerecon_torch.synthetic.people.canvas import (
     polyline,
     strokes,
 )
-from facerecon_torch.synthetic.people.facial_hair import paint_beard, paint_brows, paint_stubble
+from facerecon_torch.synthetic.people.hair import paint_beard, paint_brows, paint_stubble
 from facerecon_torch.synthetic.procedural import fractal_field, smooth_field, smooth_step
 
-__all__ = [
-    "paint_complexion",
-    "paint_eyelids",
-    "paint_freckles",
-    "paint_lips",
-    "paint_make_up",
-    "paint_skin",
-    "paint_wrinkles",
-]
+__all__ = ["paint_skin"]
 
 _EYES = (list(range(36, 42)), list(range(42, 48)))
 
@@ -41,13 +33,13 @@ def paint_skin(
     u, v = atlas.grid()
     base = torch.tensor(look.skin)[:, None, None].expand(3, *u.shape).clone()
     canvas = Canvas(atlas, marks, u, v, base, torch.zeros_like(u), torch.full_like(u, 0.5 * look.gloss))
-    paint_complexion(canvas, look, generator)
-    paint_freckles(canvas, look, generator)
-    paint_wrinkles(canvas, look, generator)
+    _paint_complexion(canvas, look, generator)
+    _paint_freckles(canvas, look, generator)
+    _paint_wrinkles(canvas, look, generator)
     paint_stubble(canvas, look, generator)
-    paint_make_up(canvas, look)
-    paint_lips(canvas, look, generator)
-    paint_eyelids(canvas, look, generator)
+    _paint_make_up(canvas, look)
+    _paint_lips(canvas, look, generator)
+    _paint_eyelids(canvas, look, generator)
     paint_brows(canvas, look, generator)
     paint_beard(canvas, look, generator)
     return _layers(canvas)
@@ -59,7 +51,7 @@ def _layers(canvas: Canvas) -> Tensor:
     return torch.cat(stack).contiguous()
 
 
-def paint_complexion(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
+def _paint_complexion(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
     """Paint redness of cheeks, nose and chin, blotches of three sizes, pores, and gloss in the middle of the face."""
     marks, size = canvas.marks, canvas.shape
     nose = marks[33]
@@ -90,7 +82,7 @@ def paint_complexion(canvas: Canvas, look: Appearance, generator: torch.Generato
     )
 
 
-def paint_freckles(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
+def _paint_freckles(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
     """Paint freckles, dense over nose and cheeks, and a few moles."""
     size = canvas.shape
     speckle = smooth_step(smooth_field(*size, size[0] / 4.0, size[1] / 4.0, generator), 1.1, 2.0)
@@ -102,7 +94,7 @@ def paint_freckles(canvas: Canvas, look: Appearance, generator: torch.Generator)
         canvas.tint(canvas.spot(place, width, width), (0.35, 0.25, 0.22))
 
 
-def paint_wrinkles(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
+def _paint_wrinkles(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
     """Paint brow furrows, crow's feet, nasolabial and mouth folds and eye bags, with relief."""
     marks, lines = canvas.marks, []
     forehead = marks[19:25].mean(0)
@@ -136,7 +128,7 @@ def paint_wrinkles(canvas: Canvas, look: Appearance, generator: torch.Generator)
         canvas.tint(look.eye_bags * 0.6 * bag, (0.82, 0.70, 0.74))
 
 
-def paint_make_up(canvas: Canvas, look: Appearance) -> None:
+def _paint_make_up(canvas: Canvas, look: Appearance) -> None:
     """Paint eyeshadow and blush."""
     marks = canvas.marks
     for eye, brow in zip(_EYES, (19, 24)):
@@ -146,7 +138,7 @@ def paint_make_up(canvas: Canvas, look: Appearance) -> None:
         canvas.tint(look.blush * canvas.spot(marks[corner] * 0.5 + marks[mouth] * 0.5, 16.0, 9.0), (1.02, 0.72, 0.74))
 
 
-def paint_lips(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
+def _paint_lips(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
     """Paint the lips, darker towards the contact line, with fine vertical furrows."""
     marks, scale = canvas.marks, canvas.atlas.px_per_mm
     outline = closed_curve(marks[48:60])
@@ -164,7 +156,7 @@ def paint_lips(canvas: Canvas, look: Appearance, generator: torch.Generator) -> 
     canvas.tint(blur(torch.maximum(inside, line), 0.45 * scale) * 0.85, (0.42, 0.30, 0.32))
 
 
-def paint_eyelids(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
+def _paint_eyelids(canvas: Canvas, look: Appearance, generator: torch.Generator) -> None:
     """Paint lid rims, the lash line (strong above, faint below) and the crease of the upper lid."""
     marks, scale = canvas.marks, canvas.atlas.px_per_mm
     for side, eye in ((-1.0, list(range(36, 42))), (1.0, list(range(42, 48)))):
