@@ -232,12 +232,8 @@ class Moments:
 
     def columns(self, columns: slice) -> "Moments":
         """The moments of some of the features."""
-        return replace(
-            self,
-            gram=self.gram[columns, columns],
-            cross=self.cross[columns],
-            feature_mean=self.feature_mean[columns],
-        )
+        gram, cross, mean = self.gram[columns, columns], self.cross[columns], self.feature_mean[columns]
+        return replace(self, gram=gram, cross=cross, feature_mean=mean)
 
     def without(self, other: "Moments") -> "Moments":
         """The moments of these rows less those of `other`, which are among them.

@@ -6,12 +6,7 @@ from facerecon_torch.checks import require_count
 
 __all__ = ["HogSpec"]
 
-_CHOICES = {
-    "variant": ("uoctti", "dalal"),
-    "vote": ("hard", "linear"),
-    "evaluation": ("patch", "patch_halo", "dense"),
-}
-
+_CHOICES = {"variant": ("uoctti", "dalal"), "vote": ("hard", "linear"), "evaluation": ("patch", "patch_halo", "dense")}
 _HALF_TURN_BINS = 9
 
 

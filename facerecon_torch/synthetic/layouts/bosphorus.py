@@ -27,7 +27,7 @@ from facerecon_torch.synthetic.people.head import true_landmarks
 from facerecon_torch.synthetic.people.occluders import Occluder, make_glasses, make_hand, make_locks
 from facerecon_torch.synthetic.procedural import clipped_normal, smooth_step, uniform
 from facerecon_torch.synthetic.render.range_sensor import GridWindow, scan_mesh
-from facerecon_torch.synthetic.render.render import full_mesh
+from facerecon_torch.synthetic.render.subject import full_mesh
 
 __all__ = ["LAYOUT", "BosphorusLayout"]
 

@@ -52,12 +52,7 @@ ANGLES: dict[str, tuple[float, float]] = {
 """Rotation code -> yaw and pitch in degrees. R turns the nose to the right of the image, U up."""
 _EMOTION_CODES = ("ANGER", "DISGUST", "FEAR", "SADNESS", "SURPRISE")
 _FACES = {"HAPPY": "broad smile", **{code: code.lower() for code in _EMOTION_CODES}}
-_REST = {
-    "eyeSquint": 0.12,
-    "jawOpen": 0.02,
-    "mouthPress": 0.06,
-    "browInnerUp": 0.08,
-}  # largest weights of a neutral face
+_REST = {"eyeSquint": 0.12, "jawOpen": 0.02, "mouthPress": 0.06, "browInnerUp": 0.08}  # largest, of a neutral face
 _CLOSED_EYES = ("43", "44")
 ACTION_UNITS: dict[int, dict[str, float]] = {
     1: {"browInnerUp": 0.9},

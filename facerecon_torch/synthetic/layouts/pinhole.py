@@ -19,7 +19,7 @@ from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.layouts.subject import LayoutSubject, render_image
 from facerecon_torch.synthetic.people.head import true_landmarks
 from facerecon_torch.synthetic.render.range_sensor import SensorSpec, simulate_sensor
-from facerecon_torch.synthetic.render.render import full_mesh
+from facerecon_torch.synthetic.render.subject import full_mesh
 
 __all__ = ["Pinhole", "pinhole_landmarks", "render_pinhole_image", "scan_pinhole"]
 

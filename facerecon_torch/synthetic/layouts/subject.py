@@ -20,7 +20,7 @@ from facerecon_torch.synthetic.people.occluders import Occluder
 from facerecon_torch.synthetic.people.sampling import draw_gaze, draw_subject
 from facerecon_torch.synthetic.render.lighting import Light, draw_light
 from facerecon_torch.synthetic.render.photograph import CameraSettings, draw_background, draw_camera_settings, expose
-from facerecon_torch.synthetic.render.render import PaintedHead, full_mesh, paint_head, render_head
+from facerecon_torch.synthetic.render.subject import PaintedHead, full_mesh, paint_head, render_head
 
 __all__ = ["LayoutSubject", "draw_layout_subject", "render_image"]
 
