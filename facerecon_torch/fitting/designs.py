@@ -20,17 +20,7 @@ from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.linear import LinearModel
 from facerecon_torch.model.topology import N_CONTOUR
 
-__all__ = [
-    "CONTOURS",
-    "Design",
-    "Designs",
-    "LandmarkRows",
-    "build_designs",
-    "solve_normal",
-    "solve_positive",
-    "take_rows",
-    "take_shared_rows",
-]
+__all__ = ["CONTOURS", "Design", "Designs", "LandmarkRows", "build_designs", "solve_normal", "solve_positive"]
 
 _BLOCK = 16  # faces whose contour rows are computed together: they stay in the second cache of a CPU
 CONTOURS = ("fixed", "marching")
@@ -65,7 +55,7 @@ def build_designs(model: FaceModel) -> Designs:
     raise TypeError(f"model must be a BilinearModel or a LinearModel; got {type(model).__name__}")
 
 
-def take_rows(values: Float[Tensor, "*b rows n"], places: Int[Tensor, "*b 17"]) -> Float[Tensor, "*b 17 n"]:
+def _take_rows(values: Float[Tensor, "*b rows n"], places: Int[Tensor, "*b 17"]) -> Float[Tensor, "*b 17 n"]:
     """The rows values[..., places, :]. Whole rows of the flattened batch are gathered, which is several times faster
     than a gather of single numbers."""
     n = values.shape[-1]
@@ -74,7 +64,7 @@ def take_rows(values: Float[Tensor, "*b rows n"], places: Int[Tensor, "*b 17"]) 
     return values.reshape(-1, n).index_select(0, rows.flatten()).reshape(*places.shape, n)
 
 
-def take_shared_rows(values: Float[Tensor, "rows n"], places: Int[Tensor, "b 17"]) -> Float[Tensor, "b 17 n"]:
+def _take_shared_rows(values: Float[Tensor, "rows n"], places: Int[Tensor, "b 17"]) -> Float[Tensor, "b 17 n"]:
     """The rows values[places, :] of a table that all faces share."""
     return values.index_select(0, places.flatten()).reshape(*places.shape, values.shape[-1])
 
@@ -104,7 +94,7 @@ class _BilinearDesigns:
             made = (held @ flat).reshape(*held.shape[:-1], rows, 3 * k)
             if rows == N_CONTOUR:  # a fixed contour: nothing to choose from
                 return made.expand(len(places), -1, -1)
-            return take_rows(made, places) if made.ndim == 3 else take_shared_rows(made, places)
+            return _take_rows(made, places) if made.ndim == 3 else _take_shared_rows(made, places)
 
         contour = taken(held, places) if held.ndim == 1 else _in_blocks(taken, held, places)
         return Design(inner, contour.reshape(len(places), N_CONTOUR, 3, k), None)
@@ -138,8 +128,8 @@ class _LinearDesigns:
         basis: Float[Tensor, "vertices 3 k"], offset: Float[Tensor, "*b vertices 3"], places: Int[Tensor, "b 17"]
     ) -> Design:
         offset = offset.expand(len(places), -1, -1)
-        contour = take_shared_rows(basis[N_INNER:].flatten(1), places).reshape(*places.shape, *basis.shape[1:])
-        chosen = torch.cat([offset[:, :N_INNER], take_rows(offset[:, N_INNER:], places)], dim=1)
+        contour = _take_shared_rows(basis[N_INNER:].flatten(1), places).reshape(*places.shape, *basis.shape[1:])
+        chosen = torch.cat([offset[:, :N_INNER], _take_rows(offset[:, N_INNER:], places)], dim=1)
         return Design(basis[:N_INNER].movedim(1, 0), contour, chosen)
 
 
@@ -192,7 +182,7 @@ class LandmarkRows:
         """The rows of the 66 landmarks."""
         if not self._marching:
             return values
-        return torch.cat([values[..., :N_INNER, :], take_rows(values[..., N_INNER:, :], places)], dim=-2)
+        return torch.cat([values[..., :N_INNER, :], _take_rows(values[..., N_INNER:, :], places)], dim=-2)
 
     def contour_vertices(self, places: Int[Tensor, "*b 17"]) -> Int[Tensor, "*b 17"]:
         """The model's vertices at the places."""

@@ -42,7 +42,7 @@ from facerecon_torch.features.hog.histograms import (
 from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.structures import TensorRecord
 
-__all__ = ["KERNELS", "HogMaps", "gather_hog", "hog_maps", "make_maps", "use_kernel"]
+__all__ = ["KERNELS", "HogMaps", "gather_hog", "hog_maps", "use_kernel"]
 
 KERNELS = ("auto", "eager", "compiled", "triton")
 
@@ -75,7 +75,7 @@ def use_kernel(name: str) -> None:
     _chosen[:] = [name]
 
 
-def make_maps(
+def _make_maps(
     crops: Float[Tensor, "b c h w"], spec: HogSpec, dtype: torch.dtype
 ) -> Float[Tensor, "b rows columns bins"]:
     """Maps of one group of crops by the chosen kernel. Raises ValueError unless crops have 1 or 3 channels."""
@@ -170,7 +170,7 @@ def hog_maps(crops: Float[Tensor, "*b c h w"], spec: HogSpec, *, dtype: torch.dt
     """
     flat = crops.reshape(-1, *crops.shape[-3:])
     bytes_per_crop = numbers_per_pixel(spec) * flat[:1, :1].numel() * flat.element_size()
-    parts = [make_maps(part, spec, dtype or crops.dtype) for part in split_by_bytes(flat, bytes_per_crop)]
+    parts = [_make_maps(part, spec, dtype or crops.dtype) for part in split_by_bytes(flat, bytes_per_crop)]
     maps = parts[0] if len(parts) == 1 else torch.cat(parts)
     return HogMaps(maps.reshape(*crops.shape[:-3], *maps.shape[1:]), spec)
 

@@ -19,10 +19,10 @@ from facerecon_torch.registration.scan.gauss_newton import (
     take_step,
 )
 
-__all__ = ["FEWEST_LANDMARKS", "IcpSpec", "LandmarkTargets", "fit_landmarks", "landmark_weights"]
+__all__ = ["IcpSpec", "LandmarkTargets", "fit_landmarks"]
 
 CHIN = N_INNER + 8
-FEWEST_LANDMARKS = 4
+_FEWEST_LANDMARKS = 4
 _YAW_GUESSES = (0.0, -40.0, 40.0, -80.0, 80.0)  # degrees
 _EYES, _BROWS = GROUPS_66["eyes"], GROUPS_66["brows"]
 _COVERED_GUESSES = (  # landmarks behind a hand: both eyes, one eye, the mouth
@@ -87,7 +87,7 @@ class IcpSpec:
             raise ValueError(f"fine_rounds must not be negative; got {self.fine_rounds}")
 
 
-def landmark_weights(spec: IcpSpec, like: Tensor, *, at_start: bool = False) -> Float[Tensor, "132"]:
+def _landmark_weights(spec: IcpSpec, like: Tensor, *, at_start: bool = False) -> Float[Tensor, "132"]:
     """Weights of the 66 labelled points, then of the 66 lifted ones, in the dtype and on the device of `like`.
 
     Lifted contour points have weight 0: they lie on the rim of the scan, which depends on the view. At the start all
@@ -123,7 +123,7 @@ class LandmarkTargets:
         group."""
         points = torch.cat([labelled, lifted], 1)
         finite = torch.isfinite(points).all(-1)
-        weights = torch.where(finite, landmark_weights(spec, points, at_start=at_start), 0.0)
+        weights = torch.where(finite, _landmark_weights(spec, points, at_start=at_start), 0.0)
         weights = torch.where(_enough(weights)[:, None], weights, 0.0)
         return cls(torch.where(finite[..., None], points, 0.0), weights)
 
@@ -163,7 +163,7 @@ class LandmarkTargets:
 
 def _enough(weights: Float[Tensor, "b 132"]) -> Bool[Tensor, "b"]:
     used = weights > 0
-    return (used[:, :_N] | used[:, _N:]).sum(1) >= FEWEST_LANDMARKS
+    return (used[:, :_N] | used[:, _N:]).sum(1) >= _FEWEST_LANDMARKS
 
 
 def fit_landmarks(
