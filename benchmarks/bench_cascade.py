@@ -11,7 +11,7 @@ from facerecon_torch.commands.train.train import Outcome, TrainSetup, train_meth
 from facerecon_torch.data.splits import group_folds, paper_folds
 from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.regression import CascadeSpec
-from facerecon_torch.runtime.budget import UNBOUNDED, MemoryBudget
+from facerecon_torch.runtime.memory import UNBOUNDED, MemoryBudget
 
 from .bench_ridge import operations
 from .case import Case, Context, Group

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facerecon_torch.features import HogSpec
+from facerecon_torch.features.hog import HogSpec
 from facerecon_torch.features.hog.gradients import TIE_SHARE
 from facerecon_torch.fitting.landmark_fit import FitSpec
 from facerecon_torch.model.base import FaceModel

@@ -10,7 +10,7 @@ from facerecon_torch.cascade.feature_cache import CropBank, build_bank
 from facerecon_torch.commands.train.evaluate import Truth
 from facerecon_torch.commands.train.samples import Samples
 from facerecon_torch.commands.train.train import TrainSetup
-from facerecon_torch.features import HogMaps, HogSpec
+from facerecon_torch.features.hog import HogMaps, HogSpec
 from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.fitting.landmark_fit import FitSpec

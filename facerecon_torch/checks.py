@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["require_count", "require_file", "require_finite", "require_shape"]
+__all__ = ["require_count", "require_file", "require_finite", "require_positive", "require_shape"]
 
 
 def require_shape(name: str, value: Tensor, shape: tuple[int | None, ...]) -> None:
@@ -39,3 +39,10 @@ def require_count(key: str, value: object, least: int) -> None:
     """Raise ValueError unless `value` is an integer of at least `least`; `key` is how the user spells it."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{key} must be an integer of at least {least}; got {value!r}")
+
+
+def require_positive(spec: object, *names: str) -> None:
+    """Raise ValueError unless the attributes of these names are positive and finite numbers."""
+    for name in names:
+        if not 0 < getattr(spec, name) < float("inf"):
+            raise ValueError(f"{name} must be positive and finite; got {getattr(spec, name)}")

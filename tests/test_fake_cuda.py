@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
-from facerecon_torch.features import HogSpec, JointSpec, displacement, hog_field, joint_feature, use_kernel
-from facerecon_torch.features.hog import hog
+from facerecon_torch.features.hog import HogSpec, hog, hog_field, use_kernel
+from facerecon_torch.features.joint import JointSpec, displacement, joint_feature
 from facerecon_torch.fitting.crop import FaceCropper
 from facerecon_torch.metrics.vertex_error import ALIGNMENTS, vertex_errors
 from facerecon_torch.regression import fit_ridge

@@ -14,9 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facerecon_torch.features.hog import HogField, HogMaps, HogSpec, hog_field, hog_maps
-from facerecon_torch.runtime.budget import BankPlace
-from facerecon_torch.runtime.memory import halve_on_out_of_memory
-from facerecon_torch.runtime.prefetch import to_device
+from facerecon_torch.runtime.device import to_device
+from facerecon_torch.runtime.memory import BankPlace, halve_on_out_of_memory
 
 __all__ = ["BankTable", "CropBank", "build_bank", "keeps_crops", "row_bytes"]
 

@@ -13,8 +13,7 @@ from facerecon_torch.features.joint import JointSpec, joint_feature
 from facerecon_torch.fitting.landmark_fit import LandmarkFitter
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.regression.moments import Features, RowSource
-from facerecon_torch.runtime.budget import UNBOUNDED, MemoryBudget
-from facerecon_torch.runtime.memory import halve_on_out_of_memory
+from facerecon_torch.runtime.memory import UNBOUNDED, MemoryBudget, halve_on_out_of_memory
 from facerecon_torch.structures import Camera, FaceParameters
 
 __all__ = ["FaceObserver", "Observed", "View", "look", "select_blocks"]

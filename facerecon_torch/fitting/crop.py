@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from facerecon_torch.checks import require_positive
 from facerecon_torch.fitting.camera import solve_camera
 from facerecon_torch.fitting.contour import in_plane_rotation
 from facerecon_torch.geometry.projection import project
@@ -44,9 +45,7 @@ class CropSpec:
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(f"size must be at least 1; got {self.size}")
-        for name in ("px_per_mm", "recrop_scale", "recrop_shift"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be positive and finite; got {getattr(self, name)}")
+        require_positive(self, "px_per_mm", "recrop_scale", "recrop_shift")
         if self.outside not in OUTSIDE:
             raise ValueError(f"outside must be one of {OUTSIDE}; got {self.outside!r}")
 

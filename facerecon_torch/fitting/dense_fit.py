@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.checks import require_finite, require_shape
-from facerecon_torch.fitting.small_ridge import solve_normal
+from facerecon_torch.checks import require_finite, require_positive, require_shape
+from facerecon_torch.fitting.designs import solve_normal
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.gauge import fix_gauge
@@ -34,9 +34,7 @@ class DenseSpec:
     def __post_init__(self) -> None:
         if min(self.rounds, self.chunk) < 1:
             raise ValueError(f"rounds and chunk must be at least 1; got {self.rounds} and {self.chunk}")
-        for name in ("identity_penalty", "expression_penalty"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be positive and finite; got {getattr(self, name)}")
+        require_positive(self, "identity_penalty", "expression_penalty")
 
 
 _DEFAULT = DenseSpec()

@@ -1,4 +1,4 @@
-"""The 66 landmarks of a face as linear functions of one factor's weights while the other is held still.
+"""The 66 landmarks of a restricted model: the rows that they are, their designs for either factor, small ridge solves.
 
 Eq. 7 measures each landmark along directions that differ by face. The designs of the inner landmarks have the
 coordinate as leading axis, so that one product with a face's camera turns all of them. The designs of contour rows keep
@@ -13,15 +13,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from facerecon_torch.fitting.contour import ContourLines, ContourSpec, build_contour_lines, choose_slots, sight_lines
 from facerecon_torch.landmarks.scheme import N_INNER
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.linear import LinearModel
 from facerecon_torch.model.topology import N_CONTOUR
 
-__all__ = ["Design", "Designs", "build_designs", "take_rows", "take_shared_rows"]
+__all__ = ["CONTOURS", "Design", "Designs", "LandmarkRows", "build_designs", "solve_normal", "solve_positive"]
 
 _BLOCK = 16  # faces whose contour rows are computed together: they stay in the second cache of a CPU
+CONTOURS = ("fixed", "marching")
 
 
 class Design(NamedTuple):
@@ -53,7 +55,7 @@ def build_designs(model: FaceModel) -> Designs:
     raise TypeError(f"model must be a BilinearModel or a LinearModel; got {type(model).__name__}")
 
 
-def take_rows(values: Float[Tensor, "*b rows n"], places: Int[Tensor, "*b 17"]) -> Float[Tensor, "*b 17 n"]:
+def _take_rows(values: Float[Tensor, "*b rows n"], places: Int[Tensor, "*b 17"]) -> Float[Tensor, "*b 17 n"]:
     """The rows values[..., places, :]. Whole rows of the flattened batch are gathered, which is several times faster
     than a gather of single numbers."""
     n = values.shape[-1]
@@ -62,7 +64,7 @@ def take_rows(values: Float[Tensor, "*b rows n"], places: Int[Tensor, "*b 17"]) 
     return values.reshape(-1, n).index_select(0, rows.flatten()).reshape(*places.shape, n)
 
 
-def take_shared_rows(values: Float[Tensor, "rows n"], places: Int[Tensor, "b 17"]) -> Float[Tensor, "b 17 n"]:
+def _take_shared_rows(values: Float[Tensor, "rows n"], places: Int[Tensor, "b 17"]) -> Float[Tensor, "b 17 n"]:
     """The rows values[places, :] of a table that all faces share."""
     return values.index_select(0, places.flatten()).reshape(*places.shape, values.shape[-1])
 
@@ -92,7 +94,7 @@ class _BilinearDesigns:
             made = (held @ flat).reshape(*held.shape[:-1], rows, 3 * k)
             if rows == N_CONTOUR:  # a fixed contour: nothing to choose from
                 return made.expand(len(places), -1, -1)
-            return take_rows(made, places) if made.ndim == 3 else take_shared_rows(made, places)
+            return _take_rows(made, places) if made.ndim == 3 else _take_shared_rows(made, places)
 
         contour = taken(held, places) if held.ndim == 1 else _in_blocks(taken, held, places)
         return Design(inner, contour.reshape(len(places), N_CONTOUR, 3, k), None)
@@ -126,6 +128,94 @@ class _LinearDesigns:
         basis: Float[Tensor, "vertices 3 k"], offset: Float[Tensor, "*b vertices 3"], places: Int[Tensor, "b 17"]
     ) -> Design:
         offset = offset.expand(len(places), -1, -1)
-        contour = take_shared_rows(basis[N_INNER:].flatten(1), places).reshape(*places.shape, *basis.shape[1:])
-        chosen = torch.cat([offset[:, :N_INNER], take_rows(offset[:, N_INNER:], places)], dim=1)
+        contour = _take_shared_rows(basis[N_INNER:].flatten(1), places).reshape(*places.shape, *basis.shape[1:])
+        chosen = torch.cat([offset[:, :N_INNER], _take_rows(offset[:, N_INNER:], places)], dim=1)
         return Design(basis[:N_INNER].movedim(1, 0), contour, chosen)
+
+
+class LandmarkRows:
+    """The vertices that landmarks of `model` may lie on: the 49 inner ones, then the contour rows, each once.
+
+    `vertices` are the vertices to restrict the model to. A contour landmark is given by its place among the contour
+    rows. Raises ValueError for a model without topology.
+    """
+
+    def __init__(self, model: FaceModel, contour: str, spec: ContourSpec) -> None:
+        if model.topology is None:
+            raise ValueError("model must have a topology; restricted models have none")
+        self._marching = contour == "marching"
+        self._spec = spec
+        landmarks = model.topology.landmark_vertices
+        inner, fixed = landmarks[:N_INNER], landmarks[N_INNER:]
+        mean_face = model.vertices(model.identity_mean, model.expression_mean).double()
+        self._lines = build_contour_lines(mean_face, model.topology)
+        if self._marching:
+            contour_rows = self._lines.vertices.unique()  # type: ignore[no-untyped-call]
+            self._candidates = torch.searchsorted(contour_rows, self._lines.vertices.contiguous())
+        else:
+            contour_rows = fixed
+            self._candidates = torch.arange(N_CONTOUR, device=fixed.device)[:, None]
+        self._contour_rows = contour_rows
+        self.vertices = torch.cat([inner, contour_rows])
+
+    def first(self, batch: tuple[int, ...]) -> Int[Tensor, "*b 17"]:
+        """The places of the fixed vertices."""
+        return self._candidates[:, 0].expand(*batch, N_CONTOUR)
+
+    def march(self, points: Float[Tensor, "*b rows 3"], rotation: Float[Tensor, "*b 3 3"]) -> Int[Tensor, "*b 17"]:
+        """The places of the contour under a camera of this rotation; `points` are the rows in mm (model frame)."""
+        batch = points.shape[:-2]
+        if not self._marching:
+            return self.first(tuple(batch))
+        contour = points[..., N_INNER:, :]
+        lines = self._tables(contour)
+        sight = sight_lines(rotation.to(contour.dtype), lines, self._spec)
+        # The reach of each row in each direction is less to gather than the points of all candidates.
+        reach = (sight.direction @ contour.mT).flatten(-2)
+        lowest = len(self._contour_rows) * torch.arange(N_CONTOUR, device=reach.device)[:, None]
+        reach = reach.index_select(-1, (self._candidates + lowest).flatten())
+        slots = choose_slots(reach.reshape(*batch, *self._candidates.shape), sight, lines)
+        places: Tensor = self._candidates.expand(*batch, -1, -1).gather(-1, slots[..., None])[..., 0]
+        return places
+
+    def take(self, values: Float[Tensor, "*b rows n"], places: Int[Tensor, "*b 17"]) -> Float[Tensor, "*b 66 n"]:
+        """The rows of the 66 landmarks."""
+        if not self._marching:
+            return values
+        return torch.cat([values[..., :N_INNER, :], _take_rows(values[..., N_INNER:, :], places)], dim=-2)
+
+    def contour_vertices(self, places: Int[Tensor, "*b 17"]) -> Int[Tensor, "*b 17"]:
+        """The model's vertices at the places."""
+        vertices: Tensor = self._contour_rows[places]
+        return vertices
+
+    def _tables(self, like: Tensor) -> ContourLines:
+        lines = self._lines
+        return lines._replace(path=lines.path.to(like.dtype), outward=lines.outward.to(like.dtype))
+
+
+def solve_normal(
+    normal: Float[Tensor, "*b k k"],
+    right: Float[Tensor, "*b k"],
+    penalty: Float[Tensor, "k"],
+    mean: Float[Tensor, "k"],
+) -> Float[Tensor, "*b k"]:
+    """The minimiser g of |D g - y|^2 + sum_j penalty_j (g_j - mean_j)^2.
+
+    Args:
+        normal: D'D.
+        right: D'y.
+        penalty: positive.
+        mean: towards which g is shrunk.
+
+    Example:
+        >>> g = solve_normal(design.mT @ design, (design.mT @ y[..., None])[..., 0], penalty, mean)
+    """
+    return solve_positive(normal + torch.diag(penalty), right + penalty * mean)
+
+
+def solve_positive(matrix: Float[Tensor, "*b k k"], right: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
+    """The solutions matrix^-1 right by one Cholesky factor each. D'D plus a positive diagonal always has a factor, so
+    that no check has to wait for the device."""
+    factor = torch.linalg.cholesky_ex(matrix)[0]
+    return torch.cholesky_solve(right[..., None], factor)[..., 0]

@@ -13,11 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from facerecon_torch.checks import require_positive
 from facerecon_torch.fitting.camera import solve_camera
 from facerecon_torch.fitting.contour import ContourSpec, contour_normals
-from facerecon_torch.fitting.designs import Design, build_designs
-from facerecon_torch.fitting.landmark_rows import CONTOURS, LandmarkRows
-from facerecon_torch.fitting.small_ridge import solve_positive
+from facerecon_torch.fitting.designs import CONTOURS, Design, LandmarkRows, build_designs, solve_positive
 from facerecon_torch.landmarks.scheme import N_INNER
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.topology import N_CONTOUR, N_LANDMARKS
@@ -49,9 +48,7 @@ class FitSpec:
     def __post_init__(self) -> None:
         if min(self.rounds, 1 if self.chunk is None else self.chunk) < 1:
             raise ValueError(f"rounds and chunk must be at least 1; got {self.rounds} and {self.chunk}")
-        for name in ("identity_penalty", "expression_penalty", "inner_weight", "contour_weight"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be positive and finite; got {getattr(self, name)}")
+        require_positive(self, "identity_penalty", "expression_penalty", "inner_weight", "contour_weight")
         for name, choice in (("contour", CONTOURS), ("contour_component", _COMPONENTS)):
             if getattr(self, name) not in choice:
                 raise ValueError(f"{name} must be one of {choice}; got {getattr(self, name)!r}")

@@ -24,8 +24,6 @@ class PenaltyChoice:
     """`spec` with the best penalties, and the mean vertex error in mm of every pair of penalties."""
 
     spec: FitSpec
-    identity_grid: tuple[float, ...]
-    expression_grid: tuple[float, ...]
     error: Float[Tensor, "identity_grid expression_grid"]
 
 
@@ -82,7 +80,7 @@ def select_penalties(
     error = torch.stack(errors).reshape(len(identity_grid), len(expression_grid))
     best = divmod(int(error.argmin()), len(expression_grid))
     chosen = replace(spec, identity_penalty=identity_grid[best[0]], expression_penalty=expression_grid[best[1]])
-    return PenaltyChoice(chosen, tuple(identity_grid), tuple(expression_grid), error.cpu())
+    return PenaltyChoice(chosen, error.cpu())
 
 
 def evaluation_faces(faces: int) -> Int[Tensor, "chosen"]:

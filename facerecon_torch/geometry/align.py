@@ -53,7 +53,7 @@ def align_translation(
     shift = _centroid(target.double(), fractions) - _centroid(source.double(), fractions)
     scale = torch.ones(source.shape[:-2], dtype=torch.float64, device=source.device)
     rotation = torch.eye(3, dtype=torch.float64, device=source.device).expand(*scale.shape, 3, 3)
-    return _answer(scale, rotation, shift, source)
+    return Alignment(scale, rotation, shift).to(source.dtype)
 
 
 def align_rigid(
@@ -96,7 +96,7 @@ def _align(
         extended = spread > 0
         scale = torch.where(extended, (singular * sign).sum(-1) / torch.where(extended, spread, 1.0), 1.0)
     shift = centre_b - scale[..., None] * (rotation @ centre_a[..., None]).squeeze(-1)
-    return _answer(scale, rotation, shift, source)
+    return Alignment(scale, rotation, shift).to(source.dtype)
 
 
 def _fractions(source: Float[Tensor, "*b n 3"], weights: Float[Tensor, "*b n"] | None) -> Float[Tensor, "*b n"]:
@@ -108,9 +108,3 @@ def _fractions(source: Float[Tensor, "*b n 3"], weights: Float[Tensor, "*b n"] |
 
 def _centroid(points: Float[Tensor, "*b n 3"], fractions: Float[Tensor, "*b n"]) -> Float[Tensor, "*b 3"]:
     return (fractions[..., None] * points).sum(-2)
-
-
-def _answer(
-    scale: Float[Tensor, "*b"], rotation: Float[Tensor, "*b 3 3"], shift: Float[Tensor, "*b 3"], like: Tensor
-) -> Alignment:
-    return Alignment(scale.to(like.dtype), rotation.to(like.dtype), shift.to(like.dtype))

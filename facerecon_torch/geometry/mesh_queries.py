@@ -7,9 +7,14 @@ from collections.abc import Callable
 from importlib import import_module
 from threading import Lock
 
-from facerecon_torch.geometry.mesh_types import ClosestPoint, MeshBackend, Raster, RayHit
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
-__all__ = ["ClosestPoint", "MeshBackend", "Raster", "RayHit", "get_backend", "use_backend"]
+from facerecon_torch.geometry.mesh_types import ClosestPoint, MeshBackend, Raster, RayHit
+from facerecon_torch.geometry.normals import vertex_normals
+
+__all__ = ["ClosestPoint", "MeshBackend", "Raster", "RayHit", "get_backend", "use_backend", "visible_vertices"]
 
 
 def _warp() -> MeshBackend:
@@ -71,3 +76,33 @@ def get_backend(name: str | None = None) -> MeshBackend:
         if name not in _made:
             _made[name] = _factories[name]()
         return _made[name]
+
+
+def visible_vertices(
+    points_view: Float[Tensor, "*b V 3"],
+    triangles: Int[Tensor, "T 3"],
+    *,
+    clearance: float = 0.1,
+    facing: float = 0.0,
+) -> Bool[Tensor, "*b V"]:
+    """Whether each vertex faces the viewer and has nothing in front of it.
+
+    A ray runs parallel to +z from `clearance` in front of the vertex, so that its own triangles do not count; surfaces
+    nearer than `clearance` therefore hide nothing.
+
+    Args:
+        points_view: vertices in mm in the viewer's axes (`projection.rotate_to_view`).
+        triangles: corners.
+        clearance: in mm.
+        facing: least z of the unit normal of a vertex that faces the viewer.
+
+    Returns:
+        True for visible vertices.
+
+    Example:
+        >>> seen = visible_vertices(rotate_to_view(vertices, camera), triangles)
+    """
+    towards = torch.zeros_like(points_view)
+    towards[..., 2] = 1
+    hit = get_backend().first_hit(points_view + clearance * towards, towards, points_view, triangles)
+    return (vertex_normals(points_view, triangles)[..., 2] > facing) & (hit.triangle < 0)

@@ -20,10 +20,10 @@ from facerecon_torch.geometry.mesh_types import (
     Raster,
     RayHit,
     describe_closest,
+    nearest_in_triangle,
     require_indices,
     triangle_corners,
 )
-from facerecon_torch.geometry.triangle_point import nearest_in_triangle
 
 __all__ = ["Pytorch3dBackend"]
 

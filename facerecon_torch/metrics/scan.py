@@ -91,9 +91,7 @@ def scan_to_mesh(
     start = solve(landmarks.double(), scan_landmarks.double())
     fit = _Refinement(scan[mask].double(), vertices.double(), triangles, scale, backend or get_backend())
     placed, closest = fit.run(start)
-    dtype = scan.dtype
-    alignment = Alignment(placed.scale.to(dtype), placed.rotation.to(dtype), placed.translation.to(dtype))
-    return ScanErrors(closest.distance.to(dtype), alignment, mask)
+    return ScanErrors(closest.distance.to(scan.dtype), placed.to(scan.dtype), mask)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from facerecon_torch.geometry.align import Alignment
-from facerecon_torch.geometry.mesh_queries import get_backend
+from facerecon_torch.geometry.mesh_queries import get_backend, visible_vertices
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.geometry.rotation import euler_to_matrix
-from facerecon_torch.geometry.visibility import visible_vertices
 
 __all__ = [
     "NearestPoints",

@@ -1,21 +1,12 @@
 """Closed-form ridge regression, its out-of-group choice of penalty, and cascades of it. Knows no faces."""
 
-from facerecon_torch.regression.cascade import Cascade, CascadeSpec, StageReport, train_cascade
+from facerecon_torch.regression.cascade import Cascade, CascadeSpec, train_cascade
 from facerecon_torch.regression.io import cascade_from_tensors, cascade_meta, cascade_to_tensors
 from facerecon_torch.regression.logo import leave_group_out
-from facerecon_torch.regression.moments import (
-    Features,
-    Moments,
-    RowSource,
-    SampleGram,
-    compute_moments,
-    compute_sample_gram,
-    select_rows,
-)
+from facerecon_torch.regression.moments import compute_moments, compute_sample_gram, select_rows
 from facerecon_torch.regression.ridge import Ridge, choose_form, fit_ridge
 from facerecon_torch.regression.stage import (
     DEFAULT_RELATIVE_PENALTIES,
-    PathPoint,
     RidgeSpec,
     Stage,
     StageFit,
@@ -27,16 +18,10 @@ __all__ = [
     "DEFAULT_RELATIVE_PENALTIES",
     "Cascade",
     "CascadeSpec",
-    "Features",
-    "Moments",
-    "PathPoint",
     "Ridge",
     "RidgeSpec",
-    "RowSource",
-    "SampleGram",
     "Stage",
     "StageFit",
-    "StageReport",
     "cascade_from_tensors",
     "cascade_meta",
     "cascade_to_tensors",

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.errors import ModelFileError
-from facerecon_torch.regression.cascade import Cascade, Retract
+from facerecon_torch.regression.cascade import Cascade
 from facerecon_torch.regression.ridge import Ridge
 from facerecon_torch.regression.stage import Stage
 
@@ -64,27 +64,9 @@ def cascade_meta(cascade: Cascade) -> dict[str, Any]:
     }
 
 
-def cascade_from_tensors(
-    tensors: Mapping[str, Tensor],
-    meta: Mapping[str, Any],
-    *,
-    retract: Retract | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Cascade:
-    """The cascade of `cascade_to_tensors` and `cascade_meta`.
-
-    Args:
-        tensors: those of the stages; names without the prefix `stages.` are ignored.
-        meta: the dictionary of `cascade_meta`.
-        retract: of the cascade.
-        dtype: of the cascade.
-
-    Returns:
-        The cascade.
-
-    Raises:
-        ModelFileError: naming the entry that is missing, has the wrong shape or is not finite.
-    """
+def cascade_from_tensors(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Cascade:
+    """The float32 cascade of `cascade_to_tensors` and `cascade_meta`; tensors without the prefix `stages.` are ignored.
+    Raises ModelFileError naming the entry that is missing, has the wrong shape or is not finite."""
     entries = meta.get("stages")
     if not isinstance(entries, list):
         raise ModelFileError(f"meta must hold a list under 'stages'; got {type(entries).__name__}")
@@ -92,10 +74,10 @@ def cascade_from_tensors(
     extra = sorted(name for name in tensors if name.startswith("stages.") and name not in described)
     if extra:
         raise ModelFileError(f"meta describes {len(entries)} stages, which do not include the tensors {extra}")
-    return Cascade(tuple(_read_stage(tensors, entry, k, dtype) for k, entry in enumerate(entries)), retract)
+    return Cascade(tuple(_read_stage(tensors, entry, k) for k, entry in enumerate(entries)))
 
 
-def _read_stage(tensors: Mapping[str, Tensor], entry: Mapping[str, Any], k: int, dtype: torch.dtype) -> Stage:
+def _read_stage(tensors: Mapping[str, Tensor], entry: Mapping[str, Any], k: int) -> Stage:
     missing = {"block_sizes", "penalty", "form"} - set(entry)
     if missing or entry["form"] not in ("primal", "dual"):
         raise ModelFileError(f"stage {k} of meta must hold block_sizes, penalty and form (primal or dual); got {entry}")
@@ -106,8 +88,8 @@ def _read_stage(tensors: Mapping[str, Tensor], entry: Mapping[str, Any], k: int,
     bias = _read(tensors, f"stages.{k}.bias", (targets,))
     block_scales = _read(tensors, f"stages.{k}.block_scales", (len(sizes),))
     penalty = math.inf if entry["penalty"] is None else float(entry["penalty"])
-    ridge = Ridge(weight.to(dtype) * scale.to(dtype), bias.to(dtype), penalty, entry["form"])
-    return Stage(ridge, sizes, block_scales.to(dtype))
+    ridge = Ridge(weight.float() * scale.float(), bias.float(), penalty, entry["form"])
+    return Stage(ridge, sizes, block_scales.float())
 
 
 def _read(tensors: Mapping[str, Tensor], name: str, shape: tuple[int | None, ...]) -> Tensor:

@@ -55,19 +55,11 @@ class Groups:
 def leave_group_out(
     problem: RidgeProblem, groups: Int[Tensor, "n"], scales: Float[Tensor, "b"], penalty: float
 ) -> Float[Tensor, "n t"] | None:
-    """The prediction of every own sample by the fit without its group.
+    """The prediction of every own sample by the fit without its group, in the dtype of the targets; None where rounding
+    leaves no positive definite matrix to factorise.
 
-    Args:
-        problem: rows, targets and moments.
-        groups: name of the group of each own sample.
-        scales: of the feature blocks.
-        penalty: inf leaves the mean of the other groups, or 0 without a bias.
-
-    Returns:
-        Predictions in the dtype of the targets; None where rounding leaves no positive definite matrix to factorise.
-
-    Raises:
-        ValueError: where there are fewer than 2 groups, or where processes share one.
+    `groups` names the group of each own sample. An infinite penalty leaves the mean of the other groups, or 0 without a
+    bias. Raises ValueError where there are fewer than 2 groups, or where processes share one.
     """
     own = Groups.number(groups, problem.rows.ranks)
     if math.isinf(penalty):

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from facerecon_torch.runtime.device import to_device
 from facerecon_torch.runtime.memory import free_bytes, halve_on_out_of_memory
-from facerecon_torch.runtime.prefetch import to_device
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
 __all__ = [
@@ -232,12 +232,8 @@ class Moments:
 
     def columns(self, columns: slice) -> "Moments":
         """The moments of some of the features."""
-        return replace(
-            self,
-            gram=self.gram[columns, columns],
-            cross=self.cross[columns],
-            feature_mean=self.feature_mean[columns],
-        )
+        gram, cross, mean = self.gram[columns, columns], self.cross[columns], self.feature_mean[columns]
+        return replace(self, gram=gram, cross=cross, feature_mean=mean)
 
     def without(self, other: "Moments") -> "Moments":
         """The moments of these rows less those of `other`, which are among them.
@@ -269,19 +265,9 @@ class Moments:
 def compute_moments(
     features: Features, y: Float[Tensor, "n t"], *, bias: bool = True, ranks: Ranks = SINGLE
 ) -> Moments:
-    """X'X and X'Y in one pass over the rows, on the device of `y`; memory is [d, d] beside one chunk.
+    """X'X and X'Y of the rows of all processes in one pass, on the device of `y`; memory is [d, d] beside one chunk.
 
-    Args:
-        features: [n, d], or a source of its row chunks.
-        y: targets.
-        bias: take moments about the means, for a fit with a bias.
-        ranks: the processes that share the fit; each gives its own rows.
-
-    Returns:
-        The moments of the rows of all processes.
-
-    Raises:
-        ValueError: unless there is one row for each target.
+    With `bias` moments are about the means. Raises ValueError unless there is one row of features for each target.
     """
     return moments_of_rows(Rows.agree(features, len(y), bias=bias, device=y.device, ranks=ranks), y, bias=bias)
 
@@ -382,21 +368,11 @@ def compute_sample_gram(
     device: torch.device | None = None,
     ranks: Ranks = SINGLE,
 ) -> SampleGram:
-    """XX' block by block, of features in memory; the chunks of a source are joined first.
+    """XX' of the samples of all processes in the order of ranks, for each block of columns (None: one block).
 
-    Args:
-        features: [n, d], or a source of its row chunks.
-        n: own rows.
-        block_sizes: columns of each feature block in order (None: one block).
-        bias: take a provisional mean off, for fits with a bias alone.
-        device: of the work (None: that of the features).
-        ranks: the processes that share the fit; each gives its own rows.
-
-    Returns:
-        The Gram matrix of the samples of all processes, in the order of ranks.
-
-    Raises:
-        ValueError: unless there are n rows whose columns the blocks add up to.
+    `n` is the number of own rows; the chunks of a source are joined first. With `bias` a provisional mean is taken off,
+    which serves only fits with a bias. The work is done on `device` (None: that of the features). Raises ValueError
+    unless there are n rows whose columns the blocks add up to.
     """
     return gram_of_rows(Rows.agree(features, n, bias=bias, device=device, ranks=ranks), block_sizes, bias=bias)
 

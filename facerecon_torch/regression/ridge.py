@@ -115,32 +115,14 @@ def require_targets(x: Features, y: Tensor, *, may_be_empty: bool = False) -> No
 
 
 def choose_form(
-    n: int,
-    d: int,
-    form: str,
-    *,
-    blocks: int = 1,
-    memory: int | None = None,
-    device: torch.device | None = None,
+    n: int, d: int, form: str, *, blocks: int = 1, memory: int | None = None, device: torch.device | None = None
 ) -> FormName:
-    """Dual where n < d, unless that does not fit the memory and the primal form needs less.
+    """The form itself if it is primal or dual; for auto, dual where the n samples are fewer than the d features, unless
+    that does not fit the memory and the primal form needs less.
 
     The dual form holds X in float32 and float64 matrices n x n: one for each block, their sum, its factor and the
-    factor's inverse. The primal form holds X'X and its factor, 16 d^2 bytes.
-
-    Args:
-        n: samples.
-        d: features.
-        form: primal or dual decide it; auto leaves it to the sizes.
-        blocks: feature blocks.
-        memory: budget in bytes (None: 80 % of what is free on `device`).
-        device: of the work (None: the CPU).
-
-    Returns:
-        "primal" or "dual".
-
-    Raises:
-        ValueError: for another form.
+    factor's inverse. The primal form holds X'X and its factor, 16 d^2 bytes. `memory` is in bytes (None: 80 % of what
+    is free on `device`, by default the CPU). Raises ValueError for another form.
     """
     if form not in ("auto", "primal", "dual"):
         raise ValueError(f"form must be auto, primal or dual; got {form!r}")

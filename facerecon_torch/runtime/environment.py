@@ -15,16 +15,7 @@ from facerecon_torch.runtime.timer import Timer
 __all__ = ["REPORT_FORMAT", "environment", "package_version"]
 
 REPORT_FORMAT = 1
-_PACKAGES = (
-    "facerecon-torch",
-    "torch",
-    "torchvision",
-    "kornia",
-    "numpy",
-    "warp-lang",
-    "dlib-bin",
-    "face-alignment",
-)
+_PACKAGES = ("facerecon-torch", "torch", "torchvision", "kornia", "numpy", "warp-lang", "dlib-bin", "face-alignment")
 
 
 def package_version(package: str) -> str | None:
@@ -63,12 +54,7 @@ def environment(device: torch.device, seed: int, timer: Timer) -> dict[str, Any]
         "command": ["facerecon", Path(sys.argv[0]).stem, *sys.argv[1:]],
         "commit": _commit(),
         "versions": {"python": platform.python_version(), **{p: package_version(p) for p in _PACKAGES}},
-        "device": {
-            "type": device.type,
-            "name": name,
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-        },
+        "device": {"type": device.type, "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()},
         "seed": seed,
         "seconds": {k: round(v, 3) for k, v in timer.seconds.items()},
         "peak_memory_mb": {k: round(v, 1) for k, v in timer.peak_memory_mb.items()},

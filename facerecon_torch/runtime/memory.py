@@ -1,9 +1,10 @@
-"""How much memory is free, and what to do when there was less: work in halves."""
+"""Free memory, what a run may fill of it and with what, and the answer to too little of it: work in halves."""
 
 import logging
 import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -11,11 +12,27 @@ from typing import TypeVar
 import psutil
 import torch
 
-__all__ = ["free_bytes", "halve_on_out_of_memory", "is_out_of_memory"]
+__all__ = [
+    "UNBOUNDED",
+    "BankPlace",
+    "MemoryBudget",
+    "free_bytes",
+    "halve_on_out_of_memory",
+    "is_out_of_memory",
+    "memory_budget",
+]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
+_AUTO_SHARE = 0.6  # of what is free when the run begins; the rest is for the libraries and for everybody else
+_GB = 10**9
+_BANK = _FEATURES = 4  # a quarter each: the crops; the features of the first stage; those of a later stage
+_REGRESSION = 4
+_GRAM = 8
+_CHUNK = 64  # on a CPU more crops a chunk do not help
+_CUDA_CHUNKS = (64, 1024)
+_CUDA_CHUNK_SHARE = 32
 
 
 def free_bytes(device: torch.device) -> int:
@@ -78,3 +95,65 @@ def halve_on_out_of_memory(work: Callable[[slice], _T], rows: range, size: int) 
 @lru_cache(maxsize=1)
 def _say_once() -> None:
     _log.warning("memory ran out: going on with smaller chunks")
+
+
+@dataclass(frozen=True)
+class BankPlace:
+    """Where the tables of crop banks live: on the device, in the host's memory, or in a file below `folder`."""
+
+    device: torch.device
+    folder: Path | None = None
+
+    def __str__(self) -> str:
+        if self.folder is not None:
+            return "in a file"
+        return f"in the memory of {self.device.type}"
+
+
+@dataclass(frozen=True)
+class MemoryBudget:
+    """Bytes for what grows with the samples: `device` where the work is done, `host` beside it (the same memory, and
+    counted once, where the device is the CPU)."""
+
+    device: float
+    host: float = 0.0
+    regression: int | None = None  # bytes for the matrices of a ridge; None: what is free when it is solved
+
+    @property
+    def features(self) -> float:
+        """The largest matrix of features that is held; a larger one is read in chunks, again and again."""
+        return self.device / _FEATURES
+
+    @property
+    def gram(self) -> float:
+        """The largest Gram matrix that folds share."""
+        return self.device / _GRAM
+
+    def bank_place(self, size: int, device: torch.device, folder: Path) -> BankPlace:
+        """Where `size` bytes of crops or maps should live, the fastest place that has room."""
+        if size <= self.device / _BANK:
+            return BankPlace(device)
+        if size <= self.host / 2:
+            return BankPlace(torch.device("cpu"))
+        return BankPlace(torch.device("cpu"), folder)
+
+    def chunk(self, bytes_per_sample: int, device: torch.device) -> int:
+        """Samples described together."""
+        if device.type == "cpu":
+            return _CHUNK
+        least, most = _CUDA_CHUNKS
+        return int(min(max(self.device / _CUDA_CHUNK_SHARE / bytes_per_sample, least), most))
+
+
+UNBOUNDED = MemoryBudget(float("inf"))
+
+
+def memory_budget(memory: str | float | int, device: torch.device) -> MemoryBudget:
+    """`auto`: 0.6 of what is free on the device, and beside a CUDA device 0.6 of the host's; a number: so many GB
+    (10^9 bytes) of each."""
+    room = [
+        _AUTO_SHARE * free_bytes(d) if isinstance(memory, str) else memory * float(_GB)
+        for d in (device, torch.device("cpu"))
+    ]
+    regression = None if isinstance(memory, str) else int(room[0] / _REGRESSION)
+    return MemoryBudget(room[0], room[1] if device.type == "cuda" else 0.0, regression)

@@ -13,8 +13,8 @@ from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.features.joint import JointSpec, joint_feature
 from facerecon_torch.fitting.landmark_fit import LandmarkFitter
 from facerecon_torch.regression.moments import row_chunks
-from facerecon_torch.runtime import budget as train_memory
-from facerecon_torch.runtime.budget import UNBOUNDED, BankPlace, MemoryBudget, memory_budget
+from facerecon_torch.runtime import memory as train_memory
+from facerecon_torch.runtime.memory import UNBOUNDED, BankPlace, MemoryBudget, memory_budget
 from tests.tiny_world import make_samples, make_setup
 
 ROUNDING = 1e-5  # of features below 1, sums of some 100 products in float32, when another number of faces goes together

@@ -8,8 +8,8 @@ from torch.testing import assert_close
 
 from facerecon_torch.commands.cli import main
 from facerecon_torch.commands.config_keys import config_folder
-from facerecon_torch.commands.prepare.landmarks import find_landmarks
-from facerecon_torch.commands.prepare.pictures import choose_pictured
+from facerecon_torch.commands.prepare.read import find_landmarks
+from facerecon_torch.commands.prepare.report import choose_pictured
 from facerecon_torch.commands.prepare.run import plan_shards
 from facerecon_torch.commands.prepare.specs import CropFileSpec, PrepareSpec, PrepareSpecs
 from facerecon_torch.config.recorded import build

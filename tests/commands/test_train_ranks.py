@@ -23,7 +23,7 @@ from facerecon_torch.data.splits import CvSpec
 from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.load import ModelSpec
-from facerecon_torch.runtime.budget import MemoryBudget
+from facerecon_torch.runtime.memory import MemoryBudget
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
 from facerecon_torch.runtime.timer import Timer
 from tests.thread_ranks import together

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facerecon_torch.features.displacement import displacement
+from facerecon_torch.features.joint import displacement
 
 
 def landmarks():

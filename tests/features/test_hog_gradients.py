@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facerecon_torch.features.hog import HogSpec, gradients, hog, hog_maps, kernels
+from facerecon_torch.features.hog import HogSpec, dense, gradients, hog, hog_maps
 from facerecon_torch.features.hog.gradients import differences, kornia_gradients, repeat_border
 from tests.features.test_patch_hog import smooth_images
 
@@ -64,7 +64,7 @@ def test_the_fused_path_is_the_path_through_kornia(variant, vote, evaluation, dt
     answers = []
     for fused in (False, True):
         if fused:
-            for module in (gradients, kernels):
+            for module in (gradients, dense):
                 monkeypatch.setattr(module, "needs_slope", lambda _: False)
         calls = len(used)
         described = hog(crops, points, spec)

@@ -2,9 +2,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facerecon_torch.features.displacement import displacement
 from facerecon_torch.features.hog import HogSpec, hog, hog_field
-from facerecon_torch.features.joint import JointSpec, joint_feature
+from facerecon_torch.features.joint import JointSpec, displacement, joint_feature
 
 
 @pytest.mark.parametrize(("cell_px", "length"), [(16, 32868), (32, 8316)])

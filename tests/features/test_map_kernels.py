@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facerecon_torch.features import HogSpec, gather_hog, hog_maps, use_kernel
-from facerecon_torch.features.hog import kernels as map_kernels
+from facerecon_torch.features.hog import HogSpec, gather_hog, hog_maps, use_kernel
+from facerecon_torch.features.hog import dense as map_kernels
 from tests.features.test_patch_hog import SPECS, smooth_images, spec_id
 
 ROOT = Path(__file__).parents[2]
@@ -65,8 +65,8 @@ def test_compiled_maps_are_those_of_the_differentiable_path():
     """In a process of its own, where no type checker wraps what is compiled, on several sizes and batches."""
     script = """
 import logging, torch
-from facerecon_torch.features import HogSpec, gather_hog, hog_maps, use_kernel
-from facerecon_torch.features.hog import kernels as map_kernels
+from facerecon_torch.features.hog import HogSpec, gather_hog, hog_maps, use_kernel
+from facerecon_torch.features.hog import dense as map_kernels
 logging.basicConfig(level="ERROR")
 for vote in ("linear", "hard"):
     for shape in ((2, 3, 40, 36), (1, 3, 40, 36), (1, 3, 37, 50)):

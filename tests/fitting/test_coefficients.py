@@ -8,8 +8,8 @@ import torch
 from scipy.optimize import minimize
 from torch.testing import assert_close
 
+from facerecon_torch.fitting.designs import solve_normal
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
-from facerecon_torch.fitting.small_ridge import solve_normal
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.model.gauge import gauge_component

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from facerecon_torch.geometry import mesh_queries
 from facerecon_torch.geometry.laplacian import cotangent_laplacian
 from facerecon_torch.geometry.mesh_queries import get_backend, use_backend
-from facerecon_torch.geometry.triangle_point import nearest_in_triangle
+from facerecon_torch.geometry.mesh_types import nearest_in_triangle
 from tests.geometry import fake_pytorch3d
 from tests.reference import mesh_loops
 

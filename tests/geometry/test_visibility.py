@@ -2,8 +2,8 @@ import pytest
 import torch
 import trimesh
 
+from facerecon_torch.geometry.mesh_queries import visible_vertices
 from facerecon_torch.geometry.rotation import axis_angle_to_matrix
-from facerecon_torch.geometry.visibility import visible_vertices
 
 
 def _ball(radius=80.0, dtype=torch.float32):

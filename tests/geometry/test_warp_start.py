@@ -9,7 +9,7 @@ import pytest
 KERNELS = ("draw_triangles", "resolve_pixels_double", "resolve_pixels_single", "find_closest", "find_hits")
 _LAZY = """
 import sys
-import facerecon_torch.geometry.mesh_queries, facerecon_torch.geometry.visibility
+import facerecon_torch.geometry.mesh_queries, facerecon_torch.geometry.mesh_queries
 print("warp" in sys.modules)
 """
 _DRAW = """

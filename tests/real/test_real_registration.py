@@ -10,7 +10,7 @@ from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.images.write import save_png
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.model.default_face import load_default_face
-from facerecon_torch.registration.scan.flipped_triangles import flipped_triangles
+from facerecon_torch.registration.scan.nonrigid import flipped_triangles
 from facerecon_torch.registration.scan.register import register
 from facerecon_torch.registration.scan.surface import resample_mesh
 from facerecon_torch.report.registration import draw_landmark_pair, draw_shaded
@@ -52,10 +52,8 @@ def test_the_scan_s_own_vertices_agree(registered):
 def test_pictures_show_scan_fit_and_mesh(registered, tmp_path):
     model, scan, _, (fitted, moved) = registered
     triangles = model.topology.triangles
-    face = moved[0, model.topology.whole_vertices, :2]
-    window = torch.stack([face.amin(0), face.amax(0)])
     panels = [(scan.vertices, scan.triangles), (fitted[0], triangles), (moved[0], triangles)]
-    picture = draw_shaded(panels, window=window)
+    picture = draw_shaded(panels)
     save_png(picture, tmp_path / "registration.png")
     first, second, third = picture.chunk(3, dim=-1)
     middle = (slice(None), slice(picture.shape[1] // 3, -picture.shape[1] // 4), slice(60, -60))

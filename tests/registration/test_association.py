@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from facerecon_torch.registration.scan.association import AssociationSpec, associate
+from facerecon_torch.registration.scan.icp import AssociationSpec, associate
 from facerecon_torch.registration.scan.surface import resample_grid, stack_scans
 from tests.reference.scan_loops import closest_on_grid
 

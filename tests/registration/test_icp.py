@@ -11,11 +11,9 @@ from facerecon_torch.geometry.rotation import axis_angle_to_matrix
 from facerecon_torch.landmarks.scheme import GROUPS_66, IBUG_OF_PAPER
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.default_face import load_default_face
-from facerecon_torch.registration.scan.association import AssociationSpec, associate
-from facerecon_torch.registration.scan.fitted_face import FitState
-from facerecon_torch.registration.scan.gauss_newton import Residuals, make_groups, make_priors, take_step
-from facerecon_torch.registration.scan.icp import fit_scans
-from facerecon_torch.registration.scan.icp_spec import IcpSpec
+from facerecon_torch.registration.scan.gauss_newton import FitState, Residuals, make_groups, make_priors, take_step
+from facerecon_torch.registration.scan.icp import AssociationSpec, associate, fit_scans
+from facerecon_torch.registration.scan.initialise import IcpSpec
 from facerecon_torch.registration.scan.surface import resample_grid, resample_mesh, stack_scans
 from tests.reference.scan_loops import fit_step
 from tests.registration.scanning import draw_faces, pose, scan_grid

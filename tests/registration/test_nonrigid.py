@@ -9,10 +9,9 @@ from torch.testing import assert_close
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.landmarks.scheme import GROUPS_66
 from facerecon_torch.model.default_face import load_default_face
-from facerecon_torch.registration.scan.eyelids import EyelidSpec
-from facerecon_torch.registration.scan.flipped_triangles import flipped_triangles, moved_as_one, vertices_of
+from facerecon_torch.registration.scan.eyes import EyelidSpec
 from facerecon_torch.registration.scan.icp import ScanFit
-from facerecon_torch.registration.scan.nonrigid import DeformSpec, deform
+from facerecon_torch.registration.scan.nonrigid import DeformSpec, deform, flipped_triangles, moved_as_one, vertices_of
 from facerecon_torch.registration.scan.surface import resample_grid, resample_mesh, stack_scans
 from facerecon_torch.structures import FaceParameters
 from tests.registration.scanning import pose, scan_grid

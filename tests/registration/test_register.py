@@ -10,8 +10,7 @@ from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.landmarks.scheme import GROUPS_66, N_INNER
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.registration.scan.landmark_lifting import lift_landmarks
-from facerecon_torch.registration.scan.measures import sample_face, scan_distance
-from facerecon_torch.registration.scan.register import FLAGS, RegistrationSpec, register
+from facerecon_torch.registration.scan.register import FLAGS, RegistrationSpec, register, sample_face, scan_distance
 from facerecon_torch.registration.scan.surface import resample_grid, resample_mesh, stack_scans
 from facerecon_torch.synthetic.noise_table import sample_landmark_noise
 from tests.registration.scanning import draw_faces, pose, scan_grid

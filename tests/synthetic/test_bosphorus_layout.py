@@ -16,9 +16,14 @@ from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER
 from facerecon_torch.model.default_face import load_source
 from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.layouts import LayoutSpec, LayoutTruth, bosphorus, write_set
-from facerecon_torch.synthetic.layouts.action_units import parse_units, unit_recipe
-from facerecon_torch.synthetic.layouts.bosphorus_expressions import draw_weights
-from facerecon_torch.synthetic.layouts.bosphorus_plan import ANGLES, PEOPLE, plan_subject
+from facerecon_torch.synthetic.layouts.bosphorus_plan import (
+    ANGLES,
+    PEOPLE,
+    draw_weights,
+    parse_units,
+    plan_subject,
+    unit_recipe,
+)
 from facerecon_torch.synthetic.layouts.subject import LayoutSubject, render_image
 
 PUBLISHED = {"N": 299, "E": 453, "LFAU": 1549, "UFAU": 432, "CAU": 169, "YR": 735, "PR": 419, "CR": 211, "O": 381}

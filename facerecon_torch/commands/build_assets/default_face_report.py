@@ -33,6 +33,7 @@ __all__ = [
 
 HELD_OUT_SEED, N_HELD_OUT = 20170301, 30
 HISTOGRAM_MM, BINS = 20.0, 20000
+IDENTITY_RANK, EXPRESSION_RANK = 50, 25  # of the linear model: those of the default model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,15 +136,12 @@ def linear_error(
     building: Float[Tensor, "n targets"],
     others: Float[Tensor, "k targets"],
     landmarks: Int[Tensor, "66"],
-    *,
-    identity_rank: int = 50,
-    expression_rank: int = 25,
 ) -> ModelError:
     """The errors on `others` of a linear model: mean + principal components of people's and of expressions' means."""
     people, faces, _ = _means(source, building)
     mean = people.mean(0)
-    identity = torch.linalg.svd(people - mean, full_matrices=False).Vh[:identity_rank]
-    expression = torch.linalg.svd(faces - mean, full_matrices=False).Vh[:expression_rank]
+    identity = torch.linalg.svd(people - mean, full_matrices=False).Vh[:IDENTITY_RANK]
+    expression = torch.linalg.svd(faces - mean, full_matrices=False).Vh[:EXPRESSION_RANK]
     moves = (faces - mean) @ expression.mT @ expression
 
     def estimate(part: Float[Tensor, "m exps v 3"]) -> Float[Tensor, "m exps v 3"]:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from facerecon_torch.geometry.mesh_queries import visible_vertices
 from facerecon_torch.geometry.rotation import euler_to_matrix
-from facerecon_torch.geometry.visibility import visible_vertices
 from facerecon_torch.landmarks.scheme import N_CONTOUR, N_INNER
 from facerecon_torch.model.default_face.asset import MASKS, PARTS, SourceAsset
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from facerecon_torch.commands.prepare.pictures import choose_pictured
-from facerecon_torch.commands.prepare.report import prepare_table, summarise
+from facerecon_torch.commands.prepare.report import choose_pictured, prepare_table, summarise
 from facerecon_torch.commands.prepare.run import PrepareTask, plan_shards, prepare_set
 from facerecon_torch.commands.prepare.specs import PrepareSpecs
 from facerecon_torch.config.recorded import build, write_config
@@ -64,12 +63,8 @@ def prepare(specs: PrepareSpecs, recordings: list[Recording], folder: Path) -> i
     per_subject = specs.registration.identity == "per_subject"
     task = PrepareTask(
         folder=folder,
-        data=specs.recorded.name,
-        model=specs.model,
+        specs=specs,
         detector=detector,
-        registration=specs.registration,
-        prepare=specs.prepare,
-        runtime=specs.runtime,
         pictured=choose_pictured(recordings, specs.prepare.pictures),
         shards=plan_shards(recordings, specs.prepare.batch, whole_subjects=per_subject),
     )

@@ -1,13 +1,14 @@
 """Second half of preparing: scans that were read -> one shard of the set, registered as a batch."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from facerecon_torch.commands.prepare.pictures import draw_sample
 from facerecon_torch.commands.prepare.read import ReadyScan, attempt
+from facerecon_torch.commands.prepare.report import draw_sample
 from facerecon_torch.commands.prepare.specs import PrepareSpec
 from facerecon_torch.data.prepared import CROPS, MEASURE
 from facerecon_torch.files import write_bytes
@@ -19,23 +20,16 @@ from facerecon_torch.runtime.sharded_job import Shard
 __all__ = ["ScanRegistrar"]
 
 
+@dataclass(frozen=True)
 class ScanRegistrar:
     """Registers batches of scans on the device of `model` and writes their crops, and pictures of the samples named in
     `pictured`, into `folder`."""
 
-    def __init__(
-        self,
-        model: FaceModel,
-        registration: RegistrationSpec,
-        prepare: PrepareSpec,
-        folder: Path,
-        pictured: frozenset[str],
-    ) -> None:
-        self._model = model
-        self._spec = registration
-        self._prepare = prepare
-        self._folder = folder
-        self._pictured = pictured
+    model: FaceModel
+    registration: RegistrationSpec
+    prepare: PrepareSpec
+    folder: Path
+    pictured: frozenset[str]
 
     def make_shard(self, reading: tuple[list[ReadyScan], dict[str, str]]) -> Shard:
         """The shard of the scans and failures that `ScanReader.read_all` returned. Raises OSError where the disk is
@@ -51,20 +45,12 @@ class ScanRegistrar:
         entries: list[dict[str, object]] = []
         for row, k in enumerate(rows):
             scan, recording = scans[k], scans[k].recording
-            image = f"{recording.name}.{self._prepare.crop.format}"
-            write_bytes(self._folder / CROPS / image, scan.crop)
-            if recording.name in self._pictured:
-                draw_sample(self._folder, image, scan, registered[row : row + 1], self._model)
-            entries.append(
-                {
-                    "name": recording.name,
-                    "subject": recording.subject,
-                    "kind": recording.kind,
-                    "code": recording.code,
-                    "image": image,
-                    "flags": [*scan.flags, *registered.flags[row]],
-                }
-            )
+            image = f"{recording.name}.{self.prepare.crop.format}"
+            write_bytes(self.folder / CROPS / image, scan.crop)
+            if recording.name in self.pictured:
+                draw_sample(self.folder, image, scan, registered[row : row + 1], self.model)
+            about = {name: getattr(recording, name) for name in ("name", "subject", "kind", "code")}
+            entries.append({**about, "image": image, "flags": [*scan.flags, *registered.flags[row]]})
         landmarks = torch.stack([scan.landmarks for scan in scans])[rows]
         return Shard(_columns(registered, landmarks), {"samples": entries, "failures": failures})
 
@@ -89,13 +75,13 @@ class ScanRegistrar:
 
     @torch.no_grad()
     def _register(self, ready: Sequence[ReadyScan]) -> Registered:
-        device, dtype = self._model.device, self._model.dtype
+        device, dtype = self.model.device, self.model.dtype
         scans = stack_scans([scan.scan for scan in ready]).to(device, dtype)
         labelled = torch.stack([scan.labelled for scan in ready]).to(device, dtype)
         lifted = torch.stack([scan.lifted for scan in ready]).to(device, dtype)
         subjects = list(dict.fromkeys(scan.recording.subject for scan in ready))
         groups = torch.tensor([subjects.index(scan.recording.subject) for scan in ready], device=device)
-        return register(self._model, scans, labelled, lifted, self._spec, groups).to("cpu", torch.float32)
+        return register(self.model, scans, labelled, lifted, self.registration, groups).to("cpu", torch.float32)
 
     def _refusal(self, registered: Registered) -> str | None:
         """Why a registered scan is no sample; None where it is one."""
@@ -105,8 +91,8 @@ class ScanRegistrar:
             if not bool(torch.isfinite(values).all()):
                 return f"registration: expected finite {name}; got NaN"
         inliers = float(registered.measures["inlier_share"])
-        if not inliers >= self._prepare.min_inliers:
-            least = float(self._prepare.min_inliers)
+        if not inliers >= self.prepare.min_inliers:
+            least = float(self.prepare.min_inliers)
             return f"registration: expected at least {least:.0%} of the vertices on the scan; got {inliers:.0%}"
         return None
 

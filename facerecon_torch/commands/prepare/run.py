@@ -10,14 +10,12 @@ import torch
 
 from facerecon_torch.commands.prepare.read import ReadyScan, ScanReader
 from facerecon_torch.commands.prepare.register import ScanRegistrar
-from facerecon_torch.commands.prepare.specs import PrepareSpec
-from facerecon_torch.config.runtime import RuntimeSpec
+from facerecon_torch.commands.prepare.specs import PrepareSpecs
 from facerecon_torch.data.prepared import HEADER, PreparedSet, load_prepared, save_prepared
 from facerecon_torch.data.recordings import Recording
 from facerecon_torch.landmarks.detector import LandmarkDetector
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.model.load import ModelSpec, load_face_model
-from facerecon_torch.registration.scan.register import RegistrationSpec
+from facerecon_torch.model.load import load_face_model
 from facerecon_torch.runtime.sharded_job import Shard, ShardedJob
 
 __all__ = ["PrepareTask", "plan_shards", "prepare_set"]
@@ -45,23 +43,19 @@ class PrepareTask:
     """How shards are made. A process receives the task by pickling and loads model and data set on first use."""
 
     folder: Path
-    data: str
-    model: ModelSpec
+    specs: PrepareSpecs
     detector: LandmarkDetector
-    registration: RegistrationSpec
-    prepare: PrepareSpec
-    runtime: RuntimeSpec
     pictured: frozenset[str]
     shards: Mapping[str, tuple[Recording, ...]]
 
     @cached_property
     def _model(self) -> FaceModel:
-        replace(self.runtime, device="cpu", threads=1).apply()
-        return load_face_model(self.model).to("cpu", self.runtime.torch_dtype)
+        replace(self.specs.runtime, device="cpu", threads=1).apply()
+        return load_face_model(self.specs.model).to("cpu", self.specs.runtime.torch_dtype)
 
     @cached_property
     def _reader(self) -> ScanReader:
-        return ScanReader(self.data, self.detector, self._model, self.prepare)
+        return ScanReader(self.specs.recorded.name, self.detector, self._model, self.specs.prepare)
 
     @cached_property
     def _registrar(self) -> ScanRegistrar:
@@ -69,7 +63,7 @@ class PrepareTask:
 
     def build_registrar(self, model: FaceModel) -> ScanRegistrar:
         """The second half of the work, on the device of `model`."""
-        return ScanRegistrar(model, self.registration, self.prepare, self.folder, self.pictured)
+        return ScanRegistrar(model, self.specs.registration, self.specs.prepare, self.folder, self.pictured)
 
     def read(self, shard: str) -> tuple[list[ReadyScan], dict[str, str]]:
         """The first half of a shard: its scans, and the reasons of failures by name."""
@@ -88,7 +82,7 @@ def prepare_set(task: PrepareTask, fingerprint: dict[str, Any], model: FaceModel
     Args:
         task: how shards are made.
         fingerprint: what the bytes depend on, beside the files of the recordings.
-        model: the model of `task.model`; moved to `device` if that is a GPU.
+        model: the model of `task.specs`; moved to `device` if that is a GPU.
         device: where scans are registered.
 
     Raises:
@@ -96,7 +90,7 @@ def prepare_set(task: PrepareTask, fingerprint: dict[str, Any], model: FaceModel
         FaceReconError: no recording gives a sample, or a process died.
         OSError: the disk is full, or would become so. Finished shards stay, and the next call goes on there.
     """
-    folder, runtime = task.folder, task.runtime
+    folder, runtime = task.folder, task.specs.runtime
     samples = sum(len(recordings) for recordings in task.shards.values())
     row = _ROW_BYTES + model.n_vertices * 13  # mesh and mask
 
@@ -116,7 +110,7 @@ def prepare_set(task: PrepareTask, fingerprint: dict[str, Any], model: FaceModel
         finish=None if on_cpu else task.build_registrar(model.to(device, runtime.torch_dtype)).make_shard,
         workers=runtime.workers,
         # while the tables are written, all shards are there too
-        bytes_needed=lambda missing: missing * (row + task.prepare.crop.bytes_expected) + samples * row,
+        bytes_needed=lambda missing: missing * (row + task.specs.prepare.crop.bytes_expected) + samples * row,
         progress="preparing" if runtime.progress else None,
         unit="scan",
     )

@@ -39,8 +39,8 @@ from facerecon_torch.errors import FaceReconError
 from facerecon_torch.files import write_json
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.load import load_face_model
-from facerecon_torch.runtime.budget import memory_budget
 from facerecon_torch.runtime.environment import REPORT_FORMAT, environment
+from facerecon_torch.runtime.memory import memory_budget
 from facerecon_torch.runtime.ranks import SINGLE, Ranks, joined_ranks
 from facerecon_torch.runtime.timer import Timer
 

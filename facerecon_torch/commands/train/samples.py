@@ -22,7 +22,7 @@ from facerecon_torch.fitting.dense_fit import fit_dense
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.images.read import Pixels, read_pixels
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.runtime.budget import BankPlace
+from facerecon_torch.runtime.memory import BankPlace
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
 from facerecon_torch.structures import FaceParameters
 

@@ -25,7 +25,7 @@ from facerecon_torch.regression.moments import (
     compute_sample_gram,
     select_rows,
 )
-from facerecon_torch.runtime.budget import UNBOUNDED, MemoryBudget
+from facerecon_torch.runtime.memory import UNBOUNDED, MemoryBudget
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
 from facerecon_torch.structures import FaceParameters
 

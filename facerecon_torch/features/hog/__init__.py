@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.features.hog.dense import HogMaps, gather_hog, hog_maps
-from facerecon_torch.features.hog.kernels import use_kernel
+from facerecon_torch.features.hog.dense import HogMaps, gather_hog, hog_maps, use_kernel
 from facerecon_torch.features.hog.patch import describe_patches, patch_hog
 from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.structures import TensorRecord

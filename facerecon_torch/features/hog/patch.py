@@ -7,13 +7,13 @@ from torch import Tensor
 from facerecon_torch.features.hog.gradients import as_channels, channel_gradients, dominant_gradient
 from facerecon_torch.features.hog.histograms import (
     cell_weights,
+    normalise,
     numbers_per_pixel,
     orientation_votes,
     pool_cells,
     split_by_bytes,
     votes_by_bin,
 )
-from facerecon_torch.features.hog.normalisation import normalise
 from facerecon_torch.features.hog.spec import HogSpec
 
 __all__ = ["describe_patches", "patch_hog"]

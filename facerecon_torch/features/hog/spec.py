@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass
 
+from facerecon_torch.checks import require_count
+
 __all__ = ["HogSpec"]
 
-_CHOICES = {
-    "variant": ("uoctti", "dalal"),
-    "vote": ("hard", "linear"),
-    "evaluation": ("patch", "patch_halo", "dense"),
-}
-
+_CHOICES = {"variant": ("uoctti", "dalal"), "vote": ("hard", "linear"), "evaluation": ("patch", "patch_halo", "dense")}
 _HALF_TURN_BINS = 9
 
 
@@ -42,7 +39,7 @@ class HogSpec:
             if getattr(self, name) not in choices:
                 raise ValueError(f"HogSpec.{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}")
         for name in ("patch_px", "cell_px", "stride"):
-            _require_count(name, getattr(self, name))
+            require_count(f"HogSpec.{name}", getattr(self, name), 1)
         if self.patch_px % self.cell_px:
             raise ValueError(f"HogSpec.patch_px must be a multiple of cell_px; got {self}")
         if self.cell_px % self.stride:
@@ -71,8 +68,3 @@ class HogSpec:
         if self.variant == "uoctti":
             return self.cells**2 * (3 * _HALF_TURN_BINS + 4)
         return (self.cells - 1) ** 2 * 4 * _HALF_TURN_BINS
-
-
-def _require_count(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"HogSpec.{name} must be an integer of at least 1; got {value!r}")

@@ -1,4 +1,4 @@
-"""Start of the fit to scans: the mean face aligned with 3D landmarks, then both factors fitted to them."""
+"""Settings of the fit to scans, and its start: the mean face aligned with 3D landmarks, then both factors fitted."""
 
 from dataclasses import dataclass
 
@@ -6,16 +6,23 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from facerecon_torch.checks import require_positive
 from facerecon_torch.geometry.align import align_rigid
 from facerecon_torch.geometry.rotation import euler_to_matrix
-from facerecon_torch.landmarks.scheme import GROUPS_66
-from facerecon_torch.registration.scan.fitted_face import FitState, FittedFace
-from facerecon_torch.registration.scan.gauss_newton import Groups, Residuals, make_priors, take_step
-from facerecon_torch.registration.scan.icp_spec import IcpSpec, landmark_weights
+from facerecon_torch.landmarks.scheme import GROUPS_66, N_CONTOUR, N_INNER
+from facerecon_torch.registration.scan.gauss_newton import (
+    FitState,
+    FittedFace,
+    Groups,
+    Residuals,
+    make_priors,
+    take_step,
+)
 
-__all__ = ["FEWEST_LANDMARKS", "LandmarkTargets", "fit_landmarks"]
+__all__ = ["IcpSpec", "LandmarkTargets", "fit_landmarks"]
 
-FEWEST_LANDMARKS = 4
+CHIN = N_INNER + 8
+_FEWEST_LANDMARKS = 4
 _YAW_GUESSES = (0.0, -40.0, 40.0, -80.0, 80.0)  # degrees
 _EYES, _BROWS = GROUPS_66["eyes"], GROUPS_66["brows"]
 _COVERED_GUESSES = (  # landmarks behind a hand: both eyes, one eye, the mouth
@@ -25,6 +32,75 @@ _COVERED_GUESSES = (  # landmarks behind a hand: both eyes, one eye, the mouth
     GROUPS_66["mouth"] + GROUPS_66["contour"],
 )
 _N = 66
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IcpSpec:
+    """Weights and penalties of E = mean_v w_v r_v^2 + sum_l w_l |d_l|^2 / 66 + penalties (fit_scans), all in mm^2.
+
+    With a landmark weight of 1, 66 exact landmarks count as much as the whole surface.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
+
+    align_scales: tuple[float, ...] = (14.0, 10.0, 8.0, 6.0, 6.0, 6.0)  # mm, of the landmarks' robust weight while
+    # the mean face is aligned with them; one round each
+    start_scales: tuple[float, ...] = (8.0, 7.0, 6.0, 6.0)  # mm, the same while both factors are fitted to landmarks
+    distances: tuple[float, ...] = (15.0, 12.0, 10.0, 8.0, 6.0, 5.0, 4.0, 4.0, 3.0, 3.0)  # mm, gate; one round each
+    normal_degrees: float | int = 50.0
+    landmark_scale: float | int = 2.5  # mm, of the landmarks' robust weight once the surface is used
+    start_penalty: float | int = 0.06  # mm^2, of both factors while only landmarks are used
+    identity_penalty: float | int = 3e-4  # mm^2
+    expression_penalty: float | int = 1e-4  # mm^2
+    labelled_weight: float | int = 0.05
+    lifted_weight: float | int = 0.02
+    eyelid_weight: float | int = 0.005  # of lifted points; detectors open closed eyes, the surface is more exact
+    mouth_weight: float | int = 0.03
+    landmark_depth: float | int = 0.1  # factor on their offsets in depth once the surface is used
+    chin_weight: float | int = 0.1  # of a labelled chin, relative to other labels; its definition differs from iBUG's
+    margin: float | int = 30.0  # mm around the face's whole set that are fitted; beyond lies hair
+    vertices: int = 4000  # largest number in the last rounds
+    coarse_vertices: int = 900  # in the rounds before
+    fine_rounds: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("align_scales", "start_scales", "distances"):
+            values = getattr(self, name)
+            if not values or not all(0 < value < float("inf") for value in values):
+                raise ValueError(f"{name} must hold positive, finite mm; got {values}")
+        require_positive(self, "landmark_scale", "start_penalty", "identity_penalty", "expression_penalty")
+        weights = ("labelled_weight", "lifted_weight", "eyelid_weight", "mouth_weight", "chin_weight", "landmark_depth")
+        for name in weights:
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be finite and not negative; got {getattr(self, name)}")
+        if not 0 < self.normal_degrees <= 90:
+            raise ValueError(f"normal_degrees must lie in (0, 90]; got {self.normal_degrees}")
+        if not 0 <= self.margin < float("inf"):
+            raise ValueError(f"margin must be finite and not negative; got {self.margin} mm")
+        if not 100 <= self.coarse_vertices <= self.vertices:
+            raise ValueError(
+                f"vertices must be at least coarse_vertices, and those at least 100; got {self.vertices}, "
+                f"{self.coarse_vertices}"
+            )
+        if self.fine_rounds < 0:
+            raise ValueError(f"fine_rounds must not be negative; got {self.fine_rounds}")
+
+
+def _landmark_weights(spec: IcpSpec, like: Tensor, *, at_start: bool = False) -> Float[Tensor, "132"]:
+    """Weights of the 66 labelled points, then of the 66 lifted ones, in the dtype and on the device of `like`.
+
+    Lifted contour points have weight 0: they lie on the rim of the scan, which depends on the view. At the start all
+    lifted points weigh the same, so that a hand in front of the eyes does not pull the face away.
+    """
+    labelled = torch.full((N_INNER + N_CONTOUR,), spec.labelled_weight)
+    labelled[CHIN] *= spec.chin_weight
+    lifted = torch.full((N_INNER + N_CONTOUR,), spec.lifted_weight)
+    if not at_start:
+        lifted[list(GROUPS_66["eyes"])] = spec.eyelid_weight
+        lifted[list(GROUPS_66["mouth"])] = spec.mouth_weight
+    lifted[N_INNER:] = 0.0
+    return torch.cat([labelled, lifted]).to(like)
 
 
 @dataclass(frozen=True)
@@ -47,7 +123,7 @@ class LandmarkTargets:
         group."""
         points = torch.cat([labelled, lifted], 1)
         finite = torch.isfinite(points).all(-1)
-        weights = torch.where(finite, landmark_weights(spec, points, at_start=at_start), 0.0)
+        weights = torch.where(finite, _landmark_weights(spec, points, at_start=at_start), 0.0)
         weights = torch.where(_enough(weights)[:, None], weights, 0.0)
         return cls(torch.where(finite[..., None], points, 0.0), weights)
 
@@ -87,7 +163,7 @@ class LandmarkTargets:
 
 def _enough(weights: Float[Tensor, "b 132"]) -> Bool[Tensor, "b"]:
     used = weights > 0
-    return (used[:, :_N] | used[:, _N:]).sum(1) >= FEWEST_LANDMARKS
+    return (used[:, :_N] | used[:, _N:]).sum(1) >= _FEWEST_LANDMARKS
 
 
 def fit_landmarks(

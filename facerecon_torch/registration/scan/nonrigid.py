@@ -14,22 +14,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from facerecon_torch.checks import require_shape
-from facerecon_torch.geometry.mesh_queries import get_backend
-from facerecon_torch.geometry.normals import vertex_normals
-from facerecon_torch.geometry.smooth_field import SmoothSolver
-from facerecon_torch.geometry.visibility import visible_vertices
+from facerecon_torch.checks import require_positive, require_shape
+from facerecon_torch.geometry.laplacian import SmoothSolver
+from facerecon_torch.geometry.mesh_queries import get_backend, visible_vertices
+from facerecon_torch.geometry.normals import triangle_normals, vertex_normals
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.registration.scan.association import Association, AssociationSpec, associate
-from facerecon_torch.registration.scan.eyelids import Eyelids, EyelidSpec
-from facerecon_torch.registration.scan.flipped_triangles import flipped_triangles, moved_as_one, vertices_of
-from facerecon_torch.registration.scan.icp import ScanFit
-from facerecon_torch.registration.scan.rigid_parts import RigidParts
+from facerecon_torch.registration.scan.eyes import Eyelids, EyelidSpec, RigidParts
+from facerecon_torch.registration.scan.icp import Association, AssociationSpec, ScanFit, associate
 from facerecon_torch.registration.scan.surface import ScanBatch
 from facerecon_torch.registration.surface_parts import outer_skin
 from facerecon_torch.structures import TensorRecord
 
-__all__ = ["DeformSpec", "Deformed", "deform"]
+__all__ = ["DeformSpec", "Deformed", "deform", "flipped_triangles", "moved_as_one", "vertices_of"]
 
 _RIGID_ROUNDS, _RIGID_STEPS = 8, 8
 _PRECISION = torch.float32  # of the smooth fields: displacements of millimetres, good to micrometres
@@ -63,9 +59,7 @@ class DeformSpec:
         for name in ("lengths", "distances"):
             if not all(0 < value < float("inf") for value in getattr(self, name)):
                 raise ValueError(f"{name} must hold positive, finite mm; got {getattr(self, name)}")
-        for name in ("anchor", "covered_mm", "covered_weight"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be positive and finite; got {getattr(self, name)}")
+        require_positive(self, "anchor", "covered_mm", "covered_weight")
         for name in ("normal_degrees", "covered_degrees"):
             if not 0 < getattr(self, name) <= 90:
                 raise ValueError(f"{name} must lie in (0, 90]; got {getattr(self, name)}")
@@ -248,3 +242,39 @@ class _Bending:
         facing = vertex_normals(moved, self._face.triangles)[..., 2]
         covered = (pairs.weight >= spec.covered_weight) & (pairs.distance.abs() <= spec.covered_mm)
         return covered & (facing > math.cos(math.radians(spec.covered_degrees)))
+
+
+def flipped_triangles(
+    deformed: Float[Tensor, "*b V 3"], original: Float[Tensor, "*b V 3"], triangles: Int[Tensor, "T 3"]
+) -> Bool[Tensor, "*b T"]:
+    """Whether each triangle's normal points away from its normal in the original mesh; both meshes in one frame.
+
+    A triangle without area in either mesh has no normal and is not flipped.
+    """
+    return (triangle_normals(deformed, triangles) * triangle_normals(original, triangles)).sum(-1) < 0
+
+
+def vertices_of(
+    marked: Bool[Tensor, "*b T"], triangles: Int[Tensor, "T 3"], n_vertices: int, *, rings: int
+) -> Bool[Tensor, "*b V"]:
+    """Whether each vertex is a corner of a marked triangle or at most `rings` edges away from one."""
+    for ring in range(rings + 1):
+        touched = torch.zeros(*marked.shape[:-1], n_vertices, dtype=torch.int32, device=marked.device)
+        for corner in range(3):
+            touched.index_add_(-1, triangles[:, corner], marked.to(torch.int32))
+        if ring < rings:
+            marked = (touched > 0)[..., triangles].any(-1)
+    return touched > 0
+
+
+def moved_as_one(
+    shift: Float[Tensor, "*b V 3"], marked: Bool[Tensor, "*b T"], triangles: Int[Tensor, "T 3"]
+) -> Float[Tensor, "*b V 3"]:
+    """Displacements in which the corners of each marked triangle take their mean, so that it keeps its normal. A corner
+    of several marked triangles takes the mean of their means."""
+    means = shift[..., triangles, :].mean(-2) * marked[..., None]
+    total, count = torch.zeros_like(shift), torch.zeros_like(shift[..., :1])
+    for corner in range(3):
+        total.index_add_(-2, triangles[:, corner], means)
+        count.index_add_(-2, triangles[:, corner], marked[..., None].to(shift.dtype))
+    return torch.where(count > 0, total / count.clamp_min(1), shift)

@@ -93,14 +93,8 @@ class Derivation:
         point, limits = IBUG_OF_PAPER[paper], self._limits
         distance = self.disagreement[point]
         limit = limits.contour_disagreement if point < N_CONTOUR else limits.known_disagreement
-        reason = f"lies {distance:.1f} mm from its place on the registered face (limit {limit:g})"
-        return DerivedItem(
-            kind="known landmark",
-            name=landmark_name(paper),
-            index=paper,
-            distance=distance,
-            reason=reason if distance > limit else "",
-        )
+        name, reason = landmark_name(paper), _apart_reason(distance, limit)
+        return DerivedItem(kind="known landmark", name=name, index=paper, distance=distance, reason=reason)
 
     def _landmark_item(self, paper: int, derived: TransferredPoints, row: int) -> DerivedItem:
         limits = self._limits
@@ -114,14 +108,9 @@ class Derivation:
             reasons.append(f"the mesh faces {turn:.0f} degrees elsewhere (limit {limits.landmark_turn:g})")
         if nearby is not None and nearby > limits.nearby_disagreement:
             reasons.append(f"known landmarks around are {nearby:.1f} mm off (limit {limits.nearby_disagreement:g})")
+        name, reason = landmark_name(paper), "; ".join(reasons)
         return DerivedItem(
-            kind="landmark",
-            name=landmark_name(paper),
-            index=paper,
-            distance=distance,
-            turn=turn,
-            nearby=nearby,
-            reason="; ".join(reasons),
+            kind="landmark", name=name, index=paper, distance=distance, turn=turn, nearby=nearby, reason=reason
         )
 
     def _nearby(self, place: Float[Tensor, "3"]) -> float | None:
@@ -143,15 +132,10 @@ class Derivation:
     def _derived_line(self, k: int) -> tuple[Int[Tensor, "n"], DerivedItem]:
         line = self._line(k)
         derived = transfer_line(self.placed[line], self._normals[line], self._mesh, self._outside)
-        item = DerivedItem(
-            kind="line",
-            name=landmark_name(N_INNER + k),
-            index=k,
-            distance=derived.distance,
-            coverage=derived.coverage,
-            reason=self._line_reason(derived),
+        name, reason = landmark_name(N_INNER + k), self._line_reason(derived)
+        return derived.vertices, DerivedItem(
+            kind="line", name=name, index=k, distance=derived.distance, coverage=derived.coverage, reason=reason
         )
-        return derived.vertices, item
 
     def _given_line(self, k: int, given: Int[Tensor, "n"]) -> tuple[Int[Tensor, "m"], DerivedItem]:
         row, line = given[given >= 0], self.placed[self._line(k)]
@@ -159,15 +143,8 @@ class Derivation:
         if len(row) > 1 and float((points[-1] - points[0]) @ (line[-1] - line[0])) < 0:
             row = row.flip(0)
         distance = sum(_polyline_distance(point, line) for point in points) / len(row)
-        limit = self._limits.contour_disagreement
-        reason = f"lies {distance:.1f} mm from its place on the registered face (limit {limit:g})"
-        return row, DerivedItem(
-            kind="known line",
-            name=landmark_name(N_INNER + k),
-            index=k,
-            distance=distance,
-            reason=reason if distance > limit else "",
-        )
+        name, reason = landmark_name(N_INNER + k), _apart_reason(distance, self._limits.contour_disagreement)
+        return row, DerivedItem(kind="known line", name=name, index=k, distance=distance, reason=reason)
 
     def _line_reason(self, line: TransferredLine) -> str:
         """Why a derived line is uncertain; empty where it is not."""
@@ -203,14 +180,14 @@ class Derivation:
         covered = (nearest.weights > 0) & (nearest.distances <= limits.set_distance)
         coverage = float(covered.double().mean())
         reason = f"the mesh has {coverage:.0%} of it (at least {limits.set_coverage:.0%})"
-        return DerivedItem(
-            kind="set",
-            name=name,
-            index=index,
-            distance=float(nearest.distances.median()),
-            coverage=coverage,
-            reason=reason if coverage < limits.set_coverage else "",
-        )
+        reason = reason if coverage < limits.set_coverage else ""
+        distance = float(nearest.distances.median())
+        return DerivedItem(kind="set", name=name, index=index, distance=distance, coverage=coverage, reason=reason)
+
+
+def _apart_reason(distance: float, limit: float) -> str:
+    """Why a given item is uncertain; empty within the limit, in mm."""
+    return f"lies {distance:.1f} mm from its place on the registered face (limit {limit:g})" if distance > limit else ""
 
 
 def _given_set(index: int, name: str, derived: Int[Tensor, "n"], given: Int[Tensor, "m"]) -> DerivedItem:

@@ -13,7 +13,7 @@ from scipy.sparse import coo_matrix, csc_matrix, diags, identity
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
-from facerecon_torch.fitting.small_ridge import solve_normal
+from facerecon_torch.fitting.designs import solve_normal
 from facerecon_torch.geometry.align import Alignment, align_similarity
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.model.base import FaceModel

@@ -19,16 +19,15 @@ from facerecon_torch.data.bosphorus.names import ScanName
 from facerecon_torch.files import replacing
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.structures import Camera
-from facerecon_torch.synthetic.landmark_truth import true_landmarks
-from facerecon_torch.synthetic.layouts.bosphorus_expressions import draw_angles, draw_weights
-from facerecon_torch.synthetic.layouts.bosphorus_plan import ANGLES, PEOPLE, plan_subject
+from facerecon_torch.synthetic.layouts.bosphorus_plan import ANGLES, PEOPLE, draw_angles, draw_weights, plan_subject
 from facerecon_torch.synthetic.layouts.bosphorus_points import mark_points, point_vertices, visible_points
 from facerecon_torch.synthetic.layouts.spec import LayoutSpec, stack_rows
 from facerecon_torch.synthetic.layouts.subject import LayoutSubject, draw_layout_subject, render_image
+from facerecon_torch.synthetic.people.head import true_landmarks
 from facerecon_torch.synthetic.people.occluders import Occluder, make_glasses, make_hand, make_locks
 from facerecon_torch.synthetic.procedural import clipped_normal, smooth_step, uniform
 from facerecon_torch.synthetic.render.range_sensor import GridWindow, scan_mesh
-from facerecon_torch.synthetic.render.render import full_mesh
+from facerecon_torch.synthetic.render.subject import full_mesh
 
 __all__ = ["LAYOUT", "BosphorusLayout"]
 

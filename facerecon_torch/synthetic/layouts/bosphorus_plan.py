@@ -1,16 +1,37 @@
-"""The scans of the Bosphorus layout: 105 people and 4666 scans, with the published number per class.
+"""The scans of the Bosphorus layout: which person has which, and their expressions and head rotations.
 
-A code that c of the 105 people have is given to the people of rank below c. Ranks are spread evenly over the person
-numbers, so the scans of a person do not depend on how many people are written.
+105 people and 4666 scans, with the published number per class. A code that c of the 105 people have is given to the
+people of rank below c. Ranks are spread evenly over the person numbers, so the scans of a person do not depend on how
+many people are written. A code of facial action units (FACS) is a number with an optional L or R (the person's side)
+and an optional LW (low intensity); combined codes join several, each with a leading A: 12, 12L, 12LW, A26A12LW.
 """
 
+import math
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
 
-from facerecon_torch.data.bosphorus.names import CLASSES, ScanName
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
-__all__ = ["ANGLES", "PEOPLE", "CodeCount", "code_counts", "plan_subject"]
+from facerecon_torch.data.bosphorus.names import CLASSES, ScanName
+from facerecon_torch.synthetic.people.sampling import POSED_FACES, pose_expression
+from facerecon_torch.synthetic.procedural import clipped_normal, uniform
+
+__all__ = [
+    "ACTION_UNITS",
+    "ANGLES",
+    "PEOPLE",
+    "CodeCount",
+    "code_counts",
+    "draw_angles",
+    "draw_weights",
+    "parse_units",
+    "plan_subject",
+    "unit_recipe",
+]
 
 PEOPLE = 105
 _STRIDE = 64  # about 105 / golden ratio, and prime to 105
@@ -29,6 +50,39 @@ ANGLES: dict[str, tuple[float, float]] = {
     "RU": (45.0, 20.0), "RD": (45.0, -20.0),
 }  # fmt: skip
 """Rotation code -> yaw and pitch in degrees. R turns the nose to the right of the image, U up."""
+_EMOTION_CODES = ("ANGER", "DISGUST", "FEAR", "SADNESS", "SURPRISE")
+_FACES = {"HAPPY": "broad smile", **{code: code.lower() for code in _EMOTION_CODES}}
+_REST = {"eyeSquint": 0.12, "jawOpen": 0.02, "mouthPress": 0.06, "browInnerUp": 0.08}  # largest, of a neutral face
+_CLOSED_EYES = ("43", "44")
+ACTION_UNITS: dict[int, dict[str, float]] = {
+    1: {"browInnerUp": 0.9},
+    2: {"browOuterUp": 0.9},
+    4: {"browDown": 0.9},
+    9: {"noseSneer": 0.9, "browDown": 0.3},
+    10: {"mouthUpperUp": 0.8, "noseSneer": 0.15},
+    12: {"mouthSmile": 0.85, "cheekSquint": 0.3},
+    14: {"mouthDimple": 0.9},
+    15: {"mouthFrown": 0.9},
+    16: {"mouthLowerDown": 0.85},
+    17: {"mouthShrugLower": 0.9, "mouthShrugUpper": 0.3},
+    18: {"mouthPucker": 0.8},
+    20: {"mouthStretch": 0.9},
+    22: {"mouthFunnel": 0.8},
+    23: {"mouthPress": 0.5, "mouthRollLower": 0.35, "mouthRollUpper": 0.25},
+    24: {"mouthPress": 0.9},
+    25: {"mouthLowerDown": 0.35, "mouthUpperUp": 0.2},
+    26: {"jawOpen": 0.35},
+    27: {"jawOpen": 0.85},
+    28: {"mouthRollLower": 0.9, "mouthRollUpper": 0.85},
+    34: {"cheekPuff": 0.9, "mouthPress": 0.3},
+    43: {"eyeBlink": 1.0},
+    44: {"eyeBlink": 0.95, "eyeSquint": 0.6, "cheekSquint": 0.4},
+}
+"""Action unit -> expressions of the default face and their weights at full intensity."""
+_LOW = 0.45
+_ONE = r"(\d{1,2})(LW|L|R)?"
+_SIDES = {"L": "Left", "R": "Right"}
+_UNITS_WITH_SIDES = ("mouthSmile", "mouthDimple", "mouthFrown", "mouthStretch", "eyeBlink", "eyeSquint", "browDown")
 
 
 @dataclass(frozen=True)
@@ -96,3 +150,57 @@ def _spread(scans: list[ScanName], subject: int) -> list[ScanName]:
     turned = [group[subject % len(group) :] + group[: subject % len(group)] for group in classes if group]
     turned[0].sort()  # a neutral face first
     return [scan for row in zip_longest(*turned) for scan in row if scan is not None]
+
+
+def draw_weights(names: tuple[str, ...], scan: ScanName, generator: torch.Generator) -> Float[Tensor, "exps"]:
+    """Random weights of the expressions `names` for a scan's class and code."""
+    recipe: dict[str, float] = {}
+    if scan.kind == "E":
+        recipe = POSED_FACES[_FACES[scan.code]]
+    elif scan.kind in ("LFAU", "UFAU", "CAU"):
+        recipe = unit_recipe(scan.code)
+    elif scan.kind == "IGN":
+        recipe = POSED_FACES["talk"]
+    weights = pose_expression(names, recipe, uniform(generator, 0.85, 1.1), generator)
+    if scan.code in _CLOSED_EYES:
+        weights[[names.index("eyeBlinkLeft"), names.index("eyeBlinkRight")]] = 1.0
+    return torch.maximum(weights, pose_expression(names, _REST, uniform(generator), generator))
+
+
+def draw_angles(scan: ScanName, generator: torch.Generator) -> Float[Tensor, "3"]:
+    """Yaw, pitch and roll in rad: the angles of the scan's code with random deviations."""
+    yaw, pitch = ANGLES.get(scan.code, (0.0, 0.0)) if scan.kind in ("YR", "PR", "CR") else (0.0, 0.0)
+    loose = 2.5 if (yaw, pitch) == (0.0, 0.0) else 3.5
+    yaw += (
+        clipped_normal(generator, 0.0, loose, -8.0, 8.0)
+        if abs(yaw) < 80
+        else clipped_normal(generator, 0.0, 2.0, -5.0, 5.0)
+    )
+    pitch += clipped_normal(generator, 0.0, loose, -8.0, 8.0)
+    return torch.tensor([yaw, pitch, clipped_normal(generator, 0.0, 1.5, -5.0, 5.0)]) * (math.pi / 180)
+
+
+def parse_units(code: str) -> list[tuple[int, str]]:
+    """The (number, side) of each action unit of a code; side is "", "L", "R" or "LW".
+
+    Raises ValueError for text that is no such code.
+    """
+    pattern = rf"(?:A{_ONE})+" if code.startswith("A") else _ONE
+    if not re.fullmatch(pattern, code):
+        raise ValueError(f"an action unit's code must look like 12, 12L, 12LW or A26A12LW; got {code!r}")
+    return [(int(number), side) for number, side in re.findall(_ONE, code)]
+
+
+def unit_recipe(code: str) -> dict[str, float]:
+    """The weights of the default face's expressions for a code; one-sided codes name the side.
+
+    Raises ValueError for an unknown action unit.
+    """
+    recipe: dict[str, float] = {}
+    for number, mark in parse_units(code):
+        if number not in ACTION_UNITS:
+            raise ValueError(f"action unit must be one of {sorted(ACTION_UNITS)}; got {number} in {code!r}")
+        for stem, level in ACTION_UNITS[number].items():
+            name = stem + _SIDES[mark] if mark in _SIDES and stem in _UNITS_WITH_SIDES else stem
+            recipe[name] = max(recipe.get(name, 0.0), level * (_LOW if mark == "LW" else 1.0))
+    return recipe

@@ -20,9 +20,8 @@ from facerecon_torch.synthetic.layouts.spec import Layout, LayoutSpec, stack_row
 from facerecon_torch.synthetic.layouts.subject import LayoutSubject, draw_layout_subject
 from facerecon_torch.synthetic.people.sampling import pose_expression
 from facerecon_torch.synthetic.procedural import clipped_normal, uniform
-from facerecon_torch.synthetic.render.background import draw_background
-from facerecon_torch.synthetic.render.camera_effects import draw_camera_settings
 from facerecon_torch.synthetic.render.lighting import draw_light
+from facerecon_torch.synthetic.render.photograph import draw_background, draw_camera_settings
 from facerecon_torch.synthetic.render.range_sensor import SensorSpec
 
 __all__ = ["LAYOUT"]

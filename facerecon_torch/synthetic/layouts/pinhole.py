@@ -16,12 +16,12 @@ from facerecon_torch.data.range_grid import RangeGrid
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.structures import Camera
-from facerecon_torch.synthetic.landmark_truth import true_landmarks
 from facerecon_torch.synthetic.layouts.subject import LayoutSubject, render_image
+from facerecon_torch.synthetic.people.head import true_landmarks
 from facerecon_torch.synthetic.render.range_sensor import SensorSpec, simulate_sensor
-from facerecon_torch.synthetic.render.render import full_mesh
+from facerecon_torch.synthetic.render.subject import full_mesh
 
-__all__ = ["Pinhole", "pinhole_landmarks", "scan_pinhole", "render_pinhole_image"]
+__all__ = ["Pinhole", "pinhole_landmarks", "render_pinhole_image", "scan_pinhole"]
 
 _HAIR_MEASURED = 0.35  # share of the cells on hair
 _SHORTEST_HAIR = 2.0  # mm; shorter hair is measured like skin

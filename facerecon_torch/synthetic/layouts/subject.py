@@ -14,14 +14,13 @@ from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.layouts.spec import LayoutSpec
+from facerecon_torch.synthetic.people.canvas import blur
 from facerecon_torch.synthetic.people.head import Head, load_head
 from facerecon_torch.synthetic.people.occluders import Occluder
 from facerecon_torch.synthetic.people.sampling import draw_gaze, draw_subject
-from facerecon_torch.synthetic.render.background import draw_background
-from facerecon_torch.synthetic.render.camera_effects import CameraSettings, draw_camera_settings, expose
 from facerecon_torch.synthetic.render.lighting import Light, draw_light
-from facerecon_torch.synthetic.render.render import PaintedHead, full_mesh, paint_head, render_head
-from facerecon_torch.synthetic.skin.strokes import blur
+from facerecon_torch.synthetic.render.photograph import CameraSettings, draw_background, draw_camera_settings, expose
+from facerecon_torch.synthetic.render.subject import PaintedHead, full_mesh, paint_head, render_head
 
 __all__ = ["LayoutSubject", "draw_layout_subject", "render_image"]
 

@@ -1,4 +1,4 @@
-"""The rendered head: the source's bust with teeth and long hair, and its tables.
+"""The rendered head: the source's bust with teeth and long hair, its tables, and the true landmarks of its face.
 
 Reference frame: the neutral mean head in the model frame, mm. Every rendered vertex has a fixed reference position at
 which texture, hairline and occlusion are sampled, so they follow the surface of any identity and expression.
@@ -11,13 +11,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from facerecon_torch.fitting.contour import ContourLines, ContourSpec, build_contour_lines, march_contour
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
-from facerecon_torch.model.default_face import FaceSource, load_source
+from facerecon_torch.geometry.projection import project
+from facerecon_torch.landmarks.scheme import N_INNER
+from facerecon_torch.model.default_face import FaceSource, load_source, load_topology
+from facerecon_torch.structures import Camera
+from facerecon_torch.synthetic.people.canvas import Atlas
 from facerecon_torch.synthetic.procedural import smooth_step
-from facerecon_torch.synthetic.skin.atlas import Atlas
 
-__all__ = ["PARTS", "Head", "load_head"]
+__all__ = ["PARTS", "Head", "contour_candidates", "load_head", "true_landmarks"]
 
 PARTS = ("skin", "lips", "mouth", "left_eye", "right_eye", "curtain", "lashes", "cloth", "teeth")
 _LEFT_OUT = ("hair", "lashes", "cloth")  # helper shells of the source; the renderer has its own
@@ -158,3 +162,19 @@ def _occlusion(source: FaceSource, triangles: Tensor, parts: Tensor) -> Float[Te
     reach = hits.distance.reshape(len(points), -1)
     open_sky = smooth_step(reach, 10.0, 90.0).mean(1)
     return torch.where(open_sky > 0, open_sky, torch.zeros_like(open_sky)).clamp(0.02, 1.0)
+
+
+@lru_cache(maxsize=1)
+def contour_candidates() -> tuple[Int[Tensor, "66"], ContourLines]:
+    """The landmark vertices of the default face, and the lines along which its contour landmarks move."""
+    source, topology = load_source(), load_topology()
+    return topology.landmark_vertices, build_contour_lines(source.mean[: source.n_face], topology)
+
+
+def true_landmarks(vertices: Float[Tensor, "v 3"], camera: Camera) -> tuple[Float[Tensor, "66 2"], Int[Tensor, "17"]]:
+    """The landmarks in px of a mesh (mm, model frame) under `camera`, and the vertices of the 17 contour landmarks."""
+    marks, lines = contour_candidates()
+    slots = march_contour(vertices[lines.vertices], camera.rotation, lines, ContourSpec())
+    contour = lines.vertices.gather(1, slots[:, None])[:, 0]
+    rows = torch.cat([marks[:N_INNER], contour])
+    return project(vertices[rows], camera), contour

@@ -14,15 +14,7 @@ from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.people.appearance import Appearance, Macro, draw_appearance
 from facerecon_torch.synthetic.procedural import clipped_normal, uniform
 
-__all__ = [
-    "POSE_LIMIT_DEGREES",
-    "Subject",
-    "draw_camera",
-    "draw_expression",
-    "draw_gaze",
-    "draw_pose",
-    "draw_subject",
-]
+__all__ = ["POSE_LIMIT_DEGREES", "Subject", "draw_camera", "draw_expression", "draw_gaze", "draw_pose", "draw_subject"]
 
 POSE_LIMIT_DEGREES = (60.0, 25.0, 15.0)  # yaw, pitch, roll
 _PX_PER_MM = (1.0, 2.2)

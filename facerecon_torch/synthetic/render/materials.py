@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facerecon_torch.synthetic.people.appearance import Appearance
+from facerecon_torch.synthetic.people.canvas import Atlas
 from facerecon_torch.synthetic.people.hair import Hair
 from facerecon_torch.synthetic.people.head import PARTS
 from facerecon_torch.synthetic.procedural import smooth_step, unit
-from facerecon_torch.synthetic.skin.atlas import Atlas
 
-__all__ = ["Fragments", "Materials", "MaterialSources", "assign_materials"]
+__all__ = ["Fragments", "MaterialSources", "Materials", "assign_materials"]
 
 _PART = {name: i for i, name in enumerate(PARTS)}
 _MOUTH = (0.30, 0.085, 0.075)

@@ -1,1 +1,0 @@
-"""Procedural skin textures of synthetic people."""
