@@ -20,7 +20,7 @@ from facerecon_torch.cascade.checkpoint import (
 from facerecon_torch.cascade.crops import ImageCropper, follow_faces
 from facerecon_torch.cascade.feature_cache import keeps_crops
 from facerecon_torch.cascade.found_faces import FoundFaces, find_faces, in_batches
-from facerecon_torch.cascade.observe import View, look
+from facerecon_torch.cascade.observe import look
 from facerecon_torch.cascade.reconstruction import KnownSize, Reconstruction, extent, in_image
 from facerecon_torch.cascade.start import mean_face, retraction
 from facerecon_torch.checks import require_shape
@@ -217,36 +217,28 @@ class FaceReconstructor(nn.Module):
 
     def _solve(self, crops: Tensor, landmarks: Tensor, fit: LandmarkFit | None) -> Reconstruction:
         model, spec, cascade = self.face_model, self.spec, self.cascade
+        fitter, n = self.solvers.fitter, model.n_identity
         with _timed("features"):
             # Where training kept crops instead of maps, the cascade was trained on pixels of 8 bits.
             eight_bits = keeps_crops(spec.features.hog, spec.crop.size, crops.dtype)
             field = hog_field((crops * 255).round() / 255 if eight_bits else crops, spec.features.hog)
-        fit = self.solvers.fitter.fit(landmarks) if fit is None else fit
+        fit = fitter.fit(landmarks) if fit is None else fit
         start = fit.parameters if spec.start == "landmark_fit" else mean_face(model, landmarks.shape[0])
 
         def observe(x: Float[Tensor, "n p"], k: int) -> Float[Tensor, "n d"]:
-            view = self._view(x, landmarks, fit.camera)
+            camera, _, projected = look(fitter, FaceParameters.from_flat(x, n), landmarks, fit.camera)
             with _timed("features"):
-                return joint_feature(field, landmarks, view.projected, view.camera.scale, spec.features)
+                return joint_feature(field, landmarks, projected, camera.scale, spec.features)
 
         with _timed("regress"):
             flat = cascade.run(start.flat, observe)
-        view = self._view(flat, landmarks, fit.camera)
+        parameters = FaceParameters.from_flat(flat, n)
+        camera, points, projected = look(fitter, parameters, landmarks, fit.camera)
         return Reconstruction(
-            parameters=FaceParameters.from_flat(flat, model.n_identity),
-            camera=view.camera,
-            landmarks_3d=view.points,
-            landmarks_2d=view.projected,
-            size=torch.ones_like(view.camera.scale),
-            landmarks=landmarks,
-            boxes=extent(landmarks),
-            scores=torch.ones_like(view.camera.scale),
-            face_model=model,
-        )
-
-    def _view(self, x: Tensor, landmarks: Tensor, camera: Camera) -> View:
-        parameters = FaceParameters.from_flat(x, self.face_model.n_identity)
-        return look(self.solvers.fitter, parameters, landmarks, camera)
+            parameters=parameters, camera=camera, landmarks_3d=points, landmarks_2d=projected,
+            size=torch.ones_like(camera.scale), landmarks=landmarks, boxes=extent(landmarks),
+            scores=torch.ones_like(camera.scale), face_model=model,
+        )  # fmt: skip
 
     def locate(self, landmarks: Float[Tensor, "n 66 2"]) -> tuple[Camera, LandmarkFit]:
         """The cameras that crops follow and the landmark fits, from landmarks in image px."""
