@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch.distributed as dist
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from facerecon_torch.commands.train.evaluate import error_table
@@ -33,8 +35,8 @@ def train_from_config(config: DictConfig) -> int:
     device = asked.runtime.apply()
     specs = asked.settled(device)
     running = HydraConfig.get() if HydraConfig.initialized() else None
-    with joined_ranks(device) as ranks, _others_end_too(ranks):
-        folder = Path(ranks.share(str(config.output if running is None else running.runtime.output_dir)))
+    with joined_ranks(device) as ranks, _lost_ranks_reported(ranks):
+        folder = Path(ranks.share(str(_run_folder(config, running))))
         if ranks.is_first:
             write_config(folder / "config.yaml", specs, "train", head={"defaults": ["run_folder", "_self_"]})
             if specs.cv != asked.cv:
@@ -52,8 +54,18 @@ def train_from_config(config: DictConfig) -> int:
     return 0
 
 
+def _run_folder(config: DictConfig, running: HydraConf | None) -> Path:
+    """The folder of this run; of several runs (-m), a numbered folder inside.
+
+    It is not Hydra's `runtime.output_dir`, which takes `${` in a path for a reference.
+    """
+    if running is None or running.mode != RunMode.MULTIRUN:
+        return Path(config.output)
+    return Path(running.sweep.dir) / str(running.sweep.subdir)
+
+
 @contextmanager
-def _others_end_too(ranks: Ranks) -> Iterator[None]:
+def _lost_ranks_reported(ranks: Ranks) -> Iterator[None]:
     """A block in which the loss of another process is a FaceReconError; the lost process logs the reason."""
     try:
         yield

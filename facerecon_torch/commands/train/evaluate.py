@@ -116,7 +116,7 @@ class SetErrors:
         return cls(methods, torch.cat([fold.subjects for fold in folds]), kinds)
 
     def report(self, generator: torch.Generator) -> dict[str, Any]:
-        """Means of all methods, by class if known, and the bootstrap over subjects of the cascade against each method."""
+        """Means of all methods, by class if known, and the cascade against each method by a bootstrap over subjects."""
         entries = {
             "methods": {name: summary(errors) for name, errors in self.methods.items()},
             "comparisons": _compare(self.methods, self.subjects, generator),
