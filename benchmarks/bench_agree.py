@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facerecon_torch.cascade.observe import FaceObserver, Observed
-from facerecon_torch.commands.train.train import train_methods
+from facerecon_torch.cascade.observe import FaceObserver
+from facerecon_torch.commands.train.methods import train_methods
 from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.fitting.landmark_fit import LandmarkFitter
 from facerecon_torch.model.base import FaceModel
@@ -91,7 +91,7 @@ def answer(sizes: dict[str, Any], device: torch.device, dtype: torch.dtype) -> A
     outcome = train_methods(setup, train, {"test": test}, names=("cascade",))
     fitter = LandmarkFitter(model, FIT)
     fit = fitter.fit(test.landmarks)
-    observer = FaceObserver(fitter, model.n_identity, Observed(test.landmarks, fit.camera, test.bank), spec)
+    observer = FaceObserver(fitter, test, fit.camera, spec, n_identity=model.n_identity)
     flat = outcome.reconstructor.cascade.run(fit.parameters.flat, observer)
     given = draw_parameters(model, 64, seed=17)
     shown = model.vertices(given.identity, given.expression)

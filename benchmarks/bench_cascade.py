@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
+from facerecon_torch.commands.train.first_stage import FirstStageCache, TrainSetup
+from facerecon_torch.commands.train.methods import Outcome, train_methods
 from facerecon_torch.commands.train.samples import Samples
-from facerecon_torch.commands.train.shared import Shared
-from facerecon_torch.commands.train.train import Outcome, TrainSetup, train_methods
 from facerecon_torch.data.splits import group_folds, paper_folds
 from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.regression import CascadeSpec
@@ -67,8 +67,8 @@ def _fold(name: str, setup: TrainSetup, train: Samples, test: Samples, *, stream
 
     def run() -> Outcome:
         # A budget of nothing makes every stage read its features in chunks, again and again.
-        shared = Shared(MemoryBudget(0.0, float("inf")) if streamed else UNBOUNDED)
-        return train_methods(setup, train, {"test": test}, names=_NAMES, shared=shared)
+        first_stages = FirstStageCache(MemoryBudget(0.0, float("inf")) if streamed else UNBOUNDED)
+        return train_methods(setup, train, {"test": test}, names=_NAMES, first_stages=first_stages)
 
     return Case(
         name=name,
@@ -85,7 +85,7 @@ def _fold(name: str, setup: TrainSetup, train: Samples, test: Samples, *, stream
 
 def _errors(outcomes: list[Outcome], images: int) -> dict[str, float]:
     def mae(name: str) -> float:
-        values = [outcome.errors["test"][name].mae["none", "M", "whole"] for outcome in outcomes]
+        values = [outcome.errors["test"].methods[name].mae["none", "M", "whole"] for outcome in outcomes]
         return float(torch.cat(values).mean())
 
     found = {f"{name}, test MAE in mm": mae(name) for name in _NAMES}
@@ -96,22 +96,22 @@ def _errors(outcomes: list[Outcome], images: int) -> dict[str, float]:
 
 def _all_folds(context: Context, features: JointSpec) -> Group:
     """5 x (all but 5 people / 5 people) as the paper has it, in one process that shares what folds share."""
-    images, people = int(context.sizes["all_images"]), int(context.sizes["all_people"])
+    images, subjects = int(context.sizes["all_images"]), int(context.sizes["all_people"])
     if context.on_cpu and images > _LARGEST_ON_CPU:
         reason = f"left out on a CPU: {images} images; ask with all_images={_LARGEST_ON_CPU}"
         case = Case(name="5 folds, 5 stages", run=lambda: None, missing=reason)
         return Group(name=f"all folds, {images} images", cases=[case])
     stages = max(context.list("stages"))
     model = default_model(context.device, context.dtype)
-    everyone = make_samples(model, Size(images, people), features.hog)
-    draw: Callable[..., Any] = paper_folds if people > 25 else lambda s, g: group_folds(s, 5, g)
-    folds = draw(everyone.subjects, torch.Generator().manual_seed(0))
+    people = make_samples(model, Size(images, subjects), features.hog)
+    draw: Callable[..., Any] = paper_folds if subjects > 25 else lambda s, g: group_folds(s, 5, g)
+    folds = draw(people.subjects, torch.Generator().manual_seed(0))
     setup = make_setup(model, _forced(stages))
 
     def run() -> list[Outcome]:
-        shared = Shared()
+        cache = FirstStageCache()
         return [
-            train_methods(setup, everyone.at(fold.train), {"test": everyone.at(fold.test)}, names=_NAMES, shared=shared)
+            train_methods(setup, people[fold.train], {"test": people[fold.test]}, names=_NAMES, first_stages=cache)
             for fold in folds
         ]
 

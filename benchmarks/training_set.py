@@ -6,11 +6,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from facerecon_torch.cascade.feature_cache import CropBank, build_bank
-from facerecon_torch.commands.train.evaluate import Truth
+from facerecon_torch.cascade.feature_cache import encode_crops
+from facerecon_torch.commands.train.first_stage import TrainSetup
 from facerecon_torch.commands.train.samples import Samples
-from facerecon_torch.commands.train.train import TrainSetup
-from facerecon_torch.features.hog import HogMaps, HogSpec
+from facerecon_torch.features.hog import HogSpec
 from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.fitting.landmark_fit import FitSpec
@@ -51,15 +50,22 @@ def make_samples(model: FaceModel, size: Size, hog: HogSpec, *, rendered_on: tor
     pictures = _pictures(size, rendered_on or model.device)
     faces = draw_faces(model, size.images, people=size.people, seed=size.seed)
     rows = torch.arange(size.images, device=model.device)
-    parts = [build_bank(part.to(model.device, model.dtype) / 255, hog).source for part in torch.split(pictures, _CHUNK)]
-    maps = [part.histograms for part in parts if isinstance(part, HogMaps)]
-    source = HogMaps(torch.cat(maps), hog) if maps else torch.cat([p for p in parts if isinstance(p, Tensor)])
+    parts = [encode_crops(part.to(model.device, model.dtype) / 255, hog) for part in torch.split(pictures, _CHUNK)]
     meshes = torch.cat([
         model.vertices(faces.parameters.identity[k : k + 256], faces.parameters.expression[k : k + 256])
         for k in range(0, size.images, 256)
     ])  # fmt: skip
-    truth = Truth(meshes=meshes, parameters=faces.parameters, subjects=faces.subjects)
-    return Samples("rendered", faces.landmarks, CropBank(hog, source, rows), truth)
+    return Samples(
+        name="rendered",
+        landmarks=faces.landmarks,
+        table=torch.cat(parts),
+        rows=rows,
+        hog=hog,
+        parameters=faces.parameters,
+        subjects=faces.subjects,
+        places=rows,
+        meshes=meshes,
+    )
 
 
 def make_setup(model: FaceModel, cascade: CascadeSpec, features: JointSpec | None = None) -> TrainSetup:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from facerecon_torch.commands.train.train import train_methods
+from facerecon_torch.commands.train.methods import train_methods
 from facerecon_torch.fitting.landmark_fit import LandmarkFitter
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix

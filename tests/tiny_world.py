@@ -3,10 +3,9 @@ tells the first identity weight: a cascade that reads HOG can learn it, the land
 
 import torch
 
-from facerecon_torch.cascade.feature_cache import build_bank
-from facerecon_torch.commands.train.evaluate import Truth
+from facerecon_torch.cascade.feature_cache import encode_crops
+from facerecon_torch.commands.train.first_stage import TrainSetup
 from facerecon_torch.commands.train.samples import Samples
-from facerecon_torch.commands.train.train import TrainSetup
 from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.fitting.crop import CropSpec
@@ -59,7 +58,18 @@ def make_samples(setup, *, people: int, images: int, seed: int, first_subject: i
     seen = landmarks + noise * torch.randn(landmarks.shape, generator=generator)
     subjects = first_subject + torch.arange(people).repeat_interleave(images)
     meshes = setup.model.vertices(faces.identity, faces.expression)
-    return Samples("tiny", seen, build_bank(crops, setup.features.hog), Truth(meshes, faces, subjects))
+    hog = setup.features.hog
+    return Samples(
+        name="tiny",
+        landmarks=seen,
+        table=encode_crops(crops, hog),
+        rows=torch.arange(n),
+        hog=hog,
+        parameters=faces,
+        subjects=subjects,
+        places=torch.arange(n),
+        meshes=meshes,
+    )
 
 
 def blobs(landmarks: torch.Tensor, weight: torch.Tensor, model) -> torch.Tensor:

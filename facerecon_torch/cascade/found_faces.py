@@ -1,8 +1,8 @@
-"""The faces of images before they are solved: pixels, the 66 points of each face, boxes and scores."""
+"""The faces of images as they are found (pixels, 66 points, boxes, scores), and their reconstruction in batches."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.cascade.reconstruction import extent
+from facerecon_torch.cascade.reconstruction import Reconstruction, extent
 from facerecon_torch.errors import ImageFileError
 from facerecon_torch.images.convert import as_pixels
 from facerecon_torch.images.read import Pixels
@@ -18,7 +18,7 @@ from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces, d
 from facerecon_torch.landmarks.points import as_points66
 from facerecon_torch.landmarks.scheme import to_paper66
 
-__all__ = ["FoundFaces", "find_faces", "in_batches"]
+__all__ = ["FoundFaces", "find_faces", "in_batches", "solve_found"]
 
 _log = logging.getLogger(__name__)
 
@@ -97,3 +97,34 @@ def in_batches(found: Iterator[FoundFaces], limit: int) -> Iterator[list[FoundFa
             held, faces = [], 0
     if held:
         yield held
+
+
+def solve_found(
+    found: Sequence[FoundFaces],
+    solve: Callable[[list[Pixels], Float[Tensor, "n 66 2"]], Reconstruction],
+    limit: int,
+    like: Tensor,
+    keep_degenerate: bool,
+) -> list[Reconstruction]:
+    """One batch of faces per image.
+
+    Args:
+        found: the faces of the images.
+        solve: reconstructs one face per image.
+        limit: faces solved together.
+        like: gives the device and dtype.
+        keep_degenerate: keep faces whose landmarks cannot fix a camera.
+    """
+    images = [one.pixels for one in found for _ in range(len(one)) if one.pixels is not None]
+    points, boxes, scores = (
+        torch.cat([getattr(one, name).to(like.device, like.dtype) for one in found])
+        for name in ("points", "boxes", "scores")
+    )
+    parts = [slice(k, k + limit) for k in range(0, max(len(images), 1), limit)]
+    faces = Reconstruction.cat([solve(images[part], points[part]) for part in parts])
+    faces, start, answers = replace(faces, boxes=boxes, scores=scores), 0, list[Reconstruction]()
+    for one in found:
+        rows = faces[start : start + len(one)]
+        answers.append(rows if keep_degenerate else rows[~rows.camera.degenerate])
+        start += len(one)
+    return answers

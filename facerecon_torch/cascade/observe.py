@@ -1,14 +1,13 @@
-"""Binds model, camera and features into the cascade's h(x, k)."""
+"""The observation h(x, k) of a cascade: model, camera and features bound into one design matrix."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.cascade.feature_cache import CropBank
+from facerecon_torch.cascade.feature_cache import FeatureCache
 from facerecon_torch.features.joint import JointSpec, joint_feature
 from facerecon_torch.fitting.landmark_fit import LandmarkFitter
 from facerecon_torch.geometry.projection import project
@@ -16,139 +15,108 @@ from facerecon_torch.regression.moments import Features, RowSource
 from facerecon_torch.runtime.memory import UNBOUNDED, MemoryBudget, halve_on_out_of_memory
 from facerecon_torch.structures import Camera, FaceParameters
 
-__all__ = ["FaceObserver", "Observed", "View", "look", "select_blocks"]
-
-
-@dataclass(frozen=True)
-class View:
-    """A face under given parameters: landmarks in mm (model frame) and px (crop), camera, contour vertices."""
-
-    points: Float[Tensor, "n 66 3"]
-    projected: Float[Tensor, "n 66 2"]
-    camera: Camera
-    contour_vertices: Int[Tensor, "n 17"]
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What is known of a set of samples before any parameters: landmarks in crop px, the camera to start the search
-    for a new one from, the crops, and, where it is known, the size of every face in crop px per mm."""
-
-    landmarks: Float[Tensor, "n 66 2"]
-    camera: Camera
-    bank: CropBank
-    scale: Float[Tensor, "n"] | None = None
-
-    def at(self, rows: Int[Tensor, "rows"]) -> "Observed":
-        """The samples `rows`; the bank is shared, not copied."""
-        scale = None if self.scale is None else self.scale[rows]
-        return Observed(self.landmarks[rows], self.camera[rows], self.bank.at(rows), scale)
+__all__ = ["FaceObserver", "look", "select_blocks"]
 
 
 class FaceObserver:
-    """h(x, k) of a set of samples: joint features [n, d] of parameters x [n, p].
+    """h(x, k) of cached faces: joint features [n, d] of parameters x [n, p].
 
     For every x the camera is solved again (Eq. 6), with the contour as that camera sees it; then HOG is read around the
     projected landmarks (Section 3.3) and the displacements to the detected landmarks are taken (Eq. 8, 9). All in crop
-    px. Features that `memory` has no room for come as a source, which reads them in chunks as often as it is asked.
-    `first` are the features of stage 0, where they are known: all methods and folds start from the same x.
+    px.
+
+    Args:
+        fitter: solves cameras.
+        cache: the faces.
+        camera: the camera of each face that the search for a new one starts from.
+        spec: the feature blocks.
+        n_identity: identity weights, which come first in x.
+        first: the features of stage 0, if known.
+        memory: features larger than its share come as a source, which computes them in chunks on every pass.
+
+    Example:
+        >>> observer = FaceObserver(fitter, cache, fit.camera, JointSpec(), n_identity=model.n_identity)
+        >>> features = observer(fit.parameters.flat, 0)
     """
 
     def __init__(
         self,
         fitter: LandmarkFitter,
-        n_identity: int,
-        observed: Observed,
+        cache: FeatureCache,
+        camera: Camera,
         spec: JointSpec,
         *,
+        n_identity: int,
         first: Features | None = None,
         memory: MemoryBudget = UNBOUNDED,
     ) -> None:
-        self._fitter = fitter
-        self._n_identity = n_identity
-        self._observed = observed
-        self._spec = spec
-        self._first = first
-        self._memory = memory
-        self._size: int | None = None  # samples described together, once it is known
-
-    def view(self, x: Float[Tensor, "n p"]) -> View:
-        """Camera and landmarks of parameters x."""
-        seen, parameters = self._observed, FaceParameters.from_flat(x, self._n_identity)
-        return look(self._fitter, parameters, seen.landmarks, seen.camera, seen.scale)
+        self._fitter, self._cache, self._camera, self._spec = fitter, cache, camera, spec
+        self._n_identity, self._first, self._memory = n_identity, first, memory
+        self._chunk_size: int | None = None  # samples described together, once it is known
 
     def __call__(self, x: Float[Tensor, "n p"], stage: int) -> Features:
-        if stage == 0 and self._first is not None:
-            return self._first
-        return self.features(self.view(x))
+        return self._first if stage == 0 and self._first is not None else self.features(x)
 
-    def features(self, view: View) -> Features:
-        """Eq. 10 for every sample: a matrix where it fits, else a source of its rows; only the matrix grows with the
-        number of samples."""
-        like = view.projected
-        if len(like) * self._spec.length * like.element_size() > self._memory.features:
-            return self.source(view)
-        out = like.new_empty(len(like), self._spec.length)
-        start = 0
-        for chunk in self._chunks(view):
-            out[start : start + len(chunk)] = chunk
+    def features(self, x: Float[Tensor, "n p"]) -> Features:
+        """Eq. 10 for every sample: a matrix if it fits, else a source of its rows."""
+        if len(x) * self._spec.length * x.element_size() > self._memory.features:
+            return self.source(x)
+        matrix, start = x.new_empty(len(x), self._spec.length), 0
+        for chunk in self.source(x)():
+            matrix[start : start + len(chunk)] = chunk
             start += len(chunk)
-        return out
+        return matrix
 
-    def source(self, view: View) -> RowSource:
-        """The same, row by row whenever it is read."""
-        return partial(self._chunks, view)
+    def source(self, x: Float[Tensor, "n p"]) -> RowSource:
+        """Eq. 10 in chunks of rows, computed on every pass; the camera is solved here, once."""
+        parameters = FaceParameters.from_flat(x, self._n_identity)
+        camera, _, projected = look(self._fitter, parameters, self._cache.landmarks, self._camera)
+        return partial(self._chunks, projected, camera.scale)
 
-    def _chunks(self, view: View) -> Iterator[Float[Tensor, "m d"]]:
-        parts = self._parts(len(view.projected), view.projected)
+    def _chunks(self, projected: Float[Tensor, "n 66 2"], scale: Float[Tensor, "n"]) -> Iterator[Float[Tensor, "m d"]]:
+        parts = self._parts(projected)
         if "hog" not in self._spec.blocks:
-            yield from (self._described(part, None, view) for part in parts)
+            yield from (self._chunk(part, None, projected[part], scale[part]) for part in parts)
             return
-        for part, table in self._observed.bank.read(parts, view.projected.device):
-            yield self._described(part, table, view)
+        for part, table in self._cache.read(parts, projected.device):
+            yield self._chunk(part, table, projected[part], scale[part])
 
-    def _parts(self, n: int, like: Tensor) -> Iterator[slice]:
-        start = 0
-        if self._size is None:
-            each = self._observed.bank.row_bytes + self._spec.length * like.element_size()
-            self._size = self._memory.chunk(each, like.device)
+    def _parts(self, projected: Float[Tensor, "n 66 2"]) -> Iterator[slice]:
+        if self._chunk_size is None:
+            numbers = self._spec.length * projected.element_size()
+            row = self._cache.table[:1]
+            each = row.element_size() * row.shape[1:].numel() + numbers
+            self._chunk_size = self._memory.chunk(each, projected.device)
+        start, n = 0, len(projected)
         while start < n:
-            part = slice(start, min(start + self._size, n))
+            part = slice(start, min(start + self._chunk_size, n))
             yield part
             start = part.stop
 
-    def _described(self, part: slice, table: Tensor | None, view: View) -> Float[Tensor, "m d"]:
-        """Eq. 10 for a part of the samples, in halves where memory runs out: later parts are then smaller too."""
-        like, bank, landmarks = view.projected, self._observed.bank, self._observed.landmarks
+    def _chunk(
+        self, part: slice, table: Tensor | None, projected: Float[Tensor, "m 66 2"], scale: Float[Tensor, "m"]
+    ) -> Float[Tensor, "m d"]:
+        """Eq. 10 for a part of the samples, in halves if memory runs out: later parts are then smaller too."""
+        landmarks = self._cache.landmarks[part]
 
-        def work(some: slice) -> Tensor:
-            field = None if table is None else bank.describe(table[some], like)
-            at = slice(part.start + some.start, part.start + some.stop)
-            return joint_feature(field, landmarks[at], like[at], view.camera.scale[at], self._spec)
+        def describe(rows: slice) -> Tensor:
+            field = None if table is None else self._cache.field(table[rows], projected)
+            return joint_feature(field, landmarks[rows], projected[rows], scale[rows], self._spec)
 
-        length = part.stop - part.start
-        pieces = halve_on_out_of_memory(work, range(length), length)
+        pieces = halve_on_out_of_memory(describe, range(len(projected)), len(projected))
         if len(pieces) == 1:
             return pieces[0]
-        self._size = len(pieces[-2])  # the last may be a rest
+        self._chunk_size = len(pieces[-2])  # the last may be a rest
         return torch.cat(pieces)
-
-    def with_blocks(self, blocks: tuple[str, ...], first: Features | None = None) -> "FaceObserver":
-        """An observer of some blocks only; `first`: their features of stage 0, where they are known."""
-        spec = replace(self._spec, blocks=blocks)
-        return FaceObserver(self._fitter, self._n_identity, self._observed, spec, first=first, memory=self._memory)
 
 
 def look(
-    fitter: LandmarkFitter,
-    parameters: FaceParameters,
-    landmarks: Float[Tensor, "n 66 2"],
-    camera: Camera,
-    scale: Float[Tensor, "n"] | None = None,
-) -> View:
-    """The view of faces under `parameters`, its camera solved again from that of before (Eq. 6)."""
-    camera, points, contour = fitter.refine(parameters, landmarks, camera, scale=scale)
-    return View(points, project(points, camera), camera, contour)
+    fitter: LandmarkFitter, parameters: FaceParameters, landmarks: Float[Tensor, "n 66 2"], camera: Camera
+) -> tuple[Camera, Float[Tensor, "n 66 3"], Float[Tensor, "n 66 2"]]:
+    """The camera of faces, solved again from `camera` (Eq. 6), and their landmarks in mm (model frame) and in crop
+    px."""
+    camera, points, _ = fitter.refine(parameters, landmarks, camera)
+    return camera, points, project(points, camera)
 
 
 def select_blocks(joint: Float[Tensor, "n d"], spec: JointSpec, blocks: tuple[str, ...]) -> Float[Tensor, "n e"]:

@@ -86,6 +86,22 @@ class Reconstruction(TensorRecord):
     scores: Float[Tensor, "*b"]
     face_model: FaceModel | None = field(default=None, repr=False, compare=False)
 
+    @classmethod
+    def empty(cls, model: FaceModel) -> "Reconstruction":
+        """A batch without faces."""
+        zeros = model.identity_mean.new_zeros
+        camera = Camera(
+            rotation=zeros(0, 3, 3),
+            scale=zeros(0),
+            translation=zeros(0, 2),
+            degenerate=zeros(0, dtype=torch.bool),
+        )
+        return cls(
+            parameters=FaceParameters(zeros(0, model.n_identity), zeros(0, model.n_expression)), camera=camera,
+            landmarks_3d=zeros(0, 66, 3), landmarks_2d=zeros(0, 66, 2), size=zeros(0), landmarks=zeros(0, 66, 2),
+            boxes=zeros(0, 4), scores=zeros(0), face_model=model,
+        )  # fmt: skip
+
     @cached_property
     def vertices(self) -> Float[Tensor, "*b vertices 3"]:
         """All vertices in mm, model frame, computed on first use."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from facerecon_torch.cascade.checkpoint import (
 )
 from facerecon_torch.cascade.crops import ImageCropper, follow_faces
 from facerecon_torch.cascade.feature_cache import keeps_crops
-from facerecon_torch.cascade.found_faces import FoundFaces, find_faces, in_batches
-from facerecon_torch.cascade.observe import View, look
+from facerecon_torch.cascade.found_faces import find_faces, in_batches, solve_found
+from facerecon_torch.cascade.observe import look
 from facerecon_torch.cascade.reconstruction import KnownSize, Reconstruction, extent, in_image
+from facerecon_torch.cascade.stage_module import StageModule, require_stages
 from facerecon_torch.cascade.start import mean_face, retraction
 from facerecon_torch.checks import require_shape
 from facerecon_torch.errors import ModelFileError
@@ -35,34 +37,12 @@ from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.model.io import load_model
 from facerecon_torch.regression.cascade import Cascade
-from facerecon_torch.regression.ridge import Ridge
-from facerecon_torch.regression.stage import Stage
 from facerecon_torch.runtime.timer import timed
 from facerecon_torch.structures import Camera, Crop, FaceParameters, LandmarkFit
 
 __all__ = ["FaceReconstructor"]
 
 _ON_CUDA, _ON_CPU = 256, 32  # faces at once
-
-
-class _StageModule(nn.Module):
-    """The tensors of one stage as buffers; `stage` is the stage on their device and in their dtype."""
-
-    weight: Tensor
-    bias: Tensor
-    block_scales: Tensor
-
-    def __init__(self, stage: Stage) -> None:
-        super().__init__()
-        self.register_buffer("weight", stage.ridge.weight)
-        self.register_buffer("bias", stage.ridge.bias)
-        self.register_buffer("block_scales", stage.block_scales)
-        self._penalty, self._form, self._block_sizes = stage.ridge.penalty, stage.ridge.form, stage.block_sizes
-
-    @property
-    def stage(self) -> Stage:
-        ridge = Ridge(self.weight, self.bias, self._penalty, self._form)
-        return Stage(ridge, self._block_sizes, self.block_scales)
 
 
 @dataclass(frozen=True)
@@ -109,9 +89,9 @@ class FaceReconstructor(nn.Module):
         training: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        _require_stages(face_model, cascade, spec)
+        require_stages(face_model, cascade, spec)
         self.face_model = face_model
-        self.stages = nn.ModuleList(_StageModule(stage) for stage in cascade.stages)
+        self.stages = nn.ModuleList(StageModule(stage) for stage in cascade.stages)
         self.spec = spec
         self.detector = detector
         self.training_facts = dict(training or {})
@@ -179,7 +159,7 @@ class FaceReconstructor(nn.Module):
     @property
     def cascade(self) -> Cascade:
         """The stages, on this module's device, with the gauge of its face model."""
-        stages = tuple(module.stage for module in self.stages if isinstance(module, _StageModule))
+        stages = tuple(module.stage for module in self.stages if isinstance(module, StageModule))
         return Cascade(stages, retraction(self.face_model))
 
     @property
@@ -211,42 +191,34 @@ class FaceReconstructor(nn.Module):
         """
         _require_crops(crops, landmarks, self.spec.crop.size)
         if landmarks.shape[0] == 0:
-            return self._no_faces()
+            return Reconstruction.empty(self.face_model)
         with _full_precision(crops.device):
             return self._solve(crops, landmarks, fit)
 
     def _solve(self, crops: Tensor, landmarks: Tensor, fit: LandmarkFit | None) -> Reconstruction:
         model, spec, cascade = self.face_model, self.spec, self.cascade
+        fitter, n = self.solvers.fitter, model.n_identity
         with _timed("features"):
             # Where training kept crops instead of maps, the cascade was trained on pixels of 8 bits.
             eight_bits = keeps_crops(spec.features.hog, spec.crop.size, crops.dtype)
             field = hog_field((crops * 255).round() / 255 if eight_bits else crops, spec.features.hog)
-        fit = self.solvers.fitter.fit(landmarks) if fit is None else fit
+        fit = fitter.fit(landmarks) if fit is None else fit
         start = fit.parameters if spec.start == "landmark_fit" else mean_face(model, landmarks.shape[0])
 
         def observe(x: Float[Tensor, "n p"], k: int) -> Float[Tensor, "n d"]:
-            view = self._view(x, landmarks, fit.camera)
+            camera, _, projected = look(fitter, FaceParameters.from_flat(x, n), landmarks, fit.camera)
             with _timed("features"):
-                return joint_feature(field, landmarks, view.projected, view.camera.scale, spec.features)
+                return joint_feature(field, landmarks, projected, camera.scale, spec.features)
 
         with _timed("regress"):
             flat = cascade.run(start.flat, observe)
-        view = self._view(flat, landmarks, fit.camera)
+        parameters = FaceParameters.from_flat(flat, n)
+        camera, points, projected = look(fitter, parameters, landmarks, fit.camera)
         return Reconstruction(
-            parameters=FaceParameters.from_flat(flat, model.n_identity),
-            camera=view.camera,
-            landmarks_3d=view.points,
-            landmarks_2d=view.projected,
-            size=torch.ones_like(view.camera.scale),
-            landmarks=landmarks,
-            boxes=extent(landmarks),
-            scores=torch.ones_like(view.camera.scale),
-            face_model=model,
-        )
-
-    def _view(self, x: Tensor, landmarks: Tensor, camera: Camera) -> View:
-        parameters = FaceParameters.from_flat(x, self.face_model.n_identity)
-        return look(self.solvers.fitter, parameters, landmarks, camera)
+            parameters=parameters, camera=camera, landmarks_3d=points, landmarks_2d=projected,
+            size=torch.ones_like(camera.scale), landmarks=landmarks, boxes=extent(landmarks),
+            scores=torch.ones_like(camera.scale), face_model=model,
+        )  # fmt: skip
 
     def locate(self, landmarks: Float[Tensor, "n 66 2"]) -> tuple[Camera, LandmarkFit]:
         """The cameras that crops follow and the landmark fits, from landmarks in image px."""
@@ -325,13 +297,12 @@ class FaceReconstructor(nn.Module):
         if landmarks is not None and len(landmarks) != len(listed):
             raise ValueError(f"there must be landmarks for every image; got {len(landmarks)} for {len(listed)} images")
         limit = batch or (_ON_CUDA if self.device.type == "cuda" else _ON_CPU)
-        answers: list[Reconstruction] = []
-        found_faces = find_faces(
+        found = find_faces(
             listed, landmarks, faces, lambda: self.landmark_detector, skip_unreadable=on_error == "empty"
         )
-        for found in in_batches(found_faces, limit):
-            answers += self._reconstruct_found(found, size, limit, keep_degenerate=landmarks is not None)
-        return answers
+        solve = partial(self.reconstruct, size=size)
+        like, keep = self.face_model.identity_mean, landmarks is not None
+        return [image for batch in in_batches(found, limit) for image in solve_found(batch, solve, limit, like, keep)]
 
     @property
     def landmark_detector(self) -> LandmarkDetector:
@@ -342,39 +313,6 @@ class FaceReconstructor(nn.Module):
             options = {"device": str(self.device)} if "device" in detector_options(self.detector) else {}
             self._built = build_detector(self.detector, **options)
         return self._built
-
-    def _reconstruct_found(
-        self, found: Sequence[FoundFaces], size: KnownSize | None, limit: int, *, keep_degenerate: bool
-    ) -> list[Reconstruction]:
-        counts = [len(one) for one in found]
-        images = [one.pixels for one, count in zip(found, counts) for _ in range(count) if one.pixels is not None]
-        points = torch.cat([one.points.to(self.device, self.dtype) for one in found])
-        parts = [slice(k, k + limit) for k in range(0, len(images), limit)]
-        solved = [self.reconstruct(images[part], points[part], size=size) for part in parts]
-        faces = Reconstruction.cat(solved) if solved else self._no_faces()
-        boxes, scores = (
-            torch.cat([getattr(one, name).to(self.device, self.dtype) for one in found]) for name in ("boxes", "scores")
-        )
-        faces, start, answers = replace(faces, boxes=boxes, scores=scores), 0, list[Reconstruction]()
-        for count in counts:
-            rows = faces[start : start + count]
-            answers.append(rows if keep_degenerate else rows[~rows.camera.degenerate])
-            start += count
-        return answers
-
-    def _no_faces(self) -> Reconstruction:
-        model, like = self.face_model, self.face_model.identity_mean
-        camera = Camera(
-            rotation=like.new_zeros(0, 3, 3),
-            scale=like.new_zeros(0),
-            translation=like.new_zeros(0, 2),
-            degenerate=torch.zeros(0, dtype=torch.bool, device=like.device),
-        )
-        return Reconstruction(
-            parameters=mean_face(model, 0), camera=camera, landmarks_3d=like.new_zeros(0, 66, 3),
-            landmarks_2d=like.new_zeros(0, 66, 2), size=like.new_zeros(0), landmarks=like.new_zeros(0, 66, 2),
-            boxes=like.new_zeros(0, 4), scores=like.new_zeros(0), face_model=model,
-        )  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_solvers": None, "_built": None}
@@ -395,7 +333,7 @@ def reconstruct_images(
     if len(images) != len(landmarks):
         raise ValueError(f"there must be one image per row of landmarks; got {len(images)} and {len(landmarks)}")
     if not len(landmarks):
-        return model._no_faces()
+        return Reconstruction.empty(model.face_model)
     points = landmarks.to(model.device, model.dtype)
     with _full_precision(points.device):
         with timed("fit"):
@@ -424,12 +362,3 @@ def _require_crops(crops: Tensor, landmarks: Tensor, size: int) -> None:
         raise ValueError(
             f"landmarks must be [n, 66, 2] with one row per crop; got {list(landmarks.shape)}, {crops.shape[0]} crops"
         )
-
-
-def _require_stages(model: FaceModel, cascade: Cascade, spec: ReconstructorSpec) -> None:
-    targets = model.n_identity + model.n_expression
-    for k, stage in enumerate(cascade.stages):
-        if stage.ridge.weight.shape[1] != targets:
-            raise ValueError(f"stage {k}: expected {targets} parameters; got {stage.ridge.weight.shape[1]}")
-        if stage.block_sizes != spec.features.block_sizes:
-            raise ValueError(f"stage {k}: expected feature blocks {spec.features.block_sizes}; got {stage.block_sizes}")

@@ -43,13 +43,16 @@ def run_train(arguments: Sequence[str]) -> int:
 
     The first process has the run folder and the log; the others log warnings only.
     """
+    several = {"-m", "--multirun"} & set(arguments)
+    folder = "${hydra.sweep.dir}/${hydra.sweep.subdir}" if several else "${output}"
+    log = f"hydra.job_logging.handlers.file.filename={folder}/train.log"  # Hydra's default cannot hold `${` in a path
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return _launch("train", arguments, ())
-    if {"-m", "--multirun"} & set(arguments):
+        return _launch("train", arguments, (log,))
+    if several:
         sys.stderr.write("facerecon train: torchrun trains one run at a time; leave out -m\n")
         return 2
     quiet = [*_PLAIN, "hydra.job_logging.root.level=WARNING"]
-    return _launch("train", arguments, () if os.environ["RANK"] == "0" else quiet)
+    return _launch("train", arguments, (log,) if os.environ["RANK"] == "0" else quiet)
 
 
 def run_infer(arguments: Sequence[str]) -> int:

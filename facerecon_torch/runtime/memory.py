@@ -14,7 +14,7 @@ import torch
 
 __all__ = [
     "UNBOUNDED",
-    "BankPlace",
+    "CacheLocation",
     "MemoryBudget",
     "free_bytes",
     "halve_on_out_of_memory",
@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 _AUTO_SHARE = 0.6  # of what is free when the run begins; the rest is for the libraries and for everybody else
 _GB = 10**9
-_BANK = _FEATURES = 4  # a quarter each: the crops; the features of the first stage; those of a later stage
+_CACHE = _FEATURES = 4  # a quarter each: the crops; the features of the first stage; those of a later stage
 _REGRESSION = 4
 _GRAM = 8
 _CHUNK = 64  # on a CPU more crops a chunk do not help
@@ -98,8 +98,8 @@ def _say_once() -> None:
 
 
 @dataclass(frozen=True)
-class BankPlace:
-    """Where the tables of crop banks live: on the device, in the host's memory, or in a file below `folder`."""
+class CacheLocation:
+    """The place of a feature cache: the memory of `device`, or a file below `folder`."""
 
     device: torch.device
     folder: Path | None = None
@@ -129,13 +129,13 @@ class MemoryBudget:
         """The largest Gram matrix that folds share."""
         return self.device / _GRAM
 
-    def bank_place(self, size: int, device: torch.device, folder: Path) -> BankPlace:
-        """Where `size` bytes of crops or maps should live, the fastest place that has room."""
-        if size <= self.device / _BANK:
-            return BankPlace(device)
+    def cache_location(self, size: int, device: torch.device, folder: Path) -> CacheLocation:
+        """The fastest place with room for `size` bytes of crops or maps."""
+        if size <= self.device / _CACHE:
+            return CacheLocation(device)
         if size <= self.host / 2:
-            return BankPlace(torch.device("cpu"))
-        return BankPlace(torch.device("cpu"), folder)
+            return CacheLocation(torch.device("cpu"))
+        return CacheLocation(torch.device("cpu"), folder)
 
     def chunk(self, bytes_per_sample: int, device: torch.device) -> int:
         """Samples described together."""

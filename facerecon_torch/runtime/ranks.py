@@ -1,18 +1,19 @@
-"""The processes that share one training run: who they are, and the three things that they say to each other."""
+"""The processes that share one training run: sum, gather and share among them, and the order of gathered rows."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
-__all__ = ["SINGLE", "Ranks", "joined_ranks"]
+__all__ = ["SINGLE", "GatherOrder", "Ranks", "joined_ranks"]
 
 _T = TypeVar("_T")
 _WAIT = timedelta(minutes=60)  # one process may read photographs for long while the others wait
@@ -74,6 +75,42 @@ class Ranks:
 
 
 SINGLE = Ranks()
+
+
+@dataclass(frozen=True)
+class GatherOrder:
+    """The order of a data set for rows that are gathered from all processes; it does not depend on their number.
+
+    `places` are the positions of this process's samples in the data set, on the device of the work; `all_places` those
+    of all samples, rank after rank.
+    """
+
+    ranks: Ranks
+    places: Int[Tensor, "own"]
+    all_places: Int[Tensor, "all"]
+
+    @classmethod
+    def of(cls, places: Int[Tensor, "own"], ranks: Ranks = SINGLE) -> "GatherOrder":
+        """The order for this process's `places`; every process calls it."""
+        return cls(ranks, places, ranks.gather(places))
+
+    def __len__(self) -> int:
+        return len(self.all_places)
+
+    @cached_property
+    def rows(self) -> Int[Tensor, "all"]:
+        """The gathered row of each sample, in the order of the data set."""
+        return torch.argsort(self.all_places)
+
+    @property
+    def sorted_places(self) -> Int[Tensor, "all"]:
+        """The positions of all samples in the data set, ascending."""
+        return self.all_places[self.rows]
+
+    def gather(self, rows: Shaped[Tensor, "own *rest"]) -> Shaped[Tensor, "all *rest"]:
+        """The rows of all samples in the order of the data set, on the device of `rows`."""
+        gathered: Tensor = self.ranks.gather(rows.to(self.places.device))[self.rows]
+        return gathered.to(rows.device)
 
 
 @contextmanager

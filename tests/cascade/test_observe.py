@@ -1,20 +1,21 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from facerecon_torch.cascade import feature_cache as crop_bank
-from facerecon_torch.cascade import observe
-from facerecon_torch.cascade.feature_cache import BankTable, build_bank, row_bytes
-from facerecon_torch.cascade.observe import FaceObserver, Observed, select_blocks
+from facerecon_torch import files
+from facerecon_torch.cascade import feature_cache, observe
+from facerecon_torch.cascade.feature_cache import FeatureCache, encode_crops, new_table, row_bytes, write_crops
+from facerecon_torch.cascade.observe import FaceObserver, select_blocks
 from facerecon_torch.features.hog import hog
 from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.features.joint import JointSpec, joint_feature
 from facerecon_torch.fitting.landmark_fit import LandmarkFitter
 from facerecon_torch.regression.moments import row_chunks
 from facerecon_torch.runtime import memory as train_memory
-from facerecon_torch.runtime.memory import UNBOUNDED, BankPlace, MemoryBudget, memory_budget
+from facerecon_torch.runtime.memory import UNBOUNDED, CacheLocation, MemoryBudget, memory_budget
 from tests.tiny_world import make_samples, make_setup
 
 ROUNDING = 1e-5  # of features below 1, sums of some 100 products in float32, when another number of faces goes together
@@ -26,47 +27,58 @@ def crops():
     return torch.nn.functional.avg_pool2d(torch.rand(5, 3, 200, 200, generator=generator), 3, 1, 1)[..., :96, :96]
 
 
+def cached(table, spec) -> FeatureCache:
+    return FeatureCache(landmarks=torch.zeros(len(table), 66, 2), table=table, rows=torch.arange(len(table)), hog=spec)
+
+
+def describe(cache: FeatureCache, points: torch.Tensor) -> torch.Tensor:
+    """HOG at the points, read part by part."""
+    parts = (slice(k, k + 2) for k in range(0, len(cache), 2))
+    read = cache.read(parts, points.device)
+    return torch.cat([cache.field(table, points)(points[part]) for part, table in read])
+
+
 def points_for(n: int) -> torch.Tensor:
     return 20 + 56 * torch.rand(n, 7, 2, generator=torch.Generator().manual_seed(n))
 
 
 @pytest.mark.parametrize("in_file", [False, True], ids=["memory", "file"])
 @pytest.mark.parametrize("evaluation", ["dense", "patch", "patch_halo"])
-def test_a_bank_describes_as_the_features_do(crops, evaluation, in_file, tmp_path):
+def test_a_cache_describes_as_the_features_do(crops, evaluation, in_file, tmp_path):
     spec = HogSpec(patch_px=32, evaluation=evaluation)
     eight_bit = (crops * 255).round() / 255
-    place = BankPlace(torch.device("cpu"), tmp_path if in_file else None)
-    table = BankTable(5, spec, place, keep=torch.float32)
-    table.put(0, eight_bit[:2])
-    table.put(2, eight_bit[2:])
-    bank = table.bank()
-    assert bank.row_bytes == row_bytes(96, spec, torch.float32)
+    place = CacheLocation(torch.device("cpu"), tmp_path if in_file else None)
+    table = new_table(5, 96, spec, place, keep=torch.float32)
+    write_crops(table[:2], eight_bit[:2], spec)
+    write_crops(table[2:], eight_bit[2:], spec)
+    cache = cached(table, spec)
+    assert table.nbytes == 5 * row_bytes(96, spec, torch.float32)
     assert not list(tmp_path.iterdir())  # nothing is left behind, whatever happens to the run
     points = points_for(5)
-    assert_close(bank.field(slice(0, 5), points)(points), hog(eight_bit, points, spec), rtol=0.0, atol=ROUNDING)
+    expected = hog(eight_bit, points, spec)
+    assert_close(describe(cache, points), expected, rtol=0.0, atol=ROUNDING)
     order = torch.tensor([4, 0, 3])
-    part = bank.at(order).field(slice(1, 3), points)(points[order[1:]])
-    assert_close(part, hog(eight_bit[order[1:]], points[order[1:]], spec), rtol=0.0, atol=ROUNDING)
+    assert_close(describe(cache[order], points[order]), expected[order], rtol=0.0, atol=ROUNDING)
+    assert_close(
+        describe(cache[order][torch.tensor([1, 2])], points[order[1:]]), expected[order[1:]], rtol=0.0, atol=ROUNDING
+    )
 
 
 def test_maps_too_large_to_keep_are_made_again(crops, monkeypatch):
     spec = HogSpec(patch_px=32)
     eight_bit = (crops * 255).round() / 255
-    kept = build_bank(eight_bit, spec, keep=torch.float32)
-    monkeypatch.setattr(crop_bank, "LARGEST_MAP", 10)
-    made = build_bank(eight_bit, spec, keep=torch.float32)
-    assert made.source.dtype == torch.uint8
     points = points_for(5)
-    everything = slice(0, 5)
-    assert_close(
-        made.field(everything, points)(points), kept.field(everything, points)(points), rtol=0.0, atol=ROUNDING
-    )
+    maps = describe(cached(encode_crops(eight_bit, spec, torch.float32), spec), points)
+    monkeypatch.setattr(feature_cache, "LARGEST_MAP", 10)
+    table = encode_crops(eight_bit, spec, torch.float32)
+    assert table.dtype == torch.uint8
+    assert_close(describe(cached(table, spec), points), maps, rtol=0.0, atol=ROUNDING)
 
 
 def test_half_precision_maps_are_close(crops):
     spec = HogSpec(patch_px=32)
     points = points_for(5)
-    half, full = (build_bank(crops, spec, keep=k).field(slice(0, 5), points)(points) for k in (torch.half, torch.float))
+    half, full = (describe(cached(encode_crops(crops, spec, keep), spec), points) for keep in (torch.half, torch.float))
     assert float((half - full).abs().max()) < 2e-3
     assert float((half - full).abs().mean()) < 1e-4
 
@@ -87,10 +99,11 @@ def watched():
     samples = make_samples(setup, people=3, images=2, seed=8)
     fitter = LandmarkFitter(setup.model, setup.fit)
     fit = fitter.fit(samples.landmarks)
-    observed = Observed(samples.landmarks, fit.camera, samples.bank)
+    n = setup.model.n_identity
 
-    def observer(memory=UNBOUNDED):
-        return FaceObserver(fitter, setup.model.n_identity, observed, setup.features, memory=memory)
+    def observer(memory=UNBOUNDED, **changed):
+        spec = changed.pop("spec", setup.features)
+        return FaceObserver(fitter, samples, fit.camera, spec, n_identity=n, memory=memory, **changed)
 
     return setup, observer, fit.parameters.flat
 
@@ -99,7 +112,7 @@ def test_stage_zero_is_computed_once(watched):
     setup, observer, x = watched
     joint = observer()(x, 0)
     columns = select_blocks(joint, setup.features, ("ld",))
-    only = observer().with_blocks(("ld",), columns)
+    only = observer(spec=replace(setup.features, blocks=("ld",)), first=columns)
     assert only(x, 0) is columns
     assert_close(only(x, 1), columns, rtol=0.0, atol=ROUNDING)
 
@@ -138,10 +151,10 @@ def test_features_go_on_in_halves_where_memory_runs_out(watched, monkeypatch):
 def test_the_fastest_place_with_room_is_taken(tmp_path):
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     memory = MemoryBudget(device=80.0, host=60.0)
-    assert memory.bank_place(20, gpu, tmp_path) == BankPlace(gpu)
-    assert memory.bank_place(30, gpu, tmp_path) == BankPlace(cpu)
-    assert memory.bank_place(31, gpu, tmp_path) == BankPlace(cpu, tmp_path)
-    assert MemoryBudget(80.0).bank_place(21, cpu, tmp_path) == BankPlace(cpu, tmp_path)
+    assert memory.cache_location(20, gpu, tmp_path) == CacheLocation(gpu)
+    assert memory.cache_location(30, gpu, tmp_path) == CacheLocation(cpu)
+    assert memory.cache_location(31, gpu, tmp_path) == CacheLocation(cpu, tmp_path)
+    assert MemoryBudget(80.0).cache_location(21, cpu, tmp_path) == CacheLocation(cpu, tmp_path)
 
 
 def test_budgets_come_from_what_is_free_or_from_the_user(monkeypatch):
@@ -151,10 +164,11 @@ def test_budgets_come_from_what_is_free_or_from_the_user(monkeypatch):
     assert memory_budget(1.5, cpu) == MemoryBudget(1.5e9, regression=375_000_000)
 
 
-def test_a_file_of_crops_needs_room_on_the_disk(crops, monkeypatch, tmp_path):
-    monkeypatch.setattr(crop_bank.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
-    with pytest.raises(OSError, match=r"must have room for .* GB of crops; 0\.0 GB are free"):
-        BankTable(5, HogSpec(patch_px=32), BankPlace(torch.device("cpu"), tmp_path)).put(0, crops)
+def test_a_file_of_crops_needs_room_on_the_disk(monkeypatch, tmp_path):
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(OSError, match=r"needs about .* GB more; 0\.0 GB are free"):
+        new_table(5, 96, HogSpec(patch_px=32), CacheLocation(torch.device("cpu"), tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_displacements_vanish_where_landmarks_are_met():
@@ -162,9 +176,9 @@ def test_displacements_vanish_where_landmarks_are_met():
     samples = make_samples(setup, people=2, images=2, seed=8, noise=0.0)
     fitter = LandmarkFitter(setup.model, setup.fit)
     camera = fitter.fit(samples.landmarks).camera
-    observed = Observed(samples.landmarks, camera, samples.bank)
-    observer = FaceObserver(fitter, setup.model.n_identity, observed, JointSpec(hog=setup.features.hog, blocks=("ld",)))
-    truth = samples.truth.parameters.flat
+    spec = replace(setup.features, blocks=("ld",))
+    observer = FaceObserver(fitter, samples, camera, spec, n_identity=setup.model.n_identity)
+    truth = samples.parameters.flat
     exact = float(observer(truth, 0).abs().mean())
     moved = truth.clone()
     moved[:, 1] += 3 * setup.model.identity_variance[1].sqrt()

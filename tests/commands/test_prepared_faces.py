@@ -30,7 +30,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scans") / "prepared"
     setup = make_setup()
     samples = make_samples(setup, people=PEOPLE, images=IMAGES, seed=7)
-    faces, n = samples.truth.parameters, PEOPLE * IMAGES
+    faces, n = samples.parameters, PEOPLE * IMAGES
     (folder / CROPS).mkdir(parents=True)
     names = [f"bs{k // IMAGES:03d}_{KINDS[k % IMAGES]}_A_0" for k in range(n)]
     for name, picture in zip(names, blobs(samples.landmarks, faces.identity[:, 0], setup.model)):
@@ -42,8 +42,8 @@ def world(tmp_path_factory):
         "expression": faces.expression,
         "rotation": torch.eye(3).repeat(n, 1, 1),
         "translation": torch.zeros(n, 3),
-        "meshes": samples.truth.meshes,
-        "covered": torch.arange(samples.truth.meshes.shape[1]).expand(n, -1) % 4 > 0,
+        "meshes": samples.meshes,
+        "covered": torch.arange(samples.meshes.shape[1]).expand(n, -1) % 4 > 0,
         "landmarks": landmarks,
     }
     entries = [
@@ -69,8 +69,8 @@ def test_everything_is_taken_by_default(world):
     assert len(faces) == PEOPLE * IMAGES
     assert faces.subjects.tolist() == sorted(list(range(PEOPLE)) * IMAGES)
     assert faces.kinds[:3] == ("E_A", "N_A", "YR_A")
-    assert torch.equal(faces.meshes, samples.truth.meshes[order])
-    assert torch.equal(faces.parameters.identity, samples.truth.parameters.identity[order])
+    assert torch.equal(faces.meshes, samples.meshes[order])
+    assert torch.equal(faces.parameters.identity, samples.parameters.identity[order])
     assert int(torch.isnan(faces.landmarks).flatten(1).any(1).sum()) == 1
     assert float(faces.covered.float().mean()) == pytest.approx(0.75, abs=0.01)
 

@@ -3,24 +3,24 @@ import torch
 from torch.testing import assert_close
 
 from facerecon_torch.commands.train import methods
-from facerecon_torch.commands.train.cross_validation import cross_validate, judge, pool
-from facerecon_torch.commands.train.evaluate import method_errors, summary
-from facerecon_torch.commands.train.train import train_methods
+from facerecon_torch.commands.train.evaluate import SetErrors, method_errors, summary
+from facerecon_torch.commands.train.methods import train_methods
+from facerecon_torch.commands.train.train import cross_validate
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.structures import FaceParameters
 from tests.tiny_world import make_samples, make_setup
 
 
 def test_every_method_is_measured(tiny_outcome):
-    assert tuple(tiny_outcome.errors["test"]) == methods.METHODS
-    for errors in tiny_outcome.errors["test"].values():
+    assert tuple(tiny_outcome.errors["test"].methods) == methods.METHODS
+    for errors in tiny_outcome.errors["test"].methods.values():
         for key, value in errors.mae.items():
             assert value.shape == (18,)
             assert bool(torch.isfinite(value).all()), key
 
 
 def test_a_cascade_learns_what_only_the_picture_tells(tiny_outcome):
-    mae = {k: float(e.mae["none", "M", "whole"].mean()) for k, e in tiny_outcome.errors["test"].items()}
+    mae = {k: float(e.mae["none", "M", "whole"].mean()) for k, e in tiny_outcome.errors["test"].methods.items()}
     assert mae["landmark_fit"] < mae["mean_face"]
     assert mae["hog_only"] < 0.9 * mae["landmark_fit"]
     assert mae["cascade"] < 0.9 * mae["landmark_fit"]
@@ -31,7 +31,7 @@ def test_stage_entries_tell_what_happened(tiny_outcome):
     assert {"relative_penalty", "cross_fitted_mae_mm", "test_mae_mm", "kept"} <= set(first)
     assert first["kept"]
     last = [s for s in tiny_outcome.stages if s["kept"]][-1]
-    final = tiny_outcome.errors["test"]["cascade"].mae["none", "M", "whole"].mean()
+    final = tiny_outcome.errors["test"].methods["cascade"].mae["none", "M", "whole"].mean()
     assert_close(torch.tensor(last["test_mae_mm"]), final, rtol=1e-4, atol=0.0)
 
 
@@ -42,38 +42,35 @@ def test_the_bias_baseline_is_a_constant_learned_in_training():
 
 def test_errors_of_the_truth_are_zero_and_size_is_signed(tiny_setup):
     samples = make_samples(tiny_setup, people=3, images=2, seed=4)
-    truth = samples.truth
-    exact = summary(method_errors(tiny_setup.model, truth.parameters, truth))
+    truth = samples.parameters
+    exact = summary(method_errors(tiny_setup.model, truth, samples))
     assert exact["mae_mm"]["none"]["M"]["whole"] < 1e-4
-    larger = FaceParameters(identity=1.1 * truth.parameters.identity, expression=truth.parameters.expression)
-    scaled = summary(method_errors(tiny_setup.model, larger, truth))
+    larger = FaceParameters(identity=1.1 * truth.identity, expression=truth.expression)
+    scaled = summary(method_errors(tiny_setup.model, larger, samples))
     assert scaled["size_error_percent"] == pytest.approx(10.0, abs=1e-2)
     assert scaled["mae_mm"]["similarity"]["M"]["whole"] < 1e-4 < scaled["mae_mm"]["translation"]["M"]["whole"]
 
 
 def test_cross_validation_measures_every_sample_once(tiny_setup, generator):
     samples = make_samples(tiny_setup, people=6, images=2, seed=3)
-    judged = cross_validate(tiny_setup, samples, 3, generator)
-    assert sorted(judged.subjects.tolist()) == sorted(samples.subjects.tolist())
-    report = judge(judged, generator)
+    errors = cross_validate(tiny_setup, samples, 3, generator)
+    assert sorted(errors.subjects.tolist()) == sorted(samples.subjects.tolist())
+    report = errors.report(generator)
     interval = report["comparisons"]["interval_mm"]["cascade"]["none"]
     assert interval["low"] <= report["methods"]["cascade"]["mae_mm"]["none"]["M"]["whole"] <= interval["high"]
 
 
-def test_pooling_keeps_every_error(tiny_outcome, tiny_setup):
-    from facerecon_torch.commands.train.cross_validation import Judged
-
-    one = Judged(tiny_outcome.errors["test"], torch.arange(18))
-    both = pool([one, one])
+def test_pooling_keeps_every_error(tiny_outcome):
+    both = SetErrors.cat([tiny_outcome.errors["test"]] * 2)
     assert len(both.subjects) == 36
-    assert len(both.errors["cascade"].mae["none", "M", "whole"]) == 36
+    assert len(both.methods["cascade"].mae["none", "M", "whole"]) == 36
 
 
 def test_some_vertices_of_some_samples(tiny_setup):
-    truth = make_samples(tiny_setup, people=3, images=2, seed=8).truth
+    samples = make_samples(tiny_setup, people=3, images=2, seed=8)
     vertices, rows = torch.tensor([5, 0, 9]), torch.tensor([4, 1, 3])
-    for seen, table in ((truth, truth.meshes), (truth[rows], truth.meshes[rows])):
-        assert torch.equal(seen.true_meshes(slice(1, 3), table, vertices), table[1:3][:, vertices])
+    for some, table in ((samples, samples.meshes), (samples[rows], samples.meshes[rows])):
+        assert torch.equal(some.true_meshes(slice(1, 3), table, vertices), table[1:3][:, vertices])
 
 
 @pytest.mark.parametrize("evaluation", ["patch", "patch_halo"])
@@ -82,7 +79,7 @@ def test_patch_evaluations_train_too(evaluation):
     train = make_samples(setup, people=5, images=3, seed=6)
     test = make_samples(setup, people=3, images=2, seed=7, first_subject=50)
     outcome = train_methods(setup, train, {"test": test}, names=("landmark_fit", "cascade"))
-    assert bool(torch.isfinite(outcome.errors["test"]["cascade"].mae["none", "M", "whole"]).all())
+    assert bool(torch.isfinite(outcome.errors["test"].methods["cascade"].mae["none", "M", "whole"]).all())
 
 
 @pytest.mark.parametrize("deterministic", [False, True])

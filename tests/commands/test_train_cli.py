@@ -57,11 +57,14 @@ def test_a_run_folder_holds_everything(rendered, tmp_path):
     assert face.training["counts"]["train"]["subjects"] == 6
 
 
-def test_a_recorded_run_runs_again(rendered, tmp_path):
-    first = run(rendered, tmp_path / "a run, [1] =x", "cv.nested=0", "cascade.stages=1")
+def test_a_recorded_run_runs_again(rendered, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = run(rendered, tmp_path / "a run, [1] =x ${y}", "cv.nested=0", "cascade.stages=1")
     assert main(["train", f"config={first / 'config.yaml'}", f"output={tmp_path / 'again'}"]) == 0
     command = json.loads((tmp_path / "again" / "report.json").read_text())["command"]
     assert command[:3] == ["facerecon", "train", f"config={first / 'config.yaml'}"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a run, [1] =x ${y}", "again"]  # no other run folder
+    assert "run folder: " in (first / "train.log").read_text()
     configs, errors = [], []
     for folder in (first, tmp_path / "again"):
         configs.append((folder / "config.yaml").read_text())

@@ -7,25 +7,16 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facerecon_torch.commands.train import cross_validation
-from facerecon_torch.commands.train import penalties as train_penalties
-from facerecon_torch.commands.train.command import _Run
-from facerecon_torch.commands.train.cross_validation import cross_validate, judge
-from facerecon_torch.commands.train.everyone import Everyone
-from facerecon_torch.commands.train.penalties import choose_penalties
-from facerecon_torch.commands.train.samples import Samples, rows_of_rank
-from facerecon_torch.commands.train.shared import Shared
-from facerecon_torch.commands.train.train import train_methods
-from facerecon_torch.config.runtime import RuntimeSpec
-from facerecon_torch.config.train import FaceCascadeSpec, FittingSpec, TrainSpecs
-from facerecon_torch.data.specs import SyntheticPhotos
+from facerecon_torch.commands.train import first_stage
+from facerecon_torch.commands.train import train as training_run
+from facerecon_torch.commands.train.evaluate import SetErrors
+from facerecon_torch.commands.train.first_stage import FirstStageCache, choose_penalties
+from facerecon_torch.commands.train.methods import train_methods
+from facerecon_torch.commands.train.samples import rows_of_rank
+from facerecon_torch.commands.train.train import cross_validate, make_splits
 from facerecon_torch.data.splits import CvSpec
-from facerecon_torch.features.joint import JointSpec
-from facerecon_torch.landmarks.source import LandmarkSourceSpec
-from facerecon_torch.model.load import ModelSpec
 from facerecon_torch.runtime.memory import MemoryBudget
-from facerecon_torch.runtime.ranks import SINGLE, Ranks
-from facerecon_torch.runtime.timer import Timer
+from facerecon_torch.runtime.ranks import SINGLE, GatherOrder, Ranks
 from tests.thread_ranks import together
 from tests.tiny_world import make_samples, make_setup
 
@@ -46,21 +37,26 @@ def world():
 
 def alone(samples, rows):
     """Some samples as a set of their own, in float64."""
-    truth = samples.truth[rows]
-    truth = replace(truth, parameters=truth.parameters.to(torch.float64))
-    return Samples(samples.name, samples.landmarks[rows].double(), samples.bank.at(rows), truth)
+    some = samples[rows]
+    return replace(
+        some,
+        landmarks=some.landmarks.double(),
+        parameters=some.parameters.to(torch.float64),
+        table=some.table[some.rows],
+        rows=torch.arange(len(rows)),
+        whole=None,
+    )
 
 
 def own_part(samples, ranks):
-    rows = rows_of_rank(samples.subjects, ranks)
-    return replace(alone(samples, rows), places=rows)
+    return alone(samples, rows_of_rank(samples.subjects, ranks))
 
 
 def train_on(world, ranks, form, names):
     setup, train, test = world
     setup = replace(setup, cascade=replace(setup.cascade, ridge=replace(setup.cascade.ridge, form=form)))
     parts = own_part(train, ranks), {"test": own_part(test, ranks)}
-    return train_methods(setup, *parts, names=names, shared=Shared(ranks=ranks))
+    return train_methods(setup, *parts, names=names, first_stages=FirstStageCache(ranks=ranks))
 
 
 @pytest.mark.parametrize(
@@ -72,8 +68,8 @@ def test_three_processes_train_what_one_trains(world, form, names):
     one, *others = train_on(world, SINGLE, form, names), *together(3, lambda ranks: train_on(world, ranks, form, names))
     for several in others:
         for name in names:
-            for key, expected in one.errors["test"][name].mae.items():
-                assert_close(several.errors["test"][name].mae[key], expected)
+            for key, expected in one.errors["test"].methods[name].mae.items():
+                assert_close(several.errors["test"].methods[name].mae[key], expected)
         for a, b in zip(several.reconstructor.cascade.stages, one.reconstructor.cascade.stages, strict=True):
             assert_close(a.ridge.weight, b.ridge.weight, rtol=1e-6, atol=1e-9)
         for a, b in zip(several.reconstructor.cascade.stages, others[0].reconstructor.cascade.stages, strict=True):
@@ -86,28 +82,28 @@ def test_three_processes_train_what_one_trains(world, form, names):
                 assert a[key] == pytest.approx(b[key], rel=1e-9, abs=1e-9), key
 
 
-def test_folds_and_judgement_do_not_depend_on_the_processes(world, monkeypatch):
+def test_folds_and_errors_do_not_depend_on_the_processes(world, monkeypatch):
     setup, train, _ = world
     few = partial(train_methods, names=("landmark_fit", "ld_only"))
-    monkeypatch.setattr(cross_validation, "train_methods", few)
+    monkeypatch.setattr(training_run, "train_methods", few)
 
     def run(ranks):
         generator = torch.Generator().manual_seed(5)
-        judged = cross_validate(setup, own_part(train, ranks), 2, generator, Shared(ranks=ranks))
-        return judged, judge(judged, generator)
+        errors = cross_validate(setup, own_part(train, ranks), 2, generator, FirstStageCache(ranks=ranks))
+        return errors, errors.report(generator)
 
     expected, report = run(SINGLE)
-    for judged, told in together(2, run):
-        assert judged.subjects.tolist() == expected.subjects.tolist()
-        for method, errors in told["comparisons"]["interval_mm"].items():
+    for pooled, own in together(2, run):
+        assert pooled.subjects.tolist() == expected.subjects.tolist()
+        for method, errors in own["comparisons"]["interval_mm"].items():
             wanted = report["comparisons"]["interval_mm"][method]["none"]
             assert errors["none"] == pytest.approx(wanted), method
 
 
 def test_penalties_are_chosen_on_everybodys_faces(world, monkeypatch):
     setup, train, _ = world
-    monkeypatch.setattr(train_penalties, "IDENTITY_GRID", (256.0, 4.0))  # one process has nothing to try
-    monkeypatch.setattr(train_penalties, "EXPRESSION_GRID", (64.0, 4.0))
+    monkeypatch.setattr(first_stage, "IDENTITY_GRID", (256.0, 4.0))  # one process has nothing to try
+    monkeypatch.setattr(first_stage, "EXPRESSION_GRID", (64.0, 4.0))
     expected = choose_penalties(setup.model, train, setup.fit)
     found = together(3, lambda ranks: choose_penalties(setup.model, own_part(train, ranks), setup.fit, ranks))
     assert found == [expected] * 3
@@ -119,21 +115,16 @@ def test_processes_of_unequal_size_hold_and_forget_alike(world):
     ten = MemoryBudget(4.0 * 10 * setup.features.length * 8)  # rows of float64; the processes have 6, 4 and 4
 
     def run(ranks):
-        part, shared = own_part(train, ranks), Shared(ten, ranks)
-        held = [shared.side(each, part).start.held > 0 for each in (setup, other)]
-        return len(part), held, [key[1] for key in shared._starts]
+        part, cache = own_part(train, ranks), FirstStageCache(ten, ranks)
+        held = [cache.split(each, part)._first.held > 0 for each in (setup, other)]
+        return len(part), held, [key[1] for key in cache._stages]
 
     assert together(3, run) == [(n, [True, True], [other.fit]) for n in (6, 4, 4)]
 
 
 def splits(world, ranks, cv, test):
-    specs = TrainSpecs(
-        model=ModelSpec(), data=SyntheticPhotos(), landmarks=LandmarkSourceSpec(), fitting=FittingSpec(),
-        features=JointSpec(), cascade=FaceCascadeSpec(), cv=cv, runtime=RuntimeSpec(),
-    )  # fmt: skip
-    setup, train, _ = world
-    ready = {"train": own_part(train, ranks), "test": own_part(test, ranks)}
-    return _Run(specs, setup, ready, Timer(), Shared(ranks=ranks))._splits()
+    samples = {"train": own_part(world[1], ranks), "test": own_part(test, ranks)}
+    return make_splits(cv, samples, torch.Generator().manual_seed(0), ranks)
 
 
 def test_a_process_without_test_people_tests_on_nobody(world):
@@ -167,15 +158,16 @@ def test_every_subject_stands_on_one_process():
     assert sorted(torch.cat(parts).tolist()) == list(range(8))
 
 
-def test_rows_and_words_come_back_in_the_order_of_the_set():
-    words = tuple("abcdefg")
+def test_rows_and_classes_come_back_in_the_order_of_the_set(world):
+    samples = replace(world[1], places=torch.arange(len(world[1])), kinds=tuple("abcdefghijklmn"))
 
-    def say(ranks):
+    def gather(ranks):
         places = torch.arange(ranks.rank, 7, 3).flip(0) if ranks.rank < 2 else torch.arange(0)
-        everyone = Everyone.of(places, ranks)
-        return everyone.words(tuple(words[i] for i in places)), everyone.gather(10 * places), len(everyone)
+        order = GatherOrder.of(places, ranks)
+        return SetErrors.of({}, samples[places], order), order.gather(10 * places), len(order)
 
-    for told, rows, count in together(3, say):
-        assert told == ("a", "b", "d", "e", "g")
+    for errors, rows, count in together(3, gather):
+        assert errors.kinds == ("a", "b", "d", "e", "g")
+        assert errors.subjects.tolist() == samples.subjects[[0, 1, 3, 4, 6]].tolist()
         assert rows.tolist() == [0, 10, 30, 40, 60]
         assert count == 5

@@ -1,84 +1,28 @@
 """Errors of every method on one test set, per image, and the tables that a report prints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from facerecon_torch.commands.train.everyone import Everyone
+from facerecon_torch.commands.train.samples import Samples
 from facerecon_torch.metrics.bootstrap import paired_bootstrap, subject_interval
 from facerecon_torch.metrics.vertex_error import vertex_errors
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.report.tables import ALIGNMENTS
+from facerecon_torch.runtime.ranks import GatherOrder
 from facerecon_torch.structures import FaceParameters
 
-__all__ = [
-    "ALIGNMENTS",
-    "REGIONS",
-    "TRUTHS",
-    "MethodErrors",
-    "Truth",
-    "by_kind",
-    "compare",
-    "method_errors",
-    "summary",
-]
+__all__ = ["ALIGNMENTS", "REGIONS", "TRUTHS", "MethodErrors", "SetErrors", "error_table", "method_errors", "summary"]
 
 TRUTHS = ("M", "S")
 REGIONS = ("whole", "centre")
 COVERED = "_covered"  # the same vertex sets, of each image those alone that its scan holds
 _CHUNK = 128  # images whose vertices stand in memory at once
-
-
-@dataclass(frozen=True)
-class Truth:
-    """Ground truth of one set: M (true meshes, mm), S* as parameters, and whose face each image shows; of sets made of
-    scans also which vertices each scan holds, and the class of each photograph.
-
-    `meshes` and `covered` are tables that are never copied, on whatever device they came on: sample i is their row
-    `rows[i]`, or row i itself.
-    """
-
-    meshes: Float[Tensor, "table vertices 3"]
-    parameters: FaceParameters
-    subjects: Int[Tensor, "samples"]
-    covered: Bool[Tensor, "table vertices"] | None = None
-    kinds: tuple[str, ...] | None = None
-    rows: Int[Tensor, "samples"] | None = None
-
-    def __len__(self) -> int:
-        return len(self.subjects)
-
-    def __getitem__(self, rows: Int[Tensor, "rows"]) -> "Truth":
-        kinds = None if self.kinds is None else tuple(self.kinds[i] for i in rows.tolist())
-        at = rows if self.rows is None else self.rows[rows]
-        return Truth(self.meshes, self.parameters[rows], self.subjects[rows], self.covered, kinds, at)
-
-    def true_meshes(
-        self, part: slice, like: Tensor, vertices: Int[Tensor, "some"] | None = None
-    ) -> Float[Tensor, "m some 3"]:
-        """M of a part of the samples, all vertices or some, on the device and in the dtype of `like`."""
-        return self._taken(self.meshes, part, vertices).to(like.device).to(like.dtype)
-
-    def known_vertices(self, part: slice, device: torch.device) -> Bool[Tensor, "m vertices"] | None:
-        """Which vertices the scans of a part of the samples hold, where that is known."""
-        return None if self.covered is None else self._taken(self.covered, part).to(device)
-
-    def _taken(self, table: Tensor, part: slice, columns: Int[Tensor, "some"] | None = None) -> Tensor:
-        rows = part if self.rows is None else self.rows[part].to(table.device)
-        if columns is None:
-            return table[rows]
-        # At once: whole rows of thousands of samples would be a copy of the table.
-        return table[rows if isinstance(rows, slice) else rows[:, None], columns.to(table.device)]
-
-    @property
-    def regions(self) -> tuple[str, ...]:
-        """The vertex sets that errors are told on: `whole` and `centre`, and the covered part of each where known."""
-        return REGIONS if self.covered is None else (*REGIONS, *(f"{region}{COVERED}" for region in REGIONS))
 
 
 @dataclass(frozen=True)
@@ -89,30 +33,42 @@ class MethodErrors:
     rmse_z: dict[tuple[str, str, str], Tensor]
     size_error: Tensor
 
-    def gathered(self, everyone: Everyone) -> "MethodErrors":
-        """Those of all processes, in the set's own order."""
-        return MethodErrors(
-            {k: everyone.gather(v) for k, v in self.mae.items()},
-            {k: everyone.gather(v) for k, v in self.rmse_z.items()},
-            everyone.gather(self.size_error),
+    def gathered(self, order: GatherOrder) -> "MethodErrors":
+        """The errors of all processes, in the order of the data set."""
+        return self._joined([self], order.gather)
+
+    @classmethod
+    def cat(cls, parts: Sequence["MethodErrors"]) -> "MethodErrors":
+        """The errors of several sets, as of one."""
+        return cls._joined(parts, lambda rows: rows)
+
+    @classmethod
+    def _joined(cls, parts: Sequence["MethodErrors"], change: Callable[[Tensor], Tensor]) -> "MethodErrors":
+        first = parts[0]
+        return cls(
+            {k: change(torch.cat([part.mae[k] for part in parts])) for k in first.mae},
+            {k: change(torch.cat([part.rmse_z[k] for part in parts])) for k in first.rmse_z},
+            change(torch.cat([part.size_error for part in parts])),
         )
 
 
-def method_errors(model: FaceModel, estimate: FaceParameters, truth: Truth) -> MethodErrors:
-    """Errors of `estimate` against M and S* on both vertex sets, under every alignment.
+def method_errors(model: FaceModel, estimate: FaceParameters, samples: Samples) -> MethodErrors:
+    """Errors of `estimate` against M and S* on both vertex sets, under every alignment; also on the covered vertices of
+    each set, where these are known.
 
     The estimate stands in the model frame, where M was put by its ground-truth pose: no ICP, pose errors do not count
     (Eq. 14 and 15; RMSE over z, MAE over the Euclidean distance).
     """
     pieces: list[dict[Any, Tensor]] = []
-    for start in range(0, max(1, len(truth)), _CHUNK):
-        part = slice(start, min(start + _CHUNK, len(truth)))
+    for start in range(0, max(1, len(samples)), _CHUNK):
+        part = slice(start, min(start + _CHUNK, len(samples)))
         shape = model.vertices(estimate.identity[part], estimate.expression[part])
-        star = model.vertices(truth.parameters.identity[part], truth.parameters.expression[part])
-        truths = {"M": truth.true_meshes(part, shape), "S": star}
-        pieces.append(_chunk_errors(model, shape, truths, truth.known_vertices(part, shape.device)))
+        star = model.vertices(samples.parameters.identity[part], samples.parameters.expression[part])
+        truths = {"M": samples.true_meshes(part, shape), "S": star}
+        pieces.append(_chunk_errors(model, shape, truths, samples.covered_vertices(part, shape.device)))
     joined = {key: torch.cat([piece[key] for piece in pieces]).cpu() for key in pieces[0]}
-    keys = [(a, t, r) for a in ALIGNMENTS for t in TRUTHS for r in truth.regions]
+    masks = ("",) if samples.covered is None else ("", COVERED)
+    keys = list(product(ALIGNMENTS, TRUTHS, [region + mask for mask in masks for region in REGIONS]))
     return MethodErrors(
         {k: joined[("mae", *k)] for k in keys}, {k: joined[("rmse", *k)] for k in keys}, joined["size_error"]
     )
@@ -137,6 +93,37 @@ def _chunk_errors(
     return out
 
 
+@dataclass(frozen=True)
+class SetErrors:
+    """Errors of every method on one set, and the subject and class of each image."""
+
+    methods: dict[str, MethodErrors]
+    subjects: Int[Tensor, "samples"]
+    kinds: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, methods: dict[str, MethodErrors], samples: Samples, order: GatherOrder) -> "SetErrors":
+        """`methods` measured on `samples`, which are this process's part of the set."""
+        kinds = samples.kinds
+        gathered = None if kinds is None else tuple(kinds[k] for k in order.sorted_places.tolist())
+        return cls(methods, order.gather(samples.subjects), gathered)
+
+    @classmethod
+    def cat(cls, folds: Sequence["SetErrors"]) -> "SetErrors":
+        """The errors of several folds, as of one set."""
+        methods = {name: MethodErrors.cat([fold.methods[name] for fold in folds]) for name in folds[0].methods}
+        kinds = None if folds[0].kinds is None else tuple(kind for fold in folds for kind in fold.kinds or ())
+        return cls(methods, torch.cat([fold.subjects for fold in folds]), kinds)
+
+    def report(self, generator: torch.Generator) -> dict[str, Any]:
+        """Means of all methods, by class if known, and the cascade against each method by a bootstrap over subjects."""
+        entries = {
+            "methods": {name: summary(errors) for name, errors in self.methods.items()},
+            "comparisons": _compare(self.methods, self.subjects, generator),
+        }
+        return entries if self.kinds is None else entries | {"by_kind": _by_kind(self.methods, self.kinds)}
+
+
 def _nested(values: Mapping[tuple[str, str, str], Tensor]) -> dict[str, Any]:
     """[align][truth][region]; images without a covered vertex there do not count."""
     out: dict[str, Any] = {align: {truth: {} for truth in TRUTHS} for align in ALIGNMENTS}
@@ -158,7 +145,7 @@ def summary(errors: MethodErrors) -> dict[str, Any]:
     }
 
 
-def by_kind(errors: Mapping[str, MethodErrors], kinds: Sequence[str]) -> dict[str, Any]:
+def _by_kind(errors: Mapping[str, MethodErrors], kinds: Sequence[str]) -> dict[str, Any]:
     """Mean MAE in mm vs M on the whole face, no alignment, of every method on every class of photographs: class ->
     {images, mae_mm: method -> mm}."""
     out: dict[str, Any] = {}
@@ -169,7 +156,7 @@ def by_kind(errors: Mapping[str, MethodErrors], kinds: Sequence[str]) -> dict[st
     return out
 
 
-def compare(
+def _compare(
     errors: Mapping[str, MethodErrors], subjects: Int[Tensor, "samples"], generator: torch.Generator
 ) -> dict[str, Any]:
     """Paired bootstrap over subjects of the cascade against every other method: mean difference in mm (negative: the
@@ -186,3 +173,12 @@ def compare(
                 entry = {"mean": gap.mean, "low": gap.low, "high": gap.high}
                 out["difference_mm"].setdefault(f"cascade - {name}", {})[align] = entry
     return out
+
+
+def error_table(errors: Mapping[str, Any]) -> str:
+    """A table of the MAE in mm vs M on the whole face, one line per method, from `report["test"]`."""
+    lines = [f"{'test MAE, mm vs M':<20}{'none':>8}{'transl.':>9}{'simil.':>8}{'size %':>8}"]
+    for name, entry in errors.items():
+        none, translation, similarity = (entry["mae_mm"][a]["M"]["whole"] for a in ALIGNMENTS)
+        lines.append(f"{name:<20}{none:8.3f}{translation:9.3f}{similarity:8.3f}{entry['size_error_percent']:8.2f}")
+    return "\n".join(lines)

@@ -1,20 +1,18 @@
-"""From a labelled set of files to what training reads: landmarks and HOG in canonical crops, and the ground truth."""
+"""Samples of a data set as training reads them: cached features in canonical crops, and the ground truth."""
 
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
 from facerecon_torch.cascade.crops import ImageCropper, canonical_crops
-from facerecon_torch.cascade.feature_cache import BankTable, CropBank
-from facerecon_torch.commands.train.evaluate import Truth
-from facerecon_torch.commands.train.everyone import Everyone
+from facerecon_torch.cascade.feature_cache import FeatureCache, new_table, write_crops
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.fitting.crop import CropSpec
@@ -22,55 +20,66 @@ from facerecon_torch.fitting.dense_fit import fit_dense
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.images.read import Pixels, read_pixels
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.runtime.memory import BankPlace
-from facerecon_torch.runtime.ranks import SINGLE, Ranks
+from facerecon_torch.runtime.memory import CacheLocation
+from facerecon_torch.runtime.ranks import SINGLE, GatherOrder, Ranks
 from facerecon_torch.structures import FaceParameters
 
 __all__ = ["Samples", "prepare_samples", "rows_of_rank"]
 
-_BATCH = 32  # photographs cropped together, or fewer:
+_BATCH = 32  # images cropped together, or fewer:
 _BATCH_PIXELS = 100_000_000  # 0.3 GB of bytes
-_AHEAD = 16  # photographs decoded ahead, as bytes
+_AHEAD = 16  # images decoded ahead, as bytes
 _MESHES = 1024  # fitted together
 
 
-@dataclass(frozen=True)
-class Samples:
-    """One set, ready: landmarks in crop px and HOG of the crops, on the device of the model; the truth.
+@dataclass(frozen=True, kw_only=True)
+class Samples(FeatureCache):
+    """A feature cache with its ground truth: the samples of one set, or some of them, that this process holds.
 
-    `places` are the samples' positions in the data set (None: 0, 1, ...). Some rows of a set remember it: they are its
-    rows `rows`, and what was computed for all of `whole` need not be computed for them.
+    `parameters` are S*, `subjects` name the person of each image, `places` are the positions in the data set. `meshes`
+    (M, true meshes in mm), `covered` (vertices that each scan holds) and `kinds` (class of each image) have a row for
+    every place of the data set, on the device that they came on, and are never copied.
+
+    `whole` is the set that these samples are the `rows` of; None: it is this one.
     """
 
     name: str
-    landmarks: Float[Tensor, "n 66 2"]
-    bank: CropBank
-    truth: Truth
-    places: Int[Tensor, "n"] | None = None
+    parameters: FaceParameters
+    subjects: Int[Tensor, "n"]
+    places: Int[Tensor, "n"]
+    meshes: Float[Tensor, "places vertices 3"]
+    covered: Bool[Tensor, "places vertices"] | None = None
+    kinds: tuple[str, ...] | None = None
     whole: "Samples | None" = None
-    rows: Int[Tensor, "n"] | None = None
 
-    def __len__(self) -> int:
-        return len(self.landmarks)
+    def __getitem__(self, rows: Int[Tensor, "some"]) -> "Samples":
+        """The samples `rows`; tables are shared, and what was computed for `whole` serves them too."""
+        return replace(
+            self,
+            landmarks=self.landmarks[rows.to(self.landmarks.device)],
+            rows=self.rows[rows.to(self.rows.device)],
+            parameters=self.parameters[rows],
+            subjects=self.subjects[rows.to(self.subjects.device)],
+            places=self.places[rows.to(self.places.device)],
+            whole=self if self.whole is None else self.whole,
+        )
 
-    @property
-    def subjects(self) -> Int[Tensor, "n"]:
-        return self.truth.subjects
+    def order(self, ranks: Ranks = SINGLE) -> GatherOrder:
+        """The order in which the samples of all processes stand in the data set."""
+        return GatherOrder.of(self.places.to(self.landmarks.device), ranks)
 
-    def at(self, rows: Int[Tensor, "rows"]) -> "Samples":
-        """The samples `rows`; the HOG bank and the meshes are shared, not copied."""
-        of = self if self.whole is None else self.whole
-        places = rows if self.places is None else self.places[rows]
-        inside = rows if self.rows is None else self.rows[rows]
-        return Samples(
-            self.name, self.landmarks[rows.to(self.landmarks.device)], self.bank.at(rows), self.truth[rows],
-            places, of, inside,
-        )  # fmt: skip
+    def true_meshes(
+        self, part: slice, like: Tensor, vertices: Int[Tensor, "some"] | None = None
+    ) -> Float[Tensor, "m some 3"]:
+        """M of a part of the samples, all vertices or some, on the device and in the dtype of `like`."""
+        rows = self.places[part].to(self.meshes.device)
+        # One selection: whole rows of thousands of samples would be a copy of the table.
+        at = rows if vertices is None else (rows[:, None], vertices.to(rows.device))
+        return self.meshes[at].to(like.device).to(like.dtype)
 
-    def everyone(self, ranks: Ranks = SINGLE) -> Everyone:
-        """This set on all processes."""
-        places = torch.arange(len(self)) if self.places is None else self.places
-        return Everyone.of(places.to(self.landmarks.device), ranks)
+    def covered_vertices(self, part: slice, device: torch.device) -> Bool[Tensor, "m vertices"] | None:
+        """The vertices that the scans of a part of the samples hold; None if unknown."""
+        return None if self.covered is None else self.covered[self.places[part].to(self.covered.device)].to(device)
 
 
 def rows_of_rank(subjects: Int[Tensor, "n"], ranks: Ranks) -> Int[Tensor, "own"]:
@@ -87,44 +96,48 @@ def prepare_samples(
     fit: FitSpec,
     crop: CropSpec,
     hog: HogSpec,
+    location: CacheLocation,
     workers: int | None = None,
     progress: bool = True,
-    place: BankPlace | None = None,
-    keep: torch.dtype = torch.float16,
     ranks: Ranks = SINGLE,
 ) -> Samples:
-    """Read, crop and describe the photographs of the set, of several processes each its own subjects, and fit S* to
-    their true meshes where the set brings no g*.
+    """The samples of a set, of several processes each its own subjects. Raises ImageFileError for a damaged image.
 
-    Everything but decoding runs in batches on the model's device. The crops' maps go to `place` (None: that device) in
-    the dtype `keep`. Raises ImageFileError for a damaged picture.
+    Images are read, cropped along the landmark fit `fit` and cached at `location`; all but decoding runs in batches on
+    the model's device. S* is fitted to the true meshes if the set brings no g*.
     """
     device, dtype = model.device, model.dtype
     fitter, cropper = LandmarkFitter(model, fit), ImageCropper(model, crop)
     own = rows_of_rank(faces.subjects, ranks)
     landmarks = torch.empty(len(own), *faces.landmarks.shape[1:], device=device, dtype=dtype)
-    table = BankTable(len(own), hog, place or BankPlace(device), keep=keep)
-    bar = tqdm(total=len(own), desc=f"crops, {faces.name}", unit="image", disable=not progress)
-    for part, images in _decoded([faces.images[i] for i in own.tolist()], workers):
-        points = faces.landmarks[own[part]].to(device, dtype)
-        crops, landmarks[part] = canonical_crops(images, points, fitter, cropper)
-        table.put(part.start, crops.image)
-        bar.update(len(images))
-    bar.close()
-    if not len(own):
-        table.put(0, torch.empty(0, 3, crop.size, crop.size, device=device, dtype=dtype))
-    truth = _truth(faces, own, model)
-    return Samples(faces.name, landmarks, table.bank(), truth, own.to(device))
+    table = new_table(len(own), crop.size, hog, location)
+    with tqdm(total=len(own), desc=f"crops, {faces.name}", unit="image", disable=not progress) as bar:
+        for part, images in _decoded([faces.images[i] for i in own.tolist()], workers):
+            points = faces.landmarks[own[part]].to(device, dtype)
+            crops, landmarks[part] = canonical_crops(images, points, fitter, cropper)
+            write_crops(table[part], crops.image, hog)
+            bar.update(len(images))
+    return Samples(
+        name=faces.name,
+        landmarks=landmarks,
+        table=table,
+        rows=torch.arange(len(own), device=table.device),
+        hog=hog,
+        parameters=_true_parameters(faces, own, model),
+        subjects=faces.subjects[own],
+        places=own.to(device),
+        meshes=faces.meshes,
+        covered=faces.covered,
+        kinds=faces.kinds,
+    )
 
 
-def _truth(faces: FaceSet, own: Int[Tensor, "own"], model: FaceModel) -> Truth:
-    kinds = None if faces.kinds is None else tuple(faces.kinds[i] for i in own.tolist())
+def _true_parameters(faces: FaceSet, own: Int[Tensor, "own"], model: FaceModel) -> FaceParameters:
     like = model.identity_mean
     if faces.parameters is not None:
-        star = faces.parameters[own].to(like.device, like.dtype)
-        return Truth(faces.meshes, star, faces.subjects[own], faces.covered, kinds, own)
+        return faces.parameters[own].to(like.device, like.dtype)
     parts = [fit_dense(model, faces.meshes[rows].to(like.device, like.dtype)) for rows in torch.split(own, _MESHES)]
-    return Truth(faces.meshes, FaceParameters.cat(parts), faces.subjects[own], faces.covered, kinds, own)
+    return FaceParameters.cat(parts)
 
 
 def _decoded(files: list[Path], workers: int | None) -> Iterator[tuple[slice, list[Pixels]]]:
@@ -132,12 +145,12 @@ def _decoded(files: list[Path], workers: int | None) -> Iterator[tuple[slice, li
     while this one is in use."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[Pixels]] = deque(pool.submit(read_pixels, file) for file in files[:_AHEAD])
-        held: list[Pixels] = []
+        batch: list[Pixels] = []
         for k in range(len(files)):
-            held.append(waiting.popleft().result())
+            batch.append(waiting.popleft().result())
             if k + _AHEAD < len(files):
                 waiting.append(pool.submit(read_pixels, files[k + _AHEAD]))
-            pixels = sum(image.shape[-1] * image.shape[-2] for image in held)
-            if len(held) == _BATCH or pixels >= _BATCH_PIXELS or k + 1 == len(files):
-                yield slice(k + 1 - len(held), k + 1), held
-                held = []
+            pixels = sum(image.shape[-1] * image.shape[-2] for image in batch)
+            if len(batch) == _BATCH or pixels >= _BATCH_PIXELS or k + 1 == len(files):
+                yield slice(k + 1 - len(batch), k + 1), batch
+                batch = []

@@ -59,7 +59,7 @@ def load_sets(
     faces = load_prepared_faces(data, model) if isinstance(data, RecordedScans) else load_fitted_faces(data, model)
     if landmarks.source != "set":
         faces = replace(faces, landmarks=_detect(faces.images, landmarks, runtime, ranks))
-    return {"train": _seen(faces)}
+    return {"train": _with_landmarks(faces)}
 
 
 def _synthetic_sets(
@@ -100,7 +100,7 @@ def _face_set(
         points = rendered.landmarks + sample_landmark_noise(yaw, roll, rendered.camera.scale, generator)
     else:
         points = _detect(rendered.images, source, runtime, ranks)
-    return _seen(
+    return _with_landmarks(
         FaceSet(
             name=name,
             images=rendered.images,
@@ -111,7 +111,7 @@ def _face_set(
     )
 
 
-def _seen(faces: FaceSet) -> FaceSet:
+def _with_landmarks(faces: FaceSet) -> FaceSet:
     """The samples that have landmarks. Raises ValueError where none has."""
     rows = torch.nonzero(torch.isfinite(faces.landmarks).flatten(1).all(1)).flatten()
     if not len(rows):
@@ -132,8 +132,8 @@ def _detect(
     points = torch.full((len(own), 66, 2), torch.nan)
     shown = runtime.progress and ranks.is_first
     for row, k in enumerate(tqdm(own, desc="landmarks", unit="image", disable=not shown)):
-        found = detector.detect(read_image(images[k]), path=images[k])
-        if found:
-            points[row] = to_paper66(choose_faces(found, "largest")[0].points[None])[0]
+        detections = detector.detect(read_image(images[k]), path=images[k])
+        if detections:
+            points[row] = to_paper66(choose_faces(detections, "largest")[0].points[None])[0]
     places = torch.cat([torch.arange(rank, len(images), ranks.world) for rank in range(ranks.world)])
     return ranks.gather(points.to(device)).cpu()[torch.argsort(places)]

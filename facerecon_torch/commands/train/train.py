@@ -1,166 +1,222 @@
-"""Trains every method on one set of people and measures it on others."""
+"""A training run, fold by fold: samples, stages, errors, saved cascade."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import torch
+from jaxtyping import Int
 from torch import Tensor
 
-from facerecon_torch.cascade.checkpoint import ReconstructorSpec
+from facerecon_torch.cascade.feature_cache import row_bytes
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
-from facerecon_torch.cascade.start import mean_face, retraction
-from facerecon_torch.commands.train import methods
-from facerecon_torch.commands.train.evaluate import MethodErrors, method_errors
-from facerecon_torch.commands.train.everyone import Everyone
-from facerecon_torch.commands.train.samples import Samples
-from facerecon_torch.commands.train.shared import Shared, Side, TrainSetup
+from facerecon_torch.commands.train.evaluate import ALIGNMENTS, SetErrors
+from facerecon_torch.commands.train.first_stage import FirstStageCache, TrainSetup, choose_penalties
+from facerecon_torch.commands.train.methods import Outcome, train_methods
+from facerecon_torch.commands.train.samples import Samples, prepare_samples, rows_of_rank
+from facerecon_torch.commands.train.sets import load_sets
+from facerecon_torch.config.train import TrainSpecs
+from facerecon_torch.data.face_set import FaceSet
+from facerecon_torch.data.splits import CvSpec, Fold, check_disjoint, fold_of, group_folds, paper_folds
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.regression.cascade import Cascade, StageReport, train_cascade
-from facerecon_torch.regression.moments import Moments, SampleGram
-from facerecon_torch.regression.ridge import choose_form
-from facerecon_torch.structures import FaceParameters
+from facerecon_torch.model.load import load_face_model
+from facerecon_torch.runtime.environment import REPORT_FORMAT, environment
+from facerecon_torch.runtime.memory import memory_budget
+from facerecon_torch.runtime.ranks import SINGLE, Ranks
+from facerecon_torch.runtime.timer import Timer
 
-__all__ = ["Outcome", "TrainSetup", "train_methods"]
+__all__ = ["Split", "cross_validate", "make_splits", "train"]
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A trained cascade, what its stages did, and the errors of every method on every set, of the samples of all
-    processes in the set's own order."""
+class Split(NamedTuple):
+    """One fold: its number (None: the data's own test people), training samples and test samples."""
 
-    reconstructor: FaceReconstructor
-    stages: list[dict[str, Any]]
-    errors: dict[str, dict[str, MethodErrors]]  # [set][method]
+    fold: int | None
+    train: Samples
+    test: Samples
 
 
-def train_methods(
-    setup: TrainSetup,
-    train: Samples,
-    tests: Mapping[str, Samples],
-    *,
-    names: tuple[str, ...] = methods.METHODS,
-    shared: Shared | None = None,
-) -> Outcome:
-    """Train each of the methods `names` on `train` and measure it on every set of `tests`.
+def train(
+    specs: TrainSpecs, *, save: Callable[[FaceReconstructor], None], folder: Path | None = None, ranks: Ranks = SINGLE
+) -> dict[str, Any]:
+    """The report of a trained and measured cascade.
 
-    Every cascade chooses its own penalties on the training people. The stages of `cascade` are reported with the test
-    error of the first set of `tests` after each of them. `shared` keeps what other calls for the same sets can use, and
-    says which processes train together: each gives its own samples, and all get the same cascade and errors.
+    Args:
+        specs: of the run.
+        save: is called on the first process with the reconstructor of each fold, as soon as it is trained.
+        folder: where crops lie during the run if memory has no room for them; None: the system's temporary folder.
+        ranks: the processes that share the run.
+
+    Returns:
+        Counts, stages, errors, comparisons and the environment, as plain values that go into report.json.
+
+    Raises:
+        ValueError, FaceReconError: input that cannot be used.
     """
-    shared = Shared() if shared is None else shared
-    sides = {"train": shared.side(setup, train)} | {k: shared.side(setup, v) for k, v in tests.items()}
-    everyone = {k: samples.everyone(shared.ranks) for k, samples in {"train": train, **tests}.items()}
-    errors: dict[str, dict[str, MethodErrors]] = {name: {} for name in tests}
-    trained, stages = Cascade(()), list[dict[str, Any]]()
-    for name in names:
-        if name in methods.CASCADES:
-            blocks = tuple(setup.features.blocks) if name == "cascade" else methods.CASCADES[name]
-            cascade, reports, answers = _CascadeRun(setup, sides, everyone, blocks).train()
-            if name == "cascade":
-                trained, stages = cascade, reports
-        else:
-            answers = _baseline(name, setup.model, sides, shared)
-        for which, answer in answers.items():
-            own = method_errors(setup.model, answer, tests[which].truth)
-            errors[which][name] = own.gathered(everyone[which])
-    spec = ReconstructorSpec(
-        fit=setup.fit, crop=setup.crop, features=setup.features, start=setup.start, crop_fit=setup.crop_fit
-    )
-    return Outcome(FaceReconstructor(setup.model, trained, spec), stages, errors)
+    device = specs.runtime.apply()
+    specs, timer = specs.settled(device), Timer(device, memory=True)
+    generator = torch.Generator().manual_seed(specs.runtime.seed)
+    with timer.timed("model"):
+        model = load_face_model(specs.model).to(device, specs.runtime.torch_dtype)
+    with timer.timed("data"):
+        names = ("train", "test", "shifted") if specs.cv.protocol == "holdout" else ("train", "shifted")
+        sets = load_sets(specs.data, specs.landmarks, specs.runtime, model, names=names, ranks=ranks)
+    cache = FirstStageCache(ranks.share(memory_budget(specs.runtime.memory, device)), ranks)
+    with timer.timed("prepare"):
+        samples = _prepare(specs, sets, model, cache, folder or Path(tempfile.gettempdir()))
+
+    splits = make_splits(specs.cv, samples, generator, ranks)
+    setup, errors, entries = _setup(specs, model, cache), list[dict[str, SetErrors]](), list[dict[str, Any]]()
+    for split in splits:
+        tests = {"test": split.test} | {k: v for k, v in samples.items() if k == "shifted"}
+        if specs.fitting.select_penalties:
+            with timer.timed("fit_penalties"):
+                setup = _with_penalties(setup, specs, split.train, ranks)
+        with timer.timed("train"):
+            outcome = train_methods(setup, split.train, tests, first_stages=cache)
+        counts = {k: _counts(part, ranks) for k, part in {"train": split.train, **tests}.items()}
+        entries.append(_fold_entry(split.fold, counts, outcome))
+        errors.append(outcome.errors)
+        if ranks.is_first:
+            outcome.reconstructor.training_facts = _training_facts(specs, entries[-1])
+            save(outcome.reconstructor)
+
+    with timer.timed("evaluate"):
+        report = {"format": REPORT_FORMAT} | _report(errors, entries, generator)
+    if specs.cv.nested:
+        with timer.timed("nested"):
+            nested = cross_validate(setup, splits[-1].train, specs.cv.nested, generator, cache)
+        report["nested"] = nested.report(generator) | {"folds": specs.cv.nested}
+    return report | {"processes": ranks.world} | environment(device, specs.runtime.seed, timer)
 
 
-def _baseline(name: str, model: FaceModel, sides: Mapping[str, Side], shared: Shared) -> dict[str, FaceParameters]:
-    tests = {k: side for k, side in sides.items() if k != "train"}
-    if name == "mean_face":
-        return {k: mean_face(model, len(side.samples)) for k, side in tests.items()}
-    if name == "landmark_fit":
-        return {k: side.fitted for k, side in tests.items()}
-    train = sides["train"]
-    constant = methods.bias_fit(train.fitted.flat, train.samples.truth.parameters.flat, shared.ranks)
-    fix = retraction(model)
-    moved = {k: fix(side.fitted.flat + constant) for k, side in tests.items()}
-    return {k: FaceParameters.from_flat(flat, model.n_identity) for k, flat in moved.items()}
+def _prepare(
+    specs: TrainSpecs, sets: Mapping[str, FaceSet], model: FaceModel, cache: FirstStageCache, folder: Path
+) -> dict[str, Samples]:
+    """The samples of all sets; their crops lie in the fastest place with room for all of them."""
+    ranks, fitting, hog = cache.ranks, specs.fitting, specs.features.hog
+    own = sum(len(rows_of_rank(faces.subjects, ranks)) for faces in sets.values())
+    size = own * row_bytes(fitting.crop.size, hog)
+    location = cache.memory.cache_location(size, model.device, folder)
+    if ranks.is_first:
+        _log.info("crops of %d images: %.2f GB %s", own, size / 1e9, location)
+    prepare = partial(
+        prepare_samples, fit=fitting.fit, crop=fitting.crop, hog=hog, location=location, workers=specs.runtime.workers,
+        progress=specs.runtime.progress and ranks.is_first, ranks=ranks,
+    )  # fmt: skip
+    return {name: prepare(faces, model) for name, faces in sets.items()}
 
 
-class _CascadeRun:
-    """The training of one cascade on some feature blocks, with the test sets following it stage by stage."""
+def make_splits(
+    cv: CvSpec, samples: Mapping[str, Samples], generator: torch.Generator, ranks: Ranks = SINGLE
+) -> list[Split]:
+    """The folds of a run on the sets `train` and, if the data has one, `test`.
 
-    def __init__(
-        self, setup: TrainSetup, sides: Mapping[str, Side], everyone: Mapping[str, Everyone], blocks: tuple[str, ...]
-    ) -> None:
-        self.setup, self.sides, self.everyone, self.blocks = setup, sides, everyone, blocks
-        self.ranks = everyone["train"].ranks
-        self.observers = {k: side.observer(blocks) for k, side in sides.items()}
-        self.at = {k: side.x for k, side in sides.items()}
-        self.first = next((k for k in sides if k != "train"), None)
-        self.reports: list[dict[str, Any]] = []
-        self.spec = methods.block_spec(setup.cascade, replace(setup.features, blocks=blocks))
+    Raises:
+        ValueError: a subject is in both parts of a fold, on any process.
+    """
+    people, test = samples["train"], samples.get("test")
 
-    def train(self) -> tuple[Cascade, list[dict[str, Any]], dict[str, FaceParameters]]:
-        """The cascade, its stages, and the parameters of every test set."""
-        setup, train = self.setup, self.sides["train"]
-        truth = train.samples.truth
-        cascade, _ = train_cascade(
-            self.observers["train"],
-            self.at["train"],
-            truth.parameters.flat,
-            truth.subjects.to(setup.model.device),
-            methods.shape_error(setup.model, truth, methods.SELECTION_VERTICES, ranks=self.ranks),
-            self.spec,
-            retract=retraction(setup.model),
-            on_stage=self._on_stage,
-            first=self._first(),
-            ranks=self.ranks,
+    def draw(subjects: Int[Tensor, "people"]) -> list[Fold]:
+        return (
+            paper_folds(subjects, generator)
+            if cv.protocol == "paper_5x5"
+            else group_folds(subjects, cv.folds, generator)
         )
-        tests = {k: flat for k, flat in self.at.items() if k != "train"}
-        answers = {k: FaceParameters.from_flat(flat, setup.model.n_identity) for k, flat in tests.items()}
-        return cascade, self.reports, answers
 
-    def _first(self) -> SampleGram | Moments | None:
-        """The second moments of the first stage's features, in the form that its ridge takes."""
-        n, d = len(self.everyone["train"]), replace(self.setup.features, blocks=self.blocks).length
-        side, spec, device = self.sides["train"], self.spec.ridge, self.setup.model.device
-        form = choose_form(n, d, spec.form, blocks=len(self.blocks), memory=spec.memory, device=device)
-        # processes may have different amounts of memory left
-        return side.gram(self.blocks) if self.ranks.share(form) == "dual" else side.moments(self.blocks)
-
-    def _on_stage(self, k: int, cascade: Cascade, report: StageReport) -> None:
-        moved = {name: self._step(cascade, name, k) for name in self.sides if name != "train"}
-        test_mae = None if self.first is None else float(self._measure(moved[self.first]))
-        if self.ranks.is_first:
-            _log.info(
-                "%s, stage %d: relative penalty %s, cross-fitted %s mm, test %s mm, %s", "+".join(self.blocks), k + 1,
-                report.relative_penalty, report.cross_fitted_error, test_mae, "kept" if report.kept else "dropped",
-            )  # fmt: skip
-        self.reports.append(_stage_entry(k, report, test_mae))
-        if report.kept:
-            self.at.update(moved)
-
-    def _step(self, cascade: Cascade, name: str, k: int) -> Tensor:
-        at = self.at[name]
-        return cascade.step(at, self.observers[name], k) if len(at) else at
-
-    def _measure(self, flat: Tensor) -> Tensor | float:
-        if self.first is None:
-            return float("nan")
-        truth = self.sides[self.first].samples.truth
-        return methods.shape_error(self.setup.model, truth, ranks=self.ranks)(flat)
+    if cv.splits_training:
+        folds = _folds_of(people, draw, ranks)
+        splits = [Split(k, people[folds[k].train], people[folds[k].test] if test is None else test) for k in cv.chosen]
+    else:
+        splits = [Split(None, people, samples["test"])]
+    for split in splits:
+        check_disjoint(_subjects(split.train, ranks), _subjects(split.test, ranks))
+    return splits
 
 
-def _stage_entry(k: int, report: StageReport, test_mae: float | None) -> dict[str, Any]:
+def cross_validate(
+    setup: TrainSetup, people: Samples, folds: int, generator: torch.Generator, cache: FirstStageCache | None = None
+) -> SetErrors:
+    """The errors of all methods on every fold of `people`, trained on the others.
+
+    The penalties of the landmark fit are those of `setup`, chosen once on all of `people`.
+    """
+    cache = FirstStageCache() if cache is None else cache
+    errors: list[SetErrors] = []
+
+    def draw(subjects: Int[Tensor, "people"]) -> list[Fold]:
+        return group_folds(subjects, min(folds, len(subjects)), generator)
+
+    for fold in _folds_of(people, draw, cache.ranks):
+        outcome = train_methods(setup, people[fold.train], {"held_out": people[fold.test]}, first_stages=cache)
+        errors.append(outcome.errors["held_out"])
+    return SetErrors.cat(errors)
+
+
+def _folds_of(people: Samples, draw: Callable[[Int[Tensor, "people"]], list[Fold]], ranks: Ranks) -> list[Fold]:
+    """Folds of this process's samples; `draw` makes folds of the subjects of all, the same on all processes."""
+    subjects = torch.unique(_subjects(people, ranks)).to(people.subjects.device)
+    return [fold_of(people.subjects, subjects[fold.test]) for fold in draw(subjects)]
+
+
+def _setup(specs: TrainSpecs, model: FaceModel, cache: FirstStageCache) -> TrainSetup:
+    fitting, ridge = specs.fitting, replace(specs.cascade.ridge, memory=cache.memory.regression)
+    cascade = replace(specs.cascade, ridge=ridge)
+    return TrainSetup(model, fitting.fit, fitting.crop, specs.features, cascade, specs.cascade.start, fitting.fit)
+
+
+def _with_penalties(setup: TrainSetup, specs: TrainSpecs, people: Samples, ranks: Ranks) -> TrainSetup:
+    """The setup with the penalties of Eq. 7 chosen on the training people."""
+    chosen = choose_penalties(setup.model, people, specs.fitting.fit, ranks)
+    if ranks.is_first:
+        _log.info("landmark fit: penalties %g and %g", chosen.identity_penalty, chosen.expression_penalty)
+    return replace(setup, fit=chosen)
+
+
+def _subjects(samples: Samples, ranks: Ranks) -> Int[Tensor, "all"]:
+    """The subjects of the samples of all processes."""
+    return ranks.gather(samples.subjects.to(samples.landmarks.device))
+
+
+def _counts(samples: Samples, ranks: Ranks) -> dict[str, int]:
+    subjects = _subjects(samples, ranks)
+    return {"images": len(subjects), "subjects": len(torch.unique(subjects))}
+
+
+def _fold_entry(fold: int | None, counts: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
+    fit, cascade = outcome.reconstructor.spec.fit, outcome.errors["test"].methods["cascade"]
     return {
-        "stage": k + 1,
-        "relative_penalty": report.relative_penalty,
-        "block_weights": list(report.block_weights),
-        "start_mae_mm": report.start_error,
-        "cross_fitted_mae_mm": report.cross_fitted_error,
-        "in_sample_mae_mm": report.in_sample_error,
-        "training_vertices": methods.SELECTION_VERTICES,  # of the whole face: what the three errors above were taken on
-        "test_mae_mm": test_mae,
-        "kept": report.kept,
-        "form": report.form,
-        "seconds": round(report.seconds, 3),
+        "fold": fold,
+        "counts": counts,
+        "stages": outcome.stages,
+        "penalties": {"identity": fit.identity_penalty, "expression": fit.expression_penalty},
+        "test_mae_mm": {align: float(cascade.mae[align, "M", "whole"].mean()) for align in ALIGNMENTS},
     }
+
+
+def _training_facts(specs: TrainSpecs, entry: dict[str, Any]) -> dict[str, Any]:
+    """The facts of its training that a cascade file holds."""
+    return {**{k: entry[k] for k in ("fold", "counts", "test_mae_mm")}, "seed": specs.runtime.seed} | {
+        "protocol": specs.cv.protocol,
+        "landmarks": specs.landmarks.source,
+    }
+
+
+def _report(
+    errors: Sequence[Mapping[str, SetErrors]], entries: list[dict[str, Any]], generator: torch.Generator
+) -> dict[str, Any]:
+    """Errors pooled over the folds; counts, stages and penalties of the last one, and of each if there are several."""
+    sets = {k: SetErrors.cat([fold[k] for fold in errors]).report(generator) for k in errors[0]}
+    report = {k: entries[-1][k] for k in ("counts", "stages", "penalties")}
+    report |= {"folds": entries} if len(entries) > 1 else {}
+    report |= {k: entry["methods"] for k, entry in sets.items()}
+    report["comparisons"] = {k: entry["comparisons"] for k, entry in sets.items()}
+    if by_kind := {k: entry["by_kind"] for k, entry in sets.items() if "by_kind" in entry}:
+        report["by_kind"] = by_kind
+    return report

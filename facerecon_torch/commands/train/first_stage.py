@@ -1,0 +1,243 @@
+"""The first stage of whole sets (landmark fits, features, moments), shared by all methods and folds; its splits."""
+
+import logging
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from facerecon_torch.cascade.observe import FaceObserver, select_blocks
+from facerecon_torch.cascade.start import mean_face
+from facerecon_torch.commands.train.samples import Samples
+from facerecon_torch.features.joint import JointSpec
+from facerecon_torch.fitting.crop import CropSpec
+from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
+from facerecon_torch.fitting.penalties import EXPRESSION_GRID, IDENTITY_GRID, evaluation_faces, select_penalties
+from facerecon_torch.model.base import FaceModel
+from facerecon_torch.regression.cascade import Cascade, CascadeSpec
+from facerecon_torch.regression.moments import (
+    Features,
+    Moments,
+    SampleGram,
+    compute_moments,
+    compute_sample_gram,
+    select_rows,
+)
+from facerecon_torch.runtime.memory import UNBOUNDED, MemoryBudget
+from facerecon_torch.runtime.ranks import SINGLE, Ranks
+
+__all__ = ["BLOCKS", "FirstStageCache", "SplitState", "TrainSetup", "choose_penalties"]
+
+_log = logging.getLogger(__name__)
+BLOCKS = ("hog", "ld")
+_KEPT = 8  # first stages of whole sets that are kept; folds rarely choose more penalties
+
+
+@dataclass(frozen=True)
+class TrainSetup:
+    """All that a training run is told, but the data. `start` is where cascades begin: the landmark fit, or the mean
+    face."""
+
+    model: FaceModel
+    fit: FitSpec
+    crop: CropSpec
+    features: JointSpec
+    cascade: CascadeSpec
+    start: str = "landmark_fit"
+    crop_fit: FitSpec = field(default_factory=FitSpec)  # the fit that the crops followed
+
+
+class FirstStage:
+    """The first stage of a whole set under one landmark fit: parameters x, cameras, and the features of all blocks.
+
+    `counts` are the samples of each process; `held` the bytes of features that the process with the most samples keeps,
+    0: features are computed in chunks on every pass.
+    """
+
+    def __init__(
+        self, setup: TrainSetup, samples: Samples, cache: "FirstStageCache", counts: Int[Tensor, "ranks"], *, held: int
+    ) -> None:
+        self.samples, self.memory, self.ranks, self.counts, self.held = samples, cache.memory, cache.ranks, counts, held
+        self.spec, self.n_identity = replace(setup.features, blocks=BLOCKS), setup.model.n_identity
+        self.fitter = LandmarkFitter(setup.model, setup.fit)
+        fit = self.fitter.fit(samples.landmarks)
+        self.fitted, self.camera = fit.parameters, fit.camera
+        self.x = (fit.parameters if setup.start == "landmark_fit" else mean_face(setup.model, len(samples))).flat
+        observer = self.observer(None, BLOCKS)
+        self.features = observer.features(self.x) if held else observer.source(self.x)
+        self._gram: SampleGram | None = None
+        self._moments: Moments | None = None
+
+    def observer(
+        self, rows: Int[Tensor, "rows"] | None, blocks: tuple[str, ...], first: Features | None = None
+    ) -> FaceObserver:
+        """h(x, k) of some feature blocks, of all samples or some rows; `first` are the features of stage 0, if held."""
+        samples, camera = (self.samples, self.camera) if rows is None else (self.samples[rows], self.camera[rows])
+        spec = replace(self.spec, blocks=blocks)
+        return FaceObserver(
+            self.fitter, samples, camera, spec, n_identity=self.n_identity, first=first, memory=self.memory
+        )
+
+    def gram(self) -> SampleGram | None:
+        """XX' block by block, of the samples of all processes; None if it does not fit."""
+        n = int(self.counts.sum())
+        if 8 * len(BLOCKS) * n * n > self.memory.gram:
+            return None
+        if self._gram is None:
+            self._gram = compute_sample_gram(
+                self.features, len(self.samples), block_sizes=self.spec.block_sizes, device=self.x.device,
+                ranks=self.ranks,
+            )  # fmt: skip
+        return self._gram
+
+    def moments(self) -> Moments:
+        """X'X and X'Y of the samples of all processes."""
+        if self._moments is None:
+            self._moments = self.moments_of(None)
+        return self._moments
+
+    def moments_of(self, rows: Int[Tensor, "rows"] | None) -> Moments:
+        """X'X and X'Y of some rows; None: of all."""
+        y = self.samples.parameters.flat - self.x
+        return compute_moments(self._features_of(rows), y if rows is None else y[rows], ranks=self.ranks)
+
+    def _features_of(self, rows: Int[Tensor, "rows"] | None) -> Features:
+        if rows is None:
+            return self.features
+        if isinstance(self.features, Tensor):
+            return select_rows(self.features, rows)
+        return self.observer(rows, BLOCKS).source(self.x[rows])
+
+
+class SplitState:
+    """The samples of one split on their way through cascades: rows of a first stage and their parameters x.
+
+    `begin` puts x back to the start of a cascade; `observe` is then its h(x, k), and each kept stage moves x.
+    """
+
+    def __init__(self, samples: Samples, first: FirstStage) -> None:
+        self.samples, self._first = samples, first
+        self.order = samples.order(first.ranks)
+        self._rows = None if samples.whole is None else samples.rows.to(first.x.device)
+        self.fitted = first.fitted if self._rows is None else first.fitted[self._rows]
+        self._moments: Moments | None = None  # of all blocks
+        self.begin(BLOCKS)
+
+    def begin(self, blocks: tuple[str, ...]) -> None:
+        """Start a cascade on some feature blocks."""
+        first, rows = self._first, self._rows
+        self.blocks, self.x = blocks, first.x if rows is None else first.x[rows]
+        features: Features | None = None
+        if isinstance(first.features, Tensor):
+            columns = select_blocks(first.features, first.spec, blocks)
+            features = columns if rows is None else select_rows(columns, rows)
+        self.observe = first.observer(rows, blocks, features)
+
+    def stepped(self, cascade: Cascade, k: int) -> Float[Tensor, "n p"]:
+        """The parameters after stage k."""
+        return cascade.step(self.x, self.observe, k) if len(self.x) else self.x
+
+    def gram(self) -> SampleGram | None:
+        """XX' of the features of stage 0 of these samples, on all processes; None if it does not fit."""
+        first, whole = self._first, self._first.gram()
+        if whole is None:
+            return None
+        at = [first.spec.blocks.index(block) for block in self.blocks]
+        some = replace(whole, blocks=whole.blocks[at], block_sizes=tuple(whole.block_sizes[k] for k in at))
+        if self._rows is None:
+            return some
+        before = int(first.counts[: first.ranks.rank].sum())
+        return some.select(first.ranks.gather(self._rows + before))
+
+    def moments(self) -> Moments | None:
+        """X'X and X'Y of stage 0 of these samples, of all processes; None if they do not fit, if the blocks do not
+        stand side by side, or if those of all blocks would cost more than these few columns alone."""
+        first, blocks, sizes = self._first, self.blocks, self._first.spec.block_sizes
+        at = BLOCKS.index(blocks[0])
+        columns = slice(sum(sizes[:at]), sum(sizes[: at + len(blocks)]))
+        few = 2 * (columns.stop - columns.start) < sum(sizes)
+        if few or BLOCKS[at : at + len(blocks)] != blocks or 16 * sum(sizes) ** 2 > first.memory.gram:
+            return None
+        if self._moments is None:
+            self._moments = self._moments_of_all_blocks()
+        return self._moments.columns(columns)
+
+    def _moments_of_all_blocks(self) -> Moments:
+        """Those of the whole set less those of the rows left out, if these are fewer."""
+        first = self._first
+        if self._rows is None:
+            return first.moments()
+        selected = torch.zeros(len(first.x), dtype=torch.bool, device=first.x.device)
+        selected[self._rows] = True
+        left_out = torch.nonzero(~selected).flatten()
+        n, gone = int(first.counts.sum()), len(first.ranks.gather(left_out))
+        if gone == 0:
+            return first.moments()
+        return first.moments().without(first.moments_of(left_out)) if 2 * gone < n else first.moments_of(self._rows)
+
+
+class FirstStageCache:
+    """First stages of whole sets, one for each landmark fit that is asked for; all methods and folds take rows of them.
+
+    Args:
+        memory: what may be held.
+        ranks: the processes that share the samples.
+    """
+
+    def __init__(self, memory: MemoryBudget = UNBOUNDED, ranks: Ranks = SINGLE) -> None:
+        self.memory, self.ranks = memory, ranks
+        self._stages: dict[tuple[int, FitSpec, str], FirstStage] = {}
+
+    def split(self, setup: TrainSetup, samples: Samples) -> SplitState:
+        """The state of `samples` under the landmark fit of `setup`."""
+        whole = samples if samples.whole is None else samples.whole
+        key = (id(whole), setup.fit, setup.start)
+        stage = self._stages.pop(key, None)
+        if stage is None:
+            # Evict by the largest rank's size, so that all ranks evict alike; otherwise a later gather would deadlock.
+            counts = self.ranks.gather(torch.tensor([len(whole)], device=whole.landmarks.device))
+            length = replace(setup.features, blocks=BLOCKS).length
+            needed = int(counts.max()) * length * setup.model.identity_mean.element_size()
+            self._evict(needed, setup.fit)
+            held = needed if self._held + needed <= self.memory.features else 0
+            stage = FirstStage(setup, whole, self, counts, held=held)
+            if self.ranks.is_first:
+                how = "held" if stage.held else "read in chunks"
+                _log.info("%s: %.2f GB of features of the first stage, %s", whole.name, needed / 1e9, how)
+        self._stages[key] = stage  # the last that was asked for stands last
+        return SplitState(samples, stage)
+
+    @property
+    def _held(self) -> int:
+        """Bytes of the features that are held."""
+        return sum(stage.held for stage in self._stages.values())
+
+    def _evict(self, needed: int, fit: FitSpec) -> None:
+        """Drop the first stages used longest ago until `needed` bytes fit, but none of the landmark fit in use."""
+        for key in [key for key in self._stages if key[1] != fit]:
+            if len(self._stages) < _KEPT and self._held + needed <= self.memory.features:
+                break
+            del self._stages[key]
+
+
+def choose_penalties(model: FaceModel, people: Samples, spec: FitSpec, ranks: Ranks = SINGLE) -> FitSpec:
+    """`spec` with the two penalties of Eq. 7 of least vertex error on `people`, the samples of all processes.
+
+    The evaluation faces are gathered on all processes; each process tries some of the identity penalties.
+    """
+    order = people.order(ranks)
+    chosen = order.sorted_places[evaluation_faces(len(order)).to(order.places.device)]
+    evaluated = people[torch.nonzero(torch.isin(order.places, chosen)).flatten()]
+    order = evaluated.order(ranks)
+    landmarks = order.gather(evaluated.landmarks)
+    meshes = order.gather(evaluated.true_meshes(slice(0, len(evaluated)), model.identity_mean))
+    grid = IDENTITY_GRID[ranks.rank :: ranks.world]
+    error = torch.empty(0, len(EXPRESSION_GRID), device=model.device, dtype=model.dtype)
+    if grid:
+        tried = select_penalties(model, landmarks, meshes, spec, identity_grid=grid, expression_grid=EXPRESSION_GRID)
+        error = tried.error.to(model.device)
+    dealt = [k for rank in range(ranks.world) for k in range(rank, len(IDENTITY_GRID), ranks.world)]
+    table: Tensor = ranks.gather(error)[torch.argsort(torch.tensor(dealt, device=error.device))]
+    identity, expression = divmod(int(table.argmin()), len(EXPRESSION_GRID))
+    return replace(spec, identity_penalty=IDENTITY_GRID[identity], expression_penalty=EXPRESSION_GRID[expression])
