@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -52,6 +53,6 @@ class FaceSet:
     def __getitem__(self, rows: Int[Tensor, "rows"]) -> "FaceSet":
         """The samples `rows`."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        columns = {name: v[rows] for name, v in values.items() if isinstance(v, (Tensor, TensorRecord))}
-        words = {name: tuple(v[k] for k in rows.tolist()) for name, v in values.items() if isinstance(v, tuple)}
-        return replace(self, **columns, **words)
+        columns: dict[str, Any] = {name: v[rows] for name, v in values.items() if isinstance(v, (Tensor, TensorRecord))}
+        columns |= {name: tuple(v[k] for k in rows.tolist()) for name, v in values.items() if isinstance(v, tuple)}
+        return replace(self, **columns)

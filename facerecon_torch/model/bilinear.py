@@ -126,7 +126,8 @@ class BilinearModel(FaceModel):
         beta is first brought into the fixed gauge, so that the weights do not depend on the size of the face.
         """
         _, normalised = fix_gauge(self.identity_mean, expression, self.gauge_direction)
-        return self.named(normalised)
+        weights: Tensor = self.named(normalised)
+        return weights
 
     def factors(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in ("core", "identity_rows", "expression_rows")}

@@ -114,7 +114,8 @@ class LinearModel(FaceModel):
 
     def expression_weights(self, expression: Float[Tensor, "*b expressions"]) -> Float[Tensor, "*b names"]:
         """The weights of the named expressions nearest to beta, in mm (named_weights.py)."""
-        return self.named(expression)
+        weights: Tensor = self.named(expression)
+        return weights
 
     def factors(self) -> dict[str, Tensor]:
         return {name: array for name, array in self._buffers.items() if array is not None}
