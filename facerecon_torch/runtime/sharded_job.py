@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -284,9 +285,11 @@ _worker_make: Callable[[str], Any] | None = None
 def _start_worker(make: Callable[[str], Any]) -> None:
     """Set up a worker process: one torch thread, and an end together with its parent.
 
-    A parent that is killed cannot stop its workers, which would wait for their next shard for ever.
+    A parent that is killed cannot stop its workers, which would wait for their next shard for ever. Ctrl-C reaches all
+    processes of a terminal; the parent alone answers it.
     """
     global _worker_make
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     _worker_make = make

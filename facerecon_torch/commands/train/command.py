@@ -31,7 +31,7 @@ from facerecon_torch.commands.train.samples import Samples, prepare_samples, row
 from facerecon_torch.commands.train.sets import load_sets
 from facerecon_torch.commands.train.shared import Shared
 from facerecon_torch.commands.train.train import Outcome, TrainSetup, train_methods
-from facerecon_torch.config.recorded import build, write_config
+from facerecon_torch.config.recorded import RECORDED_DEFAULTS, build, write_config
 from facerecon_torch.config.train import TrainSpecs
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.splits import Fold, check_disjoint, group_folds, paper_folds
@@ -56,14 +56,14 @@ def train_from_config(config: DictConfig) -> int:
     Under torchrun every process of the run calls it, and the first one writes. The recorded config.yaml holds the
     settled specs: it is the run that happens.
     """
-    asked = TrainSpecs(**{name: build(config[name]) for name in _GROUPS})
+    asked = TrainSpecs(**{name: build(config[name], name) for name in _GROUPS})
     device = asked.runtime.apply()
     specs = asked.settled(device)
     running = HydraConfig.get() if HydraConfig.initialized() else None
     with joined_ranks(device) as ranks, _others_end_too(ranks):
         folder = Path(ranks.share(str(config.output if running is None else running.runtime.output_dir)))
         if ranks.is_first:
-            write_config(folder / "config.yaml", specs, "train", head={"defaults": ["run_folder", "_self_"]})
+            write_config(folder / "config.yaml", specs, "train", head={"defaults": RECORDED_DEFAULTS})
             if specs.cv != asked.cv:
                 _log.info("this data has no test people of its own: cv.protocol=%s", specs.cv.protocol)
         half = specs.runtime.half
