@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from facerecon_torch.commands.config_keys import checked, command_help, config_folder, search_path
 from facerecon_torch.config.recorded import RECORDED_DEFAULTS
 from facerecon_torch.errors import FaceReconError
+from facerecon_torch.runtime.memory import is_out_of_memory
 
 __all__ = ["quote_paths", "run_infer", "run_prepare", "run_synth", "run_train"]
 
@@ -36,6 +37,12 @@ _TASKS = {
     "infer": ("infer.command", "infer_from_config"),
     "prepare": ("prepare.command", "prepare_from_config"),
     "synth": ("synth", "synth_from_config"),
+}
+_LESS_MEMORY = {
+    "train": "set runtime.memory=GB to what is free, or train on fewer images",
+    "infer": "set a smaller batch=, or fewer runtime.workers",
+    "prepare": "set fewer runtime.workers",
+    "synth": "set fewer runtime.workers",
 }
 _log = logging.getLogger(__name__)
 
@@ -155,7 +162,8 @@ def one_line(error: BaseException) -> str:
 
 
 def _guarded(name: str, config: DictConfig) -> int:
-    """Run the command and return its status: 2, with one line in the log, where input or configuration was wrong."""
+    """Run the command and return its status: 2, with one line in the log, where input or configuration was wrong, or
+    memory ran out."""
     module, function = _TASKS[name]
     run: Callable[[DictConfig], int] = getattr(importlib.import_module(f"facerecon_torch.commands.{module}"), function)
     try:
@@ -163,4 +171,8 @@ def _guarded(name: str, config: DictConfig) -> int:
     except (FaceReconError, ValueError, OSError, HydraException, OmegaConfBaseException) as error:
         _log.error("%s", one_line(error))
         _log.debug("where it happened", exc_info=True)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _log.error("memory ran out (%s); %s", one_line(error), _LESS_MEMORY[name])
     return 2

@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from facerecon_torch.commands import cli, doctor
 from facerecon_torch.commands.hydra_app import one_line, run_synth, run_train
+from facerecon_torch.commands.train import command as train_command
 from facerecon_torch.config.recorded import build
 from facerecon_torch.errors import FolderError
 from facerecon_torch.files import cache_folder, require_writable, write_bytes
@@ -128,6 +130,19 @@ def test_no_call_shows_hydra_or_a_traceback(words, tmp_path, monkeypatch, capsys
     assert "Traceback" not in told
     assert "HYDRA" not in told
     assert "override" not in told.lower()
+
+
+def test_memory_that_runs_out_is_one_line_with_what_helps(tmp_path, monkeypatch, capsys):
+    def allocate(config):
+        torch.empty(2**50)
+
+    monkeypatch.setattr(train_command, "train_from_config", allocate)
+    monkeypatch.chdir(tmp_path)
+    assert run_train([f"output={tmp_path / 'run'}"]) == 2
+    told = "".join(capsys.readouterr())
+    assert "memory ran out" in told
+    assert "runtime.memory=GB" in told
+    assert "Traceback" not in told
 
 
 def test_an_output_folder_that_cannot_be_made_is_one_line(closed, tmp_path, monkeypatch, capsys):
