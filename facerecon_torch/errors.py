@@ -4,6 +4,7 @@ __all__ = [
     "DataFileError",
     "DetectorError",
     "FaceReconError",
+    "FolderError",
     "ImageFileError",
     "LandmarkFileError",
     "ModelFileError",
@@ -29,6 +30,10 @@ class DataFileError(FaceReconError, ValueError):
 
 class ModelFileError(FaceReconError, ValueError):
     """A model or cascade file has the wrong version, shape, dtype or hash."""
+
+
+class FolderError(FaceReconError, OSError):
+    """A folder that the package needs cannot be written."""
 
 
 class DetectorError(FaceReconError, RuntimeError):

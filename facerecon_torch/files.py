@@ -1,4 +1,5 @@
-"""How the package writes files: under another name first, then renamed, so that no reader meets half a file."""
+"""How the package writes files: under another name first, then renamed, so that no reader meets half a file; and where
+it keeps what can be made again."""
 
 import errno
 import json
@@ -10,7 +11,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["is_disk_full", "replacing", "require_space", "write_bytes", "write_json"]
+from platformdirs import user_cache_dir
+
+from facerecon_torch.errors import FolderError
+
+__all__ = [
+    "CACHE_VARIABLE",
+    "cache_folder",
+    "is_disk_full",
+    "replacing",
+    "require_space",
+    "require_writable",
+    "write_bytes",
+    "write_json",
+]
+
+CACHE_VARIABLE = "FACERECON_CACHE"
+"""The environment variable that names the cache folder."""
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -20,11 +37,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A new path beside `path`, which replaces `path` on success and is removed on an exception.
 
     Makes the folders above `path`. The file gets the permissions of any new file of the user. Several processes may
-    write the same path: each has a file of its own, and the last rename stays.
+    write the same path: each has a file of its own, and the last rename stays. An OSError that names no file, as that
+    of a full disk, names `path`.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    aside = target.with_name(f".{uuid.uuid4().hex}.part")  # no longer than most names: a name may have 255 bytes
     try:
         aside.touch()
         mode = aside.stat().st_mode  # of a new file under the umask; some writers make private files
@@ -32,6 +50,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield aside
         aside.chmod(mode)
         os.replace(aside, target)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(aside), aside):
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
         aside.unlink(missing_ok=True)
 
@@ -52,6 +74,32 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_bytes(path, text.encode("utf-8", errors="backslashreplace"))  # a lone surrogate as its escape
     return Path(path)
+
+
+def cache_folder() -> Path:
+    """The folder of what can be made again: $FACERECON_CACHE, or the user's cache folder of this package.
+
+    Example:
+        >>> cache_folder() / "synthetic"
+    """
+    return Path(os.environ.get(CACHE_VARIABLE) or user_cache_dir("facerecon_torch"))
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder of the cache if it is missing, and a file in it, which is removed again.
+
+    Raises:
+        FolderError: the system refuses; the message names the folder and FACERECON_CACHE.
+    """
+    probe = folder / f".{uuid.uuid4().hex}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise FolderError(
+            f"the cache folder {folder} cannot be written ({error.strerror}); set {CACHE_VARIABLE} to a folder that can"
+        ) from error
 
 
 def require_space(folder: Path, needed: int) -> None:

@@ -106,7 +106,7 @@ def test_a_wrong_number_of_stages_is_refused():
 def test_a_recorded_run_is_the_run_that_happened(words, tmp_path):
     words = [word.replace("${", "\\${") for word in words]
     ran = specs_of(*words).settled(CPU)
-    write_config(tmp_path / "config.yaml", ran, "train", head={"defaults": ["run_folder", "_self_"]})
+    write_config(tmp_path / "config.yaml", ran, "train", head={"defaults": RECORDED_DEFAULTS})
     again = specs_of(search_path(), name="config", folder=tmp_path)
     assert again == again.settled(CPU) == ran
     if words[0] == "data=frgc":

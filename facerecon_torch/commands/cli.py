@@ -18,6 +18,7 @@ class _Command(NamedTuple):
     function: str
     purpose: str
     call: str
+    go_on: str = "run it again"  # after Ctrl-C
 
     def load(self) -> Callable[[Sequence[str]], int]:
         function: Callable[[Sequence[str]], int] = getattr(
@@ -27,16 +28,33 @@ class _Command(NamedTuple):
 
 
 _COMMANDS = {
-    "train": _Command("hydra_app", "run_train", "train a cascade", "[group=option] [key=value] ..."),
-    "infer": _Command("hydra_app", "run_infer", "reconstruct photographs", "input=PHOTO_OR_FOLDER output=DIR"),
+    "train": _Command(
+        "hydra_app",
+        "run_train",
+        "train a cascade",
+        "[group=option] [key=value] ...",
+        "run it again: rendered photographs are kept",
+    ),
+    "infer": _Command(
+        "hydra_app",
+        "run_infer",
+        "reconstruct photographs",
+        "input=PHOTO_OR_FOLDER output=DIR",
+        "run it again with resume=true: images with results are skipped",
+    ),
     "prepare": _Command(
-        "hydra_app", "run_prepare", "register a data set's scans", "data=bosphorus data.root=DIR output=DIR"
+        "hydra_app",
+        "run_prepare",
+        "register a data set's scans",
+        "data=bosphorus data.root=DIR output=DIR",
+        "run it again: finished recordings are kept",
     ),
     "synth": _Command(
         "hydra_app",
         "run_synth",
         "make a synthetic set",
         "layout=photos|bosphorus|facewarehouse|frgc output=DIR subjects=N",
+        "run it again: finished subjects are kept",
     ),
     "export-parameters": _Command(
         "export.parameters", "run_export", "write fitted weights as .mat, .data and Parquet", "SOURCE OUT"
@@ -86,7 +104,7 @@ def _version() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status of one command: 0 done, 1 some inputs failed, 2 the call was wrong.
+    """The exit status of one command: 0 done, 1 some inputs failed, 2 the call was wrong, 130 stopped by Ctrl-C.
 
     Args:
         arguments: the command's name and its own arguments; None: those of this process.
@@ -99,14 +117,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name in ("", "-h", "--help", "help"):
         sys.stdout.write(_usage() + "\n")
         return 0 if name else 2
-    if name in ("-V", "--version"):
+    if {"-V", "--version"} & {name, *rest}:
         sys.stdout.write(_version() + "\n")
         return 0
     if name not in _COMMANDS:
         hint = did_you_mean(name, _COMMANDS, f"commands are {', '.join(_COMMANDS)}")
         sys.stderr.write(f"facerecon: unknown command {name!r}; {hint}\n")
         return 2
-    return _COMMANDS[name].load()(rest)
+    try:
+        return _COMMANDS[name].load()(rest)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\nfacerecon {name}: stopped; to go on, {_COMMANDS[name].go_on}\n")
+        return 130
 
 
 if __name__ == "__main__":

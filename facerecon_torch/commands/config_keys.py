@@ -11,10 +11,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from facerecon_torch.commands.suggest import did_you_mean
+from facerecon_torch.config.targets import spec_target
 
 __all__ = ["checked", "command_help", "config_folder", "search_path"]
 
@@ -69,8 +69,8 @@ def _body(file: Path) -> list[str]:
 def checked(name: str, arguments: Sequence[str], recorded: Path | None = None) -> list[str]:
     """The arguments of a call whose groups, options and keys exist and that gives all that must be given.
 
-    A key that the config leaves out and its spec has gets the `+` with which Hydra adds it. Calls with flags of Hydra
-    other than -m pass as they are.
+    A key that the config leaves out and its spec has gets the `+` with which Hydra adds it. Of Hydra's flags only -m
+    is taken.
 
     Args:
         name: of the command.
@@ -81,8 +81,10 @@ def checked(name: str, arguments: Sequence[str], recorded: Path | None = None) -
         ValueError: naming what is wrong and the nearest names that are right.
     """
     flags = {argument for argument in arguments if argument.startswith("-")}
-    if flags - {"-m", "--multirun"}:
-        return list(arguments)
+    for flag in sorted(flags - {"-m", "--multirun"}):
+        raise ValueError(
+            f"unknown flag {flag}; facerecon {name} takes KEY=VALUE, GROUP=OPTION, -m, --help and --version"
+        )
     call = {k: _parse(word, several=bool(flags)) for k, word in enumerate(arguments) if word not in flags}
     file = recorded or config_folder() / f"{name}.yaml"
     groups = _groups(file)
@@ -159,7 +161,7 @@ def _entries(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _addable(config: Any, prefix: str = "") -> Iterator[str]:
     """The dotted keys that a config leaves out and the dataclasses named by `_target_` have."""
-    spec = get_object(config["_target_"]) if "_target_" in config else None
+    spec = spec_target(config["_target_"]) if "_target_" in config else None
     if is_dataclass(spec):
         yield from (prefix + field.name for field in fields(spec) if field.name not in config)
     for name, value in config.items():

@@ -1,4 +1,4 @@
-"""`facerecon doctor`: installed packages, GPU and driver, landmark detectors and their weights."""
+"""`facerecon doctor`: packages, GPU and driver, folders that are written, landmark detectors and their weights."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import psutil
 import torch
 
-from facerecon_torch.errors import DetectorError
+from facerecon_torch.errors import DetectorError, FolderError
+from facerecon_torch.files import cache_folder, require_writable
 from facerecon_torch.landmarks.detector import PixelFreeDetector
 from facerecon_torch.landmarks.registry import DETECTORS, detector_options, find_detector
 from facerecon_torch.runtime.environment import package_version
@@ -49,8 +51,8 @@ def examine(*, run_detectors: bool = True) -> dict[str, Any]:
         run_detectors: load the detectors and search an empty image; False: only look for their files.
 
     Returns:
-        Versions, GPU, detectors, and `problems`: what keeps the package from working, each with its remedy. A missing
-        GPU or optional package is no problem.
+        Versions, GPU, folders, detectors, and `problems`: what keeps the package from working, each with its remedy. A
+        missing GPU or optional package is no problem.
 
     Example:
         >>> examine(run_detectors=False)["problems"]
@@ -58,8 +60,8 @@ def examine(*, run_detectors: bool = True) -> dict[str, Any]:
     """
     packages = {name: package_version(name) for name in _REQUIRED}
     problems = [f"{name} is not installed: pip install {name}" for name, version in packages.items() if version is None]
-    gpu, vision = _gpu(), _torchvision()
-    problems += [p for p in (gpu["problem"], vision) if p is not None]
+    gpu, vision, folders = _gpu(), _torchvision(), _folders()
+    problems += [p for p in (gpu["problem"], vision, *(f["problem"] for f in folders.values())) if p is not None]
     detectors = {name: _detector(name, run_detectors) for name in DETECTORS if name != "auto"}
     if not any(facts["works"] for name, facts in detectors.items() if name != "file"):
         problems.append("no landmark detector works; see detectors")
@@ -73,6 +75,7 @@ def examine(*, run_detectors: bool = True) -> dict[str, Any]:
         "packages": packages,
         "optional_packages": {name: package_version(name) for name in _OPTIONAL},
         "gpu": gpu,
+        "folders": folders,
         "detectors": detectors,
         "problems": problems,
     }
@@ -94,6 +97,12 @@ def report_text(facts: dict[str, Any]) -> str:
         *(
             f"  {d['index']}: {d['name']}, {d['memory_gib']} GiB, compute capability {d['capability']}"
             for d in gpu["devices"]
+        ),
+        "",
+        "folders:",
+        *(
+            f"  {name} {about['path']}: {about['problem'] or format(about['free_gb'], '.1f') + ' GB free'}"
+            for name, about in facts["folders"].items()
         ),
         "",
         "landmark detectors:",
@@ -143,6 +152,21 @@ def _gpu() -> dict[str, Any]:
     except RuntimeError as error:
         facts["works"] = False
         facts["problem"] = f"CUDA device {index} cannot compute: {error}"
+    return facts
+
+
+def _folders() -> dict[str, dict[str, Any]]:
+    """The folders that commands write to unasked, each with the free space, or why it cannot be written."""
+    return {"cache": _folder(cache_folder()), "temporary": _folder(Path(tempfile.gettempdir()))}
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = {"path": str(path), "free_gb": None, "problem": None}
+    try:
+        require_writable(path)
+        facts["free_gb"] = round(shutil.disk_usage(path).free / 1e9, 1)
+    except FolderError as error:
+        facts["problem"] = str(error)
     return facts
 
 

@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from facerecon_torch.commands.config_keys import checked, command_help, config_folder, search_path
+from facerecon_torch.config.recorded import RECORDED_DEFAULTS
 from facerecon_torch.errors import FaceReconError
+from facerecon_torch.runtime.memory import is_out_of_memory
 
 __all__ = ["quote_paths", "run_infer", "run_prepare", "run_synth", "run_train"]
 
@@ -34,6 +37,12 @@ _TASKS = {
     "infer": ("infer.command", "infer_from_config"),
     "prepare": ("prepare.command", "prepare_from_config"),
     "synth": ("synth", "synth_from_config"),
+}
+_LESS_MEMORY = {
+    "train": "set runtime.memory=GB to what is free, or train on fewer images",
+    "infer": "set a smaller batch=, or fewer runtime.workers",
+    "prepare": "set fewer runtime.workers",
+    "synth": "set fewer runtime.workers",
 }
 _log = logging.getLogger(__name__)
 
@@ -108,20 +117,20 @@ def _launch(name: str, arguments: Sequence[str], settings: Sequence[str] = _PLAI
         sys.argv = [name, *arguments]  # as the user gave them: reports repeat the call
         statuses.append(_guarded(name, config))
 
-    argv = sys.argv
+    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would print with advice of its own
     try:
         recorded, rest = _recorded(arguments)
         words = [*settings, *([] if recorded is None else [search_path()]), *rest]
         sys.argv = [name, *checked(name, quote_paths(words), recorded)]
         folder, config = (config_folder(), name) if recorded is None else (recorded.parent, recorded.stem)
         hydra.main(version_base="1.3", config_path=str(folder), config_name=config)(task)()
-    except (ValueError, HydraException) as error:
-        sys.stderr.write(f"facerecon {name}: {error}\n")
+    except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
+        sys.stderr.write(f"facerecon {name}: {one_line(error)}\n")
         return 2
-    except SystemExit as stop:  # Hydra has said why
-        return 2 if stop.code else 0
     finally:
         sys.argv = argv
+        os.environ.pop("HYDRA_FULL_ERROR") if full is None else os.environ.update(HYDRA_FULL_ERROR=full)
     return max(statuses, default=0)
 
 
@@ -130,17 +139,43 @@ def _recorded(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     files = [Path(argument[7:]) for argument in arguments if argument.startswith("config=")]
     if files and not (files[-1].is_file() and files[-1].suffix == ".yaml"):
         raise ValueError(f"config must be the config.yaml of a recorded run; there is none at {files[-1]}")
+    if files:
+        _require_recorded(files[-1])
     rest = [argument for argument in arguments if not argument.startswith("config=")]
     return (files[-1].resolve() if files else None), rest
 
 
+def _require_recorded(path: Path) -> None:
+    """Raise ValueError unless a file is a config that a run may have recorded. One from somebody else could make Hydra
+    itself call anything, by a section `hydra` or a config of another place."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: expected the config.yaml of a recorded run; {one_line(error)}") from None
+    defaults = content.get("defaults", []) if isinstance(content, dict) else None
+    if defaults is None or defaults not in ([], RECORDED_DEFAULTS) or "hydra" in content:
+        raise ValueError(f"{path}: expected the config.yaml of a recorded run, without a section hydra")
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line; of the system's errors the file and the reason."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _guarded(name: str, config: DictConfig) -> int:
-    """Run the command and return its status: 2, with one line in the log, where input or configuration was wrong."""
+    """Run the command and return its status: 2, with one line in the log, where input or configuration was wrong, or
+    memory ran out."""
     module, function = _TASKS[name]
     run: Callable[[DictConfig], int] = getattr(importlib.import_module(f"facerecon_torch.commands.{module}"), function)
     try:
         return run(config)
     except (FaceReconError, ValueError, OSError, HydraException, OmegaConfBaseException) as error:
-        _log.error("%s", error)
+        _log.error("%s", one_line(error))
         _log.debug("where it happened", exc_info=True)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _log.error("memory ran out (%s); %s", one_line(error), _LESS_MEMORY[name])
     return 2

@@ -1,6 +1,5 @@
 """The summary of a Hydra multirun: mean and standard deviation over its jobs, per setting."""
 
-import json
 import logging
 import statistics
 from collections import defaultdict
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 
 from facerecon_torch.files import write_json
+from facerecon_torch.formats.json_file import read_json
 from facerecon_torch.report.tables import ALIGNMENTS
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def summarise(folder: Path) -> dict[str, Any]:
     missing: list[str] = []
     for job in sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: (len(p.name), p.name)):
         try:
-            report = json.loads((job / "report.json").read_text(encoding="utf-8"))
+            report = read_json(job / "report.json")
         except FileNotFoundError:
             missing.append(job.name)
             continue

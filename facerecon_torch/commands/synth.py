@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 def synth_from_config(config: DictConfig) -> int:
     """Write the set that `config` describes into `config.output`; returns 0."""
-    runtime = build(config.runtime)
+    runtime = build(config.runtime, "runtime")
     if config.layout not in (_PHOTOS, *LAYOUTS):
         raise ValueError(f"layout must be one of {', '.join((_PHOTOS, *LAYOUTS))}; got {config.layout!r}")
     for key in ("subjects", "samples", "images", "size"):

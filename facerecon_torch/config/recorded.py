@@ -4,41 +4,53 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from facerecon_torch.config.targets import require_type, spec_target
 from facerecon_torch.files import replacing
 
-__all__ = ["build", "recorded", "write_config"]
+__all__ = ["RECORDED_DEFAULTS", "build", "recorded", "write_config"]
+
+RECORDED_DEFAULTS = ["run_folder", "_self_"]
+"""The defaults list of a recorded training run: its run folder is made anew."""
 
 
-def build(config: DictConfig) -> Any:
+def build(config: DictConfig, key: str = "") -> Any:
     """The object that a config describes: every mapping with a `_target_` is the call of that class or function.
 
-    Lists become tuples. Unlike `hydra.utils.instantiate`, it resolves a value once, so that `${` in a path stays, and
-    does not wrap errors.
+    Lists become tuples. Unlike `hydra.utils.instantiate`, it resolves a value once, so that `${` in a path stays, calls
+    specs of this package alone, and does not wrap errors.
+
+    Args:
+        config: a mapping.
+        key: where it stands in the whole config; begins the names in errors.
 
     Raises:
-        ValueError: a `_target_` lacks a value or does not take one; or what the target raises.
+        ValueError: a `_target_` is no spec, lacks a value or does not take one, a value has another type than the spec
+            says; or what the spec raises.
     """
-    return _build(OmegaConf.to_container(config, resolve=True))
+    return _build(OmegaConf.to_container(config, resolve=True), key)
 
 
-def _build(value: Any) -> Any:
+def _build(value: Any, key: str) -> Any:
     if isinstance(value, list):
-        return tuple(_build(entry) for entry in value)
+        return tuple(_build(entry, key) for entry in value)
     if not isinstance(value, dict):
         return value
-    built = {name: _build(entry) for name, entry in value.items() if name != "_target_"}
+    inner = {name: f"{key}.{name}" if key else str(name) for name in value}
+    built = {name: _build(entry, inner[name]) for name, entry in value.items() if name != "_target_"}
     if "_target_" not in value:
         return built
-    target = get_object(value["_target_"])
+    target = spec_target(value["_target_"])
     try:
         inspect.signature(target).bind(**built)
     except TypeError as error:
-        raise ValueError(f"{target.__name__}: {error}") from None
+        raise ValueError(f"{key or target.__name__}: {error}") from None
+    hints = get_type_hints(target if inspect.isfunction(target) else target.__init__)
+    for name, entry in built.items():
+        require_type(inner[name], entry, hints.get(name, Any))
     return target(**built)
 
 

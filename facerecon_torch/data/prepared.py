@@ -8,9 +8,6 @@ set.json is written last and marks the set as complete. Rows are sorted by name,
 the recordings were divided into shards.
 """
 
-import errno
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,18 +17,21 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from facerecon_torch.errors import DataFileError
-from facerecon_torch.files import replacing, write_json
+from facerecon_torch.files import write_json
+from facerecon_torch.formats.checked_columns import load_columns, save_columns
+from facerecon_torch.formats.json_file import read_json
 from facerecon_torch.runtime.sharded_job import SHARDS, Shard, join_columns
 from facerecon_torch.structures import FaceParameters
 
 __all__ = ["CROPS", "HEADER", "MEASURE", "PreparedSet", "is_complete", "load_prepared", "save_prepared"]
 
 FORMAT = "facerecon_torch.prepared"
-VERSION = 1
+VERSION = 2
+_WITHOUT_CHECKSUM = 1  # version whose tables carry no checksum
 HEADER, _TABLES = "set.json", "tables.safetensors"
 CROPS = "crops"
 MEASURE = "measure."
@@ -110,8 +110,7 @@ def save_prepared(folder: str | Path, shards: Sequence[Shard], *, model_sha256: 
         )
     columns = {name: values[torch.tensor(order)] for name, values in _joined(shards, len(entries)).items()}
     _require_columns(folder / _TABLES, columns, len(entries))
-    with replacing(folder / _TABLES) as aside:
-        _save_file(columns, aside)
+    save_columns(folder / _TABLES, columns)
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -138,7 +137,7 @@ def load_prepared(folder: str | Path) -> PreparedSet:
     """
     folder = Path(folder)
     document = _read_header(folder)
-    columns = _read_columns(folder / _TABLES)
+    columns = _read_columns(folder / _TABLES, checked=document["version"] != _WITHOUT_CHECKSUM)
     entries = document["samples"]
     names, subjects, kinds, codes, images, flags = ([entry[key] for entry in entries] for key in _ENTRY)
     _require_columns(folder / _TABLES, columns, len(entries))
@@ -181,19 +180,18 @@ def _read_header(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         state = "shards of a set that is not complete: run prepare again" if (folder / SHARDS).is_dir() else "none"
         raise DataFileError(f"{path}: expected the set.json of a prepared set; got {state}")
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataFileError(f"{path}: expected a JSON document; {error}") from error
-    got = (document.get("format"), document.get("version")) if isinstance(document, dict) else None
-    if got != (FORMAT, VERSION):
+    document = read_json(path)
+    got = (document.get("format"), document.get("version"))
+    if got not in ((FORMAT, VERSION), (FORMAT, _WITHOUT_CHECKSUM)):
         raise DataFileError(f"{path}: expected {FORMAT} of version {VERSION}; got {got}")
     if set(document) != _KEYS or not all(set(entry) == set(_ENTRY) for entry in document["samples"]):
         raise DataFileError(f"{path}: expected the keys {', '.join(sorted(_KEYS))}; got {', '.join(sorted(document))}")
-    return dict(document)
+    return document
 
 
-def _read_columns(path: Path) -> dict[str, Tensor]:
+def _read_columns(path: Path, *, checked: bool) -> dict[str, Tensor]:
+    if checked:
+        return load_columns(path)[0]
     if not path.is_file():
         raise DataFileError(f"{path}: expected a file of a prepared set; got nothing")
     try:
@@ -211,12 +209,3 @@ def _require_columns(path: Path, columns: dict[str, Tensor], count: int) -> None
     vertices = columns["meshes"].shape[1:]
     if wrong or columns["covered"].shape[1:] != vertices[:1] or vertices[1:] != (3,):
         raise DataFileError(f"{path}: expected columns of {count} rows, one per sample of set.json; got {wrong}")
-
-
-def _save_file(columns: dict[str, Tensor], path: Path) -> None:
-    """Write straight to the disk: the tables of a large set should not be in memory twice. Raises OSError."""
-    try:
-        save_file(columns, path)
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from error

@@ -1,7 +1,7 @@
 """Mesh operations through NVIDIA Warp, on CPU and CUDA.
 
 Importing this module imports warp; `mesh_queries.get_backend` imports it on first use. Kernels are compiled once per
-machine (seconds) and kept in WARP_CACHE_PATH, else in $FACERECON_CACHE/warp, else in warp's own cache folder.
+machine (seconds) and kept in WARP_CACHE_PATH, else in the folder `warp` of the package's cache ($FACERECON_CACHE).
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import warp as wp
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from facerecon_torch.files import cache_folder, require_writable
 from facerecon_torch.geometry.laplacian import Laplacian, cotangent_laplacian
 from facerecon_torch.geometry.mesh_types import ClosestPoint, Raster, RayHit, describe_closest, require_indices
 
@@ -30,12 +31,16 @@ def start_warp(cache: Path | None = None) -> None:
     Args:
         cache: folder of compiled kernels; only the first call of a process can choose it.
 
+    Raises:
+        FolderError: the package's cache folder is used and cannot be written.
+
     Example:
         >>> start_warp(Path("/tmp/kernels"))
     """
     chosen_elsewhere = wp.config.kernel_cache_dir is not None or "WARP_CACHE_PATH" in os.environ
-    if cache is None and not chosen_elsewhere and "FACERECON_CACHE" in os.environ:
-        cache = Path(os.environ["FACERECON_CACHE"]) / "warp"
+    if cache is None and not chosen_elsewhere:
+        cache = cache_folder() / "warp"
+        require_writable(cache)
     if cache is not None:
         wp.config.kernel_cache_dir = str(cache)
     if hasattr(wp.config, "log_level"):

@@ -1,10 +1,11 @@
 """Tables of a training report, as Markdown: python -m facerecon_torch.report.tables RUN/report.json"""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from facerecon_torch.formats.json_file import read_json
 
 __all__ = ["ALIGNMENTS", "error_table", "stage_table"]
 
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m facerecon_torch.report.tables RUN/report.json\n")
         return 2
-    report = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    report = read_json(Path(arguments[0]))
     parts = [stage_table(report["stages"]), *(error_table(report, s) for s in ("test", "shifted") if s in report)]
     if "nested" in report:
         folds = {"nested": report["nested"]["methods"], "comparisons": {"nested": report["nested"]["comparisons"]}}

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,13 +24,13 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
 from facerecon_torch.errors import DataFileError, FaceReconError
-from facerecon_torch.files import is_disk_full, require_space, write_bytes, write_json
+from facerecon_torch.files import is_disk_full, require_space, write_json
+from facerecon_torch.formats.checked_columns import load_columns, save_columns
+from facerecon_torch.formats.json_file import parse_json, read_json
 
 __all__ = ["SHARDS", "Shard", "ShardedJob", "join_columns"]
 
@@ -112,7 +113,7 @@ class ShardedJob:
             if not self._is_complete():
                 self._remove_unfinished_files()
                 write_json(self.folder / SHARDS / "description.json", dict(self.description))
-                missing = [name for name in self.shards if not self._path(name).is_file()]
+                missing = [name for name in self.shards if not self._is_finished(name)]
                 items = sum(self.shards[name] for name in missing)
                 if bytes_needed is not None:
                     require_space(self.folder, bytes_needed(items))
@@ -166,6 +167,17 @@ class ShardedJob:
     def _path(self, name: str) -> Path:
         return self.folder / SHARDS / f"{name}.safetensors"
 
+    def _is_finished(self, name: str) -> bool:
+        """Whether a shard is there and undamaged; a damaged one is made again."""
+        if not self._path(name).is_file():
+            return False
+        try:
+            _read_shard(self._path(name))
+        except DataFileError as error:
+            _log.warning("%s; it is made again", error)
+            return False
+        return True
+
     def _is_complete(self) -> bool:
         return (self.folder / self.header).is_file()
 
@@ -174,7 +186,7 @@ class ShardedJob:
         for path in (self.folder / self.header, self.folder / SHARDS / "description.json"):
             if not path.is_file():
                 continue
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = read_json(path)
             old = _flat({key: document.get(key) for key in self.description})
             other = [
                 f"{key} {old.get(key)}, now {new.get(key)}" for key in {**new, **old} if old.get(key) != new.get(key)
@@ -241,17 +253,12 @@ def _flat(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_shard(path: Path, shard: Shard) -> None:
-    columns = {name: values.detach().cpu().contiguous() for name, values in shard.columns.items()}
-    write_bytes(path, save(columns, metadata={"document": json.dumps(shard.document)}))
+    save_columns(path, shard.columns, {"document": json.dumps(shard.document)})
 
 
 def _read_shard(path: Path) -> Shard:
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return Shard(columns, json.loads((file.metadata() or {})["document"]))
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise DataFileError(f"{path}: expected a finished shard; {error}. Remove it and run again") from error
+    columns, metadata = load_columns(path)
+    return Shard(columns, parse_json(metadata.get("document", ""), path))
 
 
 def _in_order(pool: ProcessPoolExecutor, names: Sequence[str], ahead: int) -> Iterator[tuple[str, Any]]:
@@ -284,9 +291,11 @@ _worker_make: Callable[[str], Any] | None = None
 def _start_worker(make: Callable[[str], Any]) -> None:
     """Set up a worker process: one torch thread, and an end together with its parent.
 
-    A parent that is killed cannot stop its workers, which would wait for their next shard for ever.
+    A parent that is killed cannot stop its workers, which would wait for their next shard for ever. Ctrl-C reaches all
+    processes of a terminal; the parent alone answers it.
     """
     global _worker_make
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     _worker_make = make

@@ -4,17 +4,20 @@ Folder: images/<subject>_<image>.jpg, truth.safetensors, set.json. Every subject
 is written last and marks the set as complete.
 """
 
-import json
+import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save
 from torch import Tensor
 
+from facerecon_torch.errors import DataFileError
 from facerecon_torch.files import write_bytes, write_json
+from facerecon_torch.formats.checked_columns import load_columns, save_columns
+from facerecon_torch.formats.json_file import read_json
 from facerecon_torch.runtime.sharded_job import Shard, ShardedJob, join_columns
 from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.render.subject import render_subject, warm_up
@@ -22,7 +25,7 @@ from facerecon_torch.synthetic.spec import SyntheticSpec
 
 __all__ = ["SyntheticSet", "load_set", "render_set"]
 
-_FORMAT = "facerecon_torch.synthetic/1"
+_FORMAT = "facerecon_torch.synthetic/2"
 
 
 @dataclass(frozen=True)
@@ -83,16 +86,24 @@ def render_set(spec: SyntheticSpec, folder: Path, *, workers: int | None = None,
 
 
 def load_set(folder: Path) -> SyntheticSet:
-    """The complete set in `folder`. Raises FileNotFoundError where there is none, ValueError for another format."""
+    """The complete set in `folder`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it has another format.
+        DataFileError: a file of it is missing or damaged; the message names it.
+    """
     folder = Path(folder)
     if not (folder / "set.json").is_file():
         raise FileNotFoundError(
             f"a synthetic set must hold set.json; {folder} does not (never rendered, or not to the end)"
         )
-    header = json.loads((folder / "set.json").read_text())
+    header = read_json(folder / "set.json")
     if header.get("format") != _FORMAT:
         raise ValueError(f"{folder / 'set.json'} must have format {_FORMAT}; got {header.get('format')!r}")
-    truth = load_file(folder / "truth.safetensors")
+    truth, _ = load_columns(folder / "truth.safetensors")
+    images = tuple(folder / "images" / name for name in header["images"])
+    _require_undamaged(images, truth["image_crc32"])
     camera = Camera(
         rotation=truth["rotation"],
         scale=truth["scale"],
@@ -101,7 +112,7 @@ def load_set(folder: Path) -> SyntheticSet:
     )
     return SyntheticSet(
         spec=SyntheticSpec(**header["spec"]),
-        images=tuple(folder / "images" / name for name in header["images"]),
+        images=images,
         subjects=truth["subjects"],
         vertices=truth["vertices"],
         camera=camera,
@@ -114,6 +125,17 @@ def load_set(folder: Path) -> SyntheticSet:
     )
 
 
+def _require_undamaged(images: Sequence[Path], checksums: Int[Tensor, "n"]) -> None:
+    """Raise DataFileError unless every image is there and has the CRC-32 that was written with the set."""
+    for path, checksum in zip(images, checksums.tolist(), strict=True):
+        if not path.is_file() or zlib.crc32(path.read_bytes()) != checksum:
+            state = "another content" if path.is_file() else "nothing"
+            raise DataFileError(
+                f"{path}: expected the image that was rendered; got {state}. Remove {path.parents[1]}: the set is "
+                "rendered again"
+            )
+
+
 def _image_name(subject: int, image: int) -> str:
     return f"{subject:05d}_{image:03d}.jpg"
 
@@ -123,12 +145,12 @@ def _render_subject(spec: SyntheticSpec, folder: Path, shard: str) -> Shard:
     rows = []
     for image, (jpeg, row) in enumerate(render_subject(spec, int(shard))):
         write_bytes(folder / "images" / _image_name(int(shard), image), jpeg)
-        rows.append(row)
+        rows.append({**row, "image_crc32": torch.tensor(zlib.crc32(jpeg))})
     return Shard({key: torch.stack([row[key] for row in rows]) for key in rows[0]})
 
 
 def _complete(spec: SyntheticSpec, folder: Path, shards: list[Shard]) -> None:
-    write_bytes(folder / "truth.safetensors", save(join_columns(shards)))
+    save_columns(folder / "truth.safetensors", join_columns(shards))
     names = [_image_name(s, i) for s in range(spec.subjects) for i in range(spec.images_per_subject)]
     header = {
         "format": _FORMAT,

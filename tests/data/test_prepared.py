@@ -6,10 +6,12 @@ import stat
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
-from facerecon_torch.data import prepared as module
 from facerecon_torch.data.prepared import load_prepared, save_prepared
 from facerecon_torch.errors import DataFileError
+from facerecon_torch.formats import checked_columns
 from facerecon_torch.runtime.sharded_job import Shard
 
 SPEC = {"data": "bosphorus", "batch": 2}
@@ -121,11 +123,12 @@ def _edit(path, change):
     [
         (lambda f: (f / "set.json").unlink(), r"set\.json: expected the set\.json of a prepared set; got none"),
         (lambda f: (f / "set.json").write_text("{"), r"set\.json: expected a JSON document"),
-        (lambda f: _edit(f / "set.json", lambda c: c.update(version=9)), r"of version 1; got .*9"),
+        (lambda f: _edit(f / "set.json", lambda c: c.update(version=9)), r"of version 2; got .*9"),
         (lambda f: _edit(f / "set.json", lambda c: c.pop("spec")), r"expected the keys"),
         (lambda f: _edit(f / "set.json", lambda c: c["samples"].pop()), r"expected columns of 1 rows"),
         (lambda f: _cut(f / "tables.safetensors"), r"tables\.safetensors: expected a complete safetensors file"),
-        (lambda f: (f / "tables.safetensors").unlink(), r"tables\.safetensors: expected a file of a prepared set"),
+        (lambda f: _flip(f / "tables.safetensors"), r"tables\.safetensors: expected content with the SHA-256"),
+        (lambda f: (f / "tables.safetensors").unlink(), r"tables\.safetensors: expected a safetensors"),
     ],
 )
 def test_damage_is_named(tmp_path, damage, message):
@@ -141,13 +144,29 @@ def test_a_set_in_the_making_is_told_from_none(tmp_path):
         load_prepared(tmp_path)
 
 
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def test_a_set_of_version_1_has_no_checksum(tmp_path):
+    before = write_set(tmp_path, [make_shard(["a1", "b1"])])
+    _edit(tmp_path / "set.json", lambda document: document.update(version=1))
+    save_file(load_file(tmp_path / "tables.safetensors"), tmp_path / "tables.safetensors")
+    assert torch.equal(load_prepared(tmp_path).meshes, before.meshes)
+    _edit(tmp_path / "set.json", lambda document: document.update(version=2))
+    with pytest.raises(DataFileError, match="got none"):
+        load_prepared(tmp_path)
+
+
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
-    def full(tensors, path):
+    def full(tensors, path, metadata):
         path.write_bytes(b"half")
-        raise module.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "save_file", full)
+        patch.setattr(checked_columns, "save_file", full)
         with pytest.raises(OSError, match="No space left") as caught:
             write_set(tmp_path, [make_shard(["a1"])])
     assert caught.value.errno == errno.ENOSPC

@@ -140,10 +140,31 @@ def test_a_worker_that_dies_is_reported(tmp_path):
         job(tmp_path).run(die, partial(complete, tmp_path), finish=Shard, workers=1)
 
 
-def test_a_damaged_shard_is_named(tmp_path):
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_damaged_shard_is_made_again(tmp_path, caplog, flipped):
+    job(tmp_path / "whole").run(make, partial(complete, tmp_path / "whole"), workers=1)
+
+    def stops(shard):
+        if shard == "s3":
+            raise KeyboardInterrupt
+        return make(shard)
+
+    with pytest.raises(KeyboardInterrupt):
+        job(tmp_path / "set").run(stops, partial(complete, tmp_path / "set"), workers=1)
+    path = tmp_path / "set" / "shards" / "s1.safetensors"
+    content_of_shard = bytearray(path.read_bytes())
+    content_of_shard[-1] ^= 1  # a value of a column
+    path.write_bytes(bytes(content_of_shard) if flipped else b"damage")
+    job(tmp_path / "set").run(make, partial(complete, tmp_path / "set"), workers=1)
+    assert "s1.safetensors" in caplog.text
+    assert "made again" in caplog.text
+    assert content(tmp_path / "set") == content(tmp_path / "whole")
+
+
+def test_a_damaged_description_is_named(tmp_path):
     (tmp_path / "shards").mkdir()
-    (tmp_path / "shards" / "s1.safetensors").write_bytes(b"damage")
-    with pytest.raises(DataFileError, match=r"s1\.safetensors: expected a finished shard"):
+    (tmp_path / "shards" / "description.json").write_text('{"spec": {"se')
+    with pytest.raises(DataFileError, match=r"description\.json: expected a JSON document"):
         job(tmp_path).run(make, partial(complete, tmp_path), workers=1)
 
 

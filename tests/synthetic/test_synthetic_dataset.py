@@ -1,6 +1,7 @@
 """Rendered sets: reproducible, resumable, and true to their own truth."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from facerecon_torch.errors import DataFileError
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.images.read import read_image
@@ -71,6 +73,23 @@ def test_another_format_is_refused(tiny: tuple[Path, SyntheticSet], tmp_path: Pa
     header = json.loads((tiny[0] / "set.json").read_text()) | {"format": "something/9"}
     (tmp_path / "set.json").write_text(json.dumps(header))
     with pytest.raises(ValueError, match="something/9"):
+        load_set(tmp_path)
+
+
+def test_damage_is_refused_by_name(tiny: tuple[Path, SyntheticSet], tmp_path: Path) -> None:
+    for name in ("images/00001_001.jpg", "truth.safetensors"):
+        copy = tmp_path / name.replace("/", "-")
+        shutil.copytree(tiny[0], copy)
+        content = bytearray((copy / name).read_bytes())
+        content[-3] ^= 1
+        (copy / name).write_bytes(bytes(content))
+        with pytest.raises(DataFileError, match=name):
+            load_set(copy)
+        (copy / name).unlink()
+        with pytest.raises(DataFileError, match=f"{name}.*got nothing"):
+            load_set(copy)
+    (tmp_path / "set.json").write_text('{"format": ')
+    with pytest.raises(DataFileError, match=r"set\.json: expected a JSON document"):
         load_set(tmp_path)
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
 from facerecon_torch.cascade.reconstruction import KnownSize
 from facerecon_torch.commands.infer.output_files import FORMATS
 from facerecon_torch.config.runtime import RuntimeSpec
+from facerecon_torch.config.targets import require_type
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.load import ModelSpec
 
@@ -92,6 +93,9 @@ def infer_specs(
     for name, path in (("input", input), ("output", output)):
         if not isinstance(path, str):
             raise ValueError(f"{name} must be a path; got {path!r}")
+    types = get_type_hints(InferOptions)
+    for name in sorted(set(options) & set(types)):
+        require_type(name, options[name], types[name])
     return InferSpecs(
         input=Path(str(input)),
         output=Path(str(output)),

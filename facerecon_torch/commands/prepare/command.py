@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 def prepare_from_config(config: DictConfig) -> int:
     """Prepare `config.data` into `config.output`. Returns 0, or 1 where more recordings failed than are allowed."""
-    specs = PrepareSpecs(**{name: build(config[name]) for name in _GROUPS})
+    specs = PrepareSpecs(**{name: build(config[name], name) for name in _GROUPS})
     specs = replace(specs, landmarks=specs.landmarks.settled(specs.runtime.own_device()))
     recordings = choose_recordings(specs)
     folder = Path(config.output)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from facerecon_torch.commands.train.evaluate import error_table
 from facerecon_torch.commands.train.train import train
-from facerecon_torch.config.recorded import build, write_config
+from facerecon_torch.config.recorded import RECORDED_DEFAULTS, build, write_config
 from facerecon_torch.config.train import TrainSpecs
 from facerecon_torch.errors import FaceReconError
 from facerecon_torch.files import write_json
@@ -30,14 +30,14 @@ def train_from_config(config: DictConfig) -> int:
     Under torchrun every process of the run calls it, and the first one writes. The recorded config.yaml holds the
     settled specs: it is the run that happens.
     """
-    asked = TrainSpecs(**{name: build(config[name]) for name in _GROUPS})
+    asked = TrainSpecs(**{name: build(config[name], name) for name in _GROUPS})
     device = asked.runtime.apply()
     specs = asked.settled(device)
     running = HydraConfig.get() if HydraConfig.initialized() else None
     with joined_ranks(device) as ranks, _lost_ranks_reported(ranks):
         folder = Path(ranks.share(str(_run_folder(config, running))))
         if ranks.is_first:
-            write_config(folder / "config.yaml", specs, "train", head={"defaults": ["run_folder", "_self_"]})
+            write_config(folder / "config.yaml", specs, "train", head={"defaults": RECORDED_DEFAULTS})
             if specs.cv != asked.cv:
                 _log.info("this data has no test people of its own: cv.protocol=%s", specs.cv.protocol)
         half = specs.runtime.half

@@ -1,12 +1,10 @@
 """The labelled sets that a run asks for."""
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import platformdirs
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,6 +15,7 @@ from facerecon_torch.data.aflw.face_set import load_fitted_faces
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.prepared_faces import load_prepared_faces
 from facerecon_torch.data.specs import DataSpec, RecordedScans, SyntheticPhotos
+from facerecon_torch.files import cache_folder, require_writable
 from facerecon_torch.images.read import read_image
 from facerecon_torch.landmarks.detector import choose_faces
 from facerecon_torch.landmarks.registry import build_detector
@@ -35,8 +34,7 @@ _log = logging.getLogger(__name__)
 
 def synthetic_folder(spec: SyntheticSpec, root: str | None) -> Path:
     """Where a rendered set is kept: below `root`, or the user's cache folder ($FACERECON_CACHE)."""
-    base = root or os.environ.get("FACERECON_CACHE") or platformdirs.user_cache_dir("facerecon_torch")
-    return Path(base) / "synthetic" / f"{spec.family}-{spec.hash}"
+    return Path(root or cache_folder()) / "synthetic" / f"{spec.family}-{spec.hash}"
 
 
 def load_sets(
@@ -82,6 +80,8 @@ def _synthetic_sets(
         spec = SyntheticSpec(subjects=subjects, images_per_subject=images, seed=data.seed, family=family)
         folder = synthetic_folder(spec, data.root)
         if ranks.is_first:
+            if data.root is None:
+                require_writable(folder.parent)
             render_set(spec, folder, workers=runtime.workers, progress=runtime.progress)
         ranks.share(None)  # nobody reads before all is written
         sets[family] = _face_set(family, load_set(folder), landmarks, runtime, ranks)

@@ -5,17 +5,17 @@ an HOSVD differ between machines in sign and in near-equal columns; with committ
 """
 
 import hashlib
-import os
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from filelock import FileLock
 from jaxtyping import Float
-from platformdirs import user_cache_dir
 from torch import Tensor
 
-from facerecon_torch.errors import ModelFileError
+from facerecon_torch.errors import FolderError, ModelFileError
+from facerecon_torch.files import cache_folder, require_writable
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.default_face.asset import ASSET_FOLDER, FILES, read_tensors, write_tensors
 from facerecon_torch.model.default_face.shapes import FaceSource, load_source, load_topology
@@ -25,7 +25,6 @@ from facerecon_torch.model.io import load_model, save_model
 __all__ = [
     "CORE_STEP_MM",
     "build_default_face",
-    "cache_folder",
     "write_factors",
     "expression_names",
     "identity_blocks",
@@ -33,6 +32,7 @@ __all__ = [
     "projected_core",
 ]
 
+_log = logging.getLogger(__name__)
 BUILD_VERSION = 1
 """Part of the cache's key; raised whenever the code below changes the core."""
 N_BUILDING, IDENTITY_RANK, EXPRESSION_RANK = 150, 50, 25
@@ -112,16 +112,12 @@ def build_default_face() -> BilinearModel:
     )
 
 
-def cache_folder() -> Path:
-    """$FACERECON_CACHE, or the user's cache folder of this package."""
-    return Path(os.environ.get("FACERECON_CACHE") or user_cache_dir("facerecon_torch"))
-
-
 def load_default_face() -> BilinearModel:
     """The free default face: 4,071 vertices, 50 x 25, float32, on the CPU.
 
     It is built on the first call and kept in the cache folder by the hash of the asset. Processes that start together
-    build it once (file lock); a damaged cache file is built again.
+    build it once (file lock); a damaged cache file is built again. Where the cache folder cannot be written, it is
+    built on every call, with a warning.
 
     Example:
         >>> model = load_default_face()
@@ -132,7 +128,11 @@ def load_default_face() -> BilinearModel:
     model = _read_cached(path)
     if model is not None:
         return model
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        require_writable(path.parent)
+    except FolderError as error:
+        _log.warning("the default face is built anew, which takes seconds: %s", error)
+        return build_default_face()
     with FileLock(f"{path}.lock"):
         model = _read_cached(path)
         if model is None:

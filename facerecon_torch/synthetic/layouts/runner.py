@@ -3,21 +3,20 @@
 The folder holds the layout's own files, truth.safetensors and, written last, truth.json.
 """
 
-import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from safetensors.torch import load_file, save
-
-from facerecon_torch.files import write_bytes, write_json
+from facerecon_torch.files import write_json
+from facerecon_torch.formats.checked_columns import load_columns, save_columns
+from facerecon_torch.formats.json_file import read_json
 from facerecon_torch.runtime.sharded_job import Shard, ShardedJob, join_columns
 from facerecon_torch.synthetic.layouts.spec import LayoutSpec, LayoutTruth, find_layout
 from facerecon_torch.synthetic.render.subject import warm_up
 
 __all__ = ["load_truth", "write_set"]
 
-_FORMAT = "facerecon_torch.layout/1"
+_FORMAT = "facerecon_torch.layout/2"
 _HEADER = "truth.json"
 _ROWS = ("subjects", "vertices", "rotation", "translation", "landmarks", "expression_weights")
 
@@ -60,15 +59,15 @@ def write_set(spec: LayoutSpec, output: Path, *, workers: int | None = None, pro
 def load_truth(output: Path) -> LayoutTruth:
     """The truth of the complete set in folder `output`.
 
-    Raises FileNotFoundError where there is none, ValueError for another format.
+    Raises FileNotFoundError where there is none, ValueError for another format, DataFileError for a damaged one.
     """
     path = Path(output) / _HEADER
     if not path.is_file():
         raise FileNotFoundError(f"a synthetic set must hold {_HEADER}; {output} does not (not written to the end)")
-    header = json.loads(path.read_text())
+    header = read_json(path)
     if header.get("format") != _FORMAT:
         raise ValueError(f"{path} must have format {_FORMAT}; got {header.get('format')!r}")
-    rows = load_file(Path(output) / "truth.safetensors")
+    rows, _ = load_columns(Path(output) / "truth.safetensors")
     return LayoutTruth(
         spec=LayoutSpec(**header["spec"]),
         names=tuple(header["names"]),
@@ -89,7 +88,7 @@ def _complete(spec: LayoutSpec, output: Path, names: list[str], shards: list[Sha
         raise ValueError(
             f"a layout must give {len(names)} rows of each of {', '.join(_ROWS)}; got {wrong or set(rows)}"
         )
-    write_bytes(output / "truth.safetensors", save(rows))
+    save_columns(output / "truth.safetensors", rows)
     header = {
         "format": _FORMAT,
         "hash": spec.hash,

@@ -1,0 +1,194 @@
+"""Every reader of the package with a small file that it reads: name -> (folder -> (file, function that reads it))."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import torch
+from PIL import Image
+from torch import Tensor
+
+from facerecon_torch.data.bosphorus.bnt import read_bnt, write_bnt
+from facerecon_torch.data.bosphorus.landmarks import read_landmarks, write_landmarks
+from facerecon_torch.data.frgc.abs_file import read_abs, write_abs
+from facerecon_torch.data.frgc.signature_set import read_signature_set
+from facerecon_torch.data.frgc.texture import read_texture, write_texture
+from facerecon_torch.data.prepared import load_prepared
+from facerecon_torch.export.ply import save_ply
+from facerecon_torch.formats.checked_columns import load_columns, save_columns
+from facerecon_torch.formats.json_file import read_json
+from facerecon_torch.formats.npz_file import read_npz
+from facerecon_torch.formats.polygon_mesh import read_polygon_mesh
+from facerecon_torch.images.read import read_image
+from facerecon_torch.landmarks.point_files import read_points, read_table
+from facerecon_torch.model.importers.facescape import read_facescape, read_facescape_v13
+from facerecon_torch.model.importers.tensor_file import read_tensor_core
+from facerecon_torch.model.io import load_model, save_model
+from facerecon_torch.structures import Mesh
+from tests.data.bosphorus.test_bosphorus_bnt import scan_of
+from tests.data.bosphorus.test_bosphorus_landmarks import landmarks_of
+from tests.data.frgc.signature_writer import write_signature_set
+from tests.data.frgc.test_frgc_abs import grid_of
+from tests.data.frgc.test_frgc_texture import texture_of
+from tests.data.test_format_errors import _FORMATS as DATA_FORMATS
+from tests.data.test_frgc_recordings import _presentations
+from tests.data.test_prepared import make_shard, write_set
+from tests.model.importers import small_faces
+from tests.model.importers.test_facescape import N_EXP, N_ID, V, content
+from tests.model.importers.test_linear_format_errors import FORMATS as LINEAR_FORMATS
+from tests.tiny_model import tiny_bilinear, tiny_linear
+
+__all__ = ["READERS", "tensors"]
+
+Reader = Callable[[Path], tuple[Path, Callable[[], Any]]]
+POINTS = np.random.default_rng(0).uniform(10, 90, (68, 2)).round(3)
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """The floating point tensors inside what a reader returned."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield value
+    elif isinstance(value, np.ndarray):
+        if value.dtype.kind == "f":
+            yield torch.from_numpy(np.ascontiguousarray(value, dtype=np.float64))
+    elif isinstance(value, torch.nn.Module):
+        for tensor in value.state_dict().values():
+            yield from tensors(tensor)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from tensors(getattr(value, field.name))
+    elif isinstance(value, Mapping):
+        for entry in value.values():
+            yield from tensors(entry)
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            yield from tensors(entry)
+
+
+def _file(name: str, write: Callable[[Path], object], read: Callable[[Path], Any]) -> Reader:
+    def make(folder: Path) -> tuple[Path, Callable[[], Any]]:
+        write(folder / name)
+        return folder / name, lambda: read(folder / name)
+
+    return make
+
+
+def _data(name: str) -> Reader:
+    make, save, read = DATA_FORMATS[name]
+    value = make(torch.Generator().manual_seed(0))
+    return _file(name, lambda path: save(value, path), read)
+
+
+def _pts(path: Path) -> None:
+    lines = "\n".join(f"{x:.3f} {y:.3f}" for x, y in POINTS)
+    path.write_text(f"version: 1\nn_points: 68\n{{\n{lines}\n}}\n")
+
+
+def _table(path: Path) -> None:
+    columns: dict[str, Any] = {"image": ["a.jpg", "b.jpg"]}
+    columns |= {f"{axis}{k}": [POINTS[k, j]] * 2 for k in range(68) for j, axis in enumerate("xy")}
+    (pa.csv.write_csv if path.suffix == ".csv" else pa.parquet.write_table)(pa.table(columns), path)
+
+
+def _image(path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)).save(path)
+
+
+def _columns(path: Path) -> None:
+    save_columns(path, {"a": torch.rand(5, 3), "b": torch.arange(5)}, {"document": "{}"})
+
+
+def _checkpoint(folder: Path) -> tuple[Path, Callable[[], Any]]:
+    from facerecon_torch.cascade.checkpoint import load_checkpoint
+    from facerecon_torch.commands.train.train import train_cascade
+    from tests.tiny_world import make_samples, make_setup
+
+    setup = make_setup()
+    train_cascade(setup, make_samples(setup, people=4, images=3, seed=0)).save_pretrained(folder / "c.safetensors")
+    return folder / "c.safetensors", lambda: load_checkpoint(folder / "c.safetensors")
+
+
+def _prepared(name: str) -> Reader:
+    def make(folder: Path) -> tuple[Path, Callable[[], Any]]:
+        write_set(folder, [make_shard(["a1", "b1"])])
+
+        def read() -> Any:
+            found = load_prepared(folder)
+            return [found.parameters, found.meshes, found.rotation, found.translation]
+
+        return folder / name, read
+
+    return make
+
+
+def _facescape(folder: Path) -> tuple[Path, Callable[[], Any]]:
+    path = folder / "facescape_bm_v1.6.npz"
+    np.savez(path, **content())
+    return path, lambda: read_facescape(path)
+
+
+def _facescape_v13(folder: Path) -> tuple[Path, Callable[[], Any]]:
+    faces = small_faces.faces(6, N_EXP, rank=N_ID).reshape(6, N_EXP, 3 * V)
+    mix, singular, rest = torch.linalg.svd(faces.reshape(6, -1), full_matrices=False)
+    path = folder / "core_6_3_4.npy"
+    np.save(path, (singular[:N_ID, None] * rest[:N_ID]).reshape(N_ID, N_EXP, 3 * V).numpy())
+    np.save(folder / "factors_id_6_3_4.npy", mix[:, :N_ID].numpy())
+    mesh = small_faces.write_mesh(folder / "mesh.obj")
+    return path, lambda: read_facescape_v13(path, mesh)
+
+
+def _tensor_core(folder: Path) -> tuple[Path, Callable[[], Any]]:
+    rng = np.random.default_rng(0)
+    path = small_faces.write_tensor(folder / "core.tensor", rng.normal(size=(4, 3, 3 * V)))
+    people = small_faces.write_tensor(folder / "u_0.tensor", rng.normal(size=(5, 4)))
+    expressions = small_faces.write_tensor(folder / "u_1.tensor", rng.normal(size=(4, 3)))
+    mesh = small_faces.write_mesh(folder / "template.obj")
+    return path, lambda: read_tensor_core(path, mesh, identity_rows=people, expression_rows=expressions)
+
+
+def _mesh() -> Mesh:
+    vertices, _ = small_faces.grid()
+    return Mesh(vertices=vertices.float(), triangles=small_faces.triangles(), uv=None)
+
+
+READERS: dict[str, Reader] = {
+    **{f"importer {make.__name__}": make for make in LINEAR_FORMATS},
+    "importer facescape 1.6": _facescape,
+    "importer facescape 1.3": _facescape_v13,
+    "importer tensor core": _tensor_core,
+    **{f"data {name}": _data(name) for name in DATA_FORMATS},
+    "bosphorus bnt": _file("a.bnt", partial(write_bnt, scan_of()), read_bnt),
+    "bosphorus lm2": _file("a.lm2", partial(write_landmarks, landmarks_of(2)), read_landmarks),
+    "bosphorus lm3": _file("a.lm3", partial(write_landmarks, landmarks_of(3)), read_landmarks),
+    "frgc abs": _file("a.abs", partial(write_abs, grid_of()), read_abs),
+    "frgc abs.gz": _file("a.abs.gz", partial(write_abs, grid_of()), read_abs),
+    "frgc ppm": _file("a.ppm", partial(write_texture, texture_of()), read_texture),
+    "frgc ppm.gz": _file("a.ppm.gz", partial(write_texture, texture_of()), read_texture),
+    "frgc signature set": _file("a.xml", partial(write_signature_set, _presentations()), read_signature_set),
+    "mesh ply": _file("a.ply", partial(save_ply, _mesh()), read_polygon_mesh),
+    "npz": _file("a.npz", lambda path: np.savez(path, a=POINTS, b=np.arange(4)), read_npz),
+    "points pts": _file("a.pts", _pts, read_points),
+    "points json": _file("a.json", lambda path: path.write_text(json.dumps({"points": POINTS.tolist()})), read_points),
+    "points npy": _file("a.npy", lambda path: np.save(path, POINTS), read_points),
+    "points csv": _file("a.csv", _table, read_table),
+    "points parquet": _file("a.parquet", _table, read_table),
+    **{
+        f"image {suffix}": _file(f"a.{suffix}", _image, read_image)
+        for suffix in ("png", "jpg", "tif", "bmp", "gif", "webp")
+    },
+    "model bilinear": _file("m.safetensors", lambda path: save_model(tiny_bilinear(), path), load_model),
+    "model linear": _file("m.safetensors", lambda path: save_model(tiny_linear(), path), load_model),
+    "cascade": _checkpoint,
+    "checked columns": _file("c.safetensors", _columns, load_columns),
+    "json object": _file("a.json", lambda path: path.write_text(json.dumps({"a": [1.5, {"b": None}]})), read_json),
+    "prepared header": _prepared("set.json"),
+    "prepared tables": _prepared("tables.safetensors"),
+}
