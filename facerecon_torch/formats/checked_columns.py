@@ -71,5 +71,5 @@ def _digest(columns: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
         flat = values.reshape(-1)
         if flat.stride(0) != 1:  # as a single value may have
             flat = torch.empty(len(flat), dtype=flat.dtype).copy_(flat)
-        digest.update(memoryview(flat.view(torch.uint8).numpy()) if len(flat) else b"")
+        digest.update(flat.view(torch.uint8).numpy().data if len(flat) else b"")
     return digest.hexdigest()

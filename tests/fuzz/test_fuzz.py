@@ -1,4 +1,4 @@
-"""A million mutated files: every reader answers with its own error or with finite numbers, soon and in bounded memory."""
+"""A million mutated files: every reader answers with its own error or finite numbers, soon and in bounded memory."""
 
 import json
 import subprocess

@@ -118,7 +118,7 @@ def test_save_refuses_unknown_storage_and_models(path):
     class Other(BilinearModel):
         pass
 
-    with pytest.raises(ValueError, match="model must be whole"):
+    with pytest.raises(ValueError, match="model must have all of its vertices to be saved"):
         save_model(tiny_bilinear().restrict(torch.arange(5)), path)
     other = tiny_bilinear()
     other.__class__ = Other
