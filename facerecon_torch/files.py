@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["is_disk_full", "replacing", "require_space", "write_bytes", "write_json"]
+__all__ = ["is_disk_full", "path_text", "replacing", "require_space", "write_bytes", "write_json"]
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -24,7 +24,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    aside = target.with_name(f".{uuid.uuid4().hex}.part")  # short: `target` may have the longest of names
     try:
         aside.touch()
         mode = aside.stat().st_mode  # what the user's umask makes of a new file; some writers make theirs private
@@ -45,6 +45,11 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write a JSON document aside and rename it. Raises ValueError for NaN and infinity, which JSON lacks."""
     write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    """A path as text that every encoding of Unicode takes: bytes of its name that are no UTF-8 become `\\udcff`."""
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def require_space(folder: Path, needed: int) -> None:

@@ -1,12 +1,12 @@
 """Fitted parameters -> one JSON file per face, and one Parquet table per run.
 
 Both hold the same values in the units of the structures: pixels in the image, mm in the model frame. The
-table's file metadata and the JSON's `format` carry the version of this layout.
+table's file metadata and the JSON's `format` and `version` carry the version of this layout.
 """
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,18 @@ from facerecon_torch.export.arrays import suffixed_path
 from facerecon_torch.files import replacing
 from facerecon_torch.structures import Camera, FaceParameters
 
-__all__ = ["FORMAT", "FaceRecord", "parquet_schema", "save_parameters_json", "save_parameters_parquet"]
+__all__ = [
+    "FORMAT",
+    "JSON_FORMAT",
+    "JSON_VERSION",
+    "FaceRecord",
+    "parquet_schema",
+    "save_parameters_json",
+    "save_parameters_parquet",
+]
 
-FORMAT = 1
+FORMAT = 1  # of the table
+JSON_FORMAT, JSON_VERSION = "facerecon-face", 2
 
 
 @dataclass(frozen=True)
@@ -92,10 +101,33 @@ def _list(values: Tensor) -> list[Any]:
     return content
 
 
-def save_parameters_json(record: FaceRecord, path: str | os.PathLike[str]) -> Path:
-    """Write one face as a JSON object. Returns the path; raises ValueError for another suffix."""
+def save_parameters_json(
+    record: FaceRecord,
+    path: str | os.PathLike[str],
+    *,
+    faces: int = 1,
+    made_from: Mapping[str, str | None] | None = None,
+) -> Path:
+    """Write one face as a JSON object that bears the mark of this format.
+
+    Args:
+        record: the face.
+        path: ends in .json.
+        faces: of its image.
+        made_from: digests of what the face was made from, by name.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: another suffix.
+
+    Example:
+        >>> save_parameters_json(record, "photo.json")
+    """
     target = suffixed_path(path, ".json")
-    text = json.dumps({"format": FORMAT, **record.as_dict()}, indent=1, ensure_ascii=False, allow_nan=False)
+    head = {"format": JSON_FORMAT, "version": JSON_VERSION, "made_from": dict(made_from or {}), "faces": faces}
+    text = json.dumps({**head, **record.as_dict()}, indent=1, ensure_ascii=False, allow_nan=False)
     with replacing(target) as aside:
         aside.write_text(text + "\n", encoding="utf-8")
     return target

@@ -35,7 +35,8 @@ def test_json_holds_every_value(rng, tmp_path):
     record = _record(rng)
     path = save_parameters_json(record, tmp_path / "deep" / "face.json")
     read = json.loads(path.read_text(encoding="utf-8"))
-    assert read.pop("format") == 1
+    head = [read.pop(name) for name in ("format", "version", "made_from", "faces")]
+    assert head == ["facerecon-face", 2, {}, 1]
     assert read == record.as_dict()
     assert torch.tensor(read["alpha"]).equal(record.parameters.identity)
     assert torch.tensor(read["camera"]["rotation"]).reshape(3, 3).equal(record.camera.rotation)
