@@ -29,6 +29,8 @@ from facerecon_torch.features.hog import hog_field
 from facerecon_torch.features.joint import joint_feature
 from facerecon_torch.fitting.crop import apply_affine, camera_to_crop
 from facerecon_torch.fitting.landmark_fit import LandmarkFitter
+from facerecon_torch.images.open import MAX_MEGAPIXELS, require_megapixels
+from facerecon_torch.images.read import require_unit_range
 from facerecon_torch.landmarks.detector import LandmarkDetector
 from facerecon_torch.landmarks.registry import build_detector, detector_options
 from facerecon_torch.model.base import FaceModel
@@ -37,6 +39,7 @@ from facerecon_torch.model.io import load_model
 from facerecon_torch.regression.cascade import Cascade
 from facerecon_torch.regression.ridge import Ridge
 from facerecon_torch.regression.stage import Stage
+from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.runtime.timer import timed
 from facerecon_torch.structures import Camera, Crop, FaceParameters, LandmarkFit
 
@@ -141,11 +144,12 @@ class FaceReconstructor(nn.Module):
             >>> model = FaceReconstructor.from_pretrained("cascade.safetensors", detector="dlib")
         """
         path = pretrained_path() if path is None else Path(path)
-        checkpoint = load_checkpoint(path)
-        if face_model is None:
-            face_model = load_default_face()
-        elif not isinstance(face_model, FaceModel):
-            face_model = load_model(face_model)
+        with torch.inference_mode(False):  # ordinary tensors: later calls may ask for gradients
+            checkpoint = load_checkpoint(path)
+            if face_model is None:
+                face_model = load_default_face()
+            elif not isinstance(face_model, FaceModel):
+                face_model = load_model(face_model)
         if checkpoint.model_sha256 != face_model.sha256:
             raise ModelFileError(
                 f"{path}: model_sha256: this cascade was trained for another face model; expected the model with hash "
@@ -187,12 +191,20 @@ class FaceReconstructor(nn.Module):
         """Landmark fits and cropper, made anew after a move."""
         model, current = self.face_model, self._solvers
         if current is None or (current.device, current.dtype) != (model.device, model.dtype):
-            fitter, spec = LandmarkFitter(model, self.spec.fit), self.spec
-            crop_fitter = fitter if spec.crop_fit == spec.fit else LandmarkFitter(model, spec.crop_fit)
-            current = _Solvers(model.device, model.dtype, fitter, crop_fitter, ImageCropper(model, spec.crop))
+            current = self._build_solvers()
             self._solvers = current
         return current
 
+    @in_own_precision
+    def _build_solvers(self) -> _Solvers:
+        model, spec = self.face_model, self.spec
+        # Ordinary tensors also inside of inference mode: later calls may ask for gradients.
+        with torch.inference_mode(False), torch.no_grad():
+            fitter = LandmarkFitter(model, spec.fit)
+            crop_fitter = fitter if spec.crop_fit == spec.fit else LandmarkFitter(model, spec.crop_fit)
+            return _Solvers(model.device, model.dtype, fitter, crop_fitter, ImageCropper(model, spec.crop))
+
+    @in_own_precision
     def forward(self, crops: Tensor, landmarks: Tensor, fit: LandmarkFit | None = None) -> Reconstruction:
         """The faces in canonical crops, in crop px.
 
@@ -204,18 +216,17 @@ class FaceReconstructor(nn.Module):
             fit: their landmark fit (Eq. 7), where it is known already.
 
         Raises:
-            ValueError: wrong shapes.
+            ValueError: wrong shapes, or crops outside [0, 1].
 
         Example:
             >>> faces = model(crops, landmarks)
         """
         _require_crops(crops, landmarks, self.spec.crop.size)
-        if landmarks.shape[0] == 0:
-            return self._no_faces()
-        with _full_precision(crops.device):
-            return self._solve(crops, landmarks, fit)
+        return self._solve(crops, landmarks, fit)
 
     def _solve(self, crops: Tensor, landmarks: Tensor, fit: LandmarkFit | None) -> Reconstruction:
+        if landmarks.shape[0] == 0:
+            return self._no_faces()
         model, spec, cascade = self.face_model, self.spec, self.cascade
         with _timed("features"):
             # Where training kept crops instead of maps, the cascade was trained on pixels of 8 bits.
@@ -248,19 +259,21 @@ class FaceReconstructor(nn.Module):
         parameters = FaceParameters.from_flat(x, self.face_model.n_identity)
         return look(self.solvers.fitter, parameters, landmarks, camera)
 
+    @in_own_precision
     def locate(self, landmarks: Float[Tensor, "n 66 2"]) -> tuple[Camera, LandmarkFit]:
         """The cameras that crops follow and the landmark fits, from landmarks in image px."""
         solvers = self.solvers
         return follow_faces(landmarks, solvers.crop_fitter, solvers.cropper)
 
+    @in_own_precision
     def solve_crops(self, crops: Crop, landmarks: Float[Tensor, "n 66 2"], fit: LandmarkFit) -> Reconstruction:
         """`forward` on cut crops, from landmarks and their fit in image px; the faces are in crop px."""
         inside = apply_affine(landmarks, crops.to_crop)
         if self.spec.crop_fit != self.spec.fit:
-            return self(crops.image, inside)  # type: ignore[no-any-return]
+            return self._solve(crops.image, inside, None)
         # Eq. 7 does not depend on the frame, so the fit of the image serves the crop.
         moved = replace(fit, camera=camera_to_crop(fit.camera, crops.to_crop))
-        return self(crops.image, inside, moved)  # type: ignore[no-any-return]
+        return self._solve(crops.image, inside, moved)
 
     def reconstruct(
         self, images: Sequence[Tensor], landmarks: Tensor, *, size: KnownSize | None = None
@@ -283,6 +296,7 @@ class FaceReconstructor(nn.Module):
         """
         return reconstruct_images(self, images, landmarks, size or KnownSize(), self.locate, self.solve_crops)
 
+    @in_own_precision
     def predict(
         self,
         images: object,
@@ -292,6 +306,7 @@ class FaceReconstructor(nn.Module):
         size: KnownSize | None = None,
         batch: int | None = None,
         on_error: str = "raise",
+        max_megapixels: float = MAX_MEGAPIXELS,
     ) -> list[Reconstruction]:
         """The faces of one or many images, in image px.
 
@@ -304,6 +319,7 @@ class FaceReconstructor(nn.Module):
             size: size of the faces, where it is known.
             batch: faces solved together; None: 32 on the CPU, 256 on CUDA.
             on_error: `raise`, or `empty` to log an unreadable image and give no faces for it.
+            max_megapixels: larger files are unreadable; they are refused before they are decoded.
 
         Returns:
             One batch of faces per image, also for a single image; without faces it has length 0. Detected faces whose
@@ -326,8 +342,14 @@ class FaceReconstructor(nn.Module):
             raise ValueError(f"there must be landmarks for every image; got {len(landmarks)} for {len(listed)} images")
         limit = batch or (_ON_CUDA if self.device.type == "cuda" else _ON_CPU)
         answers: list[Reconstruction] = []
+        require_megapixels("max_megapixels", max_megapixels)
         found_faces = find_faces(
-            listed, landmarks, faces, lambda: self.landmark_detector, skip_unreadable=on_error == "empty"
+            listed,
+            landmarks,
+            faces,
+            lambda: self.landmark_detector,
+            skip_unreadable=on_error == "empty",
+            max_megapixels=max_megapixels,
         )
         for found in in_batches(found_faces, limit):
             answers += self._reconstruct_found(found, size, limit, keep_degenerate=landmarks is not None)
@@ -381,6 +403,7 @@ class FaceReconstructor(nn.Module):
 
 
 @torch.no_grad()
+@in_own_precision
 def reconstruct_images(
     model: FaceReconstructor,
     images: Sequence[Tensor],
@@ -397,20 +420,12 @@ def reconstruct_images(
     if not len(landmarks):
         return model._no_faces()
     points = landmarks.to(model.device, model.dtype)
-    with _full_precision(points.device):
-        with timed("fit"):
-            camera, fit = locate(points)
-        crops = model.solvers.cropper.crop(images, camera)
-        with timed("fit"):
-            faces = solve_crops(crops, points, fit)
-            return in_image(faces, crops.to_crop, points, size)
-
-
-def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Arithmetic in the dtypes of the tensors, inside an autocast of the caller too."""
-    if torch.compiler.is_compiling() or not torch.is_autocast_enabled(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
+    with timed("fit"):
+        camera, fit = locate(points)
+    crops = model.solvers.cropper.crop(images, camera)
+    with timed("fit"):
+        faces = solve_crops(crops, points, fit)
+        return in_image(faces, crops.to_crop, points, size)
 
 
 def _timed(name: str) -> AbstractContextManager[None]:
@@ -424,6 +439,9 @@ def _require_crops(crops: Tensor, landmarks: Tensor, size: int) -> None:
         raise ValueError(
             f"landmarks must be [n, 66, 2] with one row per crop; got {list(landmarks.shape)}, {crops.shape[0]} crops"
         )
+    recording = crops.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    if len(crops) and not torch.compiler.is_compiling() and not recording:  # both can do without the values only
+        require_unit_range(crops, f"crops {list(crops.shape)}")
 
 
 def _require_stages(model: FaceModel, cascade: Cascade, spec: ReconstructorSpec) -> None:

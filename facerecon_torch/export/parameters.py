@@ -72,7 +72,7 @@ class FaceRecord:
             if value.ndim != len(shape):
                 raise ValueError(f"{name} must belong to one face; got shape {tuple(value.shape)}")
             require_finite(name, value)
-        require_finite("box and score", torch.tensor([*self.box, self.score]))
+        require_finite("box and score", torch.tensor([*self.box, self.score], dtype=torch.float64))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, in the order of the columns."""

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
@@ -180,9 +181,14 @@ def in_unit_range(pixels: Pixels) -> Float[Tensor, "*b channels height width"]:
     return wide.div_(torch.full((), 255.0, dtype=wide.dtype, device=wide.device))
 
 
-def require_unit_range(image: Float[Tensor, "*b channels height width"], came: str) -> None:
-    """Raise ValueError unless all values lie in [0, 1]; `came` describes the image for the message."""
-    low, high = (float(bound) for bound in image.detach().aminmax())
+def require_unit_range(images: Tensor | Sequence[Tensor], came: str) -> None:
+    """Raise ValueError unless all floats of images on one device lie in [0, 1]; `came` describes them for the message.
+    Bytes are in range."""
+    listed = [images] if isinstance(images, Tensor) else images
+    bounds = [torch.stack(i.detach().aminmax()).double() for i in listed if i.is_floating_point() and i.numel()]
+    if not bounds:
+        return
+    (low, _), (_, high) = (f(dim=0).values.tolist() for f in (torch.stack(bounds).min, torch.stack(bounds).max))
     if not (low >= 0 and high <= 1):  # this form refuses NaN too
         hint = "; divide it by 255, or give uint8" if 1 < high <= 255 and low >= 0 else ""
         raise ValueError(f"image must lie in [0, 1]; {came} runs from {low:g} to {high:g}{hint}")

@@ -1,6 +1,7 @@
 """Landmarks that somebody else found: one file per picture, or one table for a whole folder."""
 
 import hashlib
+import os
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -108,7 +109,7 @@ class FileLandmarks:
         folder = picture.parent if self.source is None else self.source
         wanted = [folder / (picture.stem + suffix) for suffix in POINT_SUFFIXES]
         for file in wanted:
-            if file.exists():
+            if os.path.exists(file):  # unlike Path.exists, False also for names that are too long
                 return file
         raise LandmarkFileError(
             f"{picture}: expected its landmarks in {wanted[0]} (or {', '.join(POINT_SUFFIXES[1:])}); came no such file"

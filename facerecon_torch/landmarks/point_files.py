@@ -8,6 +8,7 @@ iBUG does. 68 points are in iBUG order, 66 in the paper's.
 import io
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,9 @@ def read_points(file: Path, *, pts_origin: int = 1) -> Float[Tensor, "faces 68 2
 def read_content(file: Path) -> bytes:
     """The bytes of a landmark file of one picture. Raises LandmarkFileError for what is no file, may not be read, or is
     far too large."""
-    if not file.is_file():
-        came = "a folder" if file.is_dir() else "a pipe, socket or device" if file.exists() else "nothing"
+    if not os.path.isfile(file):  # unlike Path.is_file, False also for names that are too long
+        came = "a pipe, socket or device" if os.path.exists(file) else "nothing"
+        came = "a folder" if os.path.isdir(file) else came
         raise LandmarkFileError(f"{file}: expected a landmark file; came {came}")
     try:
         size = file.stat().st_size

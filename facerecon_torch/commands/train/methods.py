@@ -49,7 +49,9 @@ def shape_error(
         raise ValueError("choosing penalties needs a whole model; this one was restricted to some vertices")
     whole = topology.whole_vertices
     if vertices is not None and vertices < len(whole):
-        whole = whole[torch.linspace(0, len(whole) - 1, vertices, device=whole.device).round().long()]
+        whole = whole[
+            torch.linspace(0, len(whole) - 1, vertices, dtype=torch.float32, device=whole.device).round().long()
+        ]
     small = model.restrict(whole)
     size = max(1, _ERROR_VERTICES // len(whole))
     parts = [slice(k, min(k + size, len(truth))) for k in range(0, len(truth), size)]

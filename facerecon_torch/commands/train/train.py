@@ -19,6 +19,7 @@ from facerecon_torch.model.base import FaceModel
 from facerecon_torch.regression.cascade import Cascade, StageReport, train_cascade
 from facerecon_torch.regression.moments import Moments, SampleGram
 from facerecon_torch.regression.ridge import choose_form
+from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import FaceParameters
 
 __all__ = ["Outcome", "TrainSetup", "train_methods"]
@@ -36,6 +37,7 @@ class Outcome:
     errors: dict[str, dict[str, MethodErrors]]  # [set][method]
 
 
+@in_own_precision
 def train_methods(
     setup: TrainSetup,
     train: Samples,
