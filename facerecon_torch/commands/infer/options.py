@@ -84,7 +84,7 @@ def infer_specs(
     model: ModelSpec,
     landmarks: LandmarkSourceSpec,
     runtime: RuntimeSpec,
-    images: Mapping[str, float],
+    images: Mapping[str, float | int],
     times: bool,
     **options: Any,
 ) -> InferSpecs:
