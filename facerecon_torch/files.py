@@ -19,6 +19,7 @@ __all__ = [
     "CACHE_VARIABLE",
     "cache_folder",
     "is_disk_full",
+    "path_text",
     "replacing",
     "require_space",
     "require_writable",
@@ -100,6 +101,11 @@ def require_writable(folder: Path) -> None:
         raise FolderError(
             f"the cache folder {folder} cannot be written ({error.strerror}); set {CACHE_VARIABLE} to a folder that can"
         ) from error
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    """A path as text that every encoding of Unicode takes: bytes of its name that are no UTF-8 become `\\udcff`."""
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def require_space(folder: Path, needed: int) -> None:

@@ -66,16 +66,19 @@ class ImageCropper(FaceCropper):
     """
 
     def crop(self, images: Tensor | Sequence[Tensor], camera: Camera) -> Crop:
-        """Canonical crops of `images`, one [3, H, W] per row of `camera`. Raises ValueError for wrong shapes and maps,
-        TypeError for whole numbers other than bytes."""
+        """Canonical crops of `images`, one [3, H, W] per row of `camera`. Raises ValueError for wrong shapes and maps
+        and for floats outside [0, 1] where the crop lies, TypeError for whole numbers other than bytes."""
         with timed("crop"):
             to_crop = self.to_crop(camera)
-            if isinstance(images, Tensor) or not all(map(_is_picture, images)):
+            if isinstance(images, Tensor) or not len(images) or not all(map(_is_picture, images)):
                 return crop_faces(images, to_crop, self.spec)
             host = to_crop.detach().to("cpu", torch.float64)
             windows = [self._window(row, image) for row, image in zip(host, images, strict=True)]
             parts = [image[:, w.top : w.bottom, w.left : w.right] for image, w in zip(images, windows)]
-            there = [in_unit_range(part).to(to_crop.dtype) for part in _on_device(parts, to_crop.device)]
+            there = _on_device(parts, to_crop.device)
+            if to_crop.dtype != torch.float32:  # bytes become float32 block by block
+                there = [in_unit_range(part) for part in there]
+            there = [part.to(to_crop.dtype) if part.is_floating_point() else part for part in there]
             origin = torch.tensor([[w.left, w.top] for w in windows], dtype=torch.float64).to(to_crop.device)
             # In float64, so that the shifted map sees every pixel exactly where the given one does.
             wide = to_crop.double()

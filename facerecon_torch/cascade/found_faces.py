@@ -13,6 +13,7 @@ from torch import Tensor
 from facerecon_torch.cascade.reconstruction import Reconstruction, extent
 from facerecon_torch.errors import ImageFileError
 from facerecon_torch.images.convert import as_pixels
+from facerecon_torch.images.open import MAX_MEGAPIXELS
 from facerecon_torch.images.read import Pixels
 from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces, detect_faces
 from facerecon_torch.landmarks.points import as_points66
@@ -43,6 +44,7 @@ def find_faces(
     detector: Callable[[], LandmarkDetector],
     *,
     skip_unreadable: bool,
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Iterator[FoundFaces]:
     """The faces of each image: at the given landmarks, or as `detector()` finds them.
 
@@ -51,11 +53,12 @@ def find_faces(
         landmarks: per image the points of one face [66|68, 2] or of several [n, 66|68, 2]; None: detect.
         which: `all`, `largest`, or a position among the detections.
         detector: gives the detector, which is asked for only where it is needed.
+        max_megapixels: larger images are unreadable.
         skip_unreadable: log an image that cannot be read and give no faces for it, instead of raising ImageFileError.
     """
     for k, image in enumerate(images):
         try:
-            pixels = as_pixels(image)
+            pixels = as_pixels(image, max_megapixels=max_megapixels)
         except ImageFileError as error:
             if not skip_unreadable:
                 raise

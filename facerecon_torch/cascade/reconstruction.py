@@ -14,6 +14,7 @@ from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import matrix_to_euler
 from facerecon_torch.landmarks.scheme import interpupillary
 from facerecon_torch.model.base import FaceModel
+from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import Camera, FaceParameters, Mesh, TensorRecord
 
 __all__ = ["KnownSize", "Reconstruction", "in_image"]
@@ -103,6 +104,7 @@ class Reconstruction(TensorRecord):
         )  # fmt: skip
 
     @cached_property
+    @in_own_precision
     def vertices(self) -> Float[Tensor, "*b vertices 3"]:
         """All vertices in mm, model frame, computed on first use."""
         model, given = self._model(), self.parameters
@@ -111,11 +113,13 @@ class Reconstruction(TensorRecord):
         return shapes * self.size[..., None, None]
 
     @cached_property
+    @in_own_precision
     def euler_degrees(self) -> Float[Tensor, "*b 3"]:
         """(yaw, pitch, roll) of the head in degrees; order and signs as in docs/conventions.md."""
         return torch.rad2deg(torch.stack(matrix_to_euler(self.camera.rotation), dim=-1))
 
     @cached_property
+    @in_own_precision
     def _named_weights(self) -> tuple[tuple[str, ...], Float[Tensor, "*b names"]]:
         model = self._model()
         weights = model.expression_weights(self.parameters.expression.to(model.device, model.dtype))
@@ -184,6 +188,7 @@ class Reconstruction(TensorRecord):
         return {**self.__dict__, "face_model": None}
 
 
+@in_own_precision
 def in_image(
     faces: Reconstruction, to_crop: Float[Tensor, "n 2 3"], landmarks: Float[Tensor, "n 66 2"], size: KnownSize
 ) -> Reconstruction:

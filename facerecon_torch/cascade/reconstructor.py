@@ -31,12 +31,15 @@ from facerecon_torch.features.hog import hog_field
 from facerecon_torch.features.joint import joint_feature
 from facerecon_torch.fitting.crop import apply_affine, camera_to_crop
 from facerecon_torch.fitting.landmark_fit import LandmarkFitter
+from facerecon_torch.images.open import MAX_MEGAPIXELS, require_megapixels
+from facerecon_torch.images.read import require_unit_range
 from facerecon_torch.landmarks.detector import LandmarkDetector
 from facerecon_torch.landmarks.registry import build_detector, detector_options
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.model.io import load_model
 from facerecon_torch.regression.cascade import Cascade
+from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.runtime.timer import timed
 from facerecon_torch.structures import Camera, Crop, FaceParameters, LandmarkFit
 
@@ -121,11 +124,12 @@ class FaceReconstructor(nn.Module):
             >>> model = FaceReconstructor.from_pretrained("cascade.safetensors", detector="dlib")
         """
         path = pretrained_path() if path is None else Path(path)
-        checkpoint = load_checkpoint(path)
-        if face_model is None:
-            face_model = load_default_face()
-        elif not isinstance(face_model, FaceModel):
-            face_model = load_model(face_model)
+        with torch.inference_mode(False):  # ordinary tensors: later calls may ask for gradients
+            checkpoint = load_checkpoint(path)
+            if face_model is None:
+                face_model = load_default_face()
+            elif not isinstance(face_model, FaceModel):
+                face_model = load_model(face_model)
         if checkpoint.model_sha256 != face_model.sha256:
             raise ModelFileError(
                 f"{path}: model_sha256: this cascade was trained for another face model; expected the model with hash "
@@ -167,12 +171,20 @@ class FaceReconstructor(nn.Module):
         """Landmark fits and cropper, made anew after a move."""
         model, current = self.face_model, self._solvers
         if current is None or (current.device, current.dtype) != (model.device, model.dtype):
-            fitter, spec = LandmarkFitter(model, self.spec.fit), self.spec
-            crop_fitter = fitter if spec.crop_fit == spec.fit else LandmarkFitter(model, spec.crop_fit)
-            current = _Solvers(model.device, model.dtype, fitter, crop_fitter, ImageCropper(model, spec.crop))
+            current = self._build_solvers()
             self._solvers = current
         return current
 
+    @in_own_precision
+    def _build_solvers(self) -> _Solvers:
+        model, spec = self.face_model, self.spec
+        # Ordinary tensors also inside of inference mode: later calls may ask for gradients.
+        with torch.inference_mode(False), torch.no_grad():
+            fitter = LandmarkFitter(model, spec.fit)
+            crop_fitter = fitter if spec.crop_fit == spec.fit else LandmarkFitter(model, spec.crop_fit)
+            return _Solvers(model.device, model.dtype, fitter, crop_fitter, ImageCropper(model, spec.crop))
+
+    @in_own_precision
     def forward(self, crops: Tensor, landmarks: Tensor, fit: LandmarkFit | None = None) -> Reconstruction:
         """The faces in canonical crops, in crop px.
 
@@ -184,18 +196,17 @@ class FaceReconstructor(nn.Module):
             fit: their landmark fit (Eq. 7), where it is known already.
 
         Raises:
-            ValueError: wrong shapes.
+            ValueError: wrong shapes, or crops outside [0, 1].
 
         Example:
             >>> faces = model(crops, landmarks)
         """
         _require_crops(crops, landmarks, self.spec.crop.size)
-        if landmarks.shape[0] == 0:
-            return Reconstruction.empty(self.face_model)
-        with _full_precision(crops.device):
-            return self._solve(crops, landmarks, fit)
+        return self._solve(crops, landmarks, fit)
 
     def _solve(self, crops: Tensor, landmarks: Tensor, fit: LandmarkFit | None) -> Reconstruction:
+        if landmarks.shape[0] == 0:
+            return Reconstruction.empty(self.face_model)
         model, spec, cascade = self.face_model, self.spec, self.cascade
         fitter, n = self.solvers.fitter, model.n_identity
         with _timed("features"):
@@ -220,19 +231,21 @@ class FaceReconstructor(nn.Module):
             scores=torch.ones_like(camera.scale), face_model=model,
         )  # fmt: skip
 
+    @in_own_precision
     def locate(self, landmarks: Float[Tensor, "n 66 2"]) -> tuple[Camera, LandmarkFit]:
         """The cameras that crops follow and the landmark fits, from landmarks in image px."""
         solvers = self.solvers
         return follow_faces(landmarks, solvers.crop_fitter, solvers.cropper)
 
+    @in_own_precision
     def solve_crops(self, crops: Crop, landmarks: Float[Tensor, "n 66 2"], fit: LandmarkFit) -> Reconstruction:
         """`forward` on cut crops, from landmarks and their fit in image px; the faces are in crop px."""
         inside = apply_affine(landmarks, crops.to_crop)
         if self.spec.crop_fit != self.spec.fit:
-            return self(crops.image, inside)  # type: ignore[no-any-return]
+            return self._solve(crops.image, inside, None)
         # Eq. 7 does not depend on the frame, so the fit of the image serves the crop.
         moved = replace(fit, camera=camera_to_crop(fit.camera, crops.to_crop))
-        return self(crops.image, inside, moved)  # type: ignore[no-any-return]
+        return self._solve(crops.image, inside, moved)
 
     def reconstruct(
         self, images: Sequence[Tensor], landmarks: Tensor, *, size: KnownSize | None = None
@@ -255,6 +268,7 @@ class FaceReconstructor(nn.Module):
         """
         return reconstruct_images(self, images, landmarks, size or KnownSize(), self.locate, self.solve_crops)
 
+    @in_own_precision
     def predict(
         self,
         images: object,
@@ -264,6 +278,7 @@ class FaceReconstructor(nn.Module):
         size: KnownSize | None = None,
         batch: int | None = None,
         on_error: str = "raise",
+        max_megapixels: float = MAX_MEGAPIXELS,
     ) -> list[Reconstruction]:
         """The faces of one or many images, in image px.
 
@@ -276,6 +291,7 @@ class FaceReconstructor(nn.Module):
             size: size of the faces, where it is known.
             batch: faces solved together; None: 32 on the CPU, 256 on CUDA.
             on_error: `raise`, or `empty` to log an unreadable image and give no faces for it.
+            max_megapixels: larger files are unreadable; they are refused before they are decoded.
 
         Returns:
             One batch of faces per image, also for a single image; without faces it has length 0. Detected faces whose
@@ -297,8 +313,14 @@ class FaceReconstructor(nn.Module):
         if landmarks is not None and len(landmarks) != len(listed):
             raise ValueError(f"there must be landmarks for every image; got {len(landmarks)} for {len(listed)} images")
         limit = batch or (_ON_CUDA if self.device.type == "cuda" else _ON_CPU)
+        require_megapixels("max_megapixels", max_megapixels)
         found = find_faces(
-            listed, landmarks, faces, lambda: self.landmark_detector, skip_unreadable=on_error == "empty"
+            listed,
+            landmarks,
+            faces,
+            lambda: self.landmark_detector,
+            skip_unreadable=on_error == "empty",
+            max_megapixels=max_megapixels,
         )
         solve = partial(self.reconstruct, size=size)
         like, keep = self.face_model.identity_mean, landmarks is not None
@@ -319,6 +341,7 @@ class FaceReconstructor(nn.Module):
 
 
 @torch.no_grad()
+@in_own_precision
 def reconstruct_images(
     model: FaceReconstructor,
     images: Sequence[Tensor],
@@ -335,20 +358,12 @@ def reconstruct_images(
     if not len(landmarks):
         return Reconstruction.empty(model.face_model)
     points = landmarks.to(model.device, model.dtype)
-    with _full_precision(points.device):
-        with timed("fit"):
-            camera, fit = locate(points)
-        crops = model.solvers.cropper.crop(images, camera)
-        with timed("fit"):
-            faces = solve_crops(crops, points, fit)
-            return in_image(faces, crops.to_crop, points, size)
-
-
-def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Arithmetic in the dtypes of the tensors, inside an autocast of the caller too."""
-    if torch.compiler.is_compiling() or not torch.is_autocast_enabled(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
+    with timed("fit"):
+        camera, fit = locate(points)
+    crops = model.solvers.cropper.crop(images, camera)
+    with timed("fit"):
+        faces = solve_crops(crops, points, fit)
+        return in_image(faces, crops.to_crop, points, size)
 
 
 def _timed(name: str) -> AbstractContextManager[None]:
@@ -362,3 +377,6 @@ def _require_crops(crops: Tensor, landmarks: Tensor, size: int) -> None:
         raise ValueError(
             f"landmarks must be [n, 66, 2] with one row per crop; got {list(landmarks.shape)}, {crops.shape[0]} crops"
         )
+    recording = crops.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    if len(crops) and not torch.compiler.is_compiling() and not recording:  # both can do without the values only
+        require_unit_range(crops, f"crops {list(crops.shape)}")

@@ -20,9 +20,15 @@ def mean_face(model: FaceModel, samples: int) -> FaceParameters:
 
 def retraction(model: FaceModel) -> Callable[[Tensor], Tensor]:
     """g -> the equivalent g in the model's gauge."""
+    return _Retraction(model)
 
-    def fix(flat: Tensor) -> Tensor:
-        parameters = FaceParameters.from_flat(flat, model.n_identity)
-        return FaceParameters(*model.fix_gauge(parameters.identity, parameters.expression)).flat
 
-    return fix
+class _Retraction:
+    """A function with a name of its own, so that cascades can be pickled."""
+
+    def __init__(self, model: FaceModel) -> None:
+        self._model = model
+
+    def __call__(self, flat: Tensor) -> Tensor:
+        parameters = FaceParameters.from_flat(flat, self._model.n_identity)
+        return FaceParameters(*self._model.fix_gauge(parameters.identity, parameters.expression)).flat

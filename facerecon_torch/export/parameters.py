@@ -1,12 +1,11 @@
 """Fitted faces in files: one JSON file per face, and one Parquet table per run.
 
-Both hold the same values in the units of the structures: px in the image, mm in the model frame. `format` in the JSON
-file and `facerecon_format` in the table's metadata are the version of this layout.
+Both hold the same values in the units of the structures: px in the image, mm in the model frame. `format` and `version`
+in the JSON file and `facerecon_format` in the table's metadata mark this package's files and the layout's version.
 """
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,18 @@ from facerecon_torch.export.arrays import suffixed_path
 from facerecon_torch.files import replacing, write_json
 from facerecon_torch.structures import Camera, FaceParameters, TensorRecord
 
-__all__ = ["FORMAT", "FaceTable", "FittedFaces", "read_parameters_json", "save_parameters_json"]
+__all__ = [
+    "FORMAT",
+    "JSON_FORMAT",
+    "JSON_VERSION",
+    "FaceTable",
+    "FittedFaces",
+    "face_in_document",
+    "save_parameters_json",
+]
 
-FORMAT = 1
+FORMAT = 1  # of the table
+JSON_FORMAT, JSON_VERSION = "facerecon-face", 2
 _ROWS = 8192  # written at a time; 50 MB of float64
 
 
@@ -54,9 +62,16 @@ class FittedFaces(TensorRecord):
 
 
 def save_parameters_json(
-    face: FittedFaces, path: str | os.PathLike[str], *, image: str, number: int, expression_names: Sequence[str]
+    face: FittedFaces,
+    path: str | os.PathLike[str],
+    *,
+    image: str,
+    number: int,
+    expression_names: Sequence[str],
+    count: int = 1,
+    made_from: Mapping[str, str | None] | None = None,
 ) -> Path:
-    """The path of a JSON file with one face.
+    """The path of a JSON file with one face, which bears the mark of this format.
 
     Args:
         face: The values of one face, without batch axis.
@@ -64,6 +79,8 @@ def save_parameters_json(
         image: Path of the image.
         number: Number of the face in its image, from 0.
         expression_names: One name for each of the face's expression weights.
+        count: Number of faces in the image.
+        made_from: Digests of what the face was made from, by name.
 
     Raises:
         ValueError: The suffix is another one, a shape does not fit, or a value is not finite.
@@ -76,7 +93,10 @@ def save_parameters_json(
     _require_faces(face, names, batch_axes=0)
     camera = face.camera
     document = {
-        "format": FORMAT,
+        "format": JSON_FORMAT,
+        "version": JSON_VERSION,
+        "made_from": dict(made_from or {}),
+        "faces": count,
         "image": image,
         "face": number,
         "box": _list(face.boxes),
@@ -97,15 +117,17 @@ def save_parameters_json(
     return write_json(target, document)
 
 
-def read_parameters_json(path: str | os.PathLike[str]) -> tuple[str, FittedFaces]:
-    """The image and the values of the face in a file of `save_parameters_json`, in float64 on the CPU."""
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
+def face_in_document(content: Mapping[str, Any]) -> FittedFaces:
+    """The values of the face in a document of `save_parameters_json`, in float64 on the CPU.
+
+    A document that lacks an entry, or has another kind of value there, raises KeyError, TypeError or ValueError.
+    """
     camera = content["camera"]
 
     def numbers(values: Any) -> Tensor:
         return torch.tensor(values, dtype=torch.float64)
 
-    face = FittedFaces(
+    return FittedFaces(
         boxes=numbers(content["box"]),
         scores=numbers(content["score"]),
         parameters=FaceParameters(identity=numbers(content["alpha"]), expression=numbers(content["beta"])),
@@ -120,7 +142,6 @@ def read_parameters_json(path: str | os.PathLike[str]) -> tuple[str, FittedFaces
         landmarks_3d=numbers(content["landmarks_3d"]),
         projected_2d=numbers(content["projected_2d"]),
     )
-    return str(content["image"]), face
 
 
 class FaceTable:
@@ -153,9 +174,13 @@ class FaceTable:
         Raises:
             ValueError: A shape does not fit the names, or a value is not finite.
         """
-        _require_faces(faces, self._names, batch_axes=1)
+        self.require(faces)
         if len(faces):
             self._images.append((position, image, faces))
+
+    def require(self, faces: FittedFaces) -> None:
+        """Raise ValueError for a batch whose shapes do not fit the names, or with a value that is not finite."""
+        _require_faces(faces, self._names, batch_axes=1)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """The path of the table; without faces it has its columns and no rows. Raises ValueError for another suffix."""

@@ -16,8 +16,10 @@ from facerecon_torch.checks import require_positive
 from facerecon_torch.fitting.camera import solve_camera
 from facerecon_torch.fitting.contour import in_plane_rotation
 from facerecon_torch.geometry.projection import project
+from facerecon_torch.images.read import require_unit_range
 from facerecon_torch.images.resample import OUTSIDE, resample
 from facerecon_torch.model.base import FaceModel
+from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import Camera, Crop
 
 __all__ = [
@@ -113,6 +115,7 @@ class FaceCropper:
         return project(self.centre.expand(*camera.scale.shape, 1, 3), wide)[..., 0, :]
 
 
+@in_own_precision
 def crop_faces(images: Tensor | Sequence[Tensor], to_crop: Float[Tensor, "b 2 3"], spec: CropSpec) -> Crop:
     """The crops of images, each image resampled once, anti-aliased. Differentiable in images and maps.
 
@@ -129,13 +132,15 @@ def crop_faces(images: Tensor | Sequence[Tensor], to_crop: Float[Tensor, "b 2 3"
 
     Raises:
         TypeError: whole numbers other than bytes.
-        ValueError: wrong shapes, or maps that are not finite, mirror or collapse.
+        ValueError: wrong shapes, floats outside [0, 1], or maps that are not finite, mirror or collapse.
 
     Example:
         >>> crops = crop_faces(images, cropper.to_crop(camera), cropper.spec)
     """
     single = isinstance(images, Tensor)
     _require_images([images] if isinstance(images, Tensor) else images, len(to_crop), single)
+    if not len(to_crop):
+        return Crop(image=to_crop.new_zeros(0, 3, spec.size, spec.size), to_crop=to_crop)
     host = to_crop.detach().to("cpu", torch.float64)
     _require_maps(host)
     crop = partial(resample, size=spec.size, outside=spec.outside, rotated=spec.derotate)
@@ -194,8 +199,9 @@ def _require_images(images: Sequence[Tensor], n: int, single: bool) -> None:
         if image.ndim != 3 + single or image.shape[-3] != 3 or 0 in image.shape[-2:]:
             raise ValueError(f"images must have shape {axes}; got {tuple(image.shape)}")
     count = len(images[0]) if single else len(images)
-    if count != n or n == 0:
-        raise ValueError(f"images must be as many as maps to crops, {n}, and at least one; got {count}")
+    if count != n:
+        raise ValueError(f"images must be as many as maps to crops, {n}; got {count}")
+    require_unit_range(images, "images")
 
 
 def _require_maps(to_crop: Tensor) -> None:

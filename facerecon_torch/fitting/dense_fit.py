@@ -16,6 +16,7 @@ from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.gauge import fix_gauge
 from facerecon_torch.model.linear import LinearModel
+from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import FaceParameters
 
 __all__ = ["DenseSpec", "fit_dense"]
@@ -41,6 +42,7 @@ _DEFAULT = DenseSpec()
 
 
 @torch.no_grad()
+@in_own_precision
 def fit_dense(model: FaceModel, vertices: Tensor, spec: DenseSpec = _DEFAULT) -> FaceParameters:
     """The weights whose shape is nearest to each mesh, in the model's gauge. Solved in float64.
 

@@ -21,6 +21,7 @@ from facerecon_torch.landmarks.scheme import N_INNER
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.topology import N_CONTOUR, N_LANDMARKS
 from facerecon_torch.runtime.memory import free_bytes, halve_on_out_of_memory
+from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import Camera, FaceParameters, LandmarkFit, TensorRecord
 
 __all__ = ["FitSpec", "LandmarkFitter"]
@@ -115,6 +116,7 @@ class LandmarkFitter:
         self._expression = _prior(spec.expression_penalty / whole.expression_variance, whole.expression_mean)
 
     @torch.no_grad()
+    @in_own_precision
     def fit(
         self,
         landmarks: Float[Tensor, "b 66 2"],
@@ -161,6 +163,7 @@ class LandmarkFitter:
         waits for the device."""
         return self._fit(self._target(landmarks, weights, scale)).to(landmarks.dtype)
 
+    @in_own_precision
     def landmarks(
         self, parameters: FaceParameters, camera: Camera
     ) -> tuple[Float[Tensor, "*b 66 3"], Int[Tensor, "*b 17"]]:
@@ -170,6 +173,7 @@ class LandmarkFitter:
         return chosen.to(parameters.identity.dtype), vertices
 
     @torch.no_grad()
+    @in_own_precision
     def refine(
         self,
         parameters: FaceParameters,

@@ -4,16 +4,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import Camera
 
 __all__ = ["project", "project_with_depth", "rotate_to_view"]
 
 
+@in_own_precision
 def rotate_to_view(points: Float[Tensor, "*b n 3"], camera: Camera) -> Float[Tensor, "*b n 3"]:
     """The points R v in mm in the viewer's axes (+x right, +y up, +z towards the viewer)."""
     return points @ camera.rotation.mT
 
 
+@in_own_precision
 def project(points: Float[Tensor, "*b n 3"], camera: Camera) -> Float[Tensor, "*b n 2"]:
     """The image points p = s F (R v)_xy + t with F = diag(1, -1) (Eq. 4).
 
@@ -32,6 +35,7 @@ def project(points: Float[Tensor, "*b n 3"], camera: Camera) -> Float[Tensor, "*
     return camera.scale[..., None, None] * flipped + camera.translation[..., None, :]
 
 
+@in_own_precision
 def project_with_depth(points: Float[Tensor, "*b n 3"], camera: Camera) -> Float[Tensor, "*b n 3"]:
     """The points (x, y, depth) in px: `project`, and the depth s (R v)_z towards the viewer."""
     depth = camera.scale[..., None, None] * rotate_to_view(points, camera)[..., 2:]

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from facerecon_torch.images.read import Pixels, decode_pixels, pixels_of, read_pixels
+from facerecon_torch.images.open import MAX_MEGAPIXELS
+from facerecon_torch.images.read import Pixels, decode_pixels, pixels_of, read_pixels, require_unit_range
 
 __all__ = ["as_pixels"]
 
@@ -21,7 +22,7 @@ _ACCEPTED = (
 )
 
 
-def as_pixels(image: object) -> Pixels:
+def as_pixels(image: object, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixels:
     """The RGB tensor [3, H, W] of one image: uint8, or floats in [0, 1].
 
     Grey is repeated into three channels, transparency is laid over white, 16 bits become floats. The EXIF orientation
@@ -30,22 +31,23 @@ def as_pixels(image: object) -> Pixels:
     Args:
         image: a path, bytes, an open binary file, a PIL image, a numpy array [H, W] or [H, W, 1|3|4], or a tensor
             [1|3|4, H, W].
+        max_megapixels: larger files and PIL images are refused before they are decoded.
 
     Raises:
         TypeError: another type, or numbers that are neither uint8, uint16 nor floating point.
         ValueError: another shape, or floats outside [0, 1].
-        ImageFileError: a file that is missing or cannot be decoded.
+        ImageFileError: a file that is missing, too large or cannot be decoded.
 
     Example:
         >>> as_pixels("photo.jpg").shape
         torch.Size([3, 480, 640])
     """
     if isinstance(image, (str, os.PathLike)):
-        return read_pixels(os.fspath(image))
+        return read_pixels(os.fspath(image), max_megapixels=max_megapixels)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return decode_pixels(bytes(image), Path("<bytes>"))
+        return decode_pixels(bytes(image), Path("<bytes>"), max_megapixels=max_megapixels)
     if isinstance(image, Image.Image):
-        return pixels_of(image.copy(), Path("<PIL image>"))
+        return pixels_of(image, Path("<PIL image>"), max_megapixels=max_megapixels)
     if isinstance(image, Tensor):
         return _rgb(image, f"a tensor of {str(image.dtype).removeprefix('torch.')} {list(image.shape)}")
     if isinstance(image, np.ndarray):
@@ -53,7 +55,8 @@ def as_pixels(image: object) -> Pixels:
     if isinstance(image, io.TextIOBase):
         raise TypeError(f"image must be {_ACCEPTED}; got a file opened as text: open it with 'rb'")
     if callable(getattr(image, "read", None)):
-        return decode_pixels(_content(image), Path(str(getattr(image, "name", "<file>"))))
+        name = Path(str(getattr(image, "name", "<file>")))
+        return decode_pixels(_content(image), name, max_megapixels=max_megapixels)
     raise TypeError(f"image must be {_ACCEPTED}; got {type(image).__name__}")
 
 
@@ -83,19 +86,12 @@ def _rgb(image: Tensor, came: str) -> Pixels:
     elif image.dtype in (torch.float16, torch.bfloat16):
         image = image.to(torch.float32)
     if image.dtype != torch.uint8:
-        _require_unit_range(image, came)
+        if not image.is_floating_point():
+            raise TypeError(f"image must be {_ACCEPTED}; got {came}")
+        require_unit_range(image, came)
     if image.shape[0] == 4:
         image = _over_white(image)
     return image.expand(3, -1, -1)
-
-
-def _require_unit_range(image: Tensor, came: str) -> None:
-    if not image.is_floating_point():
-        raise TypeError(f"image must be {_ACCEPTED}; got {came}")
-    low, high = (float(bound) for bound in image.aminmax())
-    if not (low >= 0 and high <= 1):  # this form refuses NaN too
-        hint = "; divide it by 255, or give uint8" if 1 < high <= 255 and low >= 0 else ""
-        raise ValueError(f"image must lie in [0, 1]; {came} runs from {low:g} to {high:g}{hint}")
 
 
 def _over_white(image: Tensor) -> Tensor:

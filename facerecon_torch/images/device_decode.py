@@ -10,6 +10,7 @@ from torch import Tensor
 
 from facerecon_torch.errors import ImageFileError
 from facerecon_torch.images.jpeg import jpeg_header, turn_upright
+from facerecon_torch.images.open import MAX_MEGAPIXELS
 from facerecon_torch.images.read import Pixels, decode_pixels
 
 __all__ = ["BatchDecoder", "decode_batch", "nvjpeg"]
@@ -18,7 +19,7 @@ BatchDecoder: TypeAlias = Callable[[list[Tensor]], list[Tensor]]  # contents, ui
 
 
 def decode_batch(
-    files: Sequence[tuple[Path, bytes]], decode: BatchDecoder
+    files: Sequence[tuple[Path, bytes]], decode: BatchDecoder, *, max_megapixels: float = MAX_MEGAPIXELS
 ) -> list[UInt8[Tensor, "3 height width"] | Pixels | ImageFileError]:
     """The upright picture of every file, or why there is none, in order.
 
@@ -27,7 +28,8 @@ def decode_batch(
     and the message. The device's decoder rounds otherwise than the CPU's: the pictures differ by a few of 255 levels.
     """
     headers = [jpeg_header(data) for _, data in files]
-    suited = [k for k, header in enumerate(headers) if header is not None and header.baseline]
+    most = max_megapixels * 1e6
+    suited = [k for k, h in enumerate(headers) if h is not None and h.baseline and h.height * h.width <= most]
     contents = [torch.frombuffer(bytearray(files[k][1]), dtype=torch.uint8) for k in suited]
     found = dict(zip(suited, _bisected(contents, decode)))
     answers: list[Tensor | ImageFileError] = []
@@ -36,7 +38,7 @@ def decode_batch(
         if stored is not None and header is not None and stored.shape == (3, header.height, header.width):
             answers.append(turn_upright(stored, header.orientation))
         else:
-            answers.append(_on_the_cpu(data, path))
+            answers.append(_on_the_cpu(data, path, max_megapixels))
     return answers
 
 
@@ -66,8 +68,8 @@ def _bisected(contents: list[Tensor], decode: BatchDecoder) -> list[Tensor | Non
     return _bisected(contents[:middle], decode) + _bisected(contents[middle:], decode)
 
 
-def _on_the_cpu(data: bytes, path: Path) -> Pixels | ImageFileError:
+def _on_the_cpu(data: bytes, path: Path, max_megapixels: float) -> Pixels | ImageFileError:
     try:
-        return decode_pixels(data, path)
+        return decode_pixels(data, path, max_megapixels=max_megapixels)
     except ImageFileError as error:
         return error

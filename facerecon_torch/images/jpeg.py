@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
-from PIL import Image
+from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
 __all__ = ["JpegHeader", "decode_ordinary_jpeg", "jpeg_header", "turn_upright"]
@@ -40,7 +39,7 @@ class JpegHeader:
 
 
 def jpeg_header(data: bytes) -> JpegHeader | None:
-    """The header of an ordinary JPEG, or None: not a JPEG, not ordinary, damaged, or larger than Pillow takes."""
+    """The header of an ordinary JPEG, or None: not a JPEG, not ordinary, or damaged."""
     try:
         return _walk(data)
     except (struct.error, IndexError):
@@ -77,7 +76,7 @@ def _decoder() -> Callable[..., Any] | None:
     return None
 
 
-def turn_upright(stored: UInt8[Tensor, "3 h w"], orientation: int) -> UInt8[Tensor, "3 height width"]:
+def turn_upright(stored: Shaped[Tensor, "3 h w"], orientation: int) -> Shaped[Tensor, "3 height width"]:
     """A view of a stored picture, turned as the EXIF orientation 1..8 asks."""
     if orientation >= 5:
         stored = stored.mT
@@ -118,8 +117,7 @@ def _ordinary(frame: tuple[int, ...] | None, orientation: int) -> JpegHeader | N
     if frame is None:
         return None
     marker, bits, height, width, components = frame
-    most = Image.MAX_IMAGE_PIXELS
-    if bits != 8 or components != 3 or height * width == 0 or (most is not None and height * width > most):
+    if bits != 8 or components != 3 or height * width == 0:
         return None
     return JpegHeader(height, width, marker in _SEQUENTIAL[:1], orientation)
 

@@ -4,9 +4,10 @@ their own reader.)"""
 import logging
 import os
 import re
+import stat
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
-from io import BytesIO
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,22 +15,26 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from facerecon_torch.errors import ImageFileError
-from facerecon_torch.images.jpeg import decode_ordinary_jpeg
+from facerecon_torch.images.jpeg import decode_ordinary_jpeg, jpeg_header, turn_upright
+from facerecon_torch.images.open import MAX_MEGAPIXELS, largest_file, open_image, require_pixels
+from facerecon_torch.runtime.memory import is_out_of_memory
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "Pixels",
     "decode_pixels",
+    "image_size",
     "in_unit_range",
     "list_images",
     "pixels_of",
     "read_bytes",
     "read_image",
     "read_pixels",
+    "require_unit_range",
 ]
 
 Pixels: TypeAlias = UInt8[Tensor, "*b 3 height width"] | Float[Tensor, "*b 3 height width"]
@@ -59,43 +64,67 @@ IMAGE_SUFFIXES = frozenset(
 )
 _HEIC_SUFFIXES = frozenset({".heic", ".heif"})
 _EXPECTED = "expected an image file (JPEG, PNG, WebP, TIFF, BMP, GIF, ...)"
+_BAND_PIXELS = 2**21  # converted at a time
+_ORIENTATION, _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 0x0112, 258, 339  # tags of EXIF and TIFF
 _ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 
 
-def read_image(path: str | os.PathLike[str]) -> Float[Tensor, "3 height width"]:
+def read_image(
+    path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGAPIXELS
+) -> Float[Tensor, "3 height width"]:
     """Decode one file to float32 RGB in [0, 1], upright (the EXIF orientation is applied).
 
-    Grey is repeated into three channels; palettes are looked up; transparency is laid over white (a cut-out
-    portrait then has the background of a passport photograph); grey of 16 bits keeps all of them; CMYK is
-    converted without its colour profile; of an animation or of several pages the first is taken, said once
-    per process. Raises ImageFileError (what was expected, what came) for a file that is missing, empty,
-    truncated or not an image, for a folder, and for a picture of more than about 179 million pixels.
+    Grey is repeated into three channels; palettes are looked up; transparency is laid over white (a cut-out portrait
+    then has the background of a passport photograph); grey of 16 bits keeps all of them; CMYK is converted without its
+    colour profile; of an animation or of several pages the first is taken, said once per process.
+
+    Args:
+        path: JPEG, PNG, WebP, TIFF, BMP, GIF, PNM, JPEG 2000 or AVIF, told by its content.
+        max_megapixels: larger images are refused before they are decoded.
+
+    Raises:
+        ImageFileError: a file that is missing, empty, truncated or not an image, a folder, a pipe or device, an image
+            beyond `max_megapixels`, or one that does not fit the memory.
+
+    Example:
+        >>> read_image("photo.jpg").shape
+        torch.Size([3, 480, 640])
     """
-    return in_unit_range(read_pixels(path)).contiguous()
+    return in_unit_range(read_pixels(path, max_megapixels=max_megapixels)).contiguous()
 
 
-def read_pixels(path: str | os.PathLike[str]) -> Pixels:
+def read_pixels(path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixels:
     """What `read_image` reads, as it is stored: uint8 where the file has 8 bits a channel, else float32 in [0, 1].
 
     A quarter of the memory, or less where only a part of the picture is then needed as floats (`in_unit_range`). The
     answer may be a view whose channels lie together.
     """
     file = Path(path)
-    return decode_pixels(read_bytes(file), file)
+    return decode_pixels(read_bytes(file, max_megapixels=max_megapixels), file, max_megapixels=max_megapixels)
 
 
-def read_bytes(file: Path) -> bytes:
+def read_bytes(file: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:
     """The content of an image file. Raises ImageFileError as `read_image` does."""
-    if file.is_dir():
-        raise ImageFileError(f"{file}: {_EXPECTED}; came a folder")
     try:
+        about = file.stat()
+        if not stat.S_ISREG(about.st_mode):
+            came = "a folder" if stat.S_ISDIR(about.st_mode) else "a pipe, socket or device"
+            raise ImageFileError(f"{file}: {_EXPECTED}; came {came}")
+        if about.st_size > largest_file(max_megapixels):
+            raise ImageFileError(
+                f"{file}: {_EXPECTED}; came {about.st_size / 1e6:.0f} MB, more than {max_megapixels:g} megapixels "
+                "(images.max_megapixels) can need"
+            )
         data = file.read_bytes()
     except FileNotFoundError as error:
-        raise ImageFileError(f"{file}: {_EXPECTED}; came nothing: there is no such file") from error
+        came = "a link to nothing" if file.is_symlink() else "nothing: there is no such file"
+        raise ImageFileError(f"{file}: {_EXPECTED}; came {came}") from error
     except PermissionError as error:
         came = "a file that may not be read (permission denied)"
         raise ImageFileError(f"{file}: {_EXPECTED}; came {came}") from error
-    except OSError as error:
+    except (OSError, MemoryError, ValueError) as error:
+        if isinstance(error, ImageFileError):
+            raise
         came = f"a file that cannot be read ({type(error).__name__}: {error})"
         raise ImageFileError(f"{file}: {_EXPECTED}; came {came}") from error
     if not data:
@@ -103,29 +132,44 @@ def read_bytes(file: Path) -> bytes:
     return data
 
 
-def decode_pixels(data: bytes, file: Path) -> Pixels:
+def decode_pixels(data: bytes, file: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixels:
     """`read_pixels` of the content of `file`, whose name is for messages. Raises ImageFileError."""
-    ordinary = decode_ordinary_jpeg(data)
-    if ordinary is not None:
-        return ordinary
     try:
-        with Image.open(BytesIO(data)) as opened:
+        header = jpeg_header(data)
+        if header is not None:
+            require_pixels(header.width, header.height, file, max_megapixels)
+            ordinary = decode_ordinary_jpeg(data)
+            if ordinary is not None:
+                return ordinary
+        with open_image(data) as opened:
+            require_pixels(*opened.size, file, max_megapixels)
             if getattr(opened, "is_animated", False) and opened.format != "MPO":
                 _say_first_frame(opened.format or "this format")
-            pixels = pixels_of(opened, file)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageFileError(f"{file}: expected a picture small enough to decode; came {error}") from error
-    except MemoryError:
+            return pixels_of(opened, file, max_megapixels=max_megapixels)
+    except ImageFileError:
         raise
     except Exception as error:  # decoders answer damaged bytes with almost any type of exception
         raise ImageFileError(f"{file}: {_EXPECTED}; came {_description(data, error)}") from error
-    return pixels
 
 
-def pixels_of(image: Image.Image, file: Path) -> Pixels:
-    """The pixels of an opened PIL image, upright; `file` is for messages. The image may be changed."""
+def image_size(data: bytes) -> tuple[int, int]:
+    """(height, width) that the header of an image file claims, px; (0, 0) where it cannot be read."""
+    header = jpeg_header(data)
+    if header is not None:
+        return header.height, header.width
+    try:
+        with open_image(data) as opened:
+            return opened.height, opened.width
+    except Exception:  # decoding says what is wrong
+        return 0, 0
+
+
+def pixels_of(image: Image.Image, file: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixels:
+    """The pixels of an opened PIL image, upright; `file` is for messages. Raises ImageFileError where the image is too
+    large, ValueError where its values have no known range."""
+    require_pixels(*image.size, file, max_megapixels)
     image.load()
-    return torch.from_numpy(_rgb_values(_upright(image, file))).permute(2, 0, 1)
+    return turn_upright(torch.from_numpy(_rgb_values(image)).permute(2, 0, 1), _orientation(image, file))
 
 
 def in_unit_range(pixels: Pixels) -> Float[Tensor, "*b channels height width"]:
@@ -137,11 +181,25 @@ def in_unit_range(pixels: Pixels) -> Float[Tensor, "*b channels height width"]:
     return wide.div_(torch.full((), 255.0, dtype=wide.dtype, device=wide.device))
 
 
-def list_images(folder: str | os.PathLike[str], *, recursive: bool = False) -> list[Path]:
-    """Image files of a folder by suffix (any case), in natural order: img2 before img10, capitals not first.
+def require_unit_range(images: Tensor | Sequence[Tensor], came: str) -> None:
+    """Raise ValueError unless all floats of images on one device lie in [0, 1]; `came` describes them for the message.
+    Bytes are in range."""
+    listed = [images] if isinstance(images, Tensor) else images
+    bounds = [torch.stack(i.detach().aminmax()).double() for i in listed if i.is_floating_point() and i.numel()]
+    if not bounds:
+        return
+    (low, _), (_, high) = (f(dim=0).values.tolist() for f in (torch.stack(bounds).min, torch.stack(bounds).max))
+    if not (low >= 0 and high <= 1):  # this form refuses NaN too
+        hint = "; divide it by 255, or give uint8" if 1 < high <= 255 and low >= 0 else ""
+        raise ValueError(f"image must lie in [0, 1]; {came} runs from {low:g} to {high:g}{hint}")
 
-    Hidden files are left out. Raises ImageFileError when `folder` is not a folder; an empty list is an
-    answer.
+
+def list_images(folder: str | os.PathLike[str], *, recursive: bool = False) -> list[Path]:
+    """Entries of a folder that are named like images (any case), in natural order: img2 before img10, capitals not
+    first.
+
+    Pipes and dangling links are among them, and without `recursive` so are folders: reading says what is wrong with
+    them. Hidden files are left out. Raises ImageFileError when `folder` is not a folder; an empty list is an answer.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -151,7 +209,7 @@ def list_images(folder: str | os.PathLike[str], *, recursive: bool = False) -> l
     heic = sum(p.suffix.lower() in _HEIC_SUFFIXES for p in found)
     if heic:
         _log.warning("%s: %d HEIC files are left out; convert them to JPEG or PNG", root, heic)
-    images = [p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    images = [p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and not (recursive and p.is_dir())]
     return sorted(images, key=lambda p: (_natural(p.relative_to(root)), str(p)))
 
 
@@ -172,6 +230,9 @@ def _description(data: bytes, error: Exception) -> str:
     head = data[:12]
     if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif", b"msf"):
         return "an HEIC file: convert it to JPEG or PNG"
+    if is_out_of_memory(error):
+        height, width = image_size(data)
+        return f"{width} x {height} pixels, for which the memory is too small"
     if isinstance(error, UnidentifiedImageError):
         return f"{len(data)} bytes that begin with {head!r}"
     return f"a damaged, truncated or unsupported file ({type(error).__name__}: {error})"
@@ -182,33 +243,55 @@ def _say_first_frame(kind: str) -> None:
     _log.warning("a %s file holds several frames; the first one is used, here and in all later files", kind)
 
 
-def _upright(image: Image.Image, file: Path) -> Image.Image:
+def _orientation(image: Image.Image, file: Path) -> int:
+    """The EXIF orientation 1..8; 1 where there is none, or a damaged one."""
     try:
-        ImageOps.exif_transpose(image, in_place=True)
-        return image
+        value = image.getexif().get(_ORIENTATION, 1)
     except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error) as error:
         _log.warning("%s: its EXIF data are damaged (%s); the picture is used as stored", file, error)
-        return image
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _rgb_values(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.float32]:
-    """Height x width x 3 from any mode of Pillow: bytes, or floats in [0, 1] for deep grey."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return np.repeat(_deep_grey(np.asarray(image))[..., None], 3, axis=2)
-    if image.mode in _ALPHA_MODES or "transparency" in image.info:
-        seen = image.convert("RGBA")
-        white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, seen)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    """Height x width x 3 from any mode of Pillow: bytes, or floats in [0, 1] for deep grey.
+
+    Made in bands of rows, so that what conversions need beside the image and the answer is little.
+    """
+    width, height = image.size
+    deep = image.mode.startswith("I") or image.mode == "F"
+    top_value = _deepest(image) if deep else 0.0
+    values = np.empty((height, width, 3), dtype=np.float32 if deep else np.uint8)
+    rows = max(1, _BAND_PIXELS // max(width, 1))
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(top + rows, height)))
+        part = values[top : top + rows]
+        part[...] = _deep_grey(np.asarray(band), top_value)[..., None] if deep else _rgb_band(band)
+    return values
 
 
-def _deep_grey(values: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Grey of more than 8 bits: whole numbers fill 16 bits, floats lie in [0, 1] or [0, 255]."""
+def _rgb_band(band: Image.Image) -> NDArray[np.uint8]:
+    if band.mode in _ALPHA_MODES or "transparency" in band.info:
+        seen = band.convert("RGBA")
+        band = Image.alpha_composite(Image.new("RGBA", seen.size, (255, 255, 255, 255)), seen)
+    return np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
+
+
+def _deepest(image: Image.Image) -> float:
+    """The value of white in grey of more than 8 bits. Raises ValueError for whole numbers of 32 bits, whose white
+    nothing tells."""
+    if image.mode == "F":
+        return 1.0
+    tags = getattr(image, "tag_v2", {})
+    bits = int(tags.get(_BITS_PER_SAMPLE, (16,))[0])
+    if bits > 16 or tags.get(_SAMPLE_FORMAT, (1,))[0] != 1:
+        raise ValueError(f"grey values must be unsigned numbers of at most 16 bits; got {bits} bits, mode {image.mode}")
+    return 2.0**bits - 1
+
+
+def _deep_grey(values: NDArray[np.generic], white: float) -> NDArray[np.float32]:
     grey = values.astype(np.float64)
-    whole = np.issubdtype(values.dtype, np.integer)
     low, high = float(grey.min()), float(grey.max())
-    limit = 65535.0 if whole else (1.0 if high <= 1 else 255.0)
-    if not (low >= 0 and high <= limit):  # this form refuses NaN too
-        wanted = "whole numbers in 0..65535" if whole else "numbers in [0, 1] or [0, 255]"
-        raise ValueError(f"grey values must be {wanted}; got {low:g}..{high:g}")
-    return (grey / limit).astype(np.float32)
+    if not (low >= 0 and high <= white):  # this form refuses NaN too
+        raise ValueError(f"grey values must be numbers in [0, {white:g}]; got {low:g}..{high:g}")
+    return (grey / white).astype(np.float32)

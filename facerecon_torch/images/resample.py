@@ -21,6 +21,7 @@ __all__ = ["OUTSIDE", "resample"]
 OUTSIDE = ("edge", "zeros")
 
 _GAP = 2  # picture px per crop px that averaging of whole blocks leaves to the cubic kernel
+_FLOATS = 2**22  # px that are floats at a time
 _STRIP = 64  # crop px made together on a CPU
 _WIDEST = 64.0  # blocks per crop px; a wider kernel costs memory and shows nothing
 
@@ -64,16 +65,23 @@ def resample(
     kernel.
     """
     window = _window(host, (images.shape[-2], images.shape[-1]), size, rotated)
-    # One layout in memory, whatever the pictures came in: products may round differently for another.
-    part = in_unit_range(images[..., window.top : window.bottom, window.left : window.right]).contiguous()
-    if window.block > 1:
-        part = functional.avg_pool2d(part, window.block, ceil_mode=True)
+    part = _averaged(images[..., window.top : window.bottom, window.left : window.right], window.block)
     local, seen = _in_window(to_crop.double(), window), _in_window(host, window)
     if rotated:
         return _turned(part, local, seen, size, window.reach, outside).clamp_(0, 1)
     return _separable(part, _upright(local, size), _upright(seen, size), _density(local), window.reach, outside).clamp_(
         0, 1
     )
+
+
+def _averaged(part: Tensor, block: int) -> Float[Tensor, "b c height width"]:
+    """The means of whole blocks as floats, made in strips, so that few pixels are floats at a time."""
+    rows = max(1, _FLOATS // (part.shape[-1] * block)) * block
+    # One layout in memory, whatever the pictures came in: products may round differently for another.
+    if block == 1:
+        return in_unit_range(part).contiguous()
+    strips = (in_unit_range(strip).contiguous() for strip in torch.split(part, rows, dim=-2))
+    return torch.cat([functional.avg_pool2d(strip, block, ceil_mode=True) for strip in strips], dim=-2)
 
 
 def _upright(to_crop: Float[Tensor, "b 2 3"], size: int) -> Float[Tensor, "b 2 crop"]:

@@ -7,29 +7,56 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from facerecon_torch.checks import require_finite
 from facerecon_torch.files import replacing
 
 __all__ = ["save_png"]
 
 
-def save_png(image: Tensor, path: str | os.PathLike[str]) -> Path:
-    """Write one image, [3, H, W] RGB or [1, H, W] grey, as an 8-bit PNG; values outside [0, 1] are clamped.
+_ROUNDING = 0.5 / 255  # beyond [0, 1] that drawing may leave
 
-    Returns the path. Raises ValueError for another shape, an empty image, NaN or a name that does not end in
-    .png.
+
+def save_png(image: Tensor, path: str | os.PathLike[str]) -> Path:
+    """Write one image, [3, H, W] RGB or [1, H, W] grey, as an 8-bit PNG that names this package as its software.
+
+    Args:
+        image: floats in [0, 1], or uint8.
+        path: ends in .png; its folder is made.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError: not a tensor.
+        ValueError: another shape or dtype, an empty image, values outside [0, 1], or another suffix.
+
+    Example:
+        >>> save_png(torch.rand(3, 48, 64), "noise.png")
     """
     target = Path(path)
     if not isinstance(image, Tensor):
         raise TypeError(f"image must be a torch.Tensor; got {type(image).__name__}")
-    if image.ndim != 3 or image.shape[0] not in (1, 3) or image.numel() == 0 or not image.is_floating_point():
-        raise ValueError(f"image must be a float tensor [3, H, W] or [1, H, W]; got {image.dtype} {tuple(image.shape)}")
+    numbers = image.is_floating_point() or image.dtype == torch.uint8
+    if image.ndim != 3 or image.shape[0] not in (1, 3) or image.numel() == 0 or not numbers:
+        raise ValueError(
+            f"image must be a float or uint8 tensor [3, H, W] or [1, H, W]; got {image.dtype} {tuple(image.shape)}"
+        )
     if target.suffix.lower() != ".png":
         raise ValueError(f"path must end in .png; got {target}")
-    require_finite("image", image)
-    bytes_ = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    values = np.ascontiguousarray(_bytes_of(image.detach()).permute(1, 2, 0).cpu().numpy())
+    about = PngInfo()
+    about.add_text("Software", "facerecon_torch")
     with replacing(target) as aside:
-        Image.fromarray(np.ascontiguousarray(bytes_ if image.shape[0] == 3 else bytes_[..., 0])).save(aside, "PNG")
+        Image.fromarray(values if image.shape[0] == 3 else values[..., 0]).save(aside, "PNG", pnginfo=about)
     return target
+
+
+def _bytes_of(image: Tensor) -> Tensor:
+    if image.dtype == torch.uint8:
+        return image
+    low, high = (float(bound) for bound in image.aminmax())
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # this form refuses NaN too
+        raise ValueError(f"image must be finite and lie in [0, 1]; got values from {low:g} to {high:g}")
+    return (image.clamp(0, 1) * 255).round().to(torch.uint8)

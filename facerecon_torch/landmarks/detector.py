@@ -7,12 +7,13 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
 from facerecon_torch.errors import NoFaceError
-from facerecon_torch.images.read import Pixels, in_unit_range
+from facerecon_torch.images.read import Pixels, in_unit_range, require_unit_range
+from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import Detection
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+_BAND_PIXELS = 2**22  # made floats at a time
 
 
 @runtime_checkable
@@ -42,10 +44,12 @@ class LandmarkDetector(Protocol):
         """Every face of one picture, the one with the largest score x box area first; an empty list if there
         is none.
 
-        image: [3, H, W] RGB in [0, 1], upright; boxes and points of the answer are in its pixels, the points
-        on its device and in its dtype. `path` names the picture: the `file` detector looks landmarks up by
-        it, the others ignore it. Raises ValueError or TypeError for another shape or dtype, DetectorError
-        when the detector cannot run.
+        image: [3, H, W] RGB in [0, 1], upright; boxes and points of the answer are in its pixels. The points have a
+        precision of their own (those of this package float64, on the CPU), whatever the picture's dtype. `path` names
+        the picture: the `file` detector looks landmarks up by it, the others ignore it. Raises ValueError or TypeError
+        for another shape, dtype or range, DetectorError when the detector cannot run.
+
+        A detector with an attribute `takes_bytes` that is true also takes uint8, k for k / 255.
         """
 
 
@@ -54,14 +58,16 @@ class PixelFreeDetector(Protocol):
     """A detector that needs the size of a picture and none of its pixels."""
 
     def find(self, path: Path, height: int, width: int) -> list[Detection]:
-        """What `detect` answers for the picture at `path`, px; points in float32 on the CPU."""
+        """What `detect` answers for the picture at `path`, px."""
 
 
+@in_own_precision
 def detect_faces(detector: LandmarkDetector, pixels: Pixels, *, path: Path | None = None) -> list[Detection]:
     """`detector.detect` of a picture of bytes (k stands for k / 255) or floats, made floats only for those who look."""
     if path is not None and isinstance(detector, PixelFreeDetector):
         return detector.find(path, pixels.shape[-2], pixels.shape[-1])
-    return detector.detect(in_unit_range(pixels), path=path)
+    takes_bytes = bool(getattr(detector, "takes_bytes", False))
+    return detector.detect(pixels if takes_bytes else in_unit_range(pixels), path=path)
 
 
 def choose_faces(
@@ -99,27 +105,47 @@ def box_area(face: Detection) -> float:
 
 
 def require_image(image: Tensor) -> None:
-    """Raise TypeError or ValueError unless `image` is a float tensor [3, H, W] without NaN."""
+    """Raise TypeError or ValueError unless `image` is a tensor [3, H, W] of floats in [0, 1] or of uint8."""
     if not isinstance(image, Tensor):
         raise TypeError(f"image must be a torch.Tensor; got {type(image).__name__}")
-    if image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0 or not image.is_floating_point():
-        raise ValueError(f"image must be a float tensor [3, H, W] in [0, 1]; got {image.dtype} {tuple(image.shape)}")
-    if not bool(torch.isfinite(image).all()):
-        raise ValueError("image must be finite; it holds NaN or infinity")
+    numbers = image.is_floating_point() or image.dtype == torch.uint8
+    if image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0 or not numbers:
+        raise ValueError(
+            f"image must be a tensor [3, H, W] of floats in [0, 1] or of uint8; got {image.dtype} {tuple(image.shape)}"
+        )
+    if image.dtype != torch.uint8:
+        require_unit_range(image, f"a tensor {list(image.shape)}")
 
 
-def resize(image: Float[Tensor, "3 h w"], scale: float) -> Float[Tensor, "3 h2 w2"]:
-    """Anti-aliased bilinear resampling of the whole picture; pixel q of the answer is (q + 0.5) / s - 0.5 of
-    the input, where s is the ratio of the two sizes along that axis."""
-    size = [max(1, round(n * scale)) for n in image.shape[-2:]]
-    if size == list(image.shape[-2:]):
+def on_host(image: Pixels) -> Pixels:
+    """The picture on the CPU: bytes as they are, floats as float32."""
+    picture = image.detach().cpu()
+    return picture if picture.dtype == torch.uint8 else picture.float()
+
+
+def resize(image: Pixels, scale: float) -> Float[Tensor, "3 height2 width2"] | UInt8[Tensor, "3 height2 width2"]:
+    """The whole picture resampled, bilinear and anti-aliased, in [0, 1]; at its own size it is returned as it is.
+
+    Pixel q of the answer is (q + 0.5) / s - 0.5 of the input, where s is the ratio of the two sizes along that axis.
+    Rows are narrowed in bands, so that a large picture of bytes never becomes floats as a whole.
+    """
+    height, width = image.shape[-2:]
+    size = [max(1, round(n * scale)) for n in (height, width)]
+    if size == [height, width]:
         return image
-    return torch.nn.functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+    rows = max(1, _BAND_PIXELS // width)
+    bands = (in_unit_range(image[:, top : top + rows]) for top in range(0, height, rows))
+    narrow = torch.cat([_interpolated(band, [band.shape[-2], size[1]]) for band in bands], dim=-2)
+    return _interpolated(narrow, size).clamp(0, 1)
 
 
-def as_bytes(image: Float[Tensor, "3 h w"]) -> NDArray[np.uint8]:
+def _interpolated(image: Float[Tensor, "3 h w"], size: list[int]) -> Float[Tensor, "3 h2 w2"]:
+    return torch.nn.functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+
+
+def as_bytes(image: Pixels) -> NDArray[np.uint8]:
     """What native detectors take: 8 bits, height x width x 3, contiguous, on the CPU."""
-    eight_bit = (image.clamp(0, 1) * 255).round().to(torch.uint8)
+    eight_bit = image if image.dtype == torch.uint8 else (image.clamp(0, 1) * 255).round().to(torch.uint8)
     filled = np.empty((image.shape[1], image.shape[2], 3), dtype=np.uint8)  # its strides suit even one pixel
     filled[...] = eight_bit.permute(1, 2, 0).cpu().numpy()
     return filled

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.errors import DetectorError
-from facerecon_torch.landmarks.detector import as_bytes, require_image, resize, sort_faces
+from facerecon_torch.images.read import Pixels
+from facerecon_torch.landmarks.detector import as_bytes, on_host, require_image, resize, sort_faces
 from facerecon_torch.structures import Detection
 
 __all__ = ["DlibDetector", "dlib_predictor_path"]
@@ -49,6 +50,7 @@ class DlibDetector:
     """
 
     name = "dlib"
+    takes_bytes = True
     licence = (
         "dlib's 68-point predictor was trained on iBUG 300-W, whose licence excludes commercial use; "
         "the code is under the Boost Software License"
@@ -88,15 +90,12 @@ class DlibDetector:
         """As LandmarkDetector says; `path` is not used. Scores are dlib's margins (0 and up, about 1 to 2 for
         a clear frontal face)."""
         require_image(image)
-        picture = image.detach().to("cpu", torch.float32)
+        picture = on_host(image)
         return sort_faces(
-            [
-                Detection(box=box, score=score, points=self._points(picture, box).to(image.device, image.dtype))
-                for box, score in self._boxes(picture)
-            ]
+            [Detection(box=box, score=score, points=self._points(picture, box)) for box, score in self._boxes(picture)]
         )
 
-    def _boxes(self, picture: Float[Tensor, "3 h w"]) -> list[tuple[_Box, float]]:
+    def _boxes(self, picture: Pixels) -> list[tuple[_Box, float]]:
         finder, _ = self._load()
         scale = min(1.0, self.max_side / max(picture.shape[-2:])) * 2.0**self.upsample
         for _ in range(self.retries + 1):
@@ -108,7 +107,7 @@ class DlibDetector:
             scale *= 2
         return []
 
-    def _points(self, picture: Float[Tensor, "3 h w"], box: _Box) -> Float[Tensor, "68 2"]:
+    def _points(self, picture: Pixels, box: _Box) -> Float[Tensor, "68 2"]:
         """Landmarks in px of `picture`; a small face is cut out with a margin of its own size and magnified
         first."""
         import dlib
@@ -125,7 +124,7 @@ class DlibDetector:
         corners = (torch.tensor([[left, top], [right, bottom]], dtype=torch.float64) - offset + 0.5) * factor - 0.5
         shape = predictor(as_bytes(cut), dlib.rectangle(*corners.round().long().flatten().tolist()))
         found = torch.tensor([(p.x, p.y) for p in shape.parts()], dtype=torch.float64)
-        return ((found + 0.5) / factor - 0.5 + offset).to(picture.dtype)
+        return (found + 0.5) / factor - 0.5 + offset
 
     def _load(self) -> tuple[Any, Any]:
         if self._native is None:

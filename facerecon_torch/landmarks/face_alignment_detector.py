@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from facerecon_torch.errors import DetectorError
-from facerecon_torch.landmarks.detector import as_bytes, require_image, resize, sort_faces
+from facerecon_torch.landmarks.detector import as_bytes, on_host, require_image, resize, sort_faces
 from facerecon_torch.structures import Detection
 
 __all__ = ["WEIGHT_FILES", "FaceAlignmentDetector", "missing_weights", "usable_device", "weight_paths"]
@@ -46,6 +46,7 @@ class FaceAlignmentDetector:
     """
 
     name = "face_alignment"
+    takes_bytes = True
     licence = (
         "the 2D-FAN weights were trained on data derived from iBUG 300-W and the S3FD weights on WIDER FACE, "
         "both for research only, not for commercial use; the code is under the BSD 3-clause licence"
@@ -80,7 +81,7 @@ class FaceAlignmentDetector:
     def detect(self, image: Tensor, *, path: Path | None = None) -> list[Detection]:
         """As LandmarkDetector says; `path` is not used. Scores are S3FD's probabilities."""
         require_image(image)
-        picture = image.detach().to("cpu", torch.float32)
+        picture = on_host(image)
         searched = resize(picture, min(1.0, self.max_side / max(picture.shape[-2:])))
         if min(searched.shape[-2:]) < _SMALLEST:
             return []
@@ -99,7 +100,7 @@ class FaceAlignmentDetector:
                 Detection(
                     box=(float(row[0]), float(row[1]), float(row[2]), float(row[3])),
                     score=float(row[4]),
-                    points=torch.as_tensor(np.asarray(p), dtype=image.dtype).to(image.device),
+                    points=torch.as_tensor(np.asarray(p), dtype=torch.float64),
                 )
                 for row, p in zip(boxes, points)
             ]

@@ -1,6 +1,7 @@
 """Landmarks that somebody else found: one file per picture, or one table for a whole folder."""
 
-from dataclasses import replace
+import hashlib
+import os
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -13,6 +14,7 @@ from facerecon_torch.landmarks.point_files import (
     POINT_SUFFIXES,
     TABLE_SUFFIXES,
     as_faces,
+    read_content,
     read_points,
     read_table,
 )
@@ -34,6 +36,7 @@ class FileLandmarks:
     """
 
     name = "file"
+    takes_bytes = True
     licence = "landmarks read from a file have the licence of the file"
 
     @staticmethod
@@ -65,15 +68,10 @@ class FileLandmarks:
         require_image(image)
         if path is None:
             raise ValueError("detector file: path must name the picture; got None")
-        height, width = image.shape[-2:]
-        found = self._detections(Path(path), height, width)
-        return [replace(one, points=one.points.to(image.device, image.dtype)) for one in found]
+        return self.find(Path(path), image.shape[-2], image.shape[-1])
 
     def find(self, path: Path, height: int, width: int) -> list[Detection]:
-        """`detect` for a picture of that size, whose pixels nobody needs; points in float32 on the CPU."""
-        return [replace(one, points=one.points.float()) for one in self._detections(path, height, width)]
-
-    def _detections(self, path: Path, height: int, width: int) -> list[Detection]:
+        """`detect` for a picture of that size, whose pixels nobody needs."""
         faces, origin = self._faces(path)
         boxes = [_box(points) for points in faces]
         for points, box in zip(faces, boxes):
@@ -88,6 +86,17 @@ class FileLandmarks:
         file = self._file_of(picture)
         return read_points(file, pts_origin=self.pts_origin), str(file)
 
+    def fingerprint(self, picture: Path) -> str:
+        """What a picture's landmarks are made from, as text: the digest of its own file, or of its rows of the table.
+
+        Raises LandmarkFileError where `find` does.
+        """
+        if self._table is not None:
+            content = np.stack(_matching(self._table, picture, str(self.source))).tobytes()
+        else:
+            content = read_content(self._file_of(picture))
+        return f"pts_origin={self.pts_origin} {hashlib.sha256(content).hexdigest()}"
+
     def _file_of(self, picture: Path) -> Path:
         if self.source is not None and not self.source.is_dir():
             if self._only_picture not in (None, picture):
@@ -100,7 +109,7 @@ class FileLandmarks:
         folder = picture.parent if self.source is None else self.source
         wanted = [folder / (picture.stem + suffix) for suffix in POINT_SUFFIXES]
         for file in wanted:
-            if file.is_file():
+            if os.path.exists(file):  # unlike Path.exists, False also for names that are too long
                 return file
         raise LandmarkFileError(
             f"{picture}: expected its landmarks in {wanted[0]} (or {', '.join(POINT_SUFFIXES[1:])}); came no such file"

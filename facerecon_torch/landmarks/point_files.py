@@ -5,7 +5,10 @@ Coordinates are px of the upright picture, (0, 0) the centre of its first pixel;
 iBUG does. 68 points are in iBUG order, 66 in the paper's.
 """
 
+import io
 import json
+import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -21,10 +24,12 @@ from torch import Tensor
 from facerecon_torch.errors import LandmarkFileError
 from facerecon_torch.landmarks.scheme import from_paper66
 
-__all__ = ["POINT_SUFFIXES", "TABLE_SUFFIXES", "as_faces", "read_points", "read_table"]
+__all__ = ["POINT_SUFFIXES", "TABLE_SUFFIXES", "as_faces", "read_content", "read_points", "read_table"]
 
 POINT_SUFFIXES = (".pts", ".json", ".npy")
 TABLE_SUFFIXES = (".csv", ".parquet")
+_LARGEST_FILE = 64 * 10**6  # bytes: 30,000 faces as JSON
+_LONGEST_ACCOUNT = 200
 _JSON_KEYS = ("points", "landmarks", "landmarks_2d")
 _LAYOUTS = (
     "[[x, y] x 68], a list of such lists, an object with one of the keys " + ", ".join(_JSON_KEYS) + ", "
@@ -36,16 +41,34 @@ def read_points(file: Path, *, pts_origin: int = 1) -> Float[Tensor, "faces 68 2
     """Landmarks of every face in a .pts, .json or .npy file; `pts_origin` is the number of a .pts file's
     first pixel.
 
-    Raises LandmarkFileError for a missing or damaged file, an unknown layout, a wrong count, NaN or infinity.
+    Raises LandmarkFileError for a missing or damaged file, one of more than 64 MB, an unknown layout, a wrong count,
+    NaN or infinity.
     """
-    if not file.is_file():
-        raise LandmarkFileError(f"{file}: expected a landmark file; came {'a folder' if file.is_dir() else 'nothing'}")
     readers = {".pts": _read_pts, ".json": _read_json, ".npy": _read_npy}
     reader = readers.get(file.suffix.lower())
     if reader is None:
         raise LandmarkFileError(f"{file}: expected a name in {', '.join(POINT_SUFFIXES)}; came {file.suffix!r}")
-    values = reader(file)
+    values = reader(file, read_content(file))
     return as_faces(values - pts_origin if file.suffix.lower() == ".pts" else values, file)
+
+
+def read_content(file: Path) -> bytes:
+    """The bytes of a landmark file of one picture. Raises LandmarkFileError for what is no file, may not be read, or is
+    far too large."""
+    if not os.path.isfile(file):  # unlike Path.is_file, False also for names that are too long
+        came = "a pipe, socket or device" if os.path.exists(file) else "nothing"
+        came = "a folder" if os.path.isdir(file) else came
+        raise LandmarkFileError(f"{file}: expected a landmark file; came {came}")
+    try:
+        size = file.stat().st_size
+        if size > _LARGEST_FILE:
+            raise LandmarkFileError(
+                f"{file}: expected the landmarks of one picture, at most {_LARGEST_FILE / 1e6:.0f} MB; "
+                f"came {size / 1e6:.0f} MB"
+            )
+        return file.read_bytes()
+    except OSError as error:
+        raise LandmarkFileError(f"{file}: expected a landmark file; came one that cannot be read ({error})") from error
 
 
 def as_faces(values: np.ndarray, source: object) -> Float[Tensor, "faces 68 2"]:
@@ -61,68 +84,93 @@ def as_faces(values: np.ndarray, source: object) -> Float[Tensor, "faces 68 2"]:
     return points if points.shape[1] == 68 else from_paper66(points)
 
 
-def _read_pts(file: Path) -> np.ndarray:
+def _read_pts(file: Path, content: bytes) -> np.ndarray:
     """iBUG's text: `version: 1`, `n_points: 68`, then one `x y` a line between braces."""
-    text = _text(file)
-    body = re.search(r"\{(.*?)\}", text, re.DOTALL)
-    if body is None:
-        raise LandmarkFileError(f"{file}: expected points between {{ and }}; came no such block")
-    rows = [line.split() for line in body.group(1).splitlines() if line.strip()]
+    text = _text(file, content)
+    blocks = re.findall(r"\{([^{}]*)\}", text)
+    if len(blocks) != 1 or text.count("{") != 1 or text.count("}") != 1:
+        came = f"{len(blocks)} blocks" if len(blocks) > 1 else "no such block" if not blocks else "other braces"
+        raise LandmarkFileError(f"{file}: expected the points of one face in one block between {{ and }}; came {came}")
+    rows = [line.split() for line in blocks[0].splitlines() if line.strip()]
     try:
         values = np.array([[float(x) for x in row] for row in rows], dtype=np.float64)
     except ValueError as error:
-        raise LandmarkFileError(f"{file}: expected two numbers a line; came {error}") from error
-    declared = re.search(r"n_points\s*:\s*(\d+)", text)
-    if declared is not None and int(declared.group(1)) != len(rows):
-        raise LandmarkFileError(f"{file}: expected {declared.group(1)} points (n_points); came {len(rows)} lines")
+        raise LandmarkFileError(f"{file}: expected two numbers a line; came {_short(error)}") from error
+    declared = re.search(r"n_points\s*:\s*0*(\d+)", text)
+    if declared is not None and declared.group(1) != str(len(rows)):
+        raise LandmarkFileError(
+            f"{file}: expected {_short(declared.group(1))} points (n_points); came {len(rows)} lines"
+        )
     return values
 
 
-def _read_json(file: Path) -> np.ndarray:
+def _read_json(file: Path, content: bytes) -> np.ndarray:
     try:
-        content: Any = json.loads(_text(file))
-    except json.JSONDecodeError as error:
-        raise LandmarkFileError(f"{file}: expected JSON; came {error}") from error
-    faces = content.get("faces") if isinstance(content, dict) else None
-    if isinstance(faces, list) and faces:
+        document: Any = json.loads(_text(file, content))
+    except RecursionError as error:
+        raise LandmarkFileError(f"{file}: expected {_LAYOUTS}; came lists or objects nested too deep") from error
+    except ValueError as error:  # also for numbers of thousands of digits
+        raise LandmarkFileError(f"{file}: expected JSON; came {_short(error)}") from error
+    faces = document.get("faces") if isinstance(document, dict) else None
+    if isinstance(faces, list) and not any(key in document for key in _JSON_KEYS):
         return _numbers([_point_list(face, file) for face in faces], file)
-    return _numbers(_point_list(content, file), file)
+    return _numbers(_point_list(document, file), file)
 
 
 def _point_list(content: Any, file: Path) -> Any:
     if isinstance(content, list):
         return content
-    keys = [key for key in _JSON_KEYS if isinstance(content, dict) and isinstance(content.get(key), list)]
-    if len(keys) != 1:
-        came = f"the keys {sorted(content)}" if isinstance(content, dict) else type(content).__name__
+    keys = [key for key in (*_JSON_KEYS, "faces") if isinstance(content, dict) and isinstance(content.get(key), list)]
+    if len(keys) != 1 or keys == ["faces"]:
+        came = f"the keys {_short(sorted(content))}" if isinstance(content, dict) else type(content).__name__
         raise LandmarkFileError(f"{file}: expected {_LAYOUTS}; came {came}")
     return content[keys[0]]
 
 
 def _numbers(content: Any, file: Path) -> np.ndarray:
     try:
-        return np.array(content, dtype=np.float64)  # None becomes NaN
-    except (TypeError, ValueError) as error:
+        if _is_table(content, axes=3):
+            return np.array(content, dtype=np.float64)  # None becomes NaN
+    except (TypeError, ValueError, OverflowError, MemoryError) as error:
         raise LandmarkFileError(f"{file}: expected {_LAYOUTS}; came lists that are no table of numbers") from error
+    raise LandmarkFileError(f"{file}: expected {_LAYOUTS}; came lists that are no table of numbers")
 
 
-def _read_npy(file: Path) -> np.ndarray:
+def _is_table(content: Any, axes: int) -> bool:
+    if isinstance(content, list):
+        return axes > 0 and all(_is_table(entry, axes - 1) for entry in content)
+    return content is None or (isinstance(content, (int, float)) and not isinstance(content, bool))
+
+
+def _read_npy(file: Path, content: bytes) -> np.ndarray:
+    """An array whose header is held against the size of the file before anything is allocated."""
+    stream = io.BytesIO(content)
     try:
-        values = np.load(file, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise LandmarkFileError(f"{file}: expected a .npy array of numbers; came {error}") from error
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "iuf":
-        raise LandmarkFileError(
-            f"{file}: expected a .npy array of numbers; came {getattr(values, 'dtype', 'an archive')}"
-        )
-    return values.astype(np.float64)
+        version = np.lib.format.read_magic(stream)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, _, kind = read_header[version](stream)
+        needed, left = math.prod(shape) * kind.itemsize, len(content) - stream.tell()
+        if min(shape, default=1) < 0 or needed != left:
+            raise ValueError(f"a header for {kind} {shape}, {needed} bytes, before {left} bytes")
+        values = np.load(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # NumPy answers damaged headers with almost any type of exception
+        raise LandmarkFileError(f"{file}: expected a .npy array of numbers; came {_short(error)}") from error
+    if values.dtype.kind not in "iuf":
+        raise LandmarkFileError(f"{file}: expected a .npy array of numbers; came {values.dtype}")
+    return np.asarray(values.astype(np.float64))
 
 
-def _text(file: Path) -> str:
+def _text(file: Path, content: bytes) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise LandmarkFileError(f"{file}: expected text; came bytes that are not UTF-8") from error
+
+
+def _short(came: object) -> str:
+    """A message's account of what came, cut where it is long."""
+    text = str(came) or type(came).__name__
+    return text if len(text) <= _LONGEST_ACCOUNT else f"{text[:_LONGEST_ACCOUNT]}..."
 
 
 def read_table(file: Path) -> tuple[list[str], np.ndarray]:
@@ -139,11 +187,14 @@ def read_table(file: Path) -> tuple[list[str], np.ndarray]:
         )
     try:
         table = _read_csv(file) if file.suffix.lower() == ".csv" else pa.parquet.read_table(file)
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise LandmarkFileError(
             f"{file}: expected a {file.suffix} table; came a file that cannot be read: {error}"
         ) from error
-    named = {name.strip().lower().replace("_", ""): name for name in table.column_names}
+    named = {_plain(name): name for name in table.column_names}
+    if len(named) != len(table.column_names):
+        doubled = sorted(name for name in table.column_names if named[_plain(name)] != name) or table.column_names
+        raise LandmarkFileError(f"{file}: expected every column once; came several of {', '.join(doubled[:6])}")
     count = 68 if "x67" in named else 66
     wanted = ["image", *(f"{axis}{i}" for i in range(count) for axis in "xy")]
     missing = [name for name in wanted if name not in named]
@@ -158,6 +209,10 @@ def read_table(file: Path) -> tuple[list[str], np.ndarray]:
     except (pa.ArrowException, ValueError) as error:
         raise LandmarkFileError(f"{file}: expected numbers in the columns x0..y{count - 1}; came {error}") from error
     return images, np.stack(flat, axis=1).reshape(len(images), count, 2)
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("_", "")
 
 
 def _read_csv(file: Path) -> pa.Table:

@@ -12,6 +12,7 @@ from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.gauge import Gauge, fix_gauge, row_statistics
 from facerecon_torch.model.named_weights import NamedExpressions
 from facerecon_torch.model.topology import FaceTopology
+from facerecon_torch.runtime.precision import in_own_precision
 
 __all__ = ["BilinearModel"]
 
@@ -72,6 +73,7 @@ class BilinearModel(FaceModel):
     def n_vertices(self) -> int:
         return self.core.shape[0]
 
+    @in_own_precision
     def vertices(
         self, identity: Float[Tensor, "*#b identities"], expression: Float[Tensor, "*#b expressions"]
     ) -> Float[Tensor, "*#b vertices 3"]:
@@ -112,6 +114,7 @@ class BilinearModel(FaceModel):
     def restrict(self, rows: Int[Tensor, "rows"]) -> "BilinearModel":
         return self._with_vertex_arrays({"core": self.core[rows]})
 
+    @in_own_precision
     def fix_gauge(
         self, identity: Float[Tensor, "*#b identities"], expression: Float[Tensor, "*#b expressions"]
     ) -> tuple[Float[Tensor, "*#b identities"], Float[Tensor, "*#b expressions"]]:
@@ -120,6 +123,7 @@ class BilinearModel(FaceModel):
             return identity, expression
         return fix_gauge(identity, expression, self.gauge_direction)
 
+    @in_own_precision
     def expression_weights(self, expression: Float[Tensor, "*b expressions"]) -> Float[Tensor, "*b names"]:
         """The weights of the named expressions nearest to beta, in mm on the mean identity (named_weights.py).
 

@@ -10,6 +10,7 @@ from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.named_weights import NamedExpressions
 from facerecon_torch.model.topology import FaceTopology
+from facerecon_torch.runtime.precision import in_own_precision
 
 __all__ = ["LinearModel"]
 
@@ -84,12 +85,14 @@ class LinearModel(FaceModel):
     def n_vertices(self) -> int:
         return self.mean.shape[0]
 
+    @in_own_precision
     def vertices(
         self, identity: Float[Tensor, "*#b identities"], expression: Float[Tensor, "*#b expressions"]
     ) -> Float[Tensor, "*#b vertices 3"]:
         """Eq. 1a."""
         return self.mean + _weighted(self.identity_basis, identity) + _weighted(self.expression_basis, expression)
 
+    @in_own_precision
     def colours(self, texture: Float[Tensor, "*b textures"]) -> Float[Tensor, "*b vertices 3"]:
         """The vertex colours (Eq. 1b), RGB, not clipped to [0, 1]. Raises ValueError for a model without texture."""
         if self.texture_mean is None or self.texture_basis is None:
@@ -112,6 +115,7 @@ class LinearModel(FaceModel):
         names = ("mean", "identity_basis", "expression_basis", "texture_mean", "texture_basis")
         return self._with_vertex_arrays({n: a[rows] for n, a in self.factors().items() if n in names})
 
+    @in_own_precision
     def expression_weights(self, expression: Float[Tensor, "*b expressions"]) -> Float[Tensor, "*b names"]:
         """The weights of the named expressions nearest to beta, in mm (named_weights.py)."""
         weights: Tensor = self.named(expression)

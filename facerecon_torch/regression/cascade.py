@@ -16,6 +16,7 @@ from torch import Tensor
 from facerecon_torch.checks import require_count, require_finite
 from facerecon_torch.regression.moments import Features, Moments, SampleGram
 from facerecon_torch.regression.stage import ErrorFunction, PathPoint, RidgeSpec, Stage, StageFit, fit_stage, predict
+from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
 __all__ = ["Cascade", "CascadeSpec", "Observe", "Retract", "StageReport", "train_cascade"]
@@ -40,6 +41,7 @@ class Cascade:
         """x + r_k(h(x, k)), retracted; `observe` gives the features [n, d] or a source of chunks of them."""
         return self.updated(x, predict(self.stages[k], observe(x, k)))
 
+    @in_own_precision
     def run(self, x: Float[Tensor, "n p"], observe: Observe) -> Float[Tensor, "n p"]:
         """All stages, from x."""
         for k in range(len(self.stages)):
@@ -113,6 +115,7 @@ class StageReport:
     path: tuple[PathPoint, ...]
 
 
+@in_own_precision
 def train_cascade(
     observe: Observe,
     x0: Tensor,

@@ -28,6 +28,7 @@ from facerecon_torch.regression.moments import (
     tiles,
 )
 from facerecon_torch.runtime.memory import free_bytes
+from facerecon_torch.runtime.precision import in_own_precision
 
 __all__ = [
     "DualProblem",
@@ -73,6 +74,7 @@ class Ridge:
         return replace(self, weight=self.weight.to(*args, **kwargs), bias=self.bias.to(*args, **kwargs))
 
 
+@in_own_precision
 def fit_ridge(x: Features, y: Tensor, penalty: float | int, *, bias: bool = True, form: str = "auto") -> Ridge:
     """The minimiser of |Y - XW - 1b'|^2 + penalty |W|^2.
 

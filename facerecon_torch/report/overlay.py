@@ -10,6 +10,8 @@ from torch.nn.functional import avg_pool2d, normalize
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.geometry.mesh_queries import MeshBackend, get_backend
 from facerecon_torch.geometry.normals import vertex_normals
+from facerecon_torch.images.read import require_unit_range
+from facerecon_torch.runtime.precision import in_own_precision
 
 __all__ = ["OverlaySpec", "draw_dots", "draw_overlay"]
 
@@ -36,6 +38,7 @@ class OverlaySpec:
             raise ValueError(f"supersample must be at least 1 and dot positive; got {self.supersample} and {self.dot}")
 
 
+@in_own_precision
 def draw_overlay(
     image: Tensor,
     points_image: Tensor,
@@ -59,7 +62,7 @@ def draw_overlay(
         backend: rasteriser; None: the fastest one.
 
     Raises:
-        ValueError: another shape, or a value that is not finite.
+        ValueError: another shape, an image outside [0, 1], or a value that is not finite.
     """
     require_shape("image", image, (None, None, None))
     if image.ndim != 3 or image.shape[0] not in (1, 3):
@@ -67,8 +70,10 @@ def draw_overlay(
     require_shape("points_image", points_image, (None, 3))
     require_shape("triangles", triangles, (None, 3))
     require_finite("points_image", points_image)
+    require_unit_range(image, "the image")
     spec = OverlaySpec() if spec is None else spec
-    drawn = image.expand(3, -1, -1).clone()
+    # Not below float32: half precision would move the points of large images.
+    drawn = image.expand(3, -1, -1).to(torch.promote_types(image.dtype, torch.float32), copy=True)
     points = points_image.to(drawn)
     _blend_mesh(drawn, points, triangles.to(drawn.device), spec, backend or get_backend())
     sides = points[:, :2].amax(0) - points[:, :2].amin(0)
@@ -81,7 +86,7 @@ def draw_overlay(
             require_shape(name, dots, (None, 2))
             require_finite(name, dots)
             drawn = draw_dots(drawn, dots.to(drawn), colour, radius=size)
-    return drawn
+    return drawn.to(image.dtype)
 
 
 def draw_dots(

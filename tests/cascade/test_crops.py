@@ -48,11 +48,11 @@ def test_only_the_window_is_made_floats(tiny_setup, rng, monkeypatch):
         seen.append(tuple(pixels.shape))
         return in_unit_range(pixels)
 
-    monkeypatch.setattr("facerecon_torch.cascade.crops.in_unit_range", watch)
+    monkeypatch.setattr("facerecon_torch.images.resample.in_unit_range", watch)
     picture = torch.zeros(3, 3000, 4000, dtype=torch.uint8)
     cropper = ImageCropper(tiny_setup.model, CropSpec(size=48, px_per_mm=0.3))
     cropper.crop([picture], cameras(rng, [0.5], [[2000.0, 1500.0]]))
-    ((channels, height, width),) = seen
+    ((_, channels, height, width),) = seen
     assert channels == 3
     assert max(height, width) < 250
 

@@ -105,7 +105,9 @@ def test_a_folder_goes_on_after_bad_images(astronaut, tmp_path):
     output = tmp_path / "out"
     status = main(["infer", f"input={folder}", f"output={output}", "landmarks=dlib", "runtime.progress=false"])
     assert status == 1
-    failures = {Path(f["image"]).name: f["reason"] for f in json.loads((output / "failures.json").read_text())}
+    document = json.loads((output / "failures.json").read_text())
+    assert document["format"] == "facerecon-failures"
+    failures = {Path(f["image"]).name: f["reason"] for f in document["failures"]}
     assert set(failures) == {"empty.jpg", "text.png", "cut.jpg", "nobody.png", "one_pixel.png"}
     for name, reason in failures.items():
         assert name in reason

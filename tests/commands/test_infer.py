@@ -92,9 +92,9 @@ def test_every_format_is_written_and_only_then_are_there_vertices(folder, tiny_o
         raise AssertionError("all vertices were computed, and nothing shows them")
 
     monkeypatch.setattr(face.face_model, "vertices", never)
-    infer(files, tmp_path / "again", face, FileLandmarks(), options(formats=["json"]))
-    with pytest.raises(AssertionError, match="nothing shows them"):
-        infer(files, tmp_path / "again", face, FileLandmarks(), options(formats=["ply"]))
+    assert not infer(files, tmp_path / "again", face, FileLandmarks(), options(formats=["json"])).failures
+    (failure,) = infer(files, tmp_path / "again", face, FileLandmarks(), options(formats=["ply"])).failures
+    assert "nothing shows them" in failure[1]
 
 
 def test_vertices_of_many_images_are_factored(folder, tiny_outcome, tmp_path, monkeypatch):
@@ -165,21 +165,33 @@ def test_memory_that_runs_out_halves_the_batch(folder, tiny_outcome, tmp_path, m
 
 def test_what_is_read_ahead_is_bounded_by_count_and_by_bytes(tmp_path, monkeypatch):
     files = [tmp_path / f"{k}.jpg" for k in range(12)]
+    for path in files:
+        path.write_bytes(jpeg(smooth(10, 10)))
+    read: list[Path] = []
     begun: list[Path] = []
+    real_read, real_decode = infer_pictures.read_bytes, infer_pictures.decode_pixels
 
-    def load(path):
+    def watched_read(path, **options):
+        read.append(path)
+        return real_read(path, **options)
+
+    def watched_decode(data, path, **options):
         begun.append(path)
-        return torch.zeros(3, 10, 10, dtype=torch.uint8)
+        return real_decode(data, path, **options)
 
-    monkeypatch.setattr(infer_pictures, "_load", load)
-    monkeypatch.setattr(infer_pictures, "_AHEAD_BYTES", 1500)
-    for ahead, most in ((100, 5), (2, 2)):
+    monkeypatch.setattr(infer_pictures, "read_bytes", watched_read)
+    monkeypatch.setattr(infer_pictures, "decode_pixels", watched_decode)
+    monkeypatch.setattr(infer_pictures, "_AHEAD_BYTES", 1500)  # five pictures
+    for ahead, decoded, seen in ((100, 6, 10), (2, 3, 5), (1, 1, 1)):
+        read.clear()
         begun.clear()
         with ThreadPoolExecutor(1) as pool:
-            for k, (path, _) in enumerate(decoded_ahead(files, pool, ahead=ahead)):
+            for k, (path, image) in enumerate(decoded_ahead(files, pool, ahead=ahead)):
                 assert path == files[k]
+                assert image.pixels.shape == (3, 10, 10)
                 time.sleep(0.005)
-                assert len(begun) <= k + most
+                assert len(begun) <= k + decoded
+                assert len(read) <= k + seen
         assert begun == files
 
 
@@ -193,7 +205,7 @@ def test_pictures_decoded_in_batches_come_in_order_with_what_failed(tmp_path):
         loaded = list(decoded_in_batches(files, pool, decoder, batch=2))
     assert [path for path, _ in loaded] == files
     assert [isinstance(answer, ImageFileError) for _, answer in loaded] == [False, False, True, True, False]
-    assert [loaded[k][1].shape[1] for k in (0, 1, 4)] == [20, 21, 24]
+    assert [loaded[k][1].pixels.shape[1] for k in (0, 1, 4)] == [20, 21, 24]
     assert decoder.calls == [2, 1]
 
 

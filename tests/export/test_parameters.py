@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from facerecon_torch.export import FaceTable, read_parameters_json, save_parameters_json
+from facerecon_torch.export import FaceTable, face_in_document, save_parameters_json
 from facerecon_torch.export import parameters as module
 from facerecon_torch.structures import FaceParameters, TensorRecord
 from tests.export.fitted_faces import drawn_faces
@@ -57,8 +57,9 @@ def test_json_holds_every_value(rng, tmp_path):
     text = path.read_text(encoding="utf-8")
     read = json.loads(text)
     assert "\u00fc" in text
-    assert list(read) == ["format", *SCHEMA]
-    assert (read["format"], read["image"], read["face"]) == (1, "a, b=\u00fc.jpg", 1)
+    assert list(read) == ["format", "version", "made_from", "faces", *SCHEMA]
+    assert [read[name] for name in ("format", "version", "made_from", "faces")] == ["facerecon-face", 2, {}, 1]
+    assert (read["image"], read["face"]) == ("a, b=\u00fc.jpg", 1)
     assert torch.tensor(read["alpha"]).equal(face.parameters.identity)
     assert torch.tensor(read["camera"]["rotation"]).reshape(3, 3).equal(face.camera.rotation)
     assert read["camera"]["degenerate"] is True
@@ -70,8 +71,9 @@ def test_json_holds_every_value(rng, tmp_path):
 def test_json_is_read_back_to_the_last_bit(names, rng, tmp_path):
     face = drawn_faces(1, len(names), rng)[0]
     path = save_parameters_json(face, tmp_path / "a.json", image="x/y.png", number=0, expression_names=names)
-    image, again = read_parameters_json(path)
-    assert image == "x/y.png"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    again = face_in_document(document)
+    assert document["image"] == "x/y.png"
     for got, want in zip(leaves(again), leaves(face), strict=True):
         assert torch.equal(got, want.to(got.dtype))
 

@@ -1,19 +1,24 @@
 """Every mode and every kind of damage that a user's picture may have."""
 
 import logging
+import os
 import re
 import struct
 import zlib
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torch.testing import assert_close
 
+import facerecon_torch
 from facerecon_torch.errors import ImageFileError
 from facerecon_torch.images import list_images, read_image
+from facerecon_torch.images import read as read_module
+from facerecon_torch.images.convert import as_pixels
 from facerecon_torch.images.read import _say_first_frame
 
 
@@ -149,7 +154,7 @@ def _damaged(kind: str, folder: Path) -> Path:
         ("heic", "came an HEIC file"),
         ("truncated png", "came a damaged, truncated"),
         ("truncated jpeg", "came a damaged, truncated"),
-        ("bomb", "came Image size (3600000000 pixels)"),
+        ("bomb", "came 60000 x 60000, 3600 megapixels"),
     ],
 )
 def test_bad_file_is_named_with_what_was_expected_and_what_came(kind: str, came: str, tmp_path: Path) -> None:
@@ -159,10 +164,10 @@ def test_bad_file_is_named_with_what_was_expected_and_what_came(kind: str, came:
     assert str(caught.value).startswith(f"{file}: expected ")
 
 
-@pytest.mark.parametrize("values", [np.array([[-1.0, 0.5]]), np.array([[np.nan, 0.5]]), np.array([[0.0, 300.0]])])
+@pytest.mark.parametrize("values", [np.array([[v, 0.5]]) for v in (-1.0, np.nan, 300.0, 255.0, 1.5)])
 def test_float_grey_out_of_range_is_refused(values: np.ndarray, tmp_path: Path) -> None:
     Image.fromarray(values.astype(np.float32)).save(tmp_path / "f.tif")
-    with pytest.raises(ImageFileError, match=r"numbers in \[0, 1\] or \[0, 255\]"):
+    with pytest.raises(ImageFileError, match=r"grey values must be numbers in \[0, 1\]; got"):
         read_image(tmp_path / "f.tif")
 
 
@@ -179,8 +184,12 @@ def test_list_is_natural_and_by_suffix(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
-    assert [p.name for p in list_images(tmp_path)] == ["a.TIFF", "B1.png", "b2.jpg", "b10.JPG"]
-    assert list_images(tmp_path, recursive=True)[-1] == tmp_path / "sub" / "c.webp"
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    listed = ["a.TIFF", "B1.png", "b2.jpg", "b10.JPG", "folder.png", "gone.jpg"]
+    assert [p.name for p in list_images(tmp_path)] == listed
+    below = list_images(tmp_path, recursive=True)
+    assert below[-1] == tmp_path / "sub" / "c.webp"
+    assert tmp_path / "folder.png" not in below
 
 
 def test_list_of_an_empty_folder_and_of_no_folder(tmp_path: Path) -> None:
@@ -195,3 +204,114 @@ def test_names_that_mix_digits_and_letters_at_one_place_sort(tmp_path: Path) -> 
     for name in ("1.png", "a.png", "²1.png", "01.png"):
         (tmp_path / name).touch()
     assert [p.name for p in list_images(tmp_path)][:2] == ["01.png", "1.png"]
+
+
+def _tiff(file: Path, values: np.ndarray, bits: int, sample_format: int = 1) -> None:
+    """A grey TIFF of one strip with the given BitsPerSample and SampleFormat."""
+    height, width = values.shape
+    data = values.tobytes()
+    tags = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1)]
+    tags += [(278, 4, height), (279, 4, len(data)), (339, 3, sample_format)]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    file.write_bytes(struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + directory)
+
+
+def test_the_range_of_deep_grey_is_told_by_the_file_or_refused(tmp_path: Path) -> None:
+    values = np.array([[0, 1000, 4095]], dtype=np.uint16)
+    packed = np.array([[0x00, 0x03, 0xE8, 0xFF, 0xF0]], dtype=np.uint8)  # the same numbers in 12 bits each
+    _tiff(tmp_path / "12.tif", packed, 12)
+    raw = bytearray((tmp_path / "12.tif").read_bytes())
+    raw[raw.index(struct.pack("<HHII", 256, 4, 1, 5)) + 8] = 3  # three pixels wide
+    (tmp_path / "12.tif").write_bytes(bytes(raw))
+    expected = torch.from_numpy(values.astype(np.float64) / 4095).float()
+    assert_close(read_image(tmp_path / "12.tif"), expected.expand(3, 1, 3), atol=1e-7, rtol=0)
+    _tiff(tmp_path / "32.tif", values.astype(np.uint32), 32)
+    _tiff(tmp_path / "signed.tif", values.astype(np.int16), 16, sample_format=2)
+    for name in ("32.tif", "signed.tif"):
+        with pytest.raises(ImageFileError, match="grey values must be unsigned numbers of at most 16 bits"):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"8BPS\0\1" + bytes(40)])
+def test_other_decoders_are_not_started(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(ImageFileError, match="bytes that begin with"):
+        read_image(tmp_path / "x.jpg")
+
+
+def test_no_file_of_the_package_opens_images_with_every_decoder() -> None:
+    package = Path(facerecon_torch.__file__).parent
+    assert not [p for p in package.rglob("*.py") if re.search(r"(?<!`)Image\.open\(", p.read_text())]
+
+
+def test_pixels_are_bounded_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["a.jpg", "a.png", "a.webp", "a.tif", "a.gif", "a.bmp"]
+    for name in names:
+        Image.fromarray(_rgb(50, 40)).save(tmp_path / name)
+    for name in names:
+        assert read_image(tmp_path / name, max_megapixels=0.002).shape == (3, 50, 40)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", never)
+    for name in names:
+        message = r"at most 0\.0019 megapixels \(images\.max_megapixels\); came 40 x 50"
+        with pytest.raises(ImageFileError, match=message):
+            read_image(tmp_path / name, max_megapixels=0.0019)
+
+
+def test_between_the_bound_of_pillow_and_ours_images_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    monkeypatch.setattr(read_module, "_BAND_PIXELS", 8)
+    values = _rgb(6, 4)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert torch.equal(read_image(tmp_path / "a.png"), _as_tensor(values))
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "PA", "CMYK", "I;16", "F"])
+def test_bands_are_the_whole(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = Image.fromarray(_rgb(40, 30))
+    if mode == "F":
+        picture = Image.fromarray(_rgb(40, 30)[..., 0].astype(np.float32) / 255)
+    elif mode == "I;16":
+        picture = Image.fromarray(_rgb(40, 30)[..., 0].astype(np.uint16) * 200)
+    else:
+        picture = picture.convert("RGBA" if mode == "PA" else mode)
+        if mode in ("RGBA", "LA", "PA"):
+            picture.putalpha(Image.fromarray(_rgb(40, 30)[..., 1]))
+    whole = as_pixels(picture)
+    monkeypatch.setattr(read_module, "_BAND_PIXELS", 90)
+    assert torch.equal(as_pixels(picture), whole)
+
+
+def test_what_cannot_be_read_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    with open(tmp_path / "huge.jpg", "wb") as file:
+        file.truncate(2**40)  # sparse
+    for name, came in (
+        ("pipe.jpg", "came a pipe, socket or device"),
+        ("link.jpg", "came a link to nothing"),
+        ("loop.jpg", "came a file that cannot be read"),
+        ("huge.jpg", r"came 1099512 MB, more than 200 megapixels \(images.max_megapixels\) can need"),
+        ("a\0b.jpg", "came a file that cannot be read"),
+        ("n" * 300 + ".jpg", "came a file that cannot be read"),
+    ):
+        with pytest.raises(ImageFileError, match=came):
+            read_image(tmp_path / name)
+
+
+def test_an_image_that_does_not_fit_the_memory_is_its_own_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(_rgb()).save(tmp_path / "a.png")
+    for error in (MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")):
+        monkeypatch.setattr(read_module, "_rgb_values", Mock(side_effect=error))
+        with pytest.raises(ImageFileError, match="came 4 x 6 pixels, for which the memory is too small"):
+            read_image(tmp_path / "a.png")

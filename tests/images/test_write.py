@@ -16,20 +16,24 @@ def test_png_round_trip(tmp_path: Path, rng: torch.Generator, device: torch.devi
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["x.png"]
 
 
-def test_grey_and_out_of_range_values(tmp_path: Path) -> None:
-    save_png(torch.tensor([[[-1.0, 0.5, 2.0]]]), tmp_path / "g.png")
+def test_grey_and_bytes(tmp_path: Path) -> None:
+    save_png(torch.tensor([[[-1e-6, 0.5, 1 + 1e-6]]]), tmp_path / "g.png")
     assert torch.equal(read_image(tmp_path / "g.png") * 255, torch.tensor([0.0, 128.0, 255.0]).expand(3, 1, 3))
+    pixels = torch.arange(60, dtype=torch.uint8).reshape(3, 4, 5)
+    save_png(pixels, tmp_path / "b.png")
+    assert torch.equal(read_image(tmp_path / "b.png"), pixels.float() / 255)
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (4, 5, 5), (3, 0, 4), (1, 3, 5, 5)])
 def test_wrong_shape_is_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="image must be a float tensor"):
+    with pytest.raises(ValueError, match="image must be a float or uint8 tensor"):
         save_png(torch.zeros(shape), tmp_path / "x.png")
 
 
 def test_nan_and_wrong_suffix_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="finite"):
-        save_png(torch.full((3, 2, 2), float("nan")), tmp_path / "x.png")
+    for wrong in (float("nan"), 255.0, -1.0):
+        with pytest.raises(ValueError, match=r"finite and lie in \[0, 1\]"):
+            save_png(torch.full((3, 2, 2), wrong), tmp_path / "x.png")
     with pytest.raises(ValueError, match=r"must end in \.png"):
         save_png(torch.zeros(3, 2, 2), tmp_path / "x.jpg")
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,8 @@ import torch
 
 from facerecon_torch.errors import NoFaceError
 from facerecon_torch.landmarks import DETECTORS, LandmarkDetector, build_detector, choose_faces
-from facerecon_torch.landmarks.detector import as_bytes, resize, sort_faces
+from facerecon_torch.landmarks import detector as detector_module
+from facerecon_torch.landmarks.detector import as_bytes, detect_faces, resize, sort_faces
 from facerecon_torch.landmarks.registry import find_detector, log_licence
 from facerecon_torch.structures import Detection
 
@@ -82,3 +83,42 @@ def test_resize_keeps_the_half_pixel_rule(scale: float) -> None:
     q = torch.arange(resized.shape[-1])
     inner = (q > 4 * scale) & (q < 35 * scale)
     torch.testing.assert_close(resized[0, 5, inner], (((q + 0.5) / scale - 0.5) / 40)[inner])
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.37, 1.9])
+def test_bytes_are_resized_as_their_floats_are_and_bands_show_nowhere(
+    scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = torch.randint(0, 256, (3, 90, 70), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    floats = pixels.float() / 255
+    size = [round(n * scale) for n in (90, 70)]
+    at_once = torch.nn.functional.interpolate(floats[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+    for band in (2**22, 70 * 7):
+        monkeypatch.setattr(detector_module, "_BAND_PIXELS", band)
+        assert torch.equal(resize(floats, scale), at_once)
+        assert torch.equal(resize(pixels, scale), at_once)
+    assert resize(pixels, 1.0) is pixels
+    assert (as_bytes(pixels) == as_bytes(floats)).all()
+
+
+class _Seen:
+    """A detector that remembers what it was given."""
+
+    name, licence = "seen", "none"
+
+    def __init__(self, takes_bytes: bool) -> None:
+        self.takes_bytes = takes_bytes
+
+    def detect(self, image: torch.Tensor, *, path: Path | None = None) -> list[Detection]:
+        self.image, self.autocast = image, torch.is_autocast_enabled("cpu")
+        return []
+
+
+def test_detectors_get_the_picture_that_they_take_and_no_autocast() -> None:
+    pixels = torch.full((3, 4, 5), 51, dtype=torch.uint8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for takes_bytes in (False, True):
+            detector = _Seen(takes_bytes)
+            assert detect_faces(detector, pixels) == []
+            assert detector.image.dtype == (torch.uint8 if takes_bytes else torch.float32)
+            assert not detector.autocast

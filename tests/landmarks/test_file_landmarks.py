@@ -1,8 +1,10 @@
 """Every layout of landmark files, and every way in which one can be wrong."""
 
 import json
+import os
 import pickle
 import re
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +43,7 @@ def _write_table(file: Path, images: list[str], faces: torch.Tensor, under: str 
 
 
 def _detect(picture: Path, **options: object) -> list[torch.Tensor]:
-    return [face.points for face in build_detector("file", **options).detect(IMAGE, path=picture)]
+    return [face.points.float() for face in build_detector("file", **options).detect(IMAGE, path=picture)]
 
 
 def test_pts_counts_from_one(points: torch.Tensor, tmp_path: Path) -> None:
@@ -135,19 +137,20 @@ def test_a_folder_of_landmarks_and_a_single_file(points: torch.Tensor, tmp_path:
     assert_close(_detect(tmp_path / "a.jpg", source=tmp_path / "marks")[0], points, atol=1e-5, rtol=0)
     single = build_detector("file", source=str(tmp_path / "marks" / "a.pts"))
     for _ in range(2):
-        assert_close(single.detect(IMAGE, path=tmp_path / "z.jpg")[0].points, points, atol=1e-5, rtol=0)
+        assert_close(single.detect(IMAGE, path=tmp_path / "z.jpg")[0].points.float(), points, atol=1e-5, rtol=0)
     with pytest.raises(LandmarkFileError, match="expected one picture for one landmark file"):
         single.detect(IMAGE, path=tmp_path / "y.jpg")
 
 
-def test_answer_fits_the_picture(
+def test_points_have_a_precision_of_their_own(
     points: torch.Tensor, tmp_path: Path, device: torch.device, dtype: torch.dtype
 ) -> None:
     np.save(tmp_path / "a.npy", points.numpy())
     detector = pickle.loads(pickle.dumps(build_detector("file")))
     assert isinstance(detector, LandmarkDetector)
     (face,) = detector.detect(IMAGE.to(device, dtype), path=tmp_path / "a.png")
-    assert (face.points.device.type, face.points.dtype) == (device.type, dtype)
+    assert (face.points.device.type, face.points.dtype) == ("cpu", torch.float64)
+    assert torch.equal(face.points, points.double())
     assert face.score == 1
     x0, y0 = points.amin(dim=0).tolist()
     assert face.box[:2] == pytest.approx((x0, y0))
@@ -185,10 +188,58 @@ def _bad(kind: str, points: torch.Tensor, folder: Path) -> None:
         np.save(folder / "a.npy", np.array([{"x": 1}], dtype=object), allow_pickle=True)
     elif kind == "empty npy":
         (folder / "a.npy").write_bytes(b"")
+    elif kind == "two blocks":
+        _write_pts(folder / "a.pts", points)
+        (folder / "a.pts").write_text((folder / "a.pts").read_text() * 2)
+    elif kind == "open block":
+        _write_pts(folder / "a.pts", points)
+        (folder / "a.pts").write_text((folder / "a.pts").read_text() + "{\n1 2\n")
+    elif kind == "n_points of 5,000 digits":
+        _write_pts(folder / "a.pts", points, count=10**4200)
+    elif kind == "deep":
+        (folder / "a.json").write_text("[" * 10_000 + "]" * 10_000)
+    elif kind == "deep object":
+        (folder / "a.json").write_text('{"points":' * 10_000)
+    elif kind == "5,000 digits":
+        (folder / "a.json").write_text(json.dumps(rows).replace("[[", "[[" + "1" * 5000 + ", ", 1))
+    elif kind == "400 digits":
+        (folder / "a.json").write_text(json.dumps(rows).replace(str(rows[0][0]), "1" * 400, 1))
+    elif kind == "text for numbers":
+        (folder / "a.json").write_text(json.dumps([[str(x), y] for x, y in rows]))
+    elif kind == "true for numbers":
+        (folder / "a.json").write_text(json.dumps([[True, y] for _, y in rows]))
+    elif kind == "faces and points":
+        (folder / "a.json").write_text(json.dumps({"points": rows, "faces": [{"points": rows}]}))
+    elif kind == "two keys":
+        (folder / "a.json").write_text(json.dumps({"points": rows, "landmarks": rows}))
+    elif kind in ("terabytes", "negative shape", "overflow", "more than it holds"):
+        shape = {
+            "terabytes": (10**12, 68, 2),
+            "negative shape": (-1, 68, 2),
+            "overflow": (2**62, 2**62, 2**62),
+            "more than it holds": (2, 68, 2),
+        }[kind]
+        _write_npy(folder / "a.npy", f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}", points)
+    elif kind == "header that is no Python":
+        _write_npy(folder / "a.npy", "{'descr': '<f8', 'shape': (((", points)
+    elif kind == "pipe":
+        os.mkfifo(folder / "a.pts")
+    elif kind == "folder":
+        (folder / "a.json").mkdir()
+    elif kind == "too large":
+        with open(folder / "a.json", "wb") as file:
+            file.truncate(2**40)
     elif kind == "outside":
         np.save(folder / "a.npy", points.numpy() + 500)
     elif kind == "shares":
         np.save(folder / "a.npy", points.numpy() / 100)
+
+
+def _write_npy(file: Path, header: str, points: torch.Tensor) -> None:
+    """An .npy file of version 1 with any header before the points in float64."""
+    padded = header.ljust(-(-(len(header) + 11) // 64) * 64 - 11) + "\n"
+    start = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded.encode()
+    file.write_bytes(start + points.double().numpy().tobytes())
 
 
 @pytest.mark.parametrize(
@@ -196,7 +247,7 @@ def _bad(kind: str, points: torch.Tensor, folder: Path) -> None:
     [
         ("count pts", "expected 68 or 66 points of x and y; came shape (51, 2)"),
         ("declared", "expected 68 points (n_points); came 67 lines"),
-        ("no braces", "expected points between { and }; came no such block"),
+        ("no braces", "expected the points of one face in one block between { and }; came no such block"),
         ("words", "expected two numbers a line; came"),
         ("binary", "expected text; came bytes that are not UTF-8"),
         ("count json", "expected 68 or 66 points of x and y; came shape (5, 2)"),
@@ -209,6 +260,25 @@ def _bad(kind: str, points: torch.Tensor, folder: Path) -> None:
         ("three columns", "expected 68 or 66 points of x and y; came shape (68, 3)"),
         ("pickled", "expected a .npy array of numbers; came"),
         ("empty npy", "expected a .npy array of numbers; came"),
+        ("two blocks", "expected the points of one face in one block between { and }; came 2 blocks"),
+        ("open block", "expected the points of one face in one block between { and }; came other braces"),
+        ("n_points of 5,000 digits", "points (n_points); came 68 lines"),
+        ("deep", "came lists or objects nested too deep"),
+        ("deep object", "came lists or objects nested too deep"),
+        ("5,000 digits", "expected JSON; came Exceeds the limit"),
+        ("400 digits", "came lists that are no table of numbers"),
+        ("text for numbers", "came lists that are no table of numbers"),
+        ("true for numbers", "came lists that are no table of numbers"),
+        ("faces and points", "came the keys ['faces', 'points']"),
+        ("two keys", "came the keys ['landmarks', 'points']"),
+        ("terabytes", "came a header for float64 (1000000000000, 68, 2), 1088000000000000 bytes, before 1088 bytes"),
+        ("negative shape", "came a header for float64 (-1, 68, 2)"),
+        ("overflow", "came a header for float64"),
+        ("more than it holds", "came a header for float64 (2, 68, 2), 2176 bytes, before 1088 bytes"),
+        ("header that is no Python", "expected a .npy array of numbers; came"),
+        ("pipe", "came a pipe, socket or device"),
+        ("folder", "came a folder"),
+        ("too large", "expected the landmarks of one picture, at most 64 MB; came 1099512 MB"),
         ("outside", "expected landmarks inside the 100 x 120 picture; came none: x 5"),
         ("shares", "expected landmarks in px; came points that span 0."),
         ("nothing", "(or .json, .npy); came no such file"),
@@ -232,6 +302,7 @@ def test_points_partly_outside_are_a_face_cut_by_the_border(points: torch.Tensor
         ("image,x0\na.jpg,1\n", "missing y0, x1"),
         ("name;x0\n", "missing image, x0"),
         ("", "came a file that cannot be read"),
+        ("image,x0,x_0\na.jpg,1,2\n", "expected every column once; came several of x0"),
     ],
 )
 def test_bad_table_is_refused_when_it_is_opened(text: str, came: str, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def _detect_one(job: tuple[Path, Tensor]) -> Float[Tensor, "66 2"]:
     faces = _detector().detect(read_image(path))
     if not faces:
         return torch.full((N_LANDMARKS, 2), math.nan)
-    points = torch.stack([to_paper66(face.points) for face in faces])
+    points = torch.stack([to_paper66(face.points.float()) for face in faces])
     return points[(points.mean(1) - centre).norm(dim=1).argmin()]
 
 

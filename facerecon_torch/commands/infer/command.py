@@ -6,9 +6,11 @@ from omegaconf import DictConfig
 
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.options import InferSpecs
+from facerecon_torch.commands.infer.output_files import FAILURES
+from facerecon_torch.commands.infer.records import FAILURES_FORMAT
 from facerecon_torch.commands.infer.run import find_images, infer
 from facerecon_torch.config.recorded import build
-from facerecon_torch.files import write_json
+from facerecon_torch.files import path_text, write_json
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.model.load import load_face_model
 from facerecon_torch.runtime.timer import Timer
@@ -45,10 +47,11 @@ def infer_from_config(config: DictConfig) -> int:
         _log.info("parts, which overlap: %s", times.line())
     if report.skipped:
         _log.info("%d images were done before", report.skipped)
+    failures = output / FAILURES
     if report.failures:
-        listed = [{"image": str(path), "reason": reason} for path, reason in report.failures]
-        write_json(output / "failures.json", listed)
-        _log.error("%d of %d images gave no face; see %s", len(listed), len(images), output / "failures.json")
+        listed = [{"image": path_text(path), "reason": reason} for path, reason in report.failures]
+        write_json(failures, {"format": FAILURES_FORMAT, "version": 1, "failures": listed})
+        _log.error("%d of %d images gave no face; see %s", len(listed), len(images), failures)
         return 1
-    (output / "failures.json").unlink(missing_ok=True)
+    failures.unlink(missing_ok=True)
     return 0

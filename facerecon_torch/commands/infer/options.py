@@ -8,16 +8,17 @@ from typing import Any, get_type_hints
 import torch
 
 from facerecon_torch.cascade.reconstruction import KnownSize
-from facerecon_torch.commands.infer.output_files import FORMATS
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.config.targets import require_type
+from facerecon_torch.images.open import MAX_MEGAPIXELS, require_megapixels
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.load import ModelSpec
 
-__all__ = ["DECODERS", "MODES", "InferOptions", "InferSpecs", "infer_specs"]
+__all__ = ["DECODERS", "FORMATS", "MODES", "InferOptions", "InferSpecs", "infer_specs"]
 
 MODES = ("throughput", "latency")
 DECODERS = ("cpu", "device")
+FORMATS = ("json", "obj", "ply", "glb", "overlay")
 _ON_CUDA, _ON_CPU = 256, 32  # faces at once
 
 
@@ -36,6 +37,7 @@ class InferOptions:
     formats: Sequence[str] = FORMATS
     resume: bool = False
     size: KnownSize = field(default_factory=KnownSize)
+    max_megapixels: float | int = MAX_MEGAPIXELS  # larger images are refused before they are decoded
     workers: int | None = None  # threads that decode and write
     progress: bool = True
 
@@ -47,6 +49,7 @@ class InferOptions:
             raise ValueError(f"batch must be at least 1; got {self.batch}")
         if self.mode == "latency" and self.batch not in (None, 1):
             raise ValueError(f"mode=latency takes every picture alone; batch must be null or 1, got {self.batch}")
+        require_megapixels("images.max_megapixels", self.max_megapixels)
         unknown = [f for f in self.formats if f not in FORMATS]
         if unknown:
             raise ValueError(f"formats must be among {', '.join(FORMATS)}; got {', '.join(map(str, unknown))}")
@@ -82,6 +85,7 @@ def infer_specs(
     model: ModelSpec,
     landmarks: LandmarkSourceSpec,
     runtime: RuntimeSpec,
+    images: Mapping[str, float | int],
     times: bool,
     **options: Any,
 ) -> InferSpecs:
@@ -103,6 +107,8 @@ def infer_specs(
         model=model,
         landmarks=landmarks,
         runtime=runtime,
-        options=InferOptions(workers=runtime.workers, progress=runtime.progress, **options),
+        options=InferOptions(
+            max_megapixels=images["max_megapixels"], workers=runtime.workers, progress=runtime.progress, **options
+        ),
         times=times,
     )

@@ -1,66 +1,99 @@
 """The files of a reconstructed folder: names, order of writing, and how a run finds what was done before."""
 
-import re
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from facerecon_torch.cascade.reconstruction import Reconstruction
+from facerecon_torch.commands.infer.names import face_suffix, result_names
+from facerecon_torch.commands.infer.overlay import draw_faces
+from facerecon_torch.commands.infer.records import Origin, is_own, read_faces, require_own
 from facerecon_torch.export.glb import save_glb
 from facerecon_torch.export.obj import save_obj
-from facerecon_torch.export.parameters import FaceTable, FittedFaces, read_parameters_json, save_parameters_json
+from facerecon_torch.export.parameters import FaceTable, FittedFaces, save_parameters_json
 from facerecon_torch.export.ply import save_ply
+from facerecon_torch.files import is_disk_full, path_text
 from facerecon_torch.geometry.mesh_queries import get_backend
-from facerecon_torch.geometry.projection import project_with_depth
-from facerecon_torch.images.read import Pixels, in_unit_range
+from facerecon_torch.images.read import Pixels
 from facerecon_torch.images.write import save_png
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.report.overlay import draw_overlay
 from facerecon_torch.runtime.timer import timed
 from facerecon_torch.structures import Detection, Mesh
 
-__all__ = ["FORMATS", "FaceFiles", "ImageFaces"]
+__all__ = ["FAILURES", "TABLE", "FaceFiles", "ImageFaces"]
 
-FORMATS = ("json", "obj", "ply", "glb", "overlay")
+TABLE, FAILURES = "parameters.parquet", "failures.json"
 _WAITING = 4  # images whose files are queued
+_WAITING_BYTES = 2**28  # of their pixels, beside those of one image
 _MESHES: dict[str, Callable[..., Path]] = {"obj": save_obj, "ply": save_ply, "glb": save_glb}
 
 
 @dataclass(frozen=True)
 class ImageFaces:
-    """The faces of one image, the largest first, on the CPU."""
+    """The faces of one image, the largest first, on the CPU; `origin` is what they were made from."""
 
     path: Path
     pixels: Pixels
     detections: Sequence[Detection]
     faces: Reconstruction
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class _Job:
+    """An image whose files are being written, and its rows of the table."""
+
+    image: ImageFaces
+    faces: FittedFaces
+    written: Future[None]
 
 
 class FaceFiles:
     """Writes below one folder: NAME.json, .obj, .ply, .glb for every face, NAME_overlay.png for every image.
 
-    NAME is the image's stem (with its suffix, `photo_jpg`, where images would share a name); further faces of the
-    image, counted from the largest, are NAME_face1, NAME_face2, ... The first face's JSON is written last: it marks an
-    image as done. The table parameters.parquet holds all faces of the run.
+    NAME is that of `names.result_names`, as a rule the image's stem; further faces of the image, counted from the
+    largest, are NAME_face1, NAME_face2, ... The first face's JSON is written last: it marks an image as done. The table
+    parameters.parquet holds all faces of the run. Files that are not results of this package are never replaced.
+
+    Args:
+        folder: is made.
+        images: of the run, in the order of its table.
+        model: the face model.
+        formats: what is written beside the table.
+        outcome: is called for every image that was written, with None, or could not be, with the error.
+
+    Raises:
+        ValueError: a restricted model.
+        FileExistsError: the table's or the list of failures' name is taken by a file of somebody else.
     """
 
-    def __init__(self, folder: Path, images: Sequence[Path], model: FaceModel, formats: Sequence[str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        images: Sequence[Path],
+        model: FaceModel,
+        formats: Sequence[str],
+        outcome: Callable[[ImageFaces, Exception | None], None],
+    ) -> None:
         if model.topology is None:
             raise ValueError("reconstruction needs a whole model; this one was restricted to some vertices")
+        folder.mkdir(parents=True, exist_ok=True)
+        require_own([folder / TABLE, folder / FAILURES])
         self._folder = folder
         self._formats = tuple(formats)
-        self._names = _names(images)
+        self._names = result_names(images)
         self._position = {image: k for k, image in enumerate(images)}
         self._triangles, self._uv = model.topology.triangles.cpu(), model.topology.uv.cpu()
         self._expression_names = tuple(model.expression_names)
         self._table = FaceTable(self._expression_names)
-        self._jobs: deque[Future[None]] = deque()
+        self._outcome = outcome
+        self._jobs: deque[_Job] = deque()
         if "overlay" in self._formats:
             get_backend()  # starts here, once, rather than in every thread of the pool
 
@@ -69,78 +102,100 @@ class FaceFiles:
         """Whether some format shows the whole surface."""
         return not {"overlay", *_MESHES}.isdisjoint(self._formats)
 
-    def is_done(self, image: Path) -> bool:
-        """Whether an earlier run wrote this image to the end."""
-        return (self._folder / f"{self._names[image]}.json").is_file()
+    def has_record(self, image: Path) -> bool:
+        """Whether a file stands where an earlier run would have marked this image as done."""
+        return self._record_file(image).is_file()
 
-    def keep(self, image: Path) -> None:
-        """Take the records of an image that an earlier run wrote into this run's table."""
-        name, recorded = self._names[image], list[tuple[str, FittedFaces]]()
-        while (path := self._folder / f"{name}{_suffix(len(recorded))}.json").is_file():
-            recorded.append(read_parameters_json(path))
-        faces = FittedFaces.stack([face for _, face in recorded])
-        self._table.append(recorded[0][0], faces, position=self._position[image])
+    def earlier(self, image: Path, origin: Origin) -> FittedFaces | None:
+        """The faces of an image that an earlier run wrote to the end from the same origin; None without such a run."""
+        first = self._record_file(image)
+        stem, count = first.stem, 1
+        while first.with_name(f"{stem}{face_suffix(count)}.json").is_file():
+            count += 1
+        later = [first.with_name(f"{stem}{face_suffix(k)}.json") for k in range(1, count)]
+        return read_faces(first, later, origin, self._expression_names)
+
+    def keep(self, image: Path, faces: FittedFaces) -> None:
+        """Take the faces of an image that an earlier run wrote into this run's table."""
+        self._table.append(path_text(image), faces, position=self._position[image])
 
     def write(self, image: ImageFaces, pool: Executor) -> None:
-        """Take one image into the table and hand its files to `pool`. Raises ValueError for a face whose values are not
-        finite."""
-        fitted = _fitted_faces(image)
-        self._table.append(str(image.path), fitted, position=self._position[image.path])
-        if not self._formats:
-            return
-        self._jobs.append(pool.submit(copy_context().run, self._write, image, fitted))
+        """Hand one image's files to `pool`, and its faces to the table once these are written. Raises ValueError for a
+        face whose values are not finite."""
+        faces = _fitted_faces(image)
+        self._table.require(faces)
+        self._jobs.append(_Job(image, faces, pool.submit(copy_context().run, self._write, image, faces)))
         # few images wait in memory, and a full disk stops the run at once
-        while len(self._jobs) > _WAITING:
-            self._jobs.popleft().result()
+        while len(self._jobs) > _WAITING or sum(job.image.pixels.nbytes for job in self._jobs) > _WAITING_BYTES:
+            self._settle(self._jobs.popleft())
 
     def wait(self) -> None:
         """Until all files are written."""
         while self._jobs:
-            self._jobs.popleft().result()
+            self._settle(self._jobs.popleft())
 
     def finish(self) -> None:
         """Wait for the files, then write the table of all faces."""
         self.wait()
         with timed("write"):
-            self._table.save(self._folder / "parameters.parquet")
+            self._table.save(self._folder / TABLE)
+
+    def _settle(self, job: _Job) -> None:
+        image, error = job.image, job.written.exception()
+        if error is not None and (not isinstance(error, Exception) or is_disk_full(error)):
+            raise error
+        if error is None:
+            self._table.append(path_text(image.path), job.faces, position=self._position[image.path])
+        self._outcome(image, error)
 
     def _write(self, image: ImageFaces, fitted: FittedFaces) -> None:
+        if not self._formats:
+            return
         with timed("write"):
             name = self._names[image.path]
+            overlay = self._folder / f"{name}_overlay.png"
+            stems = [f"{name}{face_suffix(k)}" for k in range(len(image.detections))]
+            kinds = [kind for kind in self._formats if kind in _MESHES or kind == "json"]
+            results = [self._folder / f"{stem}.{kind}" for stem in stems for kind in kinds]
+            require_own([*results, overlay] if "overlay" in self._formats else results)
             self._remove_earlier(name)
             vertices = image.faces.vertices if self.need_vertices else ()
             meshes = [Mesh(vertices=v, triangles=self._triangles, uv=self._uv) for v in vertices]
             if "overlay" in self._formats:
-                save_png(self._overlay(image, meshes), self._folder / f"{name}_overlay.png")
-            for k in reversed(range(len(image.detections))):
-                stem = f"{name}{_suffix(k)}"
-                for kind in self._formats:
+                save_png(self._overlay(image, meshes), overlay)
+            made_from, count = asdict(image.origin), len(stems)
+            for k, stem in reversed(list(enumerate(stems))):
+                for kind in kinds:
                     if kind in _MESHES:
                         _MESHES[kind](meshes[k], self._folder / f"{stem}.{kind}")
-                if "json" in self._formats:
-                    path, names = self._folder / f"{stem}.json", self._expression_names
-                    save_parameters_json(fitted[k], path, image=str(image.path), number=k, expression_names=names)
+                if "json" in kinds:
+                    save_parameters_json(
+                        fitted[k],
+                        self._folder / f"{stem}.json",
+                        image=path_text(image.path),
+                        number=k,
+                        expression_names=self._expression_names,
+                        count=count,
+                        made_from=made_from,
+                    )
 
     def _overlay(self, image: ImageFaces, meshes: Sequence[Mesh]) -> Tensor:
         """The photograph with all its faces, the smallest drawn first."""
-        drawn = in_unit_range(image.pixels).cpu()
-        for k in reversed(range(len(meshes))):
-            drawn = draw_overlay(
-                drawn,
-                project_with_depth(meshes[k].vertices, image.faces.camera[k]),
-                meshes[k].triangles,
-                landmarks=image.detections[k].points.cpu(),
-                fitted_landmarks=image.faces.landmarks_2d[k],
-            )
-        return drawn
+        points = [one.points for one in image.detections]
+        return draw_faces(image.pixels, meshes, image.faces.camera, points, image.faces.landmarks_2d)
 
     def _remove_earlier(self, name: str) -> None:
         """What an earlier run said of this image, so that no face of it stays behind."""
         k = 0
-        while (path := self._folder / f"{name}{_suffix(k)}.json").is_file():
+        while (path := self._folder / f"{name}{face_suffix(k)}.json").is_file():
             for kind in ("json", *_MESHES):
-                path.with_name(f"{name}{_suffix(k)}.{kind}").unlink(missing_ok=True)
+                file = path.with_name(f"{name}{face_suffix(k)}.{kind}")
+                if is_own(file):
+                    file.unlink()
             k += 1
+
+    def _record_file(self, image: Path) -> Path:
+        return self._folder / f"{self._names[image]}.json"
 
 
 def _fitted_faces(image: ImageFaces) -> FittedFaces:
@@ -157,18 +212,3 @@ def _fitted_faces(image: ImageFaces) -> FittedFaces:
         landmarks_3d=faces.landmarks_3d,
         projected_2d=faces.landmarks_2d,
     )
-
-
-def _suffix(face: int) -> str:
-    return f"_face{face}" if face else ""
-
-
-def _names(images: Sequence[Path]) -> dict[Path, str]:
-    """A name for every image that no other image's files can take."""
-    stems = Counter(re.sub(r"_face\d+$", "", path.stem) for path in images)
-    names = {p: p.stem if stems[re.sub(r"_face\d+$", "", p.stem)] == 1 else p.name.replace(".", "_") for p in images}
-    taken = Counter(names.values())
-    doubled = [str(path) for path, name in names.items() if taken[name] > 1]
-    if doubled:
-        raise ValueError(f"the results of these images would have one name; rename them: {', '.join(doubled[:5])}")
-    return names

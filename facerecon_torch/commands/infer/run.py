@@ -19,10 +19,12 @@ from tqdm import tqdm
 from facerecon_torch.cascade.cuda_graph import LatencySession
 from facerecon_torch.cascade.reconstruction import Reconstruction
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
-from facerecon_torch.commands.infer.image_loader import Loaded, decoded_ahead, decoded_in_batches
+from facerecon_torch.commands.infer.image_loader import Loaded, decoded_ahead, decoded_in_batches, read_content
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.output_files import FaceFiles, ImageFaces
+from facerecon_torch.commands.infer.records import Origin, settings_digest
 from facerecon_torch.errors import DetectorError, FaceReconError, NoFaceError
+from facerecon_torch.files import path_text
 from facerecon_torch.images.device_decode import nvjpeg
 from facerecon_torch.images.read import Pixels, list_images
 from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces, detect_faces
@@ -30,6 +32,7 @@ from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.factored import factor_vertices
 from facerecon_torch.runtime.memory import halve_on_out_of_memory
+from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.runtime.timer import Timer, timed
 from facerecon_torch.structures import Detection
 
@@ -66,6 +69,7 @@ def find_images(source: Path) -> list[Path]:
     return [source]
 
 
+@in_own_precision
 def infer(
     images: Sequence[Path],
     output: Path,
@@ -78,15 +82,17 @@ def infer(
     """Reconstruct the faces of every image and write them below `output`; the table parameters.parquet is written last.
     `times` collects the seconds of every stage.
 
-    Raises DetectorError where the detector cannot run at all, OSError where `output` cannot be written.
+    Raises DetectorError where the detector cannot run at all, OSError where `output` cannot be written or holds a file
+    of somebody else under the name of the table.
     """
     if times is not None:
         with times.active():
             return infer(images, output, reconstructor, detector, options)
     began = time.perf_counter()
-    output.mkdir(parents=True, exist_ok=True)
     run = _Run(images, output, reconstructor, detector, options)
     run.go()
+    order = {path: k for k, path in enumerate(images)}
+    run.report.failures.sort(key=lambda failure: order[failure[0]])
     run.report.seconds = time.perf_counter() - began
     return run.report
 
@@ -98,6 +104,7 @@ class _Seen:
     path: Path
     pixels: Pixels
     faces: list[Detection]
+    origin: Origin
 
 
 class _Run:
@@ -115,18 +122,16 @@ class _Run:
         self._images, self._detector, self._options = images, detector, options
         self._reconstructor, model = reconstructor, reconstructor.face_model
         self._batch = options.faces_at_once(model.device)
-        self._files = FaceFiles(output, images, model, options.formats)
+        self._files = FaceFiles(output, images, model, options.formats, self._count)
+        self._settings = settings_digest(reconstructor, detector, options)
         self._one = LatencySession(reconstructor, size=options.size) if options.mode == "latency" else None
         self._vertices = model.vertices
         if self._files.need_vertices and len(images) >= _MANY and isinstance(model, BilinearModel):
             self._vertices = factor_vertices(model) or model.vertices
 
     def go(self) -> None:
-        done = [path for path in self._images if self._options.resume and self._files.is_done(path)]
-        for path in done:
-            self._files.keep(path)
-        skipped = set(done)
-        todo = [path for path in self._images if path not in skipped]
+        done = self._done() if self._options.resume else set()
+        todo = [path for path in self._images if path not in done]
         self.report.skipped = len(done)
         bar = tqdm(total=len(todo), desc="faces", unit="image", disable=not self._options.progress)
         with ThreadPoolExecutor(self._options.workers) as pool:
@@ -138,51 +143,82 @@ class _Run:
             self._files.finish()
         bar.close()
 
+    def _done(self) -> set[Path]:
+        """The images whose results an earlier run wrote to the end, from the same files and settings. Their faces go
+        into the table."""
+        done: set[Path] = set()
+        for path in filter(self._files.has_record, self._images):
+            try:
+                content = read_content(path, max_megapixels=self._options.max_megapixels)
+                faces = self._files.earlier(path, self._origin(path, content.digest))
+            except Exception:  # the run meets it again and says what it is
+                continue
+            if faces is not None:
+                self._files.keep(path, faces)
+                done.add(path)
+        return done
+
+    def _origin(self, path: Path, digest: str) -> Origin:
+        fingerprint = getattr(self._detector, "fingerprint", None)
+        return Origin(self._settings, digest, None if fingerprint is None else fingerprint(path))
+
     def _loaded(self, todo: Sequence[Path], pool: ThreadPoolExecutor) -> Iterator[Loaded]:
-        device = self._reconstructor.device
+        device, most = self._reconstructor.device, self._options.max_megapixels
         if self._options.decode == "device" and device.type == "cuda":
-            return decoded_in_batches(todo, pool, nvjpeg(device), batch=self._batch)
-        return decoded_ahead(todo, pool, ahead=1 if self._one is not None else 2 * self._batch)
+            return decoded_in_batches(todo, pool, nvjpeg(device), batch=self._batch, max_megapixels=most)
+        ahead = 1 if self._one is not None else 2 * self._batch
+        return decoded_ahead(todo, pool, ahead=ahead, max_megapixels=most)
 
     def _seen(self, loaded: Iterable[Loaded], bar: "tqdm[NoReturn]") -> Iterator[_Seen]:
         """Decoded images with faces, in order; failures go into the report."""
-        for path, pixels in loaded:
+        for path, image in loaded:
             bar.update()
-            if isinstance(pixels, Exception):
-                self._fail(path, str(pixels))
+            if isinstance(image, Exception):
+                self._fail(path, image)
                 continue
             try:
                 with timed("detect"):
-                    found = detect_faces(self._detector, pixels, path=path)
+                    found = detect_faces(self._detector, image.pixels, path=path)
                     faces = choose_faces(found, self._options.faces, source=path)
+                    origin = self._origin(path, image.digest)
             except DetectorError:
                 raise
-            except (FaceReconError, OSError) as error:
-                self._fail(path, str(error))
+            except Exception as error:  # of this image alone: the others go on
+                self._fail(path, error)
                 continue
-            yield _Seen(path, pixels, faces)
+            yield _Seen(path, image.pixels, faces, origin)
 
     def _hand_over(self, faces: ImageFaces, pool: ThreadPoolExecutor) -> None:
         try:
             self._files.write(faces, pool)
         except ValueError as error:
-            self._fail(faces.path, str(error))
+            self._fail(faces.path, error)
+
+    def _count(self, image: ImageFaces, error: Exception | None) -> None:
+        """Enter the outcome of an image that was to be written."""
+        if error is not None:
+            self._fail(image.path, error)
             return
         self.report.images += 1
-        self.report.faces += len(faces.faces)
+        self.report.faces += len(image.faces)
 
-    def _fail(self, path: Path, reason: str) -> None:
+    def _fail(self, path: Path, error: Exception) -> None:
+        reason = str(error)
+        if not isinstance(error, (FaceReconError, ValueError, OSError)):
+            reason = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+        reason = path_text(reason if str(path) in reason else f"{path}: {reason}")
         self.report.failures.append((path, reason))
-        _log.error("%s", reason if str(path) in reason else f"{path}: {reason}")
+        _log.error("%s", reason)
+        _log.debug("where it happened", exc_info=error)
 
     def _reconstructed(self, seen: Sequence[_Seen]) -> Iterator[ImageFaces]:
         """The pictures of a batch with their faces; where the batch cannot be done as one, picture by picture, so that
         only the culprit fails."""
         try:
             solved = self._solve([(one.pixels, found) for one in seen for found in one.faces])
-        except ValueError as error:
+        except Exception as error:
             if len(seen) == 1:
-                self._fail(seen[0].path, str(error))
+                self._fail(seen[0].path, error)
                 return
             for one in seen:
                 yield from self._reconstructed([one])
@@ -194,14 +230,14 @@ class _Run:
             usable = (~faces.camera.degenerate).nonzero()[:, 0]
             if not len(usable):
                 reason = NoFaceError(f"{one.path}: expected landmarks that fix a pose; those found are degenerate")
-                self._fail(one.path, str(reason))
+                self._fail(one.path, reason)
             else:
                 detections = [one.faces[k] for k in usable.tolist()]
-                yield ImageFaces(one.path, one.pixels, detections, faces[usable])
+                yield ImageFaces(one.path, one.pixels, detections, faces[usable], one.origin)
 
     def _solve(self, faces: Sequence[tuple[Pixels, Detection]]) -> Reconstruction:
         """The faces of a batch on the CPU, with vertices where a format needs them."""
-        points = to_paper66(torch.stack([found.points for _, found in faces]).float())
+        points = to_paper66(torch.stack([found.points for _, found in faces]))
 
         def work(part: slice) -> Reconstruction:
             return self._solved([pixels for pixels, _ in faces[part]], points[part])

@@ -19,6 +19,7 @@ from facerecon_torch.model.base import FaceModel
 from facerecon_torch.regression.cascade import Cascade, StageReport, train_cascade
 from facerecon_torch.regression.moments import Moments, SampleGram
 from facerecon_torch.regression.ridge import choose_form
+from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
 from facerecon_torch.structures import FaceParameters
 
@@ -41,6 +42,7 @@ class Outcome:
     errors: dict[str, SetErrors]
 
 
+@in_own_precision
 def train_methods(
     setup: TrainSetup,
     train: Samples,
@@ -193,7 +195,9 @@ def shape_error(
         raise ValueError("choosing penalties needs a whole model; this one was restricted to some vertices")
     whole = topology.whole_vertices
     if vertices is not None and vertices < len(whole):
-        whole = whole[torch.linspace(0, len(whole) - 1, vertices, device=whole.device).round().long()]
+        whole = whole[
+            torch.linspace(0, len(whole) - 1, vertices, dtype=torch.float32, device=whole.device).round().long()
+        ]
     small = model.restrict(whole)
     size = max(1, _ERROR_VERTICES // len(whole))
     parts = [slice(k, min(k + size, len(samples))) for k in range(0, len(samples), size)]

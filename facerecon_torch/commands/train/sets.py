@@ -129,7 +129,7 @@ def _detect(
     device = runtime.own_device()
     detector = build_detector(source.source, **source.options(device))
     own = range(ranks.rank, len(images), ranks.world)
-    points = torch.full((len(own), 66, 2), torch.nan)
+    points = torch.full((len(own), 66, 2), torch.nan, dtype=torch.float32)
     shown = runtime.progress and ranks.is_first
     for row, k in enumerate(tqdm(own, desc="landmarks", unit="image", disable=not shown)):
         detections = detector.detect(read_image(images[k]), path=images[k])

@@ -11,6 +11,7 @@ from torch import Tensor
 from facerecon_torch.features.hog.dense import HogMaps, gather_hog, hog_maps, use_kernel
 from facerecon_torch.features.hog.patch import describe_patches, patch_hog
 from facerecon_torch.features.hog.spec import HogSpec
+from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import TensorRecord
 
 __all__ = [
@@ -39,6 +40,7 @@ class HogField(TensorRecord):
     source: HogMaps | Float[Tensor, "*b c h w"]
     spec: HogSpec
 
+    @in_own_precision
     def __call__(self, points: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b n length"]:
         """Descriptors around points in crop px."""
         if isinstance(self.source, HogMaps):
@@ -46,6 +48,7 @@ class HogField(TensorRecord):
         return patch_hog(self.source, points, self.spec, halo=self.spec.evaluation == "patch_halo")
 
 
+@in_own_precision
 def hog_field(crops: Float[Tensor, "*b c h w"], spec: HogSpec) -> HogField:
     """The HOG field of crops: maps are made here, patches when points are described.
 

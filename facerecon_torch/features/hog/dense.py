@@ -169,7 +169,7 @@ def hog_maps(crops: Float[Tensor, "*b c h w"], spec: HogSpec, *, dtype: torch.dt
         >>> maps = hog_maps(torch.rand(2, 3, 320, 320), HogSpec(), dtype=torch.float16)
     """
     flat = crops.reshape(-1, *crops.shape[-3:])
-    bytes_per_crop = numbers_per_pixel(spec) * flat[:1, :1].numel() * flat.element_size()
+    bytes_per_crop = numbers_per_pixel(spec) * flat.shape[-2:].numel() * flat.element_size()
     parts = [_make_maps(part, spec, dtype or crops.dtype) for part in split_by_bytes(flat, bytes_per_crop)]
     maps = parts[0] if len(parts) == 1 else torch.cat(parts)
     return HogMaps(maps.reshape(*crops.shape[:-3], *maps.shape[1:]), spec)

@@ -152,7 +152,7 @@ def pool_dense(
     later = (0, spec.bins, n_columns * spec.bins, (n_columns + 1) * spec.bins)
     for begin, part in zip(later, parts):
         sums[..., begin:].scatter_add_(-1, everywhere, part.flatten(-2))
-    small = _merge_votes(sums.reshape(-1, b, n_rows, n_columns, spec.bins))
+    small = _merge_votes(sums.reshape(sums.shape[0], b, n_rows, n_columns, spec.bins))
     return pool_cells(small, *(_node_weights(n, spec, small) for n in (h, w)))
 
 
