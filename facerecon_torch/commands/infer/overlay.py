@@ -46,8 +46,8 @@ def draw_faces(
 def _pieces(points: Sequence[Tensor], size: Sequence[int]) -> Iterator[tuple[int, int, int, int]]:
     """Top, bottom, left and right of the strips of the image in which a face lies, px."""
     height, width = size
-    low, high = (torch.stack([f(p.double()) for p in points]) for f in (lambda p: p.amin(0), lambda p: p.amax(0)))
-    (x0, y0), (x1, y1) = low.amin(0).tolist(), high.amax(0).tolist()
+    every = torch.cat([p.double() for p in points])
+    (x0, y0), (x1, y1) = every.amin(0).tolist(), every.amax(0).tolist()
     margin = max(_LEAST_MARGIN, _MARGIN * max(x1 - x0, y1 - y0))
     left, right = (int(min(max(x, 0), width)) for x in (x0 - margin, x1 + margin + 1))
     top, bottom = (int(min(max(y, 0), height)) for y in (y0 - margin, y1 + margin + 1))
