@@ -24,7 +24,8 @@ _DAMPING = 2 / 3  # of the averaging that makes the coarse functions smooth
 
 @dataclass(frozen=True)
 class SparseRows:
-    """Row r holds `values[starts[r] : starts[r + 1]]` in the columns `columns[...]` of the same range."""
+    """A sparse matrix whose product with a whole batch is one call, on CPU and CUDA: row r holds
+    `values[starts[r] : starts[r + 1]]` in the columns `columns[...]` of the same range."""
 
     columns: Int[Tensor, "entries"]
     values: Float[Tensor, "entries"]

@@ -148,7 +148,8 @@ class _Part(NamedTuple):
 
 
 class RigidParts:
-    """The connected parts of a mesh outside its main one; `mean` is the mean face, `skin` its outer skin."""
+    """The connected parts of a mesh outside its main one, such as eyeballs, which move rigidly with the skin next to
+    them; `mean` is the mean face, `skin` its outer skin."""
 
     def __init__(self, mean: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"], skin: Bool[Tensor, "V"]) -> None:
         parts = mesh_parts(mean, triangles)

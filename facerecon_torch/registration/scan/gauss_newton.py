@@ -21,6 +21,7 @@ __all__ = ["FitState", "FittedFace", "Groups", "Priors", "Residuals", "make_grou
 
 _POSE = 6
 _POSE_RIDGE = 1e-9  # mm^2: keeps the pose of a scan without any residual where it is
+_MARGIN_SAMPLES = 500  # vertices of the face that the distance to it is measured from
 _GAUGE_STIFFNESS = 1e9  # mm^2: beta's component along the gauge direction does not move
 
 
@@ -36,9 +37,6 @@ class FitState(NamedTuple):
         """Vertices moved from the model frame to the sensor's frame, in their own dtype."""
         rotation, translation = self.rotation.to(vertices), self.translation.to(vertices)
         return vertices @ rotation.mT + translation[:, None]
-
-
-_MARGIN_SAMPLES = 500  # vertices of the face that the distance to it is measured from
 
 
 class FittedFace:

@@ -172,7 +172,8 @@ def contour_candidates() -> tuple[Int[Tensor, "66"], ContourLines]:
 
 
 def true_landmarks(vertices: Float[Tensor, "v 3"], camera: Camera) -> tuple[Float[Tensor, "66 2"], Int[Tensor, "17"]]:
-    """The landmarks in px of a mesh (mm, model frame) under `camera`, and the vertices of the 17 contour landmarks."""
+    """The landmarks in px of a mesh (mm, model frame) under `camera`, and the vertices of the 17 contour landmarks.
+    These lie at the silhouette, where detectors put them."""
     marks, lines = contour_candidates()
     slots = march_contour(vertices[lines.vertices], camera.rotation, lines, ContourSpec())
     contour = lines.vertices.gather(1, slots[:, None])[:, 0]

@@ -20,7 +20,7 @@ _AXIS = torch.arange(2 * _LEVELS) / _LEVELS
 
 
 def draw_background(size: int, generator: torch.Generator) -> Float[Tensor, "3 size size"]:
-    """A random background."""
+    """A random background in linear RGB: a wall, a gradient, an out-of-focus room or greenery."""
     kind = int(torch.multinomial(torch.tensor([0.15, 0.25, 0.4, 0.2]), 1, generator=generator))
     coarse = (_wall, _gradient, _room, _foliage)[kind](generator)
     half = interpolate(coarse[None], (size // 2, size // 2), mode="bicubic", align_corners=False)
