@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from facerecon_torch.cascade.checkpoint import pretrained_path
+from facerecon_torch.commands.cli import _COMMANDS
 from facerecon_torch.commands.config_keys import checked, config_folder, search_path
 from facerecon_torch.commands.hydra_app import quote_paths
 from facerecon_torch.commands.infer.options import InferOptions, InferSpecs
@@ -161,6 +162,19 @@ def _calls() -> list[tuple[str, str]]:
 def test_every_call_in_the_documents_is_right(command, words):
     if "config=" not in words:
         checked(command, quote_paths(shlex.split(words)))  # raises ValueError for a wrong one
+
+
+def test_every_command_in_the_documents_exists():
+    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    text = "\n".join(file.read_text() for file in files)
+    named = set(re.findall(r"(?:^|`|\(|# )facerecon ([a-z][-\w]+)", text, re.MULTILINE))
+    assert len(named) >= 8
+    assert named <= set(_COMMANDS)
+
+
+def test_landmarks_of_files_have_a_path():
+    words = ["input=a.jpg", "output=b", "landmarks=file", "landmarks.path=points.csv"]
+    assert build(composed("infer", *checked("infer", quote_paths(words)))).landmarks.path == "points.csv"
 
 
 def test_the_documents_show_calls():

@@ -10,18 +10,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.errors import FaceReconError
-from facerecon_torch.geometry.projection import project_with_depth
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.images.write import save_png
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.model.io import load_model
 from facerecon_torch.report.overlay import OverlaySpec, draw_overlay
-from facerecon_torch.structures import Camera
 
 __all__ = ["draw_model", "run_show"]
 
 _TILE = 224  # px
+_FILLED = 0.94  # of a tile's side, by the largest head
 _COLUMNS = 8
 _SPREAD = 2.5  # standard deviations of an identity mode
 
@@ -30,7 +29,13 @@ def draw_model(model: FaceModel, *, tile: int = _TILE, columns: int = _COLUMNS) 
     """Image of the model: the mean face at several yaws, then identity modes and expressions at +-2.5 sd."""
     alphas, betas, yaws = _examples(model, columns)
     shapes = model.vertices(alphas, betas).float().cpu()
-    tiles = [_render_tile(shape, float(yaw), model, tile) for shape, yaw in zip(shapes, yaws)]
+    turned = euler_to_matrix(yaws, torch.zeros_like(yaws), torch.zeros_like(yaws))
+    seen = shapes @ turned.mT
+    low, high = seen.amin(dim=1), seen.amax(dim=1)
+    # One scale for all, at which the largest head leaves a margin; each head in the middle of its tile.
+    scale = _FILLED * tile / float((high - low)[:, :2].max())
+    middles = (low + high) / 2
+    tiles = [_render_tile(shape, middle, scale, model, tile) for shape, middle in zip(seen, middles)]
     rows = [torch.cat(tiles[i : i + columns], dim=2) for i in range(0, len(tiles), columns)]
     return torch.cat(rows, dim=1)
 
@@ -56,23 +61,17 @@ def _examples(model: FaceModel, columns: int) -> tuple[Tensor, Tensor, Tensor]:
     return torch.stack(alphas), torch.stack(betas), torch.tensor(yaws)
 
 
-def _render_tile(shape: Tensor, yaw: float, model: FaceModel, tile: int) -> Tensor:
+def _render_tile(
+    seen: Float[Tensor, "vertices 3"], middle: Float[Tensor, "3"], scale: float, model: FaceModel, tile: int
+) -> Float[Tensor, "3 tile tile"]:
+    """A head in the viewer's axes (mm), drawn with `middle` in the middle of the tile at `scale` px/mm."""
     topology = model.topology
     if topology is None:
         raise ValueError("an image needs a complete model with its topology; this model is restricted to some vertices")
-    zero = torch.zeros(())
-    radius = float((shape - shape.mean(0)).norm(dim=-1).max())
-    camera = Camera(
-        rotation=euler_to_matrix(torch.tensor(yaw), zero, zero),
-        scale=torch.tensor(0.62 * tile / radius),
-        translation=torch.full((2,), (tile - 1) / 2),
-        degenerate=torch.tensor(False),
-    )
-    background = torch.ones(3, tile, tile)
+    points = (seen - middle) * scale * torch.tensor([1.0, -1.0, 1.0])
+    points = points + torch.tensor([(tile - 1) / 2, (tile - 1) / 2, 0.0])
     style = OverlaySpec(opacity=1.0, colour=(0.82, 0.78, 0.74))
-    return draw_overlay(
-        background, project_with_depth(shape - shape.mean(0), camera), topology.triangles.cpu(), spec=style
-    )
+    return draw_overlay(torch.ones(3, tile, tile), points, topology.triangles.cpu(), spec=style)
 
 
 def run_show(arguments: Sequence[str]) -> int:

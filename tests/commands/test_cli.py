@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from facerecon_torch.commands import demo
 from facerecon_torch.commands.cli import main
+from facerecon_torch.errors import DetectorError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -88,6 +90,21 @@ def test_landmarks_come_from_a_file(astronaut, tmp_path):
     assert main(["infer", *words, "formats=[json]", "runtime.progress=false"]) == 0
     face = json.loads((tmp_path / "out" / "astronaut.json").read_text())
     assert np.abs(np.subtract(face["projected_2d"], face["landmarks_2d"])[:49]).mean() < 4  # px
+
+
+def test_the_demo_does_without_dlib(tmp_path, monkeypatch):
+    pytest.importorskip("skimage")
+
+    def command(words):
+        if words[0] == "infer":
+            return main([*words, "runtime.progress=false"])
+        for name in ("report.json", "cascade.safetensors"):  # training has tests of its own
+            (tmp_path / name).touch()
+        return 0
+
+    monkeypatch.setattr(demo, "build_detector", Mock(side_effect=DetectorError("dlib is not installed")))
+    monkeypatch.setattr(demo, "facerecon", command)
+    assert demo.demo(tmp_path) == 0
 
 
 def test_a_folder_goes_on_after_bad_images(astronaut, tmp_path):
