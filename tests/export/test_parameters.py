@@ -42,12 +42,13 @@ def leaves(record):
 
 
 def documents(image, faces, folder, names=NAMES):
-    """The JSON documents of an image's faces, without their format."""
+    """The JSON documents of an image's faces, without their marks."""
     paths = [
         save_parameters_json(face, folder / f"{k}.json", image=image, number=k, expression_names=names)
         for k, face in enumerate(faces)
     ]
-    return [{k: v for k, v in json.loads(p.read_text(encoding="utf-8")).items() if k != "format"} for p in paths]
+    read = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return [{name: value for name, value in document.items() if name in SCHEMA} for document in read]
 
 
 def test_json_holds_every_value(rng, tmp_path):
