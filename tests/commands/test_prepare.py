@@ -99,7 +99,7 @@ def test_reading_in_workers_and_registering_here_gives_the_same_set(whole, writt
 
     def apart(job, make, complete, *, finish=None, **options):
         task = make.__self__
-        registrar = task.build_registrar(load_face_model(task.model))
+        registrar = task.build_registrar(load_face_model(task.specs.model))
         real(job, task.read, complete, finish=registrar.make_shard, **options)
 
     real = ShardedJob.run
