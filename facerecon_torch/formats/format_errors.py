@@ -77,11 +77,11 @@ def read_bounded(file: Path, *, limit: int, least: int = 1) -> bytes:
     Raises:
         DataFileError: The file is missing, a folder, unreadable or of another size.
     """
-    require_size(file, limit=limit, least=least)
+    size = require_size(file, limit=limit, least=least)
     with reading(file), open(file, "rb") as stream:
-        content = stream.read(limit + 1)
-    if len(content) > limit:  # the file grew between the two steps
-        raise format_error(file, "size", f"{least} to {limit} bytes", "a larger file")
+        content = stream.read(size + 1)  # Python allocates what is asked for, before it reads
+    if len(content) != size:
+        raise format_error(file, "size", f"{size} bytes", "a file that changed while it was read")
     return content
 
 

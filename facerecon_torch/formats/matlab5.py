@@ -25,6 +25,7 @@ __all__ = ["MatVariable", "iter_variables"]
 
 _HEADER = 128
 _LIMIT = 16 * 1024 * 1024
+_DEFLATE = 1032  # at most so many bytes come out of one
 _DEEPEST = 8  # structs in cells in structs
 _COMPRESSED, _MATRIX, _INT8, _INT32, _UINT32 = 15, 14, 1, 5, 6
 _TYPES = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
@@ -116,7 +117,7 @@ def _content(file: Path, limit: int) -> bytes:
 def _unpacked(file: Path, payload: memoryview, limit: int) -> bytes:
     stream = zlib.decompressobj()
     try:
-        content = stream.decompress(payload, limit)
+        content = stream.decompress(payload, min(limit, _DEFLATE * len(payload) + 1024))
     except zlib.error as error:
         raise format_error(file, "compressed variable", "zlib data", str(error)) from error
     if not stream.eof:  # also says that the checksum was there and right

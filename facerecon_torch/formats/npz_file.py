@@ -18,6 +18,7 @@ from facerecon_torch.formats.format_errors import format_error, require_size
 __all__ = ["read_npz"]
 
 LARGEST = 1 << 33
+_DEFLATE = 1032  # at most so many bytes come out of one
 _SUFFIX = ".npy"
 _KINDS = "fiubU"  # no objects, which would be a pickle; no records, dates or bytes
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, KeyError, RuntimeError, ValueError)
@@ -34,7 +35,7 @@ def read_npz(path: str | os.PathLike[str], *, limit: int = LARGEST) -> dict[str,
         DataFileError: The file is not a complete zip of npy files, or exceeds `limit`.
     """
     file = Path(path)
-    require_size(file, limit=limit)
+    limit = min(limit, _DEFLATE * require_size(file, limit=limit))
     arrays: dict[str, NDArray[Any]] = {}
     try:
         with zipfile.ZipFile(file) as archive:

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from facerecon_torch.model.tiny import tiny_bilinear, tiny_linear
 
 from facerecon_torch.commands.show import draw_model
 from facerecon_torch.model.default_face import load_default_face
+from tests.tiny_model import tiny_bilinear, tiny_linear
 
 
 @pytest.mark.parametrize("build", [tiny_bilinear, tiny_linear, load_default_face], ids=lambda build: build.__name__)
