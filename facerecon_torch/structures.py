@@ -92,8 +92,15 @@ def _index_on(index: Any, device: torch.device) -> Any:
 class Camera(TensorRecord):
     """Scaled orthographic camera (Eq. 4): p = s F (R v)_xy + t with F = diag(1, -1).
 
-    `scale` in px/mm, `translation` in px. `degenerate` marks rows whose points could not fix a pose; they hold the
-    identity rotation, never NaN.
+    Attributes:
+        rotation: R, model frame -> camera frame.
+        scale: s in px/mm.
+        translation: t in px.
+        degenerate: rows whose points could not fix a pose; they hold the identity rotation, never NaN.
+
+    Example:
+        >>> camera = faces.camera[0]
+        >>> project(mesh.vertices, camera)  # px
     """
 
     rotation: Float[Tensor, "*b 3 3"]
@@ -104,7 +111,15 @@ class Camera(TensorRecord):
 
 @dataclass(frozen=True)
 class FaceParameters(TensorRecord):
-    """g = [alpha; beta]: weights of the identity and of the expression factor, without unit."""
+    """g = [alpha; beta], the weights of a face model, without unit.
+
+    Attributes:
+        identity: alpha.
+        expression: beta.
+
+    Example:
+        >>> model.vertices(parameters.identity, parameters.expression)  # mm
+    """
 
     identity: Float[Tensor, "*b identities"]
     expression: Float[Tensor, "*b expressions"]
@@ -132,7 +147,16 @@ class LandmarkFit(TensorRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Mesh(_Movable):
-    """One triangle mesh: vertices in mm, triangles counter-clockwise seen from outside."""
+    """A triangle mesh.
+
+    Attributes:
+        vertices: mm, model frame.
+        triangles: vertex numbers, counter-clockwise seen from outside.
+        uv: texture coordinates of the vertices.
+
+    Example:
+        >>> save_obj(faces[0].mesh, "face.obj")
+    """
 
     vertices: Float[Tensor, "vertices 3"]
     triangles: Int[Tensor, "triangles 3"]
@@ -141,7 +165,16 @@ class Mesh(_Movable):
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """One face in one picture: box (x0, y0, x1, y1) in px, detector score, 68 iBUG points in px."""
+    """One face that a detector found in an image.
+
+    Attributes:
+        box: x0, y0, x1, y1 in px.
+        score: of the detector.
+        points: the 68 iBUG points in px; (0, 0) is the centre of the first pixel.
+
+    Example:
+        >>> detector.detect(image)[0].points
+    """
 
     box: tuple[float, float, float, float]
     score: float

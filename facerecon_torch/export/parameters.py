@@ -120,7 +120,11 @@ def save_parameters_json(
 def face_in_document(content: Mapping[str, Any]) -> FittedFaces:
     """The values of the face in a document of `save_parameters_json`, in float64 on the CPU.
 
-    A document that lacks an entry, or has another kind of value there, raises KeyError, TypeError or ValueError.
+    Raises:
+        KeyError, TypeError, ValueError: the document lacks an entry, or has another kind of value there.
+
+    Example:
+        face = face_in_document(json.loads(Path("photo.json").read_text()))
     """
     camera = content["camera"]
 

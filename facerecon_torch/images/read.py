@@ -96,8 +96,11 @@ def read_image(
 def read_pixels(path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixels:
     """What `read_image` reads, as it is stored: uint8 where the file has 8 bits a channel, else float32 in [0, 1].
 
-    A quarter of the memory, or less where only a part of the picture is then needed as floats (`in_unit_range`). The
-    answer may be a view whose channels lie together.
+    It takes a quarter of the memory, or less where only a part of the image is then needed as floats. The answer may be
+    a view whose channels lie together. Arguments and errors are those of `read_image`.
+
+    Example:
+        >>> in_unit_range(read_pixels("photo.jpg")[:, 100:200, 100:200])
     """
     file = Path(path)
     return decode_pixels(read_bytes(file, max_megapixels=max_megapixels), file, max_megapixels=max_megapixels)
@@ -173,7 +176,11 @@ def pixels_of(image: Image.Image, file: Path, *, max_megapixels: float = MAX_MEG
 
 
 def in_unit_range(pixels: Pixels) -> Float[Tensor, "*b channels height width"]:
-    """Bytes as float32 in [0, 1], k -> k / 255; floats as they are."""
+    """The pixels as floats in [0, 1]: bytes become float32, k -> k / 255; floats stay as they are.
+
+    Example:
+        >>> in_unit_range(read_pixels("photo.jpg")).max()
+    """
     if pixels.dtype != torch.uint8:
         return pixels
     wide = pixels.to(torch.float32, memory_format=torch.contiguous_format)
@@ -199,7 +206,17 @@ def list_images(folder: str | os.PathLike[str], *, recursive: bool = False) -> l
     first.
 
     Pipes and dangling links are among them, and without `recursive` so are folders: reading says what is wrong with
-    them. Hidden files are left out. Raises ImageFileError when `folder` is not a folder; an empty list is an answer.
+    them. Hidden files are left out.
+
+    Args:
+        folder: of the images.
+        recursive: look into the folders inside too.
+
+    Raises:
+        ImageFileError: `folder` is not a folder. A folder without images gives an empty list.
+
+    Example:
+        >>> list_images("photos")
     """
     root = Path(folder)
     if not root.is_dir():

@@ -30,7 +30,12 @@ _BAND_PIXELS = 2**22  # made floats at a time
 
 @runtime_checkable
 class LandmarkDetector(Protocol):
-    """Finds faces and their 68 iBUG landmarks."""
+    """The interface of detectors, which find faces and their 68 iBUG landmarks.
+
+    Example:
+        >>> detector = build_detector("dlib")
+        >>> detector.detect(read_image("photo.jpg"))[0].score
+    """
 
     @property
     def name(self) -> str:
@@ -73,10 +78,19 @@ def detect_faces(detector: LandmarkDetector, pixels: Pixels, *, path: Path | Non
 def choose_faces(
     detections: Sequence[Detection], which: str | int = "largest", *, source: object = "the image"
 ) -> list[Detection]:
-    """The faces to go on with: `largest` (by box area), `all`, or the position in the detector's order.
+    """The chosen detections.
 
-    Raises NoFaceError, naming `source`, when there is no face or not that many; ValueError for another
-    `which`.
+    Args:
+        detections: of one image.
+        which: `largest` (by box area), `all`, or the position in the detector's order.
+        source: of the image, for errors.
+
+    Raises:
+        NoFaceError: there is no face, or not that many.
+        ValueError: another `which`.
+
+    Example:
+        >>> choose_faces(detector.detect(image), "all")
     """
     if isinstance(which, bool) or not (which in ("largest", "all") or (isinstance(which, int) and which >= 0)):
         raise ValueError(f"which must be 'largest', 'all' or a position from 0; got {which!r}")

@@ -83,14 +83,31 @@ GROUPS_66: dict[str, tuple[int, ...]] = {
 
 
 def to_paper66(points: Float[Tensor, "*b 68 c"]) -> Float[Tensor, "*b 66 c"]:
-    """iBUG order -> the paper's order (inner points first, then the contour), 60 and 64 left out."""
+    """The 66 points in the paper's order: inner points first, then the contour; iBUG 60 and 64 are left out.
+
+    Args:
+        points: in iBUG order, of any unit.
+
+    Example:
+        >>> to_paper66(detector.detect(image)[0].points).shape
+        torch.Size([66, 2])
+    """
     return points[..., list(IBUG_OF_PAPER), :]
 
 
 def from_paper66(points: Float[Tensor, "*b 66 c"]) -> Float[Tensor, "*b 68 c"]:
-    """The paper's order -> iBUG order. The two inner mouth corners are not known: each is put 16 % of the way
-    from its outer corner (48, 54) to the middle of the neighbours on the inner lips (61 and 67, 63 and
-    65)."""
+    """The 68 points in iBUG order.
+
+    The two inner mouth corners are not known: each is put 16 % of the way from its outer corner (48, 54) to the middle
+    of the neighbours on the inner lips (61 and 67, 63 and 65).
+
+    Args:
+        points: in the paper's order, of any unit.
+
+    Example:
+        >>> from_paper66(faces.landmarks_2d).shape[-2]
+        68
+    """
     full = points.new_empty((*points.shape[:-2], 68, points.shape[-1]))
     full[..., list(IBUG_OF_PAPER), :] = points
     for inner, outer, upper, lower in ((60, 48, 61, 67), (64, 54, 63, 65)):
@@ -100,10 +117,19 @@ def from_paper66(points: Float[Tensor, "*b 66 c"]) -> Float[Tensor, "*b 68 c"]:
 
 
 def mirror_points(points: Float[Tensor, "*b n 2"], width: int) -> Float[Tensor, "*b n 2"]:
-    """Landmarks (68 or 66, in px) of the picture flipped left to right: x -> width - 1 - x, and left names
-    right.
+    """The landmarks of the image flipped left to right: x -> width - 1 - x, left and right exchange names.
 
-    Its own inverse. Raises ValueError for another number of points.
+    The function is its own inverse.
+
+    Args:
+        points: 68 or 66 landmarks in px.
+        width: of the image in px.
+
+    Raises:
+        ValueError: another number of points.
+
+    Example:
+        >>> mirror_points(points, image.shape[-1])
     """
     order = _by_count(points, MIRROR_68, MIRROR_66)
     mirrored = points[..., list(order), :]
@@ -111,13 +137,33 @@ def mirror_points(points: Float[Tensor, "*b n 2"], width: int) -> Float[Tensor, 
 
 
 def interocular(points: Float[Tensor, "*b n c"]) -> Float[Tensor, "*b"]:
-    """Distance of the outer eye corners (iBUG 36 and 45), in the unit of the points; 68 or 66 points."""
+    """The distance of the outer eye corners (iBUG 36 and 45), in the unit of the points.
+
+    Args:
+        points: 68 in iBUG order, or 66 in the paper's.
+
+    Raises:
+        ValueError: another number of points.
+
+    Example:
+        >>> error / interocular(truth)
+    """
     left, right = _by_count(points, (36, 45), (_PAPER_OF_IBUG[36], _PAPER_OF_IBUG[45]))
     return _distance(points[..., left, :], points[..., right, :])
 
 
 def interpupillary(points: Float[Tensor, "*b n c"]) -> Float[Tensor, "*b"]:
-    """Distance of the means of the six points of each eye, in the unit of the points; 68 or 66 points."""
+    """The distance of the means of the six points of each eye, in the unit of the points.
+
+    Args:
+        points: 68 in iBUG order, or 66 in the paper's.
+
+    Raises:
+        ValueError: another number of points.
+
+    Example:
+        >>> 63.0 / interpupillary(landmarks_3d)  # the size of a face with 63 mm between its pupils
+    """
     eyes = list(_by_count(points, GROUPS_68["eyes"], GROUPS_66["eyes"]))
     left, right = points[..., eyes[:6], :].mean(dim=-2), points[..., eyes[6:], :].mean(dim=-2)
     return _distance(left, right)

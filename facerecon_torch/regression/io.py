@@ -51,7 +51,11 @@ def _normalised(
 
 
 def cascade_meta(cascade: Cascade) -> dict[str, Any]:
-    """Block sizes, penalty (None: infinite) and form of each stage, as plain JSON values."""
+    """Block sizes, penalty (None: infinite) and form of each stage, as plain JSON values.
+
+    Example:
+        >>> json.dumps(cascade_meta(cascade))
+    """
     return {
         "stages": [
             {
@@ -65,8 +69,18 @@ def cascade_meta(cascade: Cascade) -> dict[str, Any]:
 
 
 def cascade_from_tensors(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Cascade:
-    """The float32 cascade of `cascade_to_tensors` and `cascade_meta`; tensors without the prefix `stages.` are ignored.
-    Raises ModelFileError naming the entry that is missing, has the wrong shape or is not finite."""
+    """The float32 cascade of `cascade_to_tensors` and `cascade_meta`.
+
+    Args:
+        tensors: by name; those without the prefix `stages.` are ignored.
+        meta: of the stages.
+
+    Raises:
+        ModelFileError: naming the entry that is missing, has the wrong shape or is not finite.
+
+    Example:
+        >>> cascade_from_tensors(load_file("cascade.safetensors"), meta)
+    """
     entries = meta.get("stages")
     if not isinstance(entries, list):
         raise ModelFileError(f"meta must hold a list under 'stages'; got {type(entries).__name__}")

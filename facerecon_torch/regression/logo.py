@@ -58,8 +58,17 @@ def leave_group_out(
     """The prediction of every own sample by the fit without its group, in the dtype of the targets; None where rounding
     leaves no positive definite matrix to factorise.
 
-    `groups` names the group of each own sample. An infinite penalty leaves the mean of the other groups, or 0 without a
-    bias. Raises ValueError where there are fewer than 2 groups, or where processes share one.
+    Args:
+        problem: rows, targets and moments.
+        groups: name of the group of each own sample.
+        scales: of the feature blocks.
+        penalty: inf leaves the mean of the other groups, or 0 without a bias.
+
+    Raises:
+        ValueError: there are fewer than 2 groups, or processes share one.
+
+    Example:
+        >>> leave_group_out(problem, subjects, torch.ones(1), 0.5)
     """
     own = Groups.number(groups, problem.rows.ranks)
     if math.isinf(penalty):

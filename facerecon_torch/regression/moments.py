@@ -77,7 +77,16 @@ def chunk_rows(width: int, device: torch.device) -> int:
 
 
 def select_rows(x: Float[Tensor, "n d"], rows: Int[Tensor, "m"], size: int | None = None) -> RowSource:
-    """A source of x[rows] that copies `size` rows at a time: a fold of a large matrix without a copy of the matrix."""
+    """A source of x[rows] that copies `size` rows at a time: a fold of a large matrix without a copy of the matrix.
+
+    Args:
+        x: the matrix.
+        rows: their numbers.
+        size: rows of a chunk (None: `chunk_rows`).
+
+    Example:
+        >>> fit_ridge(select_rows(x, rows), y[rows], 0.5)
+    """
     size = size or chunk_rows(x.shape[1], x.device)
     return lambda: (x[part] for part in torch.split(rows, size))
 
@@ -267,7 +276,17 @@ def compute_moments(
 ) -> Moments:
     """X'X and X'Y of the rows of all processes in one pass, on the device of `y`; memory is [d, d] beside one chunk.
 
-    With `bias` moments are about the means. Raises ValueError unless there is one row of features for each target.
+    Args:
+        features: [n, d], or a source of its row chunks.
+        y: targets.
+        bias: take moments about the means, for a fit with a bias.
+        ranks: the processes that share the fit; each gives its own rows.
+
+    Raises:
+        ValueError: there is not one row of features for each target.
+
+    Example:
+        >>> fold = compute_moments(x, y).without(compute_moments(x[left_out], y[left_out]))
     """
     return moments_of_rows(Rows.agree(features, len(y), bias=bias, device=y.device, ranks=ranks), y, bias=bias)
 
@@ -370,9 +389,20 @@ def compute_sample_gram(
 ) -> SampleGram:
     """XX' of the samples of all processes in the order of ranks, for each block of columns (None: one block).
 
-    `n` is the number of own rows; the chunks of a source are joined first. With `bias` a provisional mean is taken off,
-    which serves only fits with a bias. The work is done on `device` (None: that of the features). Raises ValueError
-    unless there are n rows whose columns the blocks add up to.
+    Args:
+        features: [n, d], or a source of its row chunks, which are joined first.
+        n: own rows.
+        block_sizes: columns of each feature block in order (None: one block).
+        bias: take a provisional mean off, for fits with a bias alone.
+        device: of the work (None: that of the features).
+        ranks: the processes that share the fit; each gives its own rows.
+
+    Raises:
+        ValueError: there are not n rows whose columns the blocks add up to.
+
+    Example:
+        >>> gram = compute_sample_gram(x, len(x), block_sizes=(8184, 132))
+        >>> fold = gram.select(rows)
     """
     return gram_of_rows(Rows.agree(features, n, bias=bias, device=device, ranks=ranks), block_sizes, bias=bias)
 

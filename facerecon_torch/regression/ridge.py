@@ -123,8 +123,22 @@ def choose_form(
     that does not fit the memory and the primal form needs less.
 
     The dual form holds X in float32 and float64 matrices n x n: one for each block, their sum, its factor and the
-    factor's inverse. The primal form holds X'X and its factor, 16 d^2 bytes. `memory` is in bytes (None: 80 % of what
-    is free on `device`, by default the CPU). Raises ValueError for another form.
+    factor's inverse. The primal form holds X'X and its factor, 16 d^2 bytes.
+
+    Args:
+        n: samples.
+        d: features.
+        form: primal, dual or auto.
+        blocks: number of feature blocks.
+        memory: budget in bytes (None: 80 % of what is free on `device`).
+        device: of the work (None: the CPU).
+
+    Raises:
+        ValueError: another form.
+
+    Example:
+        >>> choose_form(100, 8316, "auto")
+        'dual'
     """
     if form not in ("auto", "primal", "dual"):
         raise ValueError(f"form must be auto, primal or dual; got {form!r}")

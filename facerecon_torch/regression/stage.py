@@ -100,7 +100,16 @@ class RidgeSpec:
 
 @dataclass(frozen=True)
 class Stage:
-    """y = sum_b s_b x_b W_b + b: the ridge of features whose block b is multiplied by the scale s_b."""
+    """The affine map y = sum_b s_b x_b W_b + b: a ridge of features whose block b is multiplied by the scale s_b.
+
+    Attributes:
+        ridge: W and b.
+        block_sizes: number of columns of each block.
+        block_scales: s.
+
+    Example:
+        >>> update = stage(x)
+    """
 
     ridge: Ridge
     block_sizes: tuple[int, ...]
@@ -122,6 +131,10 @@ class Stage:
 
 def predict(stage: Stage, features: Features) -> Tensor:
     """stage(features) [n, t], chunk by chunk where the features are a source.
+
+    Args:
+        stage: a fitted stage.
+        features: [n, d], or a source of row chunks.
 
     Example:
         >>> predict(fit.stage, lambda: iter(x.split(1000)))
@@ -147,8 +160,17 @@ class PathPoint:
 class StageFit:
     """A fitted stage with its training predictions, in the dtype of the targets.
 
-    `out_of_group` predicts each group by the fit without it; it and `error` are None where no groups were given. `path`
-    lists all candidates that were tried.
+    Attributes:
+        stage: fitted on all samples.
+        in_sample: its predictions.
+        out_of_group: predictions of each group by the fit without it; None where no groups were given.
+        relative_penalty: the chosen one.
+        block_weights: the chosen ones.
+        error: of `out_of_group`; None where no groups were given.
+        path: all candidates that were tried.
+
+    Example:
+        >>> fit_stage(x, y, groups, error, RidgeSpec()).relative_penalty
     """
 
     stage: Stage

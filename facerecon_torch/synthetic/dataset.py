@@ -32,9 +32,23 @@ _FORMAT = "facerecon_torch.synthetic/2"
 class SyntheticSet:
     """A rendered set with one row per image, sorted by subject.
 
-    `vertices` is M, the true mesh on the model's topology (mm, model frame; its neutral face is rigidly aligned to the
-    mean face); `landmarks` (px) are its true landmarks, with the contour at the silhouette; `angles` are yaw, pitch and
-    roll (rad); `macro` holds gender, age and the african, asian and caucasian shares of each subject.
+    Attributes:
+        spec: of the set.
+        images: files.
+        subjects: number of each image's person.
+        vertices: M, the true mesh on the model's topology in mm, model frame; its neutral face is rigidly aligned to
+            the mean face.
+        camera: true.
+        landmarks: true, in px, with the contour at the silhouette.
+        contour_vertices: of that contour.
+        angles: yaw, pitch and roll, rad.
+        expression_names: of the weights.
+        expression_weights: true.
+        macro: gender, age and the african, asian and caucasian shares of each subject.
+
+    Example:
+        >>> rendered = load_set(Path("people"))
+        >>> read_image(rendered.images[0])
     """
 
     spec: SyntheticSpec
@@ -86,12 +100,15 @@ def render_set(spec: SyntheticSpec, folder: Path, *, workers: int | None = None,
 
 
 def load_set(folder: Path) -> SyntheticSet:
-    """The complete set in `folder`.
+    """The complete set in `folder`, whose files are compared with their checksums.
 
     Raises:
         FileNotFoundError: there is none.
         ValueError: it has another format.
         DataFileError: a file of it is missing or damaged; the message names it.
+
+    Example:
+        >>> len(load_set(Path("people")))
     """
     folder = Path(folder)
     if not (folder / "set.json").is_file():

@@ -41,10 +41,23 @@ def seeded(*key: int | str) -> torch.Generator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyntheticSpec:
-    """A set of `subjects` people with `images_per_subject` images of `size` x `size` px each.
+    """The description of a rendered set, on which alone its bytes depend.
 
     Families draw from separate seeds, so their people differ even where `seed` is equal. `train` and `test` have the
     same distributions; `shifted` has slider groups, skin tones and lights that the others never show.
+
+    Attributes:
+        subjects: number of people.
+        images_per_subject: number of photographs of each.
+        seed: of all random draws.
+        size: of an image, px.
+        family: train, test or shifted.
+
+    Raises:
+        ValueError: a number out of range, or another family.
+
+    Example:
+        >>> render_set(SyntheticSpec(subjects=2, images_per_subject=3), Path("people"))
     """
 
     subjects: int
