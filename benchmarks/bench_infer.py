@@ -145,7 +145,7 @@ def _against_plain(context: Context, studio: _Studio) -> Group:
     pictures, landmarks = studio.batch(min(_FEW, len(studio.pictures)))
     crops, inside = canonical_crops(pictures, landmarks, face.solvers.crop_fitter, face.solvers.cropper)
     plain = plain_numpy.PlainModel.of(face.face_model)
-    # A bank keeps the crops that patches are cut from in 8 bits.
+    # A feature cache keeps the crops that patches are cut from in 8 bits.
     host = [(255 * c).round().permute(1, 2, 0).double().cpu().numpy() / 255 for c in crops.image]
     points = inside.double().cpu().numpy()
     cascade = face.cascade.to("cpu", torch.float64)
