@@ -44,7 +44,7 @@ def find_faces(
     detector: Callable[[], LandmarkDetector],
     *,
     skip_unreadable: bool,
-    max_megapixels: float = MAX_MEGAPIXELS,
+    max_megapixels: float | int = MAX_MEGAPIXELS,
 ) -> Iterator[FoundFaces]:
     """The faces of each image: at the given landmarks, or as `detector()` finds them.
 

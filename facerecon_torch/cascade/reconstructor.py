@@ -278,7 +278,7 @@ class FaceReconstructor(nn.Module):
         size: KnownSize | None = None,
         batch: int | None = None,
         on_error: str = "raise",
-        max_megapixels: float = MAX_MEGAPIXELS,
+        max_megapixels: float | int = MAX_MEGAPIXELS,
     ) -> list[Reconstruction]:
         """The faces of one or many images, in image px.
 

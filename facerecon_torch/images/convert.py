@@ -22,7 +22,7 @@ _ACCEPTED = (
 )
 
 
-def as_pixels(image: object, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixels:
+def as_pixels(image: object, *, max_megapixels: float | int = MAX_MEGAPIXELS) -> Pixels:
     """The RGB tensor [3, H, W] of one image: uint8, or floats in [0, 1].
 
     Grey is repeated into three channels, transparency is laid over white, 16 bits become floats. The EXIF orientation

@@ -19,7 +19,7 @@ BatchDecoder: TypeAlias = Callable[[list[Tensor]], list[Tensor]]  # contents, ui
 
 
 def decode_batch(
-    files: Sequence[tuple[Path, bytes]], decode: BatchDecoder, *, max_megapixels: float = MAX_MEGAPIXELS
+    files: Sequence[tuple[Path, bytes]], decode: BatchDecoder, *, max_megapixels: float | int = MAX_MEGAPIXELS
 ) -> list[UInt8[Tensor, "3 height width"] | Pixels | ImageFileError]:
     """The upright picture of every file, or why there is none, in order.
 
@@ -68,7 +68,7 @@ def _bisected(contents: list[Tensor], decode: BatchDecoder) -> list[Tensor | Non
     return _bisected(contents[:middle], decode) + _bisected(contents[middle:], decode)
 
 
-def _on_the_cpu(data: bytes, path: Path, max_megapixels: float) -> Pixels | ImageFileError:
+def _on_the_cpu(data: bytes, path: Path, max_megapixels: float | int) -> Pixels | ImageFileError:
     try:
         return decode_pixels(data, path, max_megapixels=max_megapixels)
     except ImageFileError as error:

@@ -46,7 +46,7 @@ def require_megapixels(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a positive number of megapixels; got {value!r}")
 
 
-def require_pixels(width: int, height: int, file: Path, max_megapixels: float) -> None:
+def require_pixels(width: int, height: int, file: Path, max_megapixels: float | int) -> None:
     """Raise ImageFileError where an image has more pixels than the bound allows."""
     if width * height > max_megapixels * 1e6:
         raise ImageFileError(
@@ -55,6 +55,6 @@ def require_pixels(width: int, height: int, file: Path, max_megapixels: float) -
         )
 
 
-def largest_file(max_megapixels: float) -> int:
+def largest_file(max_megapixels: float | int) -> int:
     """Bytes that no file of an image within the bound needs to exceed."""
     return int(max_megapixels * 1e6) * _BYTES_PER_PIXEL + _HEADER_BYTES

@@ -70,7 +70,7 @@ _ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 
 
 def read_image(
-    path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGAPIXELS
+    path: str | os.PathLike[str], *, max_megapixels: float | int = MAX_MEGAPIXELS
 ) -> Float[Tensor, "3 height width"]:
     """Decode one file to float32 RGB in [0, 1], upright (the EXIF orientation is applied).
 
@@ -93,7 +93,7 @@ def read_image(
     return in_unit_range(read_pixels(path, max_megapixels=max_megapixels)).contiguous()
 
 
-def read_pixels(path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixels:
+def read_pixels(path: str | os.PathLike[str], *, max_megapixels: float | int = MAX_MEGAPIXELS) -> Pixels:
     """What `read_image` reads, as it is stored: uint8 where the file has 8 bits a channel, else float32 in [0, 1].
 
     It takes a quarter of the memory, or less where only a part of the image is then needed as floats. The answer may be
@@ -106,7 +106,7 @@ def read_pixels(path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEG
     return decode_pixels(read_bytes(file, max_megapixels=max_megapixels), file, max_megapixels=max_megapixels)
 
 
-def read_bytes(file: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:
+def read_bytes(file: Path, *, max_megapixels: float | int = MAX_MEGAPIXELS) -> bytes:
     """The content of an image file. Raises ImageFileError as `read_image` does."""
     try:
         about = file.stat()
@@ -135,7 +135,7 @@ def read_bytes(file: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:
     return data
 
 
-def decode_pixels(data: bytes, file: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixels:
+def decode_pixels(data: bytes, file: Path, *, max_megapixels: float | int = MAX_MEGAPIXELS) -> Pixels:
     """`read_pixels` of the content of `file`, whose name is for messages. Raises ImageFileError."""
     try:
         header = jpeg_header(data)
@@ -167,7 +167,7 @@ def image_size(data: bytes) -> tuple[int, int]:
         return 0, 0
 
 
-def pixels_of(image: Image.Image, file: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixels:
+def pixels_of(image: Image.Image, file: Path, *, max_megapixels: float | int = MAX_MEGAPIXELS) -> Pixels:
     """The pixels of an opened PIL image, upright; `file` is for messages. Raises ImageFileError where the image is too
     large, ValueError where its values have no known range."""
     require_pixels(*image.size, file, max_megapixels)

@@ -151,7 +151,7 @@ def _require_inside(
         if not bool(inside.any()):
             raise LandmarkFileError(
                 f"{origin}: expected landmarks inside the {width} x {height} picture; came none: "
-                f"x {x0:.1f}..{x1:.1f}, y {y0:.1f}..{y1:.1f}"
+                f"x {x0:.6g}..{x1:.6g}, y {y0:.6g}..{y1:.6g}"
             )
     span = max(x1 - x0, y1 - y0)
     if span < _SMALLEST_SPAN:

@@ -137,7 +137,7 @@ def test_large_picture_is_searched_small_and_its_box_is_carried_back() -> None:
     (face,) = pickle.loads(pickle.dumps(detector)).detect(resize(torch.full((3, 128, 128), 0.5), 3.0))
     box = tuple((v + 0.5) * 3 - 0.5 for v in BOX)
     assert_close(torch.tensor(face.box), torch.tensor(box), atol=1e-2, rtol=0)
-    assert_close(face.points, _expected_point(face.box).expand(68, 2), atol=1, rtol=0)
+    assert_close(face.points.float(), _expected_point(face.box).expand(68, 2), atol=1, rtol=0)
 
 
 @pytest.mark.usefixtures("with_weights")

@@ -43,7 +43,7 @@ Loaded: TypeAlias = tuple[Path, LoadedImage | Exception]
 _Content: TypeAlias = tuple[Path, ImageContent | Exception]
 
 
-def read_content(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> ImageContent:
+def read_content(path: Path, *, max_megapixels: float | int = MAX_MEGAPIXELS) -> ImageContent:
     """An image file with its digest and size. Raises ImageFileError."""
     with timed("read"):
         data = read_bytes(path, max_megapixels=max_megapixels)
@@ -52,7 +52,7 @@ def read_content(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Image
 
 
 def decoded_ahead(
-    files: Sequence[Path], pool: Executor, *, ahead: int, max_megapixels: float = MAX_MEGAPIXELS
+    files: Sequence[Path], pool: Executor, *, ahead: int, max_megapixels: float | int = MAX_MEGAPIXELS
 ) -> Iterator[Loaded]:
     """Every file with its picture, or with what came instead, in order; up to `ahead` of them are decoded on `pool`
     before they are asked for, as long as their pixels take at most _AHEAD_BYTES. With `ahead` of 1 no file is touched
@@ -81,7 +81,7 @@ def decoded_in_batches(
     decode: BatchDecoder,
     *,
     batch: int,
-    max_megapixels: float = MAX_MEGAPIXELS,
+    max_megapixels: float | int = MAX_MEGAPIXELS,
 ) -> Iterator[Loaded]:
     """The same, read ahead on `pool` and decoded by `decode` (`images.device_decode`), at most `batch` at once."""
     read = partial(read_content, max_megapixels=max_megapixels)
@@ -111,7 +111,7 @@ def _groups(contents: Iterable[_Content], most: int) -> Iterator[list[_Content]]
         yield group
 
 
-def _decoded(path: Path, content: ImageContent, *, max_megapixels: float) -> LoadedImage:
+def _decoded(path: Path, content: ImageContent, *, max_megapixels: float | int) -> LoadedImage:
     with timed("decode"):
         return LoadedImage(decode_pixels(content.data, path, max_megapixels=max_megapixels), content.digest)
 

@@ -169,6 +169,9 @@ def hog_maps(crops: Float[Tensor, "*b c h w"], spec: HogSpec, *, dtype: torch.dt
         >>> maps = hog_maps(torch.rand(2, 3, 320, 320), HogSpec(), dtype=torch.float16)
     """
     flat = crops.reshape(-1, *crops.shape[-3:])
+    if not torch.compiler.is_compiling() and not len(flat):
+        empty = hog_maps(flat.new_zeros(1, *flat.shape[1:]), spec, dtype=dtype).histograms[0]
+        return HogMaps(empty.expand(*crops.shape[:-3], *empty.shape), spec)
     bytes_per_crop = numbers_per_pixel(spec) * flat.shape[-2:].numel() * flat.element_size()
     parts = [_make_maps(part, spec, dtype or crops.dtype) for part in split_by_bytes(flat, bytes_per_crop)]
     maps = parts[0] if len(parts) == 1 else torch.cat(parts)
