@@ -17,6 +17,7 @@ from facerecon_torch.features.hog.histograms import first_node, numbers_per_pixe
 from facerecon_torch.features.hog.kernels import make_maps
 from facerecon_torch.features.hog.normalisation import normalise
 from facerecon_torch.features.hog.spec import HogSpec
+from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import TensorRecord
 
 __all__ = ["HogMaps", "gather_hog", "hog_maps"]
@@ -38,6 +39,7 @@ class HogMaps(TensorRecord):
     spec: HogSpec
 
 
+@in_own_precision
 def hog_maps(crops: Float[Tensor, "*b c h w"], spec: HogSpec, *, dtype: torch.dtype | None = None) -> HogMaps:
     """Maps of crops. Differentiable with respect to the crops.
 
@@ -68,6 +70,7 @@ def hog_maps(crops: Float[Tensor, "*b c h w"], spec: HogSpec, *, dtype: torch.dt
     return HogMaps(maps.reshape(*crops.shape[:-3], *maps.shape[1:]), spec)
 
 
+@in_own_precision
 def gather_hog(maps: HogMaps, points: Float[Tensor, "*b n 2"], spec: HogSpec) -> Float[Tensor, "*b n length"]:
     """Descriptors around points, interpolated from maps.
 
