@@ -405,7 +405,7 @@ def test_200_photographs_with_every_bad_file(mode, tmp_path, photographs, tiny_o
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_a_picture_that_does_not_fit_the_memory_fails_alone(error, pictures, tmp_path, tiny_outcome, monkeypatch):
-    real = read_module._rgb_values
+    real = read_module._values
 
     def small_only(image):
         if image.size == (50, 40):
@@ -413,7 +413,7 @@ def test_a_picture_that_does_not_fit_the_memory_fails_alone(error, pictures, tmp
         return real(image)
 
     Image.new("RGB", (50, 40)).save(pictures / "p1.png")
-    monkeypatch.setattr(read_module, "_rgb_values", small_only)
+    monkeypatch.setattr(read_module, "_values", small_only)
     report = run(pictures, tmp_path / "out", tiny_outcome)
     assert report.images == 2
     assert "50 x 40 pixels, for which the memory is too small" in failures(report)["p1.png"]
