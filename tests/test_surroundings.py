@@ -3,6 +3,7 @@
 import pickle
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,16 +15,22 @@ from facerecon_torch import FaceReconstructor
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.run import infer
 from facerecon_torch.commands.train.train import train_methods
-from facerecon_torch.features.hog import hog
+from facerecon_torch.features.hog import hog, patch_hog
+from facerecon_torch.fitting.camera import solve_camera
 from facerecon_torch.fitting.crop import crop_faces
 from facerecon_torch.fitting.dense_fit import fit_dense
 from facerecon_torch.fitting.landmark_fit import LandmarkFitter
+from facerecon_torch.geometry.align import align_similarity
 from facerecon_torch.geometry.projection import project, project_with_depth
+from facerecon_torch.geometry.rotation import euler_to_matrix, matrix_to_euler
 from facerecon_torch.images import save_png
 from facerecon_torch.landmarks.detector import detect_faces
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.landmarks.points import as_points66
 from facerecon_torch.landmarks.scheme import from_paper66
+from facerecon_torch.metrics.bootstrap import paired_bootstrap
+from facerecon_torch.metrics.vertex_error import vertex_errors
+from facerecon_torch.model.factored import FactoredVertices
 from facerecon_torch.report.overlay import draw_overlay
 from facerecon_torch.runtime.precision import in_own_precision
 from tests.tiny_world import make_samples
@@ -131,6 +138,31 @@ def geometry(world):
     return [shapes, project(shapes, fit.camera), drawn, fixed, fit_dense(face_model, shapes).flat]
 
 
+def features_of_patches(world):
+    size = world.model.spec.crop.size
+    crops = torch.rand(2, 3, size, size, dtype=torch.float32, generator=torch.Generator().manual_seed(4))
+    points = torch.full((2, 5, 2), size / 2, dtype=torch.float32)
+    spec = replace(world.model.spec.features.hog, evaluation="patch_halo")
+    return [hog(crops, points, spec), patch_hog(crops, points, spec, halo=True)]
+
+
+def measures(world):
+    generator = torch.Generator().manual_seed(4)
+    one, other = torch.rand(2, 3, 50, 3, dtype=torch.float32, generator=generator).unbind()
+    errors = [vertex_errors(one, other, align) for align in ("none", "translation", "similarity")]
+    moved = align_similarity(one, other)
+    angles = torch.stack(matrix_to_euler(moved.rotation))
+    known = paired_bootstrap(one[:, 0, 0], other[:, 0, 0], torch.arange(3), torch.Generator().manual_seed(1), 10)
+    camera = solve_camera(other, one[..., :2])
+    factored = FactoredVertices(world.model.face_model, world.model.face_model.n_expression)
+    fit = world.model.locate(world.landmarks)[1].parameters
+    return [
+        *(value for error in errors for value in (error.mae, error.rmse_z)),
+        *(moved.apply(one), angles, euler_to_matrix(*angles), camera.scale, factored(fit.identity, fit.expression)),
+        torch.tensor([known.low, known.high], dtype=torch.float64),
+    ]
+
+
 def loading(world):
     world.model.save_pretrained(world.folder / "cascade.safetensors")
     model = FaceReconstructor.from_pretrained(
@@ -151,7 +183,7 @@ def inference(world):
     "work",
     [
         given_landmarks, landmarks_in_lists, landmarks_of_files, known_landmarks, crops, crops_of_one_tensor, geometry,
-        loading, inference,
+        features_of_patches, measures, loading, inference,
     ],
     ids=lambda work: work.__name__,
 )  # fmt: skip

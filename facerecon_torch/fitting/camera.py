@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import Camera
 
 __all__ = ["solve_camera"]
@@ -13,6 +14,7 @@ _MINIMUM_POINTS = 4
 _COINCIDENT = 1e-5  # of their distance from the origin: 2D points closer together than this are one, read in float32
 
 
+@in_own_precision
 def solve_camera(
     points3d: Float[Tensor, "*#b n 3"],
     points2d: Float[Tensor, "*#b n 2"],

@@ -151,6 +151,7 @@ def crop_faces(images: Tensor | Sequence[Tensor], to_crop: Float[Tensor, "b 2 3"
     return Crop(image=torch.cat(pieces), to_crop=to_crop)
 
 
+@in_own_precision
 def apply_affine(points: Float[Tensor, "*b n 2"], affine: Float[Tensor, "*b 2 3"]) -> Float[Tensor, "*b n 2"]:
     """The points A [p; 1]; px to px."""
     return points @ affine[..., :2].mT + affine[..., None, :, 2]

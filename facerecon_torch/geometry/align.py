@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import TensorRecord
 
 __all__ = ["Alignment", "align_rigid", "align_similarity", "align_translation"]
@@ -31,6 +32,7 @@ class Alignment(TensorRecord):
     rotation: Float[Tensor, "*b 3 3"]
     translation: Float[Tensor, "*b 3"]
 
+    @in_own_precision
     def apply(self, points: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 3"]:
         """The points moved into the frame of the target."""
         turned = points @ self.rotation.mT
@@ -43,6 +45,7 @@ class Alignment(TensorRecord):
         return Alignment(scale, rotation, -scale[..., None] * back)
 
 
+@in_own_precision
 def align_translation(
     source: Float[Tensor, "*b n 3"],
     target: Float[Tensor, "*b n 3"],
@@ -56,6 +59,7 @@ def align_translation(
     return Alignment(scale, rotation, shift).to(source.dtype)
 
 
+@in_own_precision
 def align_rigid(
     source: Float[Tensor, "*b n 3"],
     target: Float[Tensor, "*b n 3"],
@@ -65,6 +69,7 @@ def align_rigid(
     return _align(source, target, weights, with_scale=False)
 
 
+@in_own_precision
 def align_similarity(
     source: Float[Tensor, "*b n 3"],
     target: Float[Tensor, "*b n 3"],

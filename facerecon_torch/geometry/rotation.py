@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from facerecon_torch.runtime.precision import in_own_precision
+
 __all__ = ["axis_angle_to_matrix", "euler_to_matrix", "matrix_to_axis_angle", "matrix_to_euler"]
 
 
@@ -61,6 +63,7 @@ def _matrix_to_quaternion(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 
     return candidates.gather(-2, index).squeeze(-2)
 
 
+@in_own_precision
 def euler_to_matrix(
     yaw: Float[Tensor, "*b"], pitch: Float[Tensor, "*b"], roll: Float[Tensor, "*b"]
 ) -> Float[Tensor, "*b 3 3"]:
@@ -77,6 +80,7 @@ def euler_to_matrix(
     return torch.stack([cos_r * upper - sin_r * middle, sin_r * upper + cos_r * middle, lower], -2)
 
 
+@in_own_precision
 def matrix_to_euler(
     matrix: Float[Tensor, "*b 3 3"],
 ) -> tuple[Float[Tensor, "*b"], Float[Tensor, "*b"], Float[Tensor, "*b"]]:

@@ -76,7 +76,7 @@ def _decoder() -> Callable[..., Any] | None:
     return None
 
 
-def turn_upright(stored: Shaped[Tensor, "3 h w"], orientation: int) -> Shaped[Tensor, "3 height width"]:
+def turn_upright(stored: Shaped[Tensor, "c h w"], orientation: int) -> Shaped[Tensor, "c height width"]:
     """A view of a stored picture, turned as the EXIF orientation 1..8 asks."""
     if orientation >= 5:
         stored = stored.mT

@@ -9,12 +9,16 @@ from PIL import Image, UnidentifiedImageError
 
 from facerecon_torch.errors import ImageFileError
 
-__all__ = ["MAX_MEGAPIXELS", "largest_file", "open_image", "require_megapixels", "require_pixels"]
+__all__ = ["MAX_MEGAPIXELS", "largest_file", "open_image", "require_content", "require_megapixels", "require_pixels"]
 
 MAX_MEGAPIXELS = 200.0
 # No others: Pillow's decoder of EPS starts Ghostscript, and rare ones are rarely tested. MPO is opened as JPEG.
 _DECODERS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 _BYTES_PER_PIXEL = 8  # of the largest uncompressed files: four channels of 16 bits
+# What a byte of a file can hold at most: codes of JPEG (Huffman) take a bit for a block of 64, deflate and LZW repeat
+# rows. WebP, AVIF and JPEG 2000 have no such limit.
+_PIXELS_PER_BYTE = {"PPM": 8, "BMP": 1000, "PNG": 10_000, "GIF": 10_000, "TIFF": 10_000, "JPEG": 10_000}
+_PIXELS_PER_BYTE_OF_HUFFMAN = 512
 _HEADER_BYTES = 64 * 2**20  # room for profiles, previews and comments
 
 
@@ -52,6 +56,19 @@ def require_pixels(width: int, height: int, file: Path, max_megapixels: float | 
         raise ImageFileError(
             f"{file}: expected an image of at most {max_megapixels:g} megapixels (images.max_megapixels); "
             f"came {width} x {height}, {width * height / 1e6:.0f} megapixels"
+        )
+
+
+def require_content(width: int, height: int, file: Path, length: int, kind: str | None) -> None:
+    """Raise ImageFileError where a file of `length` bytes is too short for the pixels that its header claims.
+
+    `kind` is Pillow's name of the format; None: a JPEG with Huffman codes.
+    """
+    most = _PIXELS_PER_BYTE_OF_HUFFMAN if kind is None else _PIXELS_PER_BYTE.get(kind, math.inf)
+    if width * height > most * length:
+        raise ImageFileError(
+            f"{file}: expected the {width} x {height} pixels that its header claims; came {length} bytes, which cannot "
+            "hold them"
         )
 
 

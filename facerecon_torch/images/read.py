@@ -20,7 +20,7 @@ from torch import Tensor
 
 from facerecon_torch.errors import ImageFileError
 from facerecon_torch.images.jpeg import decode_ordinary_jpeg, jpeg_header, turn_upright
-from facerecon_torch.images.open import MAX_MEGAPIXELS, largest_file, open_image, require_pixels
+from facerecon_torch.images.open import MAX_MEGAPIXELS, largest_file, open_image, require_content, require_pixels
 from facerecon_torch.runtime.memory import is_out_of_memory
 
 __all__ = [
@@ -141,11 +141,13 @@ def decode_pixels(data: bytes, file: Path, *, max_megapixels: float | int = MAX_
         header = jpeg_header(data)
         if header is not None:
             require_pixels(header.width, header.height, file, max_megapixels)
+            require_content(header.width, header.height, file, len(data), None)
             ordinary = decode_ordinary_jpeg(data)
             if ordinary is not None:
                 return ordinary
         with open_image(data) as opened:
             require_pixels(*opened.size, file, max_megapixels)
+            require_content(*opened.size, file, len(data), opened.format)
             if getattr(opened, "is_animated", False) and opened.format != "MPO":
                 _say_first_frame(opened.format or "this format")
             return pixels_of(opened, file, max_megapixels=max_megapixels)
@@ -172,7 +174,8 @@ def pixels_of(image: Image.Image, file: Path, *, max_megapixels: float | int = M
     large, ValueError where its values have no known range."""
     require_pixels(*image.size, file, max_megapixels)
     image.load()
-    return turn_upright(torch.from_numpy(_rgb_values(image)).permute(2, 0, 1), _orientation(image, file))
+    values = torch.from_numpy(_values(image)).permute(2, 0, 1)
+    return turn_upright(values, _orientation(image, file)).expand(3, -1, -1)
 
 
 def in_unit_range(pixels: Pixels) -> Float[Tensor, "*b channels height width"]:
@@ -270,15 +273,15 @@ def _orientation(image: Image.Image, file: Path) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _rgb_values(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.float32]:
-    """Height x width x 3 from any mode of Pillow: bytes, or floats in [0, 1] for deep grey.
+def _values(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """Height x width x 3 bytes from any mode of Pillow, or height x width x 1 floats in [0, 1] for deep grey.
 
     Made in bands of rows, so that what conversions need beside the image and the answer is little.
     """
     width, height = image.size
     deep = image.mode.startswith("I") or image.mode == "F"
     top_value = _deepest(image) if deep else 0.0
-    values = np.empty((height, width, 3), dtype=np.float32 if deep else np.uint8)
+    values = np.empty((height, width, 1), np.float32) if deep else np.empty((height, width, 3), np.uint8)
     rows = max(1, _BAND_PIXELS // max(width, 1))
     for top in range(0, height, rows):
         band = image.crop((0, top, width, min(top + rows, height)))

@@ -148,9 +148,11 @@ def resize(image: Pixels, scale: float) -> Float[Tensor, "3 height2 width2"] | U
     if size == [height, width]:
         return image
     rows = max(1, _BAND_PIXELS // width)
-    bands = (in_unit_range(image[:, top : top + rows]) for top in range(0, height, rows))
-    narrow = torch.cat([_interpolated(band, [band.shape[-2], size[1]]) for band in bands], dim=-2)
-    return _interpolated(narrow, size).clamp(0, 1)
+    narrow = torch.empty(3, height, size[1], dtype=in_unit_range(image[:, :1, :1]).dtype, device=image.device)
+    for top in range(0, height, rows):
+        band = in_unit_range(image[:, top : top + rows])
+        narrow[:, top : top + rows] = _interpolated(band, [band.shape[-2], size[1]])
+    return _interpolated(narrow, size).clamp_(0, 1)
 
 
 def _interpolated(image: Float[Tensor, "3 h w"], size: list[int]) -> Float[Tensor, "3 h2 w2"]:
@@ -159,7 +161,11 @@ def _interpolated(image: Float[Tensor, "3 h w"], size: list[int]) -> Float[Tenso
 
 def as_bytes(image: Pixels) -> NDArray[np.uint8]:
     """What native detectors take: 8 bits, height x width x 3, contiguous, on the CPU."""
-    eight_bit = image if image.dtype == torch.uint8 else (image.clamp(0, 1) * 255).round().to(torch.uint8)
-    filled = np.empty((image.shape[1], image.shape[2], 3), dtype=np.uint8)  # its strides suit even one pixel
-    filled[...] = eight_bit.permute(1, 2, 0).cpu().numpy()
+    height, width = image.shape[-2:]
+    filled = np.empty((height, width, 3), dtype=np.uint8)  # its strides suit even one pixel
+    rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        band = image[:, top : top + rows]
+        eight_bit = band if band.dtype == torch.uint8 else (band.clamp(0, 1) * 255).round().to(torch.uint8)
+        filled[top : top + rows] = eight_bit.permute(1, 2, 0).cpu().numpy()
     return filled

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from facerecon_torch.runtime.precision import in_own_precision
+
 __all__ = ["Interval", "paired_bootstrap", "subject_interval"]
 
 _CHUNK = 4_000_000  # random indices in memory at once
@@ -25,6 +27,7 @@ class Interval:
         return self.low is not None and self.high is not None and not self.low <= value <= self.high
 
 
+@in_own_precision
 def subject_interval(
     values: Float[Tensor, "n"],
     subjects: Int[Tensor, "n"],
@@ -51,6 +54,7 @@ def subject_interval(
     return _bootstrap(_subject_sums(subjects, values), draws, generator, level)
 
 
+@in_own_precision
 def paired_bootstrap(
     a: Float[Tensor, "n"],
     b: Float[Tensor, "n"],

@@ -15,6 +15,7 @@ from facerecon_torch.geometry.align import Alignment, align_rigid, align_similar
 from facerecon_torch.geometry.mesh_queries import ClosestPoint, MeshBackend, get_backend
 from facerecon_torch.geometry.normals import triangle_normals
 from facerecon_torch.geometry.rotation import axis_angle_to_matrix
+from facerecon_torch.runtime.precision import in_own_precision
 
 __all__ = ["SEVEN_POINTS", "ScanErrors", "face_mask", "scan_to_mesh"]
 
@@ -57,6 +58,7 @@ def face_mask(scan: Float[Tensor, "n 3"], landmarks: Float[Tensor, "7 3"]) -> Bo
     return inside
 
 
+@in_own_precision
 def scan_to_mesh(
     scan: Float[Tensor, "n 3"],
     scan_landmarks: Float[Tensor, "7 3"],

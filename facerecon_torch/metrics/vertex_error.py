@@ -9,6 +9,7 @@ from torch import Tensor
 from facerecon_torch.geometry.align import align_rigid, align_similarity, align_translation
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.geometry.rotation import matrix_to_axis_angle
+from facerecon_torch.runtime.precision import in_own_precision
 
 __all__ = [
     "ALIGNMENTS",
@@ -34,6 +35,7 @@ class VertexError:
     size_error_percent: Float[Tensor, "*b"]
 
 
+@in_own_precision
 def vertex_errors(
     estimate: Float[Tensor, "*b V 3"],
     truth: Float[Tensor, "*b V 3"],
@@ -111,6 +113,7 @@ class SurfaceErrors:
     straight: Float[Tensor, "b V"]
 
 
+@in_own_precision
 def surface_errors(
     estimate: Placement, truth: Placement, triangles: Int[Tensor, "T 3"], counted: Bool[Tensor, "b V"]
 ) -> SurfaceErrors:

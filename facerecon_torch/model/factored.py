@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.model.bilinear import BilinearModel
+from facerecon_torch.runtime.precision import in_own_precision
 
 __all__ = ["FactoredVertices", "factor_vertices"]
 
@@ -60,6 +61,7 @@ class FactoredVertices:
         self._tiles = [_tile(part, base, moves, bends, model.core) for part in parts]
         self._faces = _TILE_FACES if on_cpu else None
 
+    @in_own_precision
     def __call__(
         self, identity: Float[Tensor, "b identities"], expression: Float[Tensor, "b expressions"]
     ) -> Float[Tensor, "b vertices 3"]:

@@ -1,20 +1,25 @@
 """What users' folders hold: results beside their own files, records of other runs, bad files, awkward names."""
 
+import io
 import json
 import os
 import re
 import struct
+import subprocess
+import sys
 import zlib
 from copy import deepcopy
 from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
+import facerecon_torch
 from facerecon_torch.cascade.reconstruction import KnownSize
 from facerecon_torch.commands.infer import output_files, records
 from facerecon_torch.commands.infer.names import result_names
@@ -24,6 +29,7 @@ from facerecon_torch.commands.infer.run import find_images, infer
 from facerecon_torch.images import read as read_module
 from facerecon_torch.images import save_png
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
+from facerecon_torch.landmarks.point_files import read_points
 from facerecon_torch.landmarks.scheme import from_paper66
 
 
@@ -399,7 +405,7 @@ def test_200_photographs_with_every_bad_file(mode, tmp_path, photographs, tiny_o
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_a_picture_that_does_not_fit_the_memory_fails_alone(error, pictures, tmp_path, tiny_outcome, monkeypatch):
-    real = read_module._rgb_values
+    real = read_module._values
 
     def small_only(image):
         if image.size == (50, 40):
@@ -407,7 +413,7 @@ def test_a_picture_that_does_not_fit_the_memory_fails_alone(error, pictures, tmp
         return real(image)
 
     Image.new("RGB", (50, 40)).save(pictures / "p1.png")
-    monkeypatch.setattr(read_module, "_rgb_values", small_only)
+    monkeypatch.setattr(read_module, "_values", small_only)
     report = run(pictures, tmp_path / "out", tiny_outcome)
     assert report.images == 2
     assert "50 x 40 pixels, for which the memory is too small" in failures(report)["p1.png"]
@@ -459,3 +465,39 @@ def test_a_record_is_read_back_as_it_was_written(pictures, tmp_path, tiny_outcom
     assert set(content["made_from"]) == {"settings", "image", "landmarks"}
     record = records._record(content)
     assert record.as_dict() == {key: content[key] for key in record.as_dict()}
+
+
+def _peak(path: Path, output: Path) -> tuple[int, int]:
+    """Exit status and largest resident size, bytes, of `facerecon infer` with default options and given landmarks."""
+    words = [f"input={path}", f"output={output}", "landmarks=file", "runtime.progress=false"]
+    child = subprocess.Popen([sys.executable, "-m", "facerecon_torch", "infer", *words])
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    return child.returncode, usage.ru_maxrss * 1024
+
+
+@pytest.mark.slow
+def test_large_pictures_need_little_memory(tmp_path):
+    if psutil.virtual_memory().available < 6e9:
+        pytest.skip("needs 6 GB of free memory")
+    data = pytest.importorskip("skimage.data")
+    stored = Path(facerecon_torch.__file__).parent / "assets" / "demo" / "astronaut.pts"
+    points = read_points(stored)[0]
+    Image.fromarray(data.astronaut()).save(tmp_path / "small.png")
+    np.save(tmp_path / "small.npy", points)
+    Image.new("RGB", (13304, 13304), (90, 120, 150)).save(tmp_path / "large.png")
+    np.save(tmp_path / "large.npy", (points + 0.5) * 26 - 0.5)
+    assert (tmp_path / "large.png").stat().st_size < 700_000
+    stream = io.BytesIO()
+    Image.fromarray(data.astronaut()).resize((640, 640)).save(stream, "JPEG", quality=20)
+    content = bytearray(stream.getvalue())
+    frame = content.index(b"\xff\xc0")
+    content[frame + 5 : frame + 7] = struct.pack(">H", 60_000)
+    (tmp_path / "tall.jpg").write_bytes(content[:18_000])
+    np.save(tmp_path / "tall.npy", points)
+    status, ordinary = _peak(tmp_path / "small.png", tmp_path / "small")
+    assert status == 0
+    for name, expected in (("large.png", 0), ("tall.jpg", 1)):
+        status, peak = _peak(tmp_path / name, tmp_path / name.replace(".", "_"))
+        assert status == expected
+        assert peak - ordinary < 2e9, f"{name}: {peak / 1e9:.2f} GB, an ordinary picture {ordinary / 1e9:.2f} GB"

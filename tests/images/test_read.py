@@ -262,6 +262,51 @@ def test_pixels_are_bounded_before_decoding(tmp_path: Path, monkeypatch: pytest.
             read_image(tmp_path / name, max_megapixels=0.0019)
 
 
+def _claiming(name: str, folder: Path) -> Path:
+    """A small file of the format whose header claims 9,000 x 9,000 pixels."""
+    file, size = folder / f"a.{name}", struct.pack
+    Image.fromarray(_rgb(50, 40)).save(file)
+    data = bytearray(file.read_bytes())
+    if name == "png":
+        data[16:24] = size(">II", 9000, 9000)
+        data[29:33] = size(">I", zlib.crc32(data[12:29]))
+    elif name == "jpg":
+        at = data.index(b"\xff\xc0")
+        data[at + 5 : at + 9] = size(">HH", 9000, 9000)
+    elif name == "bmp":
+        data[18:26] = size("<ii", 9000, 9000)
+    elif name == "gif":
+        data[6:10] = size("<HH", 9000, 9000)
+    elif name == "ppm":
+        data = bytearray(data.replace(b"40 50", b"9000 9000", 1))
+    elif name == "tif":
+        for tag, old in ((256, 40), (257, 50)):
+            at = next(k for k in range(len(data)) if data[k : k + 2] == size("<H", tag) and data[k + 4] == 1)
+            width = 2 if data[at + 2] == 3 else 4
+            assert int.from_bytes(data[at + 8 : at + 8 + width], "little") == old
+            data[at + 8 : at + 8 + width] = (9000).to_bytes(width, "little")
+    file.write_bytes(data)
+    return file
+
+
+@pytest.mark.parametrize("name", ["png", "jpg", "bmp", "gif", "ppm", "tif"])
+def test_a_header_that_claims_more_than_the_file_can_hold(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_module, "_values", Mock(side_effect=AssertionError("decoded")))
+    with pytest.raises(ImageFileError, match=r"9000 x 9000 pixels that its header claims; came \d+ bytes"):
+        read_image(_claiming(name, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["png", "jpg", "gif", "tif"])
+def test_blank_images_are_within_what_a_file_can_hold(name: str, tmp_path: Path) -> None:
+    options = {"tif": {"compression": "tiff_lzw"}, "jpg": {"progressive": True, "quality": 1}}.get(name, {})
+    for mode in ("RGB", "L", "1"):
+        if (name, mode) not in (("jpg", "1"), ("tif", "1")):
+            Image.new(mode, (3000, 2000)).save(tmp_path / f"a.{name}", optimize=True, **options)
+            assert read_image(tmp_path / f"a.{name}").shape == (3, 2000, 3000)
+
+
 def test_between_the_bound_of_pillow_and_ours_images_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
@@ -312,6 +357,6 @@ def test_an_image_that_does_not_fit_the_memory_is_its_own_error(
 ) -> None:
     Image.fromarray(_rgb()).save(tmp_path / "a.png")
     for error in (MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")):
-        monkeypatch.setattr(read_module, "_rgb_values", Mock(side_effect=error))
+        monkeypatch.setattr(read_module, "_values", Mock(side_effect=error))
         with pytest.raises(ImageFileError, match="came 4 x 6 pixels, for which the memory is too small"):
             read_image(tmp_path / "a.png")

@@ -40,6 +40,7 @@ from facerecon_torch.features.hog.histograms import (
     votes_by_cell,
 )
 from facerecon_torch.features.hog.spec import HogSpec
+from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import TensorRecord
 
 __all__ = ["KERNELS", "HogMaps", "gather_hog", "hog_maps", "use_kernel"]
@@ -148,6 +149,7 @@ class HogMaps(TensorRecord):
     spec: HogSpec
 
 
+@in_own_precision
 def hog_maps(crops: Float[Tensor, "*b c h w"], spec: HogSpec, *, dtype: torch.dtype | None = None) -> HogMaps:
     """Maps of crops. Differentiable with respect to the crops.
 
@@ -178,6 +180,7 @@ def hog_maps(crops: Float[Tensor, "*b c h w"], spec: HogSpec, *, dtype: torch.dt
     return HogMaps(maps.reshape(*crops.shape[:-3], *maps.shape[1:]), spec)
 
 
+@in_own_precision
 def gather_hog(maps: HogMaps, points: Float[Tensor, "*b n 2"], spec: HogSpec) -> Float[Tensor, "*b n length"]:
     """Descriptors around points, interpolated from maps.
 

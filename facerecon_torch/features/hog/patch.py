@@ -15,10 +15,12 @@ from facerecon_torch.features.hog.histograms import (
     votes_by_bin,
 )
 from facerecon_torch.features.hog.spec import HogSpec
+from facerecon_torch.runtime.precision import in_own_precision
 
 __all__ = ["describe_patches", "patch_hog"]
 
 
+@in_own_precision
 def patch_hog(
     crops: Float[Tensor, "*b c h w"], points: Float[Tensor, "*b n 2"], spec: HogSpec, *, halo: bool
 ) -> Float[Tensor, "*b n length"]:
