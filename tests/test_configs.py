@@ -16,7 +16,7 @@ from facerecon_torch.commands.config_keys import checked, config_folder, search_
 from facerecon_torch.commands.hydra_app import quote_paths
 from facerecon_torch.commands.infer.options import InferOptions, InferSpecs
 from facerecon_torch.commands.prepare.specs import PrepareSpecs
-from facerecon_torch.config.recorded import build, recorded, write_config
+from facerecon_torch.config.recorded import RECORDED_DEFAULTS, build, recorded, write_config
 from facerecon_torch.config.train import TrainSpecs
 
 GROUPS = ("model", "data", "landmarks", "fitting", "features", "cascade", "cv", "runtime")

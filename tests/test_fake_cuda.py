@@ -17,8 +17,9 @@ pytestmark = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torc
 
 # The waits that the host is allowed: function -> how often, and the values that it receives.
 _UPRIGHT = torch.tensor([[1.1, 0.0, -3.0], [0.0, 1.1, 7.0]], dtype=torch.float64)
+RANGE = {"images.read:require_unit_range": [0.0, 1.0]}  # smallest and largest value of the images
 CROP_WINDOWS = {"fitting.crop:crop_faces": [_UPRIGHT.expand(3, 2, 3)]}
-RECONSTRUCTION = {"cascade.crops:crop": [_UPRIGHT.expand(3, 2, 3)], **CROP_WINDOWS}
+RECONSTRUCTION = {**RANGE, "cascade.crops:crop": [_UPRIGHT.expand(3, 2, 3)], **CROP_WINDOWS}
 EXPRESSION_WEIGHTS = {
     "model.named_weights:nonnegative_least_squares": [False, False, True],  # have all faces converged?
 }
@@ -81,12 +82,12 @@ def test_landmark_fit(cuda, trained):
 @pytest.mark.parametrize("derotate", [False, True])
 def test_crop(trained, derotate):
     cropper = FaceCropper(trained.face_model, replace(trained.spec.crop, derotate=derotate))
-    with FakeCuda(CROP_WINDOWS) as mode:
+    with FakeCuda({**RANGE, **CROP_WINDOWS}) as mode:
         images, landmarks = photographs(mode)
         cropper = mode.put(cropper)
         camera = cropper.camera(landmarks)
         assert lies_on_cuda(cropper.needs_recrop(camera, camera), cropper.crop(images, camera).image)
-    assert mode.waits == dict.fromkeys(CROP_WINDOWS, 1)
+    assert mode.waits == {"images.read:require_unit_range": 2, **dict.fromkeys(CROP_WINDOWS, 1)}
 
 
 @pytest.mark.parametrize("evaluation", ["dense", "patch", "patch_halo"])
@@ -112,7 +113,7 @@ def test_reconstruction_from_landmarks(trained):
     with FakeCuda(RECONSTRUCTION) as mode:
         faces = on_cuda(mode, trained).reconstruct(*photographs(mode))
         assert lies_on_cuda(faces.parameters.identity, faces.camera.rotation, faces.landmarks_2d, faces.vertices)
-    assert mode.waits == dict.fromkeys(RECONSTRUCTION, 1)
+    assert mode.waits == {**dict.fromkeys(RECONSTRUCTION, 1), "images.read:require_unit_range": 2}
 
 
 def test_forward(cuda, trained):

@@ -205,8 +205,8 @@ def test_surroundings_change_no_training(tiny_setup, surroundings):
         outcome = train_methods(tiny_setup, train, {"test": test}, names=("landmark_fit", "cascade"))
     for name, value in expected.reconstructor.state_dict().items():
         assert torch.equal(outcome.reconstructor.state_dict()[name], value)
-    for name, errors in expected.errors["test"].items():
-        same = outcome.errors["test"][name]
+    for name, errors in expected.errors["test"].methods.items():
+        same = outcome.errors["test"].methods[name]
         for answers, values in ((same.mae, errors.mae), (same.rmse_z, errors.rmse_z)):
             assert all(torch.equal(answers[key], value) for key, value in values.items())
         assert torch.equal(same.size_error, errors.size_error)

@@ -196,7 +196,7 @@ class FaceReconstructor(nn.Module):
             fit: their landmark fit (Eq. 7), where it is known already.
 
         Raises:
-            ValueError: wrong shapes, or crops outside [0, 1].
+            ValueError: wrong shapes, or crops on the CPU outside [0, 1].
 
         Example:
             >>> faces = model(crops, landmarks)
@@ -377,6 +377,6 @@ def _require_crops(crops: Tensor, landmarks: Tensor, size: int) -> None:
         raise ValueError(
             f"landmarks must be [n, 66, 2] with one row per crop; got {list(landmarks.shape)}, {crops.shape[0]} crops"
         )
-    recording = crops.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-    if len(crops) and not torch.compiler.is_compiling() and not recording:  # both can do without the values only
+    # Values on another device are not read: the host would wait for it in every batch.
+    if len(crops) and crops.device.type == "cpu" and not torch.compiler.is_compiling():
         require_unit_range(crops, f"crops {list(crops.shape)}")

@@ -198,7 +198,8 @@ def require_unit_range(images: Tensor | Sequence[Tensor], came: str) -> None:
     bounds = [torch.stack(i.detach().aminmax()).double() for i in listed if i.is_floating_point() and i.numel()]
     if not bounds:
         return
-    (low, _), (_, high) = (f(dim=0).values.tolist() for f in (torch.stack(bounds).min, torch.stack(bounds).max))
+    lows, highs = torch.stack(bounds).unbind(1)
+    low, high = torch.stack([lows.amin(), highs.amax()]).tolist()  # one wait for the device
     if not (low >= 0 and high <= 1):  # this form refuses NaN too
         hint = "; divide it by 255, or give uint8" if 1 < high <= 255 and low >= 0 else ""
         raise ValueError(f"image must lie in [0, 1]; {came} runs from {low:g} to {high:g}{hint}")

@@ -98,7 +98,14 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(tmp_path):
     command = [sys.executable, "-m", "facerecon_torch", "synth", f"output={tmp_path / 'set'}", "subjects=40"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        [*command, "runtime.workers=1"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env
+        [*command, "runtime.workers=1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),  # a shell's background job ignores it
     )
     shards = tmp_path / "set" / "shards"
     deadline = time.monotonic() + 240
@@ -181,7 +188,10 @@ def test_a_config_calls_specs_of_this_package_alone(target):
         ("- 1\n", "expected the config.yaml of a recorded run"),
         ("a: [1\n", "expected the config.yaml of a recorded run"),
         ("[" * 5000, "expected the config.yaml of a recorded run"),
-        ("model:\n  _target_: os.system\n", "_target_ must name a spec of this package"),
+        (
+            "defaults: [run_folder, _self_]\nmodel:\n  _target_: os.system\n",
+            "_target_ must name a spec of this package",
+        ),
     ],
 )
 def test_a_recorded_config_is_read_with_suspicion(text, message, tmp_path, monkeypatch, capsys):

@@ -14,11 +14,11 @@ from torch.testing import assert_close
 from facerecon_torch.commands.cli import main
 from facerecon_torch.data.bosphorus.bnt import read_bnt
 from facerecon_torch.data.prepared import load_prepared
+from facerecon_torch.formats import checked_columns
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.images.read import read_image
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.model.load import load_face_model
-from facerecon_torch.runtime import sharded_job
 from facerecon_torch.runtime.sharded_job import ShardedJob
 from tests.commands.bosphorus_folder import content, words, write_folder
 from tests.tiny_model import tiny_topology
@@ -195,7 +195,7 @@ def test_no_sample_at_all_is_an_error_that_says_why(folder, tmp_path, capfd):
 
 def test_a_full_disk_is_said_and_the_rest_follows_later(whole, written, tmp_path, monkeypatch, capfd):
     output = tmp_path / "out"
-    real, calls = sharded_job.save, []
+    real, calls = checked_columns.save_file, []
 
     def full(*given, **more):
         calls.append(given)
@@ -204,7 +204,7 @@ def test_a_full_disk_is_said_and_the_rest_follows_later(whole, written, tmp_path
         return real(*given, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sharded_job, "save", full)
+        patch.setattr(checked_columns, "save_file", full)
         assert main(words(written, output)) == 2
     assert "no room is left on the disk; finished shards stay" in capfd.readouterr().out
     assert sorted(p.name for p in (output / "shards").iterdir()) == ["000000.safetensors", "description.json"]

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
-from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -54,7 +54,7 @@ def train_from_config(config: DictConfig) -> int:
     return 0
 
 
-def _run_folder(config: DictConfig, running: HydraConf | None) -> Path:
+def _run_folder(config: DictConfig, running: Any) -> Path:
     """The folder of this run; of several runs (-m), a numbered folder inside.
 
     It is not Hydra's `runtime.output_dir`, which takes `${` in a path for a reference.
