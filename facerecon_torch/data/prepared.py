@@ -8,6 +8,8 @@ set.json is written last and marks the set as complete. Rows are sorted by name,
 the recordings were divided into shards.
 """
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,14 +22,27 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from facerecon_torch.data.face_set import FaceSet
+from facerecon_torch.data.specs import RecordedScans
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.files import write_json
 from facerecon_torch.formats.checked_columns import load_columns, save_columns
 from facerecon_torch.formats.json_file import read_json
+from facerecon_torch.model.base import FaceModel
+from facerecon_torch.model.topology import N_LANDMARKS
 from facerecon_torch.runtime.sharded_job import SHARDS, Shard, join_columns
 from facerecon_torch.structures import FaceParameters
 
-__all__ = ["CROPS", "HEADER", "MEASURE", "PreparedSet", "is_complete", "load_prepared", "save_prepared"]
+__all__ = [
+    "CROPS",
+    "HEADER",
+    "MEASURE",
+    "PreparedSet",
+    "is_complete",
+    "load_prepared",
+    "save_prepared",
+    "load_prepared_faces",
+]
 
 FORMAT = "facerecon_torch.prepared"
 VERSION = 2
@@ -37,9 +52,10 @@ CROPS = "crops"
 MEASURE = "measure."
 """Prefix of the columns that hold measures."""
 _COLUMNS = ("identity", "expression", "rotation", "translation", "meshes", "covered", "landmarks")
-_TAILS = {"rotation": (3, 3), "translation": (3,), "landmarks": (66, 2)}
+_TAILS = {"rotation": (3, 3), "translation": (3,), "landmarks": (N_LANDMARKS, 2)}
 _KEYS = {"format", "version", "model_sha256", "spec", "samples", "failures"}
 _ENTRY = ("name", "subject", "kind", "code", "image", "flags")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,3 +225,69 @@ def _require_columns(path: Path, columns: dict[str, Tensor], count: int) -> None
     vertices = columns["meshes"].shape[1:]
     if wrong or columns["covered"].shape[1:] != vertices[:1] or vertices[1:] != (3,):
         raise DataFileError(f"{path}: expected columns of {count} rows, one per sample of set.json; got {wrong}")
+
+
+def load_prepared_faces(data: RecordedScans, model: FaceModel) -> FaceSet:
+    """The samples of a prepared set that `data` selects, with M and g* of the registration.
+
+    Landmarks are NaN where none were found.
+
+    Args:
+        data: folder and selection.
+        model: the model that the set was prepared with.
+
+    Raises:
+        DataFileError: a folder that is not a prepared set.
+        ValueError: a set that was prepared with another model, or no sample that is left.
+
+    Example:
+        >>> faces = load_prepared_faces(RecordedScans(name="bosphorus", root="prepared"), load_default_face())
+    """
+    prepared = load_prepared(_prepared_folder(data))
+    if prepared.model_sha256 != model.sha256:
+        raise ValueError(
+            f"{prepared.folder} was prepared with the model {prepared.model_sha256[:12]}; this run's model is "
+            f"{model.sha256[:12]}. Give the same model.path, or prepare again"
+        )
+    rows = [k for k in range(len(prepared)) if _is_selected(data, prepared, k)]
+    if not rows:
+        kinds = dict(Counter(prepared.kinds))
+        raise ValueError(f"data asks for nothing that {prepared.folder} holds; it holds {kinds}")
+    _log.info("%s: %d of the %d prepared samples", data.name, len(rows), len(prepared))
+    selected = torch.tensor(rows)
+    return FaceSet(
+        name=data.name,
+        images=tuple(prepared.images[k] for k in rows),
+        subjects=_numbers([prepared.subjects[k] for k in rows]),
+        landmarks=prepared.landmarks[selected],
+        meshes=prepared.meshes[selected],
+        parameters=prepared.parameters[selected],
+        covered=prepared.covered[selected],
+        kinds=tuple(f"{prepared.kinds[k]}_{prepared.codes[k]}".rstrip("_") for k in rows),
+    )
+
+
+def _prepared_folder(data: RecordedScans) -> Path:
+    root = Path(data.require_root())
+    for folder in (root, root / "prepared"):
+        if (folder / "set.json").is_file():
+            return folder
+    names = sorted(p.name for p in root.iterdir())[:5] if root.is_dir() else []
+    raise DataFileError(
+        f"{root}: expected a prepared set (set.json); found {', '.join(names) or 'no such folder, or nothing'}. "
+        f"A data set as delivered is prepared once: facerecon prepare data={data.name} data.root={root} output=PREPARED"
+    )
+
+
+def _is_selected(data: RecordedScans, prepared: PreparedSet, k: int) -> bool:
+    return (
+        (data.classes is None or prepared.kinds[k] in data.classes)
+        and (data.subjects is None or prepared.subjects[k] in data.subjects)
+        and not set(data.without_flags) & set(prepared.flags[k])
+    )
+
+
+def _numbers(subjects: list[str]) -> Tensor:
+    """The place of every subject in the sorted list of subjects."""
+    place = {name: k for k, name in enumerate(sorted(set(subjects)))}
+    return torch.tensor([place[name] for name in subjects])

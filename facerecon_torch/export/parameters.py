@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
-from facerecon_torch.export.arrays import suffixed_path
+from facerecon_torch.export.meshes import suffixed_path
 from facerecon_torch.files import replacing, write_json
 from facerecon_torch.structures import Camera, FaceParameters, TensorRecord
 

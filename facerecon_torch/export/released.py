@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
-from facerecon_torch.export.arrays import suffixed_path
+from facerecon_torch.export.meshes import suffixed_path
 from facerecon_torch.files import replacing
 from facerecon_torch.landmarks.scheme import N_LANDMARKS
 from facerecon_torch.structures import FaceParameters

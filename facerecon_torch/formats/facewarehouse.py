@@ -1,4 +1,4 @@
-"""FaceWarehouse's folders and blendshapes: people, names of expressions, and shape.bs.
+"""FaceWarehouse's folders and files: people, names of expressions, shape.bs, and OBJ files of quads.
 
 FaceWarehouse_Data_0/Tester_1 .. 150/Blendshape/shape.bs holds the meshes of one person in every expression, without
 triangles:
@@ -6,6 +6,8 @@ triangles:
     int32 n (shapes beside the neutral one, 46) | int32 V (11510) | int32 faces (11540) | float32 [n + 1, V, 3]
 
 little-endian, absolute positions in dm, the neutral shape first. The OBJ files have another number of faces (11400).
+They have lines `v x y z` in dm, `vt u v`, and faces `f v/vt/0` of quads or triangles, counted from 1. The OBJ format
+does not allow the normal index 0; `polygon_mesh` reads it.
 """
 
 import os
@@ -13,11 +15,12 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
@@ -37,6 +40,8 @@ __all__ = [
     "read_blendshape_header",
     "read_blendshapes",
     "save_blendshapes",
+    "QuadMesh",
+    "save_quads",
 ]
 
 N_TESTERS = 150
@@ -180,3 +185,54 @@ def save_blendshapes(shapes: Tensor, path: str | os.PathLike[str], *, n_faces: i
         for shape in shapes:
             stream.write((shape.detach().cpu().double().numpy() / MM_PER_DM).astype("<f4").tobytes())
     return Path(path)
+
+
+@dataclass(frozen=True, slots=True)
+class QuadMesh:
+    """A mesh of faces with three or four corners; `vertices` in mm, `uv` with v upwards.
+
+    `faces` and `face_uv` index `vertices` and `uv`, from 0. `face_uv` is None if the faces have no texture coordinates.
+    """
+
+    vertices: Float[Tensor, "vertices 3"]
+    uv: Float[Tensor, "uvs 2"]
+    faces: Int64[Tensor, "faces corners"]
+    face_uv: Int64[Tensor, "faces corners"] | None
+
+
+def save_quads(mesh: QuadMesh, path: str | os.PathLike[str]) -> Path:
+    """The path of an OBJ file with every digit of the vertices, in dm, and faces `f v/vt/0` (`f v` without uv).
+
+    Raises:
+        ValueError: The mesh has a value that is not finite, no face, an index without a vertex, or a position beyond
+            100 m.
+    """
+    require_shape("vertices", mesh.vertices, (None, 3))
+    require_finite("vertices", mesh.vertices)
+    require_finite("uv", mesh.uv)
+    for name, faces, count in (("faces", mesh.faces, len(mesh.vertices)), ("face_uv", mesh.face_uv, len(mesh.uv))):
+        if faces is not None and (faces.shape[0] == 0 or int(faces.min()) < 0 or int(faces.max()) >= count):
+            raise ValueError(f"{name} must hold indices in 0..{count - 1}; got {tuple(faces.shape)} outside of it")
+    if mesh.faces.shape[1] not in (3, 4) or (mesh.face_uv is not None and mesh.face_uv.shape != mesh.faces.shape):
+        raise ValueError(f"faces must have 3 or 4 corners, face_uv the same shape; got {tuple(mesh.faces.shape)}")
+    farthest, limit = float(mesh.vertices.abs().max()), LARGEST_DM * MM_PER_DM
+    if farthest > limit:
+        raise ValueError(f"vertices must lie within {limit:g} mm; got {farthest}")
+    lines = [f"v {' '.join(map(_decimetres, row))}" for row in mesh.vertices.detach().cpu().double().tolist()]
+    lines += [f"vt {Decimal(repr(u)):f} {Decimal(repr(v)):f}" for u, v in mesh.uv.detach().cpu().double().tolist()]
+    lines += _face_lines(mesh)
+    with replacing(path) as aside:
+        aside.write_text("\n".join([*lines, ""]), encoding="ascii", newline="\n")
+    return Path(path)
+
+
+def _decimetres(millimetres: float) -> str:
+    return f"{Decimal(repr(millimetres)).scaleb(-2):f}"
+
+
+def _face_lines(mesh: QuadMesh) -> list[str]:
+    faces = (mesh.faces.cpu() + 1).tolist()
+    if mesh.face_uv is None:
+        return [f"f {' '.join(map(str, face))}" for face in faces]
+    textures = (mesh.face_uv.cpu() + 1).tolist()
+    return ["f " + " ".join(f"{v}/{t}/0" for v, t in zip(*pair)) for pair in zip(faces, textures)]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from facerecon_torch.data.bosphorus.bnt import BosphorusScan, write_bnt
 from facerecon_torch.data.bosphorus.landmarks import IBUG_OF_NAME, NamedLandmarks, write_landmarks
-from facerecon_torch.data.range_grid import RangeGrid
+from facerecon_torch.data.recordings import RangeGrid
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.images.write import save_png
 from facerecon_torch.landmarks.scheme import from_paper66

@@ -7,8 +7,7 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from facerecon_torch.data.aflw.face_set import load_fitted_faces
-from facerecon_torch.data.aflw.files import FittedPhoto
+from facerecon_torch.data.aflw import FittedPhoto, load_fitted_faces
 from facerecon_torch.data.specs import FittedPhotos
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.landmarks.scheme import to_paper66

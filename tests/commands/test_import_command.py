@@ -14,7 +14,7 @@ from facerecon_torch.commands.cli import main
 from facerecon_torch.commands.import_model import command as import_entry
 from facerecon_torch.commands.import_model import convert as import_model
 from facerecon_torch.errors import ModelFileError
-from facerecon_torch.export.obj import save_obj
+from facerecon_torch.export.meshes import save_obj
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix

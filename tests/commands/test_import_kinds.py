@@ -13,8 +13,7 @@ from facerecon_torch.commands.cli import main
 from facerecon_torch.commands.import_model import convert as import_model
 from facerecon_torch.model.importers.imported import ImportedModel
 from facerecon_torch.model.io import load_model
-from facerecon_torch.model.landmark_vertices import landmark_lists
-from facerecon_torch.model.topology import FaceTopology
+from facerecon_torch.model.topology import FaceTopology, landmark_lists
 from facerecon_torch.registration.topology.checks import DerivedItem
 from facerecon_torch.registration.topology.complete import DerivedTopology
 from tests.model.importers.writers_linear import Face, flame_arrays, flat, obj_text, surrey, write_bfm2009, write_bfm_h5

@@ -9,8 +9,7 @@ import torch
 from facerecon_torch.commands.cli import main
 from facerecon_torch.commands.train.sets import load_sets
 from facerecon_torch.config.runtime import RuntimeSpec
-from facerecon_torch.data.prepared import CROPS, save_prepared
-from facerecon_torch.data.prepared_faces import load_prepared_faces
+from facerecon_torch.data.prepared import CROPS, load_prepared_faces, save_prepared
 from facerecon_torch.data.specs import RecordedScans
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.images.write import save_png

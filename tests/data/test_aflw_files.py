@@ -7,7 +7,7 @@ import pytest
 import scipy.io
 import torch
 
-from facerecon_torch.data.aflw.files import FittedPhoto, iter_aflw2000, iter_lp, read_fitted_photo
+from facerecon_torch.data.aflw import FittedPhoto, iter_aflw2000, iter_lp, read_fitted_photo
 from facerecon_torch.errors import DataFileError
 from tests.data.aflw_mat import fitted_arrays, write_fitted_mat
 

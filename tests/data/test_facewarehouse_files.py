@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from facerecon_torch.data.facewarehouse.folders import POSE_NAMES, PoseSample, pose_files, save_pose
 from facerecon_torch.data.facewarehouse.landmarks74 import read_land, save_land
+from facerecon_torch.data.facewarehouse.recordings import POSE_NAMES, PoseSample, pose_files, save_pose
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.formats.facewarehouse import (
     EXPRESSION_NAMES,
+    QuadMesh,
     find_testers,
     iter_blendshapes,
     read_blendshape_header,
     read_blendshapes,
     save_blendshapes,
+    save_quads,
 )
 from facerecon_torch.formats.polygon_mesh import read_polygon_mesh
-from facerecon_torch.formats.quads import QuadMesh, save_quads
 from tests.data.depth_frame import read_poses
 
 

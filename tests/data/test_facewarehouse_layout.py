@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from facerecon_torch.data.facewarehouse import recordings
-from facerecon_torch.data.facewarehouse.folders import POSE_NAMES, pose_files
+from facerecon_torch.data.facewarehouse.recordings import POSE_NAMES, pose_files
 from facerecon_torch.formats.facewarehouse import (
     EXPRESSION_NAMES,
     blendshape_file,

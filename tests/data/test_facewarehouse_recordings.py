@@ -8,17 +8,16 @@ import pytest
 import torch
 
 from facerecon_torch.data.facewarehouse import recordings as facewarehouse
-from facerecon_torch.data.facewarehouse.folders import PoseSample, pose_files, save_pose
 from facerecon_torch.data.facewarehouse.landmarks74 import from_ibug68
 from facerecon_torch.data.facewarehouse.photo_pose import PinholePose, solve_pinhole
+from facerecon_torch.data.facewarehouse.recordings import PoseSample, pose_files, save_pose
 from facerecon_torch.data.recordings import RecordingSource
 from facerecon_torch.errors import DataFileError
-from facerecon_torch.formats.facewarehouse import blendshape_file, save_blendshapes
-from facerecon_torch.formats.quads import QuadMesh
+from facerecon_torch.formats.facewarehouse import QuadMesh, blendshape_file, save_blendshapes
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.landmarks.scheme import from_paper66
 from facerecon_torch.model.default_face import load_source, load_topology
-from facerecon_torch.model.landmark_vertices import known_landmarks
+from facerecon_torch.model.topology import known_landmarks
 
 _HEIGHT, _WIDTH = 48, 64
 _SEEN = PinholePose(

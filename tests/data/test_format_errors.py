@@ -9,13 +9,12 @@ from dataclasses import fields, is_dataclass
 import pytest
 import torch
 
-from facerecon_torch.data.aflw.files import FittedPhoto, read_fitted_photo
+from facerecon_torch.data.aflw import FittedPhoto, read_fitted_photo
 from facerecon_torch.data.facewarehouse.landmarks74 import read_land, save_land
 from facerecon_torch.errors import DataFileError
-from facerecon_torch.formats.facewarehouse import read_blendshapes, save_blendshapes
+from facerecon_torch.formats.facewarehouse import QuadMesh, read_blendshapes, save_blendshapes, save_quads
 from facerecon_torch.formats.format_errors import format_error
 from facerecon_torch.formats.polygon_mesh import read_polygon_mesh
-from facerecon_torch.formats.quads import QuadMesh, save_quads
 from tests.data.aflw_mat import write_fitted_mat
 
 _FLIPS = 1000

@@ -6,11 +6,9 @@ import pytest
 import torch
 
 from facerecon_torch.data.frgc import recordings as frgc
-from facerecon_torch.data.frgc.abs_file import write_abs
+from facerecon_torch.data.frgc.files import Texture, write_abs, write_texture
 from facerecon_torch.data.frgc.signature_set import Presentation, read_signature_set
-from facerecon_torch.data.frgc.texture import Texture, write_texture
-from facerecon_torch.data.range_grid import RangeGrid
-from facerecon_torch.data.recordings import RecordingSource
+from facerecon_torch.data.recordings import RangeGrid, RecordingSource
 from facerecon_torch.errors import DataFileError
 from tests.data.frgc.signature_writer import write_signature_set
 

@@ -17,11 +17,10 @@ from torch import Tensor
 
 from facerecon_torch.data.bosphorus.bnt import read_bnt, write_bnt
 from facerecon_torch.data.bosphorus.landmarks import read_landmarks, write_landmarks
-from facerecon_torch.data.frgc.abs_file import read_abs, write_abs
+from facerecon_torch.data.frgc.files import read_abs, read_texture, write_abs, write_texture
 from facerecon_torch.data.frgc.signature_set import read_signature_set
-from facerecon_torch.data.frgc.texture import read_texture, write_texture
 from facerecon_torch.data.prepared import load_prepared
-from facerecon_torch.export.ply import save_ply
+from facerecon_torch.export.meshes import save_ply
 from facerecon_torch.formats.checked_columns import load_columns, save_columns
 from facerecon_torch.formats.json_file import read_json
 from facerecon_torch.formats.npz_file import read_npz

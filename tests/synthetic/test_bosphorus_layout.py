@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from facerecon_torch.data.bosphorus.bnt import read_bnt
 from facerecon_torch.data.bosphorus.landmarks import IBUG_OF_NAME, NAMES, read_landmarks
-from facerecon_torch.data.bosphorus.names import ScanName, list_scans, parse_name
+from facerecon_torch.data.bosphorus.recordings import ScanName, list_scans, parse_name
 from facerecon_torch.geometry.rotation import matrix_to_euler
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER
 from facerecon_torch.model.default_face import load_source

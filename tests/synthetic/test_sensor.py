@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facerecon_torch.data.range_grid import RangeGrid
+from facerecon_torch.data.recordings import RangeGrid
 from facerecon_torch.synthetic.render.range_sensor import (
     GridWindow,
     SensorSpec,

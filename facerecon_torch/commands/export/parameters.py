@@ -12,7 +12,7 @@ from torch import Tensor
 
 from facerecon_torch.data.prepared import PreparedSet, is_complete, load_prepared
 from facerecon_torch.errors import DataFileError, FaceReconError, ModelFileError
-from facerecon_torch.export.ply import save_ply
+from facerecon_torch.export.meshes import save_ply
 from facerecon_torch.export.released import (
     ReleasedSample,
     save_landmarks_data,

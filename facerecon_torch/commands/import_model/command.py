@@ -37,10 +37,10 @@ KINDS: dict[str, Kind] = {
     "facewarehouse-bin": Kind(
         "tensor_file.read_core_bin", "core, .bin", ("mesh", "identity_rows", "people_of_core", "mm_per_unit")
     ),
-    "facewarehouse-mat": Kind("facewarehouse_mat.read_facewarehouse_mat", "MATLAB 5 file", ("mm_per_unit",)),
+    "facewarehouse-mat": Kind("facewarehouse.read_facewarehouse_mat", "MATLAB 5 file", ("mm_per_unit",)),
     "facescape": Kind("facescape.read_facescape", "v1.6 .npz", ("front", "mm_per_unit")),
     "facescape-v13": Kind("facescape.read_facescape_v13", "v1.3 core .npy", ("mesh", "factors_id", "mm_per_unit")),
-    "ict": Kind("ict.read_ict", "folder FaceXModel", ("ict_region", *_COUNTS)),
+    "ict": Kind("template_mesh.read_ict", "folder FaceXModel", ("ict_region", *_COUNTS)),
     "bfm2009": Kind("bfm2009.read_bfm2009", ".mat file, or folder with it", ("bfm_region", "texture", *_COUNTS)),
     "bfm2017": Kind("bfm_h5.read_bfm_h5", ".h5 file", ("texture", *_COUNTS)),
     "bfm2019": Kind("bfm_h5.read_bfm_h5", ".h5 file", ("texture", *_COUNTS)),

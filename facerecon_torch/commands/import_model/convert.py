@@ -18,7 +18,7 @@ from facerecon_torch.images.write import save_png
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER
 from facerecon_torch.model.importers.imported import ImportedModel
 from facerecon_torch.model.io import load_model, save_model
-from facerecon_torch.model.landmark_vertices import known_landmarks, landmark_lists
+from facerecon_torch.model.topology import known_landmarks, landmark_lists
 from facerecon_torch.registration.topology.complete import DerivedTopology, TopologySpec, derive_topology
 from facerecon_torch.report.topology import TopologyMarks, draw_topology
 

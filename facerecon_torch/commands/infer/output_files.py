@@ -14,10 +14,8 @@ from facerecon_torch.cascade.reconstruction import Reconstruction
 from facerecon_torch.commands.infer.names import face_suffix, result_names
 from facerecon_torch.commands.infer.overlay import draw_faces
 from facerecon_torch.commands.infer.records import Origin, is_own, read_faces, require_own
-from facerecon_torch.export.glb import save_glb
-from facerecon_torch.export.obj import save_obj
+from facerecon_torch.export.meshes import save_glb, save_obj, save_ply
 from facerecon_torch.export.parameters import FaceTable, FittedFaces, save_parameters_json
-from facerecon_torch.export.ply import save_ply
 from facerecon_torch.files import is_disk_full, path_text
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.images.read import Pixels

@@ -15,8 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from facerecon_torch.commands.prepare.specs import CropFileSpec, PrepareSpec
-from facerecon_torch.data.range_grid import RangeGrid
-from facerecon_torch.data.recordings import RecordedScan, Recording, open_data_set
+from facerecon_torch.data.recordings import RangeGrid, RecordedScan, Recording, open_data_set
 from facerecon_torch.errors import DataFileError, FaceReconError
 from facerecon_torch.files import is_disk_full
 from facerecon_torch.fitting.crop import CropSpec, FaceCropper, apply_affine, crop_faces

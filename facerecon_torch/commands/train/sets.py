@@ -11,9 +11,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from facerecon_torch.config.runtime import RuntimeSpec
-from facerecon_torch.data.aflw.face_set import load_fitted_faces
+from facerecon_torch.data.aflw import load_fitted_faces
 from facerecon_torch.data.face_set import FaceSet
-from facerecon_torch.data.prepared_faces import load_prepared_faces
+from facerecon_torch.data.prepared import load_prepared_faces
 from facerecon_torch.data.specs import DataSpec, RecordedScans, SyntheticPhotos
 from facerecon_torch.files import cache_folder, require_writable
 from facerecon_torch.images.read import read_image

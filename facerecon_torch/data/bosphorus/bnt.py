@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facerecon_torch.data.range_grid import LARGEST_COORDINATE, RangeGrid
+from facerecon_torch.data.recordings import LARGEST_COORDINATE, RangeGrid
 from facerecon_torch.files import replacing
 from facerecon_torch.formats.format_errors import format_error, reading, require_data_file, shown
 

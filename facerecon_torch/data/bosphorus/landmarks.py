@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from facerecon_torch.data.range_grid import LARGEST_COORDINATE
+from facerecon_torch.data.recordings import LARGEST_COORDINATE
 from facerecon_torch.files import replacing
 from facerecon_torch.formats.format_errors import format_error, read_lines, require_data_file, shown, strict_float
 

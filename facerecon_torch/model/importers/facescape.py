@@ -21,7 +21,7 @@ from torch import Tensor
 from facerecon_torch.formats.format_errors import file_size
 from facerecon_torch.formats.npz_file import read_npz
 from facerecon_torch.formats.polygon_mesh import read_polygon_mesh, triangle_fans
-from facerecon_torch.model.importers.bilinear_parts import assemble_bilinear, expression_names, rows_with_moments
+from facerecon_torch.model.importers.building import assemble_bilinear, expression_names, rows_with_moments
 from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused, require_plain
 
 __all__ = ["read_facescape", "read_facescape_v13"]

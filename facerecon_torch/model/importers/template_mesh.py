@@ -1,9 +1,17 @@
-"""A template mesh (OBJ or PLY) and its modes: a folder of deformed copies of the mesh, or an .npz of offsets.
+"""A mesh and its modes: any template mesh (OBJ or PLY), and ICT-FaceKit.
 
-Folder: every `.obj` or `.ply` beside the template is the template plus one mode; files named `identity*` are identity
-modes of one standard deviation, all others are expressions at weight 1, named by their files.
+Modes of a template are a folder of deformed copies of the mesh, or an .npz of offsets. Folder: every `.obj` or `.ply`
+beside the template is the template plus one mode; files named `identity*` are identity modes of one standard deviation,
+all others are expressions at weight 1, named by their files.
 Npz: `identity` [I, V, 3] and `expression` [E, V, 3], offsets in the template's unit; optionally `identity_variance`
 [I], `expression_variance` [E] and `expression_names` [E].
+
+ICT-FaceKit (MIT, ICT Vision and Graphics Lab) is the folder FaceXModel/ with one OBJ per mode, in cm:
+
+    generic_neutral_mesh.obj | identity000.obj .. identity099.obj | one OBJ per expression, named by it
+
+Every file has the 26719 vertices of the neutral mesh; mode = file - neutral. A region is the first part of the
+vertices: the face, the narrow face, or the whole head with eyes and teeth.
 """
 
 import os
@@ -17,11 +25,14 @@ from facerecon_torch.formats.polygon_mesh import PolygonMesh, read_polygon_mesh
 from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused
 from facerecon_torch.model.importers.linear_parts import BLENDSHAPE_VARIANCE, LinearParts, assemble
 
-__all__ = ["UNITS_MM", "mesh_modes", "read_template_mesh"]
+__all__ = ["UNITS_MM", "mesh_modes", "read_template_mesh", "REGIONS", "read_ict"]
 
 UNITS_MM = {"um": 1e-3, "mm": 1.0, "cm": 10.0, "dm": 100.0, "m": 1000.0}
 IDENTITY_PREFIX = "identity"
 _SUFFIXES = (".obj", ".ply")
+NEUTRAL_FILE = "generic_neutral_mesh.obj"
+REGIONS: dict[str, int | None] = {"face": 9409, "narrow": 6706, "whole": None}
+TOPOLOGY = "ict_26719"  # also of the regions, whose vertices keep their numbers
 
 
 def read_template_mesh(
@@ -133,4 +144,45 @@ def _npz_modes(template: PolygonMesh, source: Path) -> LinearParts:
         names=names,
         uv=None if template.uv is None else template.uv.numpy(),
         notes={"polygons": template.n_polygons, "uv_seam_vertices": template.n_seams},
+    )
+
+
+def read_ict(
+    path: str | os.PathLike[str],
+    *,
+    region: str = "face",
+    n_identity: int | None = None,
+    n_expression: int | None = None,
+) -> ImportedModel:
+    """The model of one region; alpha in standard deviations (variance 1), beta in [0, 1] (variance 1/3).
+
+    Args:
+        path: The folder FaceXModel, or the folder that contains it.
+        region: "face", "narrow" or "whole".
+        n_identity: Largest number of identity modes.
+        n_expression: Largest number of expressions.
+
+    Raises:
+        ModelFileError: A file is missing, damaged or of another mesh.
+        ValueError: The region is unknown.
+    """
+    if region not in REGIONS:
+        raise ValueError(f"region must be one of {', '.join(REGIONS)}; got {region!r}")
+    folder = Path(path)
+    folder = folder / "FaceXModel" if (folder / "FaceXModel").is_dir() else folder
+    file = folder / NEUTRAL_FILE
+    with as_model_errors():
+        neutral = read_polygon_mesh(file)
+        n_rows = REGIONS[region]
+        if n_rows is not None and n_rows > len(neutral.vertices):
+            raise refused(file, "vertices", f"at least {n_rows} for the region {region!r}", len(neutral.vertices))
+        paths = [p for p in sorted(folder.glob("*.obj")) if p != file]
+        parts = mesh_modes(neutral, file, paths, n_rows)
+    return assemble(
+        file,
+        parts,
+        unit_mm=UNITS_MM["cm"],
+        topology_name=TOPOLOGY,
+        n_identity=n_identity,
+        n_expression=n_expression,
     )

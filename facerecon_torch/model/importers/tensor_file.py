@@ -19,13 +19,15 @@ from torch import Tensor
 
 from facerecon_torch.formats.format_errors import file_size
 from facerecon_torch.formats.polygon_mesh import PolygonMesh, read_polygon_mesh
-from facerecon_torch.model.importers.bilinear_parts import (
+from facerecon_torch.model.importers.building import (
+    BuildSpec,
+    People,
     assemble_bilinear,
+    build_bilinear,
     expression_names,
     plausible_unit,
     rows_with_moments,
 )
-from facerecon_torch.model.importers.building import BuildSpec, People, build_bilinear
 from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused, require_plain
 
 __all__ = ["read_core_bin", "read_raw_tensor", "read_tensor_core"]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from facerecon_torch.data.bosphorus.bnt import BosphorusScan, write_bnt
 from facerecon_torch.data.bosphorus.landmarks import write_landmarks
-from facerecon_torch.data.bosphorus.names import ScanName
+from facerecon_torch.data.bosphorus.recordings import ScanName
 from facerecon_torch.files import replacing
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.structures import Camera

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.data.bosphorus.names import CLASSES, ScanName
+from facerecon_torch.data.bosphorus.recordings import CLASSES, ScanName
 from facerecon_torch.synthetic.people.sampling import POSED_FACES, pose_expression
 from facerecon_torch.synthetic.procedural import clipped_normal, uniform
 

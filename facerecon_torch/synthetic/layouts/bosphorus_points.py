@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from facerecon_torch.data.bosphorus.landmarks import IBUG_OF_NAME, NAMES, NamedLandmarks
-from facerecon_torch.data.range_grid import RangeGrid
+from facerecon_torch.data.recordings import RangeGrid
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER

@@ -11,12 +11,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.data.facewarehouse.folders import POSE_NAMES, PoseSample, pose_files, save_pose
 from facerecon_torch.data.facewarehouse.landmarks74 import from_ibug68
-from facerecon_torch.data.facewarehouse.recordings import FOCAL_SHARE
+from facerecon_torch.data.facewarehouse.recordings import FOCAL_SHARE, POSE_NAMES, PoseSample, pose_files, save_pose
 from facerecon_torch.files import write_bytes
-from facerecon_torch.formats.facewarehouse import EXPRESSION_NAMES, MM_PER_DM, blendshape_file, save_blendshapes
-from facerecon_torch.formats.quads import QuadMesh, save_quads
+from facerecon_torch.formats.facewarehouse import (
+    EXPRESSION_NAMES,
+    MM_PER_DM,
+    QuadMesh,
+    blendshape_file,
+    save_blendshapes,
+    save_quads,
+)
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.landmarks.scheme import from_paper66
 from facerecon_torch.model.default_face import load_topology

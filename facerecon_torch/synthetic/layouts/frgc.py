@@ -10,10 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from facerecon_torch.data.frgc.abs_file import write_abs
-from facerecon_torch.data.frgc.names import RecordingName
-from facerecon_torch.data.frgc.texture import Texture, write_texture
-from facerecon_torch.data.range_grid import RangeGrid
+from facerecon_torch.data.frgc.files import Texture, write_abs, write_texture
+from facerecon_torch.data.frgc.recordings import RecordingName
+from facerecon_torch.data.recordings import RangeGrid
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.synthetic.layouts.pinhole import Pinhole, pinhole_landmarks, render_pinhole_image, scan_pinhole
 from facerecon_torch.synthetic.layouts.spec import Layout, LayoutSpec, stack_rows

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from facerecon_torch.data.range_grid import RangeGrid
+from facerecon_torch.data.recordings import RangeGrid
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.structures import Camera

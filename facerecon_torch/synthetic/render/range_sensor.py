@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from facerecon_torch.data.range_grid import RangeGrid
+from facerecon_torch.data.recordings import RangeGrid
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.synthetic.procedural import smooth_field

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from facerecon_torch.data.bosphorus.bnt import BosphorusScan, read_bnt, write_bnt
-from facerecon_torch.data.range_grid import RangeGrid
+from facerecon_torch.data.recordings import RangeGrid
 from facerecon_torch.errors import DataFileError
 from tests.data.format_error_cases import all_finite, flipped, read_or_error
 

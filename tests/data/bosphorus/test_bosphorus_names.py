@@ -2,7 +2,7 @@
 
 import pytest
 
-from facerecon_torch.data.bosphorus.names import ScanName, list_scans, parse_name, partner
+from facerecon_torch.data.bosphorus.recordings import ScanName, list_scans, parse_name, partner
 from facerecon_torch.errors import DataFileError
 
 

@@ -5,8 +5,8 @@ import gzip
 import pytest
 import torch
 
-from facerecon_torch.data.frgc.abs_file import read_abs, write_abs
-from facerecon_torch.data.range_grid import RangeGrid
+from facerecon_torch.data.frgc.files import read_abs, write_abs
+from facerecon_torch.data.recordings import RangeGrid
 from facerecon_torch.errors import DataFileError
 from tests.data.format_error_cases import all_finite, flipped, read_or_error
 
@@ -168,7 +168,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(suffix, tmp_pat
     def full(values):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("facerecon_torch.data.frgc.abs_file._decimals", full)
+    monkeypatch.setattr("facerecon_torch.data.frgc.files._decimals", full)
     with pytest.raises(OSError, match="No space left"):
         write_abs(grid_of(seed=1), path)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]

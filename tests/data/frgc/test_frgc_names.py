@@ -2,7 +2,7 @@
 
 import pytest
 
-from facerecon_torch.data.frgc.names import RecordingName, find_texture, list_recordings, parse_name
+from facerecon_torch.data.frgc.recordings import RecordingName, find_texture, list_range_files, parse_name
 from facerecon_torch.errors import DataFileError
 
 
@@ -63,17 +63,17 @@ def test_recordings_are_listed_by_person_and_number(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "Fall2003range" / "04200d9.ppm").touch()
     (tmp_path / "Fall2003range" / "._04200d9.abs.gz").touch()
-    assert [p.name for p in list_recordings(tmp_path)] == ["02463d452.abs.gz", "04200d9.abs.gz", "04200d10.abs"]
+    assert [p.name for p in list_range_files(tmp_path)] == ["02463d452.abs.gz", "04200d9.abs.gz", "04200d10.abs"]
     (tmp_path / "04200d10.abs.gz").touch()
     with pytest.raises(DataFileError, match="every recording once"):
-        list_recordings(tmp_path)
+        list_range_files(tmp_path)
 
 
 def test_a_folder_that_is_not_the_data_set_is_named(tmp_path):
     with pytest.raises(DataFileError, match=r"range grids .* got none"):
-        list_recordings(tmp_path)
+        list_range_files(tmp_path)
     with pytest.raises(DataFileError, match="got no folder"):
-        list_recordings(tmp_path / "none")
+        list_range_files(tmp_path / "none")
     (tmp_path / "face.abs").touch()
     with pytest.raises(DataFileError, match="SSSSSdNNN"):
-        list_recordings(tmp_path)
+        list_range_files(tmp_path)

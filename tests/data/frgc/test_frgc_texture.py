@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from facerecon_torch.data.frgc.texture import Texture, read_texture, write_texture
+from facerecon_torch.data.frgc.files import Texture, read_texture, write_texture
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.images.read import read_image
 from tests.data.format_error_cases import all_finite, flipped, read_or_error

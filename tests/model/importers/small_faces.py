@@ -5,8 +5,7 @@ import struct
 import numpy as np
 import torch
 
-from facerecon_torch.formats.facewarehouse import save_blendshapes
-from facerecon_torch.formats.quads import QuadMesh, save_quads
+from facerecon_torch.formats.facewarehouse import QuadMesh, save_blendshapes, save_quads
 from facerecon_torch.geometry.rotation import axis_angle_to_matrix
 
 N_COLUMNS, N_ROWS = 6, 7

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from facerecon_torch.errors import ModelFileError
-from facerecon_torch.model.importers import ict
-from facerecon_torch.model.importers.ict import read_ict
+from facerecon_torch.model.importers.template_mesh import REGIONS, read_ict
 from tests.model.importers.writers_linear import QUADS, obj_text, small_face
 
 
@@ -40,7 +39,7 @@ def test_the_whole_mesh_with_expressions_by_name(kit):
 
 def test_a_region_is_a_first_part_with_the_triangles_inside(kit, monkeypatch):
     folder, face = kit
-    monkeypatch.setitem(ict.REGIONS, "narrow", 12)
+    monkeypatch.setitem(REGIONS, "narrow", 12)
     imported = read_ict(folder / "FaceXModel", region="narrow")
     want = torch.from_numpy(face.mean[:12] - face.mean[:12].mean(axis=0)).float()
     torch.testing.assert_close(imported.factors["mean"], want, rtol=0, atol=1e-4)

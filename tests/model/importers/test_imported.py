@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from facerecon_torch.errors import DataFileError, ModelFileError
 from facerecon_torch.model.bilinear import BilinearModel
-from facerecon_torch.model.importers.bilinear_parts import expression_names, plausible_unit, rows_with_moments
+from facerecon_torch.model.importers.building import expression_names, plausible_unit, rows_with_moments
 from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors
 from facerecon_torch.model.linear import LinearModel
 from tests.tiny_model import tiny_bilinear, tiny_linear

@@ -5,13 +5,12 @@ import pytest
 import scipy.io
 import torch
 
-from facerecon_torch.export.ply import save_ply
+from facerecon_torch.export.meshes import save_ply
 from facerecon_torch.model.importers.bfm2009 import read_bfm2009
 from facerecon_torch.model.importers.bfm_h5 import read_bfm_h5
 from facerecon_torch.model.importers.flame import read_flame
-from facerecon_torch.model.importers.ict import read_ict
 from facerecon_torch.model.importers.surrey import read_surrey
-from facerecon_torch.model.importers.template_mesh import read_template_mesh
+from facerecon_torch.model.importers.template_mesh import read_ict, read_template_mesh
 from facerecon_torch.structures import Mesh
 from tests.model.importers.linear_format_errors import survives
 from tests.model.importers.writers_linear import (

@@ -63,7 +63,7 @@ def test_a_mirrored_winding_is_turned(folder, face):
 
 
 def test_ply_templates_and_npz_modes(tmp_path, face):
-    from facerecon_torch.export.ply import save_ply
+    from facerecon_torch.export.meshes import save_ply
     from facerecon_torch.structures import Mesh
 
     vertices = torch.from_numpy(face.mean).float()

@@ -12,7 +12,7 @@ from facerecon_torch.errors import ModelFileError
 from facerecon_torch.geometry.align import align_rigid
 from facerecon_torch.model.hosvd import hosvd
 from facerecon_torch.model.importers.building import BuildSpec
-from facerecon_torch.model.importers.facewarehouse_mat import read_facewarehouse_mat
+from facerecon_torch.model.importers.facewarehouse import read_facewarehouse_mat
 from facerecon_torch.model.importers.tensor_file import read_core_bin, read_raw_tensor, read_tensor_core
 from tests.model.importers import small_faces
 

@@ -1,12 +1,15 @@
-"""The files of 300W-LP and AFLW2000-3D: photographs, each beside a MATLAB 5 file with landmarks, pose and weights.
+"""300W-LP and AFLW2000-3D: photographs, each beside a MATLAB 5 file with landmarks, pose and weights of BFM 2009.
 
     300W_LP/{AFW,HELEN,IBUG,LFPW}[_Flip]/NAME.jpg, NAME.mat        AFLW2000/NAME.jpg, NAME.mat
 
 Coordinates count from 1 in the files; here the centre of the first pixel is (0, 0). Weights multiply the basis of BFM
-2009 in its own unit of 1/1000 mm, without its standard deviations.
+2009 in its own unit of 1/1000 mm, without its standard deviations. The true mesh of a photograph follows from them.
 """
 
+import logging
+import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +21,25 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facerecon_torch.data.face_set import FaceSet
+from facerecon_torch.data.specs import FittedPhotos
 from facerecon_torch.formats.format_errors import format_error, require_range
 from facerecon_torch.formats.matlab5 import MatVariable, iter_variables
+from facerecon_torch.landmarks.scheme import to_paper66
+from facerecon_torch.model.base import FaceModel
+from facerecon_torch.model.importers.bfm2009 import coefficients_from_300wlp
+from facerecon_torch.model.linear import LinearModel
+from facerecon_torch.structures import FaceParameters
 
-__all__ = ["LP_SETS", "FittedPhoto", "PhotoFiles", "iter_aflw2000", "iter_lp", "read_fitted_photo"]
+__all__ = ["LP_SETS", "FittedPhoto", "PhotoFiles", "iter_aflw2000", "iter_lp", "read_fitted_photo", "load_fitted_faces"]
 
 LP_SETS = tuple(f"{name}{flip}" for name in ("AFW", "HELEN", "IBUG", "LFPW") for flip in ("", "_Flip"))
 _LARGEST = 1e12  # beyond every weight of these files, and far below float32's overflow
 _FIT_SHAPES = {"Shape_Para": (199, 1), "Exp_Para": (29, 1), "Pose_Para": (1, 7)}
 _POINTS = {"w300lp": ("pt2d", (2, 68)), "aflw2000": ("pt3d_68", (3, 68))}
+_log = logging.getLogger(__name__)
+_IDENTITIES, _EXPRESSIONS = 199, 29
+_PIECE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +142,73 @@ def _checked(file: Path, variable: MatVariable, shape: tuple[int, int]) -> NDArr
         values = variable.values.astype(np.float64)
     require_range(file, variable.name, values, -_LARGEST, _LARGEST)
     return values
+
+
+def load_fitted_faces(data: FittedPhotos, model: FaceModel) -> FaceSet:
+    """The photographs below `data.root` with their landmarks and the meshes of `model` with their fitted weights.
+
+    All copies of one photograph (rotated and mirrored ones in 300W-LP) count as one subject, so that no fold has
+    copies of one photograph in both of its parts.
+
+    Args:
+        data: The data set, its folder, the largest number of photographs and the largest yaw.
+        model: BFM 2009 with 199 identities and 29 expressions.
+
+    Raises:
+        DataFileError: The folder is not that of the data set, or a file is damaged.
+        ValueError: The model is another one.
+    """
+    _require_bfm(model)
+    is_lp = data.name == "w300lp"
+    files = _spread(list((iter_lp if is_lp else iter_aflw2000)(data.require_root())), data.images)
+    pairs = [(file, read_fitted_photo(file.mat, "w300lp" if is_lp else "aflw2000")) for file in files]
+    chosen = [(file, photo) for file, photo in pairs if abs(float(photo.pose[1])) <= math.radians(data.max_yaw)]
+    _log.info(
+        "%s: %d of %d photographs with a yaw of at most %g degrees", data.name, len(chosen), len(files), data.max_yaw
+    )
+    if not chosen:
+        raise ValueError(f"data.max_yaw must admit at least one photograph; got {data.max_yaw} for {len(files)}")
+    shapes, expressions = (torch.stack([getattr(p, name) for _, p in chosen]) for name in ("shape", "expression"))
+    identity, expression = coefficients_from_300wlp(shapes, expressions)
+    parameters = FaceParameters(identity=identity, expression=expression).to(model.dtype)
+    return FaceSet(
+        name=data.name,
+        images=tuple(file.image for file, _ in chosen),
+        subjects=_photographs([file for file, _ in chosen]),
+        landmarks=to_paper66(torch.stack([photo.points for _, photo in chosen])).float(),
+        meshes=_vertices(model, parameters),
+        parameters=parameters,
+    )
+
+
+def _vertices(model: FaceModel, parameters: FaceParameters) -> Float[Tensor, "n vertices 3"]:
+    """The meshes of the weights on the CPU, computed on the model's device piece by piece."""
+    pieces = [parameters[k : k + _PIECE].to(model.device) for k in range(0, len(parameters), _PIECE)]
+    return torch.cat([model(piece.identity, piece.expression).cpu() for piece in pieces])
+
+
+def _require_bfm(model: FaceModel) -> None:
+    counts = (model.n_identity, model.n_expression)
+    if not isinstance(model, LinearModel) or counts != (_IDENTITIES, _EXPRESSIONS):
+        raise ValueError(
+            f"the weights of 300W-LP and AFLW2000-3D are those of BFM 2009 with {_IDENTITIES} identities and "
+            f"{_EXPRESSIONS} expressions; this model is a {type(model).__name__} with {counts[0]} and {counts[1]}. "
+            "Import one with facerecon import-model bfm2009 and give model.path"
+        )
+
+
+def _spread(files: list[PhotoFiles], most: int | None) -> list[PhotoFiles]:
+    """At most `most` files, evenly spread over the list."""
+    if most is None or len(files) <= most:
+        return files
+    return [files[k * len(files) // most] for k in range(most)]
+
+
+def _photographs(files: list[PhotoFiles]) -> Tensor:
+    """The number of the source photograph of every file. 300W-LP names rotated copies NAME_0, NAME_1 ..., and keeps
+    mirrored copies in a folder SET_Flip."""
+    sources = [
+        (f.part.removesuffix("_Flip"), re.sub(r"_\d+$", "", f.image.stem) if f.part else f.image.stem) for f in files
+    ]
+    place = {source: k for k, source in enumerate(sorted(set(sources)))}
+    return torch.tensor([place[source] for source in sources])

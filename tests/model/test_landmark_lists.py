@@ -2,7 +2,7 @@
 
 import pytest
 
-from facerecon_torch.model.landmark_vertices import known_landmarks, landmark_lists
+from facerecon_torch.model.topology import known_landmarks, landmark_lists
 
 _COUNTS = {
     "facewarehouse_11510": 68,
