@@ -100,8 +100,13 @@ def _against_rivals(rows: Sequence[Row]) -> list[str]:
             continue
         ratio = paired_ratio(row, ours)
         if ratio is not None:
-            lines.append(f"{row.group}: {ours.name} is {ratio:.3g} x as fast as {row.name}")
+            lines.append(f"{row.group}: {ours.name} {_times(ratio)} {row.name}")
     return lines
+
+
+def _times(ratio: float) -> str:
+    """How fast ours is, for a rival that takes `ratio` times as long."""
+    return f"is {ratio:.3g} times as fast as" if ratio >= 1 else f"takes {1 / ratio:.3g} times as long as"
 
 
 def ceiling_lines(ceilings: Mapping[str, Any]) -> str:

@@ -160,7 +160,9 @@ def test_the_table_is_right():
     theirs = next(line for line in told.splitlines() if line.startswith("  (rival) theirs"))
     assert theirs.split("|")[1].strip() == "not measured"
     assert "cpu: 25.0 % of the copy ceiling" in told
-    assert "g: ours is 4 x as fast as theirs (cpu)" in told
+    assert "g: ours is 4 times as fast as theirs (cpu)" in told
+    lost = {"cpu": [row("ours", 32.0), row("theirs", 8.0, rival=True)]}
+    assert "g: ours takes 4 times as long as theirs (cpu)" in table("model", "a bench", lost)
 
 
 def test_shares_of_the_ceilings(monkeypatch, tmp_path):
