@@ -4,6 +4,7 @@ import io
 import json
 import random
 import resource
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -97,6 +98,8 @@ def _run(name, seeds, count, read, own):
         longest = max(longest, time.perf_counter() - began)
         counts[kind] += 1
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    said = f"{name}: seed {SEED}, {count} inputs, longest {longest:.1f} s, {grown / 1e6:.0f} MB more, {dict(counts)}\n"
+    sys.stdout.write(said)
     assert longest < _SECONDS
     assert grown < _BYTES
 
