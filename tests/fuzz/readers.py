@@ -1,4 +1,7 @@
-"""Every reader of the package with a small file that it reads: name -> (folder -> (file, function that reads it))."""
+"""Readers with a small file that each reads: name -> (folder -> (file, function that reads it)).
+
+Those of images and of landmark files are in test_mutated_files.py.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +15,6 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import torch
-from PIL import Image
 from torch import Tensor
 
 from facerecon_torch.data.bosphorus.bnt import read_bnt, write_bnt
@@ -25,8 +27,7 @@ from facerecon_torch.formats.checked_columns import load_columns, save_columns
 from facerecon_torch.formats.json_file import read_json
 from facerecon_torch.formats.npz_file import read_npz
 from facerecon_torch.formats.polygon_mesh import read_polygon_mesh
-from facerecon_torch.images.read import read_image
-from facerecon_torch.landmarks.point_files import read_points, read_table
+from facerecon_torch.landmarks.point_files import read_table
 from facerecon_torch.model.importers.facescape import read_facescape, read_facescape_v13
 from facerecon_torch.model.importers.tensor_file import read_tensor_core
 from facerecon_torch.model.io import load_model, save_model
@@ -86,19 +87,10 @@ def _data(name: str) -> Reader:
     return _file(name, lambda path: save(value, path), read)
 
 
-def _pts(path: Path) -> None:
-    lines = "\n".join(f"{x:.3f} {y:.3f}" for x, y in POINTS)
-    path.write_text(f"version: 1\nn_points: 68\n{{\n{lines}\n}}\n")
-
-
 def _table(path: Path) -> None:
     columns: dict[str, Any] = {"image": ["a.jpg", "b.jpg"]}
     columns |= {f"{axis}{k}": [POINTS[k, j]] * 2 for k in range(68) for j, axis in enumerate("xy")}
     (pa.csv.write_csv if path.suffix == ".csv" else pa.parquet.write_table)(pa.table(columns), path)
-
-
-def _image(path: Path) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)).save(path)
 
 
 def _columns(path: Path) -> None:
@@ -174,15 +166,8 @@ READERS: dict[str, Reader] = {
     "frgc signature set": _file("a.xml", partial(write_signature_set, _presentations()), read_signature_set),
     "mesh ply": _file("a.ply", partial(save_ply, _mesh()), read_polygon_mesh),
     "npz": _file("a.npz", lambda path: np.savez(path, a=POINTS, b=np.arange(4)), read_npz),
-    "points pts": _file("a.pts", _pts, read_points),
-    "points json": _file("a.json", lambda path: path.write_text(json.dumps({"points": POINTS.tolist()})), read_points),
-    "points npy": _file("a.npy", lambda path: np.save(path, POINTS), read_points),
     "points csv": _file("a.csv", _table, read_table),
     "points parquet": _file("a.parquet", _table, read_table),
-    **{
-        f"image {suffix}": _file(f"a.{suffix}", _image, read_image)
-        for suffix in ("png", "jpg", "tif", "bmp", "gif", "webp")
-    },
     "model bilinear": _file("m.safetensors", lambda path: save_model(tiny_bilinear(), path), load_model),
     "model linear": _file("m.safetensors", lambda path: save_model(tiny_linear(), path), load_model),
     "cascade": _checkpoint,
