@@ -32,6 +32,9 @@ _BAND_PIXELS = 2**22  # made floats at a time
 class LandmarkDetector(Protocol):
     """The interface of detectors, which find faces and their 68 iBUG landmarks.
 
+    A class in `registry.DETECTORS` has `licence` on the class and a static `weight_files()`, for `facerecon doctor`.
+    Public attributes of an instance are its settings: `infer` makes results anew where one has changed.
+
     Example:
         >>> detector = build_detector("dlib")
         >>> detector.detect(read_image("photo.jpg"))[0].score

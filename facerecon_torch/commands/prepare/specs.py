@@ -90,7 +90,7 @@ class PrepareSpecs:
         _ = self.recorded
         if self.landmarks.source in ("noise", "truth", "set"):
             raise ValueError(
-                f"landmarks must be auto, dlib, face_alignment or file for recordings; got {self.landmarks.source}"
+                f"landmarks must be a detector or file for recordings, not those of training; got {self.landmarks.source}"
             )
 
     @property
