@@ -79,7 +79,9 @@ class TrainSpecs:
         """
         if isinstance(self.data, SyntheticPhotos):
             if self.landmarks.source == "set":
-                raise ValueError("landmarks.source=set is for prepared sets; synthetic ones take noise, truth or a detector")
+                raise ValueError(
+                    "landmarks.source=set is for prepared sets; synthetic ones take noise, truth, a detector"
+                )
             return replace(self, landmarks=self.landmarks.settled(device))
         landmarks = self.landmarks.settled(device)
         if landmarks.source in ("noise", "truth"):

@@ -47,7 +47,7 @@ def test_pictures_are_of_every_class_and_of_different_people(tmp_path):
         (["data.classes=[SMILE]"], "classes must be among N, E"),
         (["data.subjects=[bs777]"], "data.subjects must be among bs000, bs001, ...; got bs777"),
         (["data=synthetic"], "data must be a set of recorded scans"),
-        (["landmarks=noise"], "landmarks must be auto, dlib, face_alignment or file"),
+        (["landmarks=noise"], "landmarks must be a detector or file for recordings"),
         (["prepare.batch=0"], "prepare.batch must be an integer of at least 1"),
         (["prepare.max_failures=2"], "prepare.max_failures must be a share in [0, 1]; got 2"),
         (["gt.identity=per_person"], "identity"),

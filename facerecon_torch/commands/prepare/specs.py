@@ -9,7 +9,7 @@ from facerecon_torch.checks import require_count
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.data.recordings import Recording
 from facerecon_torch.data.specs import DataSpec, RecordedScans
-from facerecon_torch.landmarks.source import LandmarkSourceSpec
+from facerecon_torch.landmarks.source import TRAINING_SOURCES, LandmarkSourceSpec
 from facerecon_torch.model.load import ModelSpec
 from facerecon_torch.registration.scan.register import RegistrationSpec
 
@@ -88,10 +88,8 @@ class PrepareSpecs:
 
     def __post_init__(self) -> None:
         _ = self.recorded
-        if self.landmarks.source in ("noise", "truth", "set"):
-            raise ValueError(
-                f"landmarks must be a detector or file for recordings, not those of training; got {self.landmarks.source}"
-            )
+        if self.landmarks.source in TRAINING_SOURCES:
+            raise ValueError(f"landmarks must be a detector or file for recordings; got {self.landmarks.source}")
 
     @property
     def recorded(self) -> RecordedScans:
