@@ -23,9 +23,11 @@ from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.render.subject import render_subject, warm_up
 from facerecon_torch.synthetic.spec import SyntheticSpec
 
-__all__ = ["SyntheticSet", "load_set", "render_set"]
+__all__ = ["VERSION", "SyntheticSet", "load_set", "render_set"]
 
-_FORMAT = "facerecon_torch.synthetic/2"
+VERSION = 2
+"""Of the layout on disk; sets of another one are rendered again."""
+_FORMAT = f"facerecon_torch.synthetic/{VERSION}"
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,12 @@ import torch
 from facerecon_torch.commands import cli, doctor
 from facerecon_torch.commands.hydra_app import one_line, run_synth, run_train
 from facerecon_torch.commands.train import command as train_command
+from facerecon_torch.commands.train import sets
 from facerecon_torch.config.recorded import build
 from facerecon_torch.errors import FolderError
 from facerecon_torch.files import cache_folder, require_writable, write_bytes
 from facerecon_torch.model.default_face import build as default_face
+from facerecon_torch.synthetic.spec import SyntheticSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -219,3 +221,11 @@ def test_a_value_of_another_type_is_named(key, value, message):
     config = {"_target_": "facerecon_torch.config.runtime.RuntimeSpec", key: value}
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         build(OmegaConf.create(config), "runtime")
+
+
+def test_sets_of_an_earlier_layout_are_rendered_again(tmp_path, monkeypatch):
+    spec = SyntheticSpec(subjects=1, images_per_subject=1)
+    now = sets.synthetic_folder(spec, str(tmp_path))
+    assert now == sets.synthetic_folder(spec, str(tmp_path))
+    monkeypatch.setattr(sets, "VERSION", sets.VERSION + 1)
+    assert sets.synthetic_folder(spec, str(tmp_path)) != now

@@ -23,7 +23,7 @@ from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
-from facerecon_torch.synthetic.dataset import SyntheticSet, load_set, render_set
+from facerecon_torch.synthetic.dataset import VERSION, SyntheticSet, load_set, render_set
 from facerecon_torch.synthetic.noise_table import sample_landmark_noise
 from facerecon_torch.synthetic.spec import FAMILIES, SyntheticSpec
 
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 def synthetic_folder(spec: SyntheticSpec, root: str | None) -> Path:
     """Where a rendered set is kept: below `root`, or the user's cache folder ($FACERECON_CACHE)."""
-    return Path(root or cache_folder()) / "synthetic" / f"{spec.family}-{spec.hash}"
+    return Path(root or cache_folder()) / "synthetic" / f"{spec.family}-{spec.hash}-{VERSION}"
 
 
 def load_sets(
