@@ -23,6 +23,7 @@ from facerecon_torch.files import replacing
 from facerecon_torch.fitting.contour import ContourSpec
 from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.fitting.landmark_fit import FitSpec
+from facerecon_torch.formats.json_file import parse_json
 from facerecon_torch.regression.cascade import Cascade
 from facerecon_torch.regression.io import cascade_from_tensors, cascade_meta, cascade_to_tensors
 
@@ -130,6 +131,9 @@ def _build(document: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
         start=document["start"],
         crop_fit=_fit_spec(document["crop_fit"]),
     )
+    for key, kind in (("model_sha256", str), ("training", dict)):
+        if not isinstance(document[key], kind):
+            raise TypeError(f"metadata {key!r}: expected {kind.__name__}; got {document[key]!r}")
     cascade = cascade_from_tensors(tensors, document["stages"])
     for k, stage in enumerate(cascade.stages):
         if stage.block_sizes != spec.features.block_sizes:
@@ -152,10 +156,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _document(path: Path, text: str | None) -> dict[str, Any]:
-    try:
-        document = json.loads(text or "")
-    except json.JSONDecodeError as error:
-        raise ModelFileError(f"{path}: metadata {_KEY!r}: expected a JSON document; got {text!r}") from error
+    document = parse_json(text or "", f"{path}: metadata {_KEY!r}", ModelFileError)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         got = document.get("format") if isinstance(document, dict) else document
         raise ModelFileError(f"{path}: format: expected {FORMAT!r}; got {got!r}")

@@ -65,6 +65,8 @@ def edit(path, change):
         (lambda d: d.pop("crop"), "metadata keys: expected .*'crop'"),
         (lambda d: d["features"]["hog"].update(cell_px=7), "patch_px must be a multiple of cell_px"),
         (lambda d: d["fit"].update(colour=1), "colour"),
+        (lambda d: d.update(training=[1]), "metadata 'training': expected dict; got "),
+        (lambda d: d.update(model_sha256=None), "metadata 'model_sha256': expected str; got None"),
     ],
 )
 def test_wrong_documents_are_refused(saved, change, message):

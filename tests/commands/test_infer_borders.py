@@ -119,16 +119,18 @@ def test_every_kind_of_result_bears_the_mark(pictures, tmp_path, tiny_outcome):
     assert all(is_own(path) for path in written)
 
 
-def test_a_later_run_removes_faces_that_are_gone_and_only_those(pictures, photographs, tmp_path, tiny_outcome):
+@pytest.mark.parametrize("formats", [["json", "obj"], ["obj"]])
+def test_a_later_run_removes_faces_that_are_gone_and_only_those(pictures, photographs, tmp_path, tiny_outcome, formats):
     points = from_paper66(photographs[1][:1])
     np.save(pictures / "p0.npy", torch.cat([points, points + 1.5]).numpy())
     output = tmp_path / "out"
-    run(pictures, output, tiny_outcome, formats=["json", "obj"])
+    run(pictures, output, tiny_outcome, formats=[*formats, "overlay"])
     assert (output / "p0_face1.obj").is_file()
+    assert (output / "p0_overlay.png").is_file()
     (output / "p0_face1.ply").write_text("mine")
     np.save(pictures / "p0.npy", points.numpy())
-    run(pictures, output, tiny_outcome, formats=["json", "obj"])
-    assert sorted(p.name for p in output.glob("p0*")) == ["p0.json", "p0.obj", "p0_face1.ply"]
+    run(pictures, output, tiny_outcome, formats=formats)
+    assert {p.name for p in output.glob("p0*")} == {"p0_face1.ply", *(f"p0.{kind}" for kind in formats)}
 
 
 # Records of other runs

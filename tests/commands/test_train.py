@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -24,6 +26,18 @@ def test_a_cascade_learns_what_only_the_picture_tells(tiny_outcome):
     assert mae["landmark_fit"] < mae["mean_face"]
     assert mae["hog_only"] < 0.9 * mae["landmark_fit"]
     assert mae["cascade"] < 0.9 * mae["landmark_fit"]
+
+
+@pytest.mark.parametrize("form", ["dual", "primal"])
+def test_stages_can_do_without_a_bias(tiny_setup, form):
+    ridge = replace(tiny_setup.cascade.ridge, bias=False, form=form)
+    setup = replace(tiny_setup, cascade=replace(tiny_setup.cascade, ridge=ridge, stages=1, cross_fit=False))
+    train = make_samples(setup, people=6, images=3, seed=1)
+    test = make_samples(setup, people=3, images=2, seed=2, first_subject=100)
+    outcome = train_methods(setup, train, {"test": test}, names=("cascade",))
+    (stage,) = outcome.reconstructor.cascade.stages
+    assert not bool(stage.ridge.bias.any())
+    assert bool(stage.ridge.weight.any())
 
 
 def test_stage_entries_tell_what_happened(tiny_outcome):

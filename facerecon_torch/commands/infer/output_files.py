@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from contextvars import copy_context
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -161,7 +162,7 @@ class FaceFiles:
             meshes = [Mesh(vertices=v, triangles=self._triangles, uv=self._uv) for v in vertices]
             if "overlay" in self._formats:
                 save_png(self._overlay(image, meshes), overlay)
-            made_from, count = asdict(image.origin), len(stems)
+            made_from = asdict(image.origin)
             for k, stem in reversed(list(enumerate(stems))):
                 for kind in kinds:
                     if kind in _MESHES:
@@ -173,7 +174,7 @@ class FaceFiles:
                         image=path_text(image.path),
                         number=k,
                         expression_names=self._expression_names,
-                        count=count,
+                        count=len(stems),
                         made_from=made_from,
                     )
 
@@ -183,14 +184,15 @@ class FaceFiles:
         return draw_faces(image.pixels, meshes, image.faces.camera, points, image.faces.landmarks_2d)
 
     def _remove_earlier(self, name: str) -> None:
-        """What an earlier run said of this image, so that no face of it stays behind."""
-        k = 0
-        while (path := self._folder / f"{name}{face_suffix(k)}.json").is_file():
-            for kind in ("json", *_MESHES):
-                file = path.with_name(f"{name}{face_suffix(k)}.{kind}")
-                if is_own(file):
-                    file.unlink()
-            k += 1
+        """Remove the results that an earlier run wrote for this image, of all formats, so that no face of it stays."""
+        earlier = [self._folder / f"{name}_overlay.png"]
+        for k in count():
+            files = [self._folder / f"{name}{face_suffix(k)}.{kind}" for kind in ("json", *_MESHES)]
+            if not any(file.is_file() for file in files):
+                break
+            earlier += files
+        for file in filter(is_own, earlier):
+            file.unlink()
 
     def _record_file(self, image: Path) -> Path:
         return self._folder / f"{self._names[image]}.json"

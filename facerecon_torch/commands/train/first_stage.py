@@ -60,6 +60,7 @@ class FirstStage:
     ) -> None:
         self.samples, self.memory, self.ranks, self.counts, self.held = samples, cache.memory, cache.ranks, counts, held
         self.spec, self.n_identity = replace(setup.features, blocks=BLOCKS), setup.model.n_identity
+        self.bias = setup.cascade.ridge.bias
         self.fitter = LandmarkFitter(setup.model, setup.fit)
         fit = self.fitter.fit(samples.landmarks)
         self.fitted, self.camera = fit.parameters, fit.camera
@@ -86,8 +87,8 @@ class FirstStage:
             return None
         if self._gram is None:
             self._gram = compute_sample_gram(
-                self.features, len(self.samples), block_sizes=self.spec.block_sizes, device=self.x.device,
-                ranks=self.ranks,
+                self.features, len(self.samples), block_sizes=self.spec.block_sizes, bias=self.bias,
+                device=self.x.device, ranks=self.ranks,
             )  # fmt: skip
         return self._gram
 
@@ -100,7 +101,8 @@ class FirstStage:
     def moments_of(self, rows: Int[Tensor, "rows"] | None) -> Moments:
         """X'X and X'Y of some rows; None: of all."""
         y = self.samples.parameters.flat - self.x
-        return compute_moments(self._features_of(rows), y if rows is None else y[rows], ranks=self.ranks)
+        y = y if rows is None else y[rows]
+        return compute_moments(self._features_of(rows), y, bias=self.bias, ranks=self.ranks)
 
     def _features_of(self, rows: Int[Tensor, "rows"] | None) -> Features:
         if rows is None:
