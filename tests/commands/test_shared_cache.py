@@ -20,9 +20,9 @@ SMALL = (
 def _start(name, arguments, cache, folder):
     kept = {k: v for k, v in os.environ.items() if k != "WARP_CACHE_PATH"}
     env = {**kept, "FACERECON_CACHE": str(cache), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    log = (folder / f"{name}.log").open("w")
     command = [sys.executable, "-m", "facerecon_torch", *arguments]
-    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=folder)
+    with (folder / f"{name}.log").open("w") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=folder)
 
 
 @pytest.mark.slow
