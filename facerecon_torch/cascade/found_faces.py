@@ -19,9 +19,14 @@ from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces, d
 from facerecon_torch.landmarks.points import as_points66
 from facerecon_torch.landmarks.scheme import to_paper66
 
-__all__ = ["FoundFaces", "find_faces", "in_batches", "solve_found"]
+__all__ = ["FoundFaces", "faces_at_once", "find_faces", "in_batches", "solve_found"]
 
 _log = logging.getLogger(__name__)
+
+
+def faces_at_once(device: torch.device) -> int:
+    """The number of faces that are solved together by default."""
+    return 256 if device.type == "cuda" else 32
 
 
 @dataclass(frozen=True)

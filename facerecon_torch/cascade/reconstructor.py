@@ -20,7 +20,7 @@ from facerecon_torch.cascade.checkpoint import (
 )
 from facerecon_torch.cascade.crops import ImageCropper, follow_faces
 from facerecon_torch.cascade.feature_cache import keeps_crops
-from facerecon_torch.cascade.found_faces import find_faces, in_batches, solve_found
+from facerecon_torch.cascade.found_faces import faces_at_once, find_faces, in_batches, solve_found
 from facerecon_torch.cascade.observe import look
 from facerecon_torch.cascade.reconstruction import KnownSize, Reconstruction, extent, in_image
 from facerecon_torch.cascade.stage_module import StageModule, require_stages
@@ -44,8 +44,6 @@ from facerecon_torch.runtime.timer import timed
 from facerecon_torch.structures import Camera, Crop, FaceParameters, LandmarkFit
 
 __all__ = ["FaceReconstructor"]
-
-_ON_CUDA, _ON_CPU = 256, 32  # faces at once
 
 
 @dataclass(frozen=True)
@@ -312,7 +310,7 @@ class FaceReconstructor(nn.Module):
         listed = list(images) if isinstance(images, (list, tuple)) else [images]
         if landmarks is not None and len(landmarks) != len(listed):
             raise ValueError(f"there must be landmarks for every image; got {len(landmarks)} for {len(listed)} images")
-        limit = batch or (_ON_CUDA if self.device.type == "cuda" else _ON_CPU)
+        limit = batch or faces_at_once(self.device)
         require_megapixels("max_megapixels", max_megapixels)
         found = find_faces(
             listed,

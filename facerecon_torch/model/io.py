@@ -19,6 +19,7 @@ from torch import Tensor
 from facerecon_torch.checks import require_file
 from facerecon_torch.errors import ModelFileError
 from facerecon_torch.files import replacing
+from facerecon_torch.formats.json_file import parse_json
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.gauge import Gauge
@@ -165,10 +166,7 @@ def _mismatch(path: Path, key: str, expected: object, got: object) -> ModelFileE
 
 
 def _read_document(path: Path, text: str | None) -> dict[str, Any]:
-    try:
-        document = json.loads(text or "")
-    except json.JSONDecodeError as error:
-        raise _mismatch(path, f"metadata {_METADATA_KEY!r}", "a JSON document", repr((text or "")[:40])) from error
+    document = parse_json(text or "", f"{path}: metadata {_METADATA_KEY!r}", ModelFileError)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         got = document.get("format") if isinstance(document, dict) else document
         raise _mismatch(path, "format", repr(FORMAT), repr(got))

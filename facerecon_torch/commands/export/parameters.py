@@ -3,13 +3,13 @@
 import argparse
 import math
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from facerecon_torch.commands.infer.names import face_suffix, result_names
 from facerecon_torch.data.prepared import PreparedSet, is_complete, load_prepared
 from facerecon_torch.errors import DataFileError, FaceReconError, ModelFileError
 from facerecon_torch.export.meshes import save_ply
@@ -151,7 +151,8 @@ def _of_results(table: Path) -> list[ReleasedSample]:
     )
     if missing:
         raise DataFileError(f"{table}: expected at least one face, with its columns; {', '.join(missing)} are missing")
-    names = _names([(row["image"], row["face"]) for row in rows])
+    stems = result_names([Path(image) for image in dict.fromkeys(row["image"] for row in rows)])
+    names = [stems[Path(row["image"])] + face_suffix(row["face"]) for row in rows]
     return [
         ReleasedSample(
             name=name,
@@ -165,14 +166,6 @@ def _of_results(table: Path) -> list[ReleasedSample]:
         )
         for name, row in zip(names, rows)
     ]
-
-
-def _names(faces: list[tuple[str, int]]) -> list[str]:
-    """The names that `facerecon infer` gives to files: by stem, or by the whole name if images share a stem."""
-    images = {image for image, _ in faces}
-    stems = Counter(Path(image).stem for image in images)
-    unique = {i: Path(i).stem if stems[Path(i).stem] == 1 else Path(i).name.replace(".", "_") for i in images}
-    return [unique[image] + (f"_face{face}" if face else "") for image, face in faces]
 
 
 def _fitted(samples: list[ReleasedSample], model: FaceModel) -> Tensor:

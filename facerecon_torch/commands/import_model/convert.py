@@ -104,7 +104,7 @@ def read_known(path: Path, imported: ImportedModel) -> dict[int, int]:
     require_file("landmarks", path)
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of too many digits, deep nesting
         raise ModelFileError(f"{path}: expected a JSON object, iBUG point -> vertex; {error}") from error
     if not isinstance(table, dict):
         raise ModelFileError(f"{path}: expected a JSON object, iBUG point -> vertex; got {type(table).__name__}")

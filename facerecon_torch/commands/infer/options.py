@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 import torch
 
+from facerecon_torch.cascade.found_faces import faces_at_once
 from facerecon_torch.cascade.reconstruction import KnownSize
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.config.targets import require_type
@@ -19,7 +20,6 @@ __all__ = ["DECODERS", "FORMATS", "MODES", "InferOptions", "InferSpecs", "infer_
 MODES = ("throughput", "latency")
 DECODERS = ("cpu", "device")
 FORMATS = ("json", "obj", "ply", "glb", "overlay")
-_ON_CUDA, _ON_CPU = 256, 32  # faces at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class InferOptions:
         """Faces of a batch on `device`."""
         if self.mode == "latency":
             return 1
-        return self.batch or (_ON_CUDA if device.type == "cuda" else _ON_CPU)
+        return self.batch or faces_at_once(device)
 
 
 @dataclass(frozen=True, kw_only=True)

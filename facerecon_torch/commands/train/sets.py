@@ -79,12 +79,13 @@ def _synthetic_sets(
             continue
         spec = SyntheticSpec(subjects=subjects, images_per_subject=images, seed=data.seed, family=family)
         folder = synthetic_folder(spec, data.root)
+        rendered: SyntheticSet | None = None
         if ranks.is_first:
             if data.root is None:
                 require_writable(folder.parent)
-            render_set(spec, folder, workers=runtime.workers, progress=runtime.progress)
+            rendered = render_set(spec, folder, workers=runtime.workers, progress=runtime.progress)
         ranks.share(None)  # nobody reads before all is written
-        sets[family] = _face_set(family, load_set(folder), landmarks, runtime, ranks)
+        sets[family] = _face_set(family, rendered or load_set(folder), landmarks, runtime, ranks)
     return sets
 
 
