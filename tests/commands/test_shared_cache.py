@@ -41,6 +41,5 @@ def test_trainings_and_inferences_that_start_at_once_all_succeed(count, tmp_path
         statuses = {name: process.wait(timeout=600) for name, process in running.items()}
         logs = "\n".join((folder / f"{name}.log").read_text()[-2000:] for name, status in statuses.items() if status)
         assert set(statuses.values()) == {0}, f"attempt {attempt}: {statuses}\n{logs}"
-        reports = [json.loads((folder / f"train{k}" / "report.json").read_text())["test"] for k in range(count // 2)]
-        mae = [report["cascade"]["mae_mm"]["none"]["M"]["whole"] for report in reports]
-        assert max(mae) - min(mae) < 1e-4  # mm
+        trained = [json.loads((folder / f"train{k}" / "report.json").read_text())["test"] for k in range(count // 2)]
+        assert all(test == trained[0] for test in trained)

@@ -136,8 +136,10 @@ def load_default_face() -> BilinearModel:
     with FileLock(f"{path}.lock"):
         model = _read_cached(path)
         if model is None:
-            model = build_default_face()
-            save_model(model, path)
+            built = build_default_face()
+            save_model(built, path)
+            # Tensors of a file lie in memory as in every later process, so that sums round alike.
+            model = _read_cached(path) or built
     return model
 
 
