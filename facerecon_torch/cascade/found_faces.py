@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.cascade.reconstruction import Reconstruction, extent
-from facerecon_torch.errors import ImageFileError
+from facerecon_torch.errors import ImageFileError, LandmarkFileError, NoFaceError
 from facerecon_torch.images.convert import as_pixels
 from facerecon_torch.images.open import MAX_MEGAPIXELS
 from facerecon_torch.images.read import Pixels
@@ -59,32 +59,33 @@ def find_faces(
         which: `all`, `largest`, or a position among the detections.
         detector: gives the detector, which is asked for only where it is needed.
         max_megapixels: larger images are unreadable.
-        skip_unreadable: log an image that cannot be read and give no faces for it, instead of raising ImageFileError.
+        skip_unreadable: log an image that cannot be read, or whose landmark file cannot, and give no faces for it,
+            instead of raising ImageFileError or LandmarkFileError.
     """
     for k, image in enumerate(images):
         try:
             pixels = as_pixels(image, max_megapixels=max_megapixels)
-        except ImageFileError as error:
+            if landmarks is None:
+                path = Path(image) if isinstance(image, (str, Path)) else None
+                faces = _detected(pixels, path, which, detector())
+            else:
+                points = as_points66(landmarks[k])
+                points = points[None] if points.ndim == 2 else points
+                faces = FoundFaces(pixels, points, extent(points), torch.ones(len(points)))
+        except (ImageFileError, LandmarkFileError) as error:
             if not skip_unreadable:
                 raise
             _log.error("%s", error)
-            yield _none(None)
-            continue
-        if landmarks is not None:
-            points = as_points66(landmarks[k])
-            points = points[None] if points.ndim == 2 else points
-            yield FoundFaces(pixels, points, extent(points), torch.ones(len(points)))
-        else:
-            path = Path(image) if isinstance(image, (str, Path)) else None
-            yield _detected(pixels, path, which, detector())
+            faces = _none(None)
+        yield faces
 
 
 def _detected(pixels: Pixels, path: Path | None, which: str | int, detector: LandmarkDetector) -> FoundFaces:
-    detections = detect_faces(detector, pixels, path=path)
-    if not detections:
-        _log.info("%s: no face was found", path or "image")
+    try:
+        chosen = choose_faces(detect_faces(detector, pixels, path=path), which, source=path or "image")
+    except NoFaceError as error:
+        _log.info("%s", error)
         return _none(pixels)
-    chosen = choose_faces(detections, which, source=path or "image")
     points = to_paper66(torch.stack([face.points for face in chosen]))
     boxes = torch.tensor([face.box for face in chosen], dtype=torch.float64)
     return FoundFaces(pixels, points, boxes, torch.tensor([face.score for face in chosen], dtype=torch.float64))

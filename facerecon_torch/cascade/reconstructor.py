@@ -285,10 +285,12 @@ class FaceReconstructor(nn.Module):
                 (`images.convert.as_pixels`).
             landmarks: where they are known, per image the points of one face [66|68, 2] or of several [n, 66|68, 2];
                 nothing is detected then.
-            faces: `all` (the largest detection first), `largest`, or a position.
+            faces: `all` (the largest detection first), `largest`, or a position; an image without a face there has
+                none.
             size: size of the faces, where it is known.
             batch: faces solved together; None: 32 on the CPU, 256 on CUDA.
-            on_error: `raise`, or `empty` to log an unreadable image and give no faces for it.
+            on_error: `raise`, or `empty` to log an image that cannot be read, or whose landmark file cannot, and give
+                no faces for it.
             max_megapixels: larger files are unreadable; they are refused before they are decoded.
 
         Returns:
@@ -296,7 +298,7 @@ class FaceReconstructor(nn.Module):
             landmarks cannot fix a camera are left out; of given landmarks they are marked in `camera.degenerate`.
 
         Raises:
-            ImageFileError: an image cannot be read, unless `on_error="empty"`.
+            ImageFileError, LandmarkFileError: a file cannot be read, unless `on_error="empty"`.
             DetectorError: the detector cannot run.
             TypeError, ValueError: something that is no image, no landmarks, or no such choice.
 

@@ -43,7 +43,8 @@ class TrainSpecs:
     """A whole training run.
 
     Raises:
-        ValueError: too few people for the folds; of recorded sets this is known only when they are read.
+        ValueError: too few people for the folds (of recorded sets known only when they are read), or block sizes other
+            than those of the features.
     """
 
     model: ModelSpec
@@ -56,6 +57,9 @@ class TrainSpecs:
     runtime: RuntimeSpec
 
     def __post_init__(self) -> None:
+        sizes = self.cascade.ridge.block_sizes
+        if sizes is not None and tuple(sizes) != self.features.block_sizes:
+            raise ValueError(f"regression.block_sizes follow from features: {self.features.block_sizes}; got {sizes}")
         if not isinstance(self.data, SyntheticPhotos):
             return
         people, folds = self.data.train_subjects, max(self.cv.nested, self.cv.folds if self.cv.splits_training else 0)

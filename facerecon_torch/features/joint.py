@@ -58,7 +58,7 @@ def _tangents(line: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b n 2"]:
 
 @dataclass(frozen=True, kw_only=True)
 class JointSpec:
-    """The blocks of the joint feature, in the order of their concatenation.
+    """The blocks of the joint feature. HOG stands before LD (Eq. 10), in whatever order they are named.
 
     Args:
         hog: geometry and variant of the HOG block.
@@ -79,7 +79,7 @@ class JointSpec:
 
     def __post_init__(self) -> None:
         blocks = tuple(self.blocks)
-        object.__setattr__(self, "blocks", blocks)  # from a YAML list
+        object.__setattr__(self, "blocks", tuple(sorted(blocks, key=str)))  # relative block weights follow this order
         if not blocks or len(set(blocks)) < len(blocks) or not set(blocks) <= {"hog", "ld"}:
             raise ValueError(f"JointSpec.blocks must name hog, ld or both, each once; got {blocks}")
         if self.contour_component not in CONTOUR_COMPONENTS:

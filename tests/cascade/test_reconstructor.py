@@ -11,9 +11,10 @@ from PIL import Image
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, Dataset
 
-from facerecon_torch import FaceReconstructor, ImageFileError, KnownSize, Reconstruction
+from facerecon_torch import FaceReconstructor, ImageFileError, KnownSize, LandmarkFileError, Reconstruction
 from facerecon_torch.cascade.crops import canonical_crops
 from facerecon_torch.cascade.export import probe
+from facerecon_torch.images import save_png
 from facerecon_torch.landmarks.scheme import from_paper66
 from facerecon_torch.structures import Detection
 
@@ -272,6 +273,38 @@ def test_an_unreadable_image_raises_or_gives_no_faces(photographs, model, tmp_pa
     with pytest.raises(ImageFileError, match=r"bad\.png"):
         model.predict([images[0], bad])
     assert [len(faces) for faces in model.predict([bad, images[0]], on_error="empty")] == [0, 1]
+
+
+def test_an_image_without_a_face_at_the_position_has_none(photographs, model):
+    images, landmarks = photographs
+    model.detector = ByBrightness({images[0].mean().item(): landmarks[:1], images[1].mean().item(): landmarks[:2]})
+    assert [len(faces) for faces in model.predict(images[:2], faces=1)] == [0, 1]
+    with pytest.raises(ValueError, match="which must be"):
+        model.predict(images[:2], faces="second")
+
+
+def test_a_damaged_landmark_file_raises_or_gives_no_faces(photographs, model, tmp_path):
+    images, landmarks = photographs
+    model.detector = "file"
+    for name, points in (("a", landmarks[0]), ("b", landmarks[1])):
+        save_png(images[0], tmp_path / f"{name}.png")
+        np.save(tmp_path / f"{name}.npy", from_paper66(points[None])[0].numpy())
+    (tmp_path / "a.npy").write_bytes(b"no array")
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    with pytest.raises(LandmarkFileError, match=r"a\.npy"):
+        model.predict(paths)
+    assert [len(faces) for faces in model.predict(paths, on_error="empty")] == [0, 1]
+
+
+class ByBrightness(Known):
+    """A detector that knows the faces of each image by the image's mean."""
+
+    def __init__(self, faces):
+        self.faces = faces
+
+    def detect(self, image, *, path=None):
+        mean = image.mean().item()
+        return Known(*self.faces[min(self.faces, key=lambda known: abs(known - mean))]).detect(image)
 
 
 class _Files(Dataset):

@@ -12,14 +12,14 @@ import torch
 from torch.testing import assert_close
 
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
-from facerecon_torch.commands.infer import image_loader as infer_pictures
 from facerecon_torch.commands.infer import run as infer_module
-from facerecon_torch.commands.infer.image_loader import decoded_ahead, decoded_in_batches
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.run import infer
 from facerecon_torch.errors import ImageFileError
 from facerecon_torch.formats.ply_file import read_ply
+from facerecon_torch.images import loader as image_loader
 from facerecon_torch.images import save_png
+from facerecon_torch.images.loader import decoded_ahead, decoded_in_batches
 from facerecon_torch.landmarks.detector import PixelFreeDetector, detect_faces
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.landmarks.scheme import from_paper66
@@ -169,7 +169,7 @@ def test_what_is_read_ahead_is_bounded_by_count_and_by_bytes(tmp_path, monkeypat
         path.write_bytes(jpeg(smooth(10, 10)))
     read: list[Path] = []
     begun: list[Path] = []
-    real_read, real_decode = infer_pictures.read_bytes, infer_pictures.decode_pixels
+    real_read, real_decode = image_loader.read_bytes, image_loader.decode_pixels
 
     def watched_read(path, **options):
         read.append(path)
@@ -179,9 +179,9 @@ def test_what_is_read_ahead_is_bounded_by_count_and_by_bytes(tmp_path, monkeypat
         begun.append(path)
         return real_decode(data, path, **options)
 
-    monkeypatch.setattr(infer_pictures, "read_bytes", watched_read)
-    monkeypatch.setattr(infer_pictures, "decode_pixels", watched_decode)
-    monkeypatch.setattr(infer_pictures, "_AHEAD_BYTES", 1500)  # five pictures
+    monkeypatch.setattr(image_loader, "read_bytes", watched_read)
+    monkeypatch.setattr(image_loader, "decode_pixels", watched_decode)
+    monkeypatch.setattr(image_loader, "_AHEAD_BYTES", 1500)  # five pictures
     for ahead, decoded, seen in ((100, 6, 10), (2, 3, 5), (1, 1, 1)):
         read.clear()
         begun.clear()
@@ -213,7 +213,7 @@ def test_batches_of_the_device_are_bounded_by_the_bytes_of_their_pictures(tmp_pa
     files = [tmp_path / f"{k}.jpg" for k in range(5)]
     for k, path in enumerate(files):
         path.write_bytes(jpeg(smooth(200 if k == 2 else 20, 30)))
-    monkeypatch.setattr(infer_pictures, "_AHEAD_BYTES", 2 * 3 * 20 * 30)
+    monkeypatch.setattr(image_loader, "_AHEAD_BYTES", 2 * 3 * 20 * 30)
     decoder = StandIn()
     with ThreadPoolExecutor(2) as pool:
         loaded = list(decoded_in_batches(files, pool, decoder, batch=4))

@@ -13,7 +13,12 @@ def test_length_of_the_joint_feature(cell_px, length):
     assert spec.block_sizes == (length - 132, 132)
 
 
-@pytest.mark.parametrize("blocks", [("hog", "ld"), ("ld", "hog"), ("hog",), ("ld",)], ids="+".join)
+def test_hog_stands_before_ld_however_the_blocks_are_named():
+    assert JointSpec(blocks=["ld", "hog"]) == JointSpec(blocks=["hog", "ld"])
+    assert JointSpec(blocks=["ld", "hog"]).block_sizes == (32736, 132)  # relative block weights are in this order
+
+
+@pytest.mark.parametrize("blocks", [("hog", "ld"), ("hog",), ("ld",)], ids="+".join)
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=str)
 def test_blocks_are_concatenated_in_order(blocks, batch, rng):
     spec = JointSpec(blocks=blocks)

@@ -19,13 +19,13 @@ from tqdm import tqdm
 from facerecon_torch.cascade.cuda_graph import LatencySession
 from facerecon_torch.cascade.reconstruction import Reconstruction
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
-from facerecon_torch.commands.infer.image_loader import Loaded, decoded_ahead, decoded_in_batches, read_content
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.output_files import FaceFiles, ImageFaces
 from facerecon_torch.commands.infer.records import Origin, settings_digest
 from facerecon_torch.errors import DetectorError, FaceReconError, NoFaceError
 from facerecon_torch.files import path_text
 from facerecon_torch.images.device_decode import nvjpeg
+from facerecon_torch.images.loader import Loaded, decoded_ahead, decoded_in_batches, read_content
 from facerecon_torch.images.read import Pixels, list_images
 from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces, detect_faces
 from facerecon_torch.landmarks.scheme import to_paper66

@@ -1,10 +1,11 @@
 """Samples of a data set as training reads them: cached features in canonical crops, and the ground truth."""
 
-from collections import deque
+import logging
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,11 +15,13 @@ from tqdm import tqdm
 from facerecon_torch.cascade.crops import ImageCropper, canonical_crops
 from facerecon_torch.cascade.feature_cache import FeatureCache, new_table, write_crops
 from facerecon_torch.data.face_set import FaceSet
+from facerecon_torch.errors import DataFileError, ImageFileError
 from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.fitting.dense_fit import fit_dense
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
-from facerecon_torch.images.read import Pixels, read_pixels
+from facerecon_torch.images.loader import LoadedImage, decoded_ahead
+from facerecon_torch.images.read import Pixels
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.runtime.memory import CacheLocation
 from facerecon_torch.runtime.ranks import SINGLE, GatherOrder, Ranks
@@ -26,9 +29,10 @@ from facerecon_torch.structures import FaceParameters
 
 __all__ = ["Samples", "prepare_samples", "rows_of_rank"]
 
+_log = logging.getLogger(__name__)
 _BATCH = 32  # images cropped together, or fewer:
 _BATCH_PIXELS = 100_000_000  # 0.3 GB of bytes
-_AHEAD = 16  # images decoded ahead, as bytes
+_AHEAD = 16  # images decoded ahead
 _MESHES = 1024  # fitted together
 
 
@@ -101,25 +105,36 @@ def prepare_samples(
     progress: bool = True,
     ranks: Ranks = SINGLE,
 ) -> Samples:
-    """The samples of a set, of several processes each its own subjects. Raises ImageFileError for a damaged image.
+    """The samples of a set, of several processes each its own subjects.
 
     Images are read, cropped along the landmark fit `fit` and cached at `location`; all but decoding runs in batches on
-    the model's device. S* is fitted to the true meshes if the set brings no g*.
+    the model's device. S* is fitted to the true meshes if the set brings no g*. Images that cannot be read are logged
+    and left out.
+
+    Raises:
+        DataFileError: none of the images can be read.
     """
     device, dtype = model.device, model.dtype
     fitter, cropper = LandmarkFitter(model, fit), ImageCropper(model, crop)
     own = rows_of_rank(faces.subjects, ranks)
     landmarks = torch.empty(len(own), *faces.landmarks.shape[1:], device=device, dtype=dtype)
     table = new_table(len(own), crop.size, hog, location)
+    kept, filled = [own[:0]], 0
     with tqdm(total=len(own), desc=f"crops, {faces.name}", unit="image", disable=not progress) as bar:
-        for part, images in _decoded([faces.images[i] for i in own.tolist()], workers):
-            points = faces.landmarks[own[part]].to(device, dtype)
-            crops, landmarks[part] = canonical_crops(images, points, fitter, cropper)
+        for rows, images in _decoded([faces.images[i] for i in own.tolist()], workers, bar):
+            points = faces.landmarks[own[rows]].to(device, dtype)
+            crops, inside = canonical_crops(images, points, fitter, cropper)
+            part = slice(filled, filled + len(images))
             write_crops(table[part], crops.image, hog)
-            bar.update(len(images))
+            landmarks[part] = inside
+            kept.append(rows)
+            filled = part.stop
+    if len(own) and not filled:
+        raise DataFileError(f"{faces.name}: expected images that can be read; none of {len(own)} can")
+    own = own[torch.cat(kept)]
     return Samples(
         name=faces.name,
-        landmarks=landmarks,
+        landmarks=landmarks[:filled],
         table=table,
         rows=torch.arange(len(own), device=table.device),
         hog=hog,
@@ -140,17 +155,25 @@ def _true_parameters(faces: FaceSet, own: Int[Tensor, "own"], model: FaceModel) 
     return FaceParameters.cat(parts)
 
 
-def _decoded(files: list[Path], workers: int | None) -> Iterator[tuple[slice, list[Pixels]]]:
-    """Decoded images in order, until they fill a batch or the memory that a batch may take; the next batch is decoded
-    while this one is in use."""
+def _decoded(
+    files: list[Path], workers: int | None, bar: "tqdm[NoReturn]"
+) -> Iterator[tuple[Int[Tensor, "m"], list[Pixels]]]:
+    """Images with their positions in `files`, until they fill a batch or the memory that a batch may take; the next
+    batch is decoded while this one is in use. Files that cannot be read are logged."""
+    rows, batch, pixels = list[int](), list[Pixels](), 0
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[Pixels]] = deque(pool.submit(read_pixels, file) for file in files[:_AHEAD])
-        batch: list[Pixels] = []
-        for k in range(len(files)):
-            batch.append(waiting.popleft().result())
-            if k + _AHEAD < len(files):
-                waiting.append(pool.submit(read_pixels, files[k + _AHEAD]))
-            pixels = sum(image.shape[-1] * image.shape[-2] for image in batch)
-            if len(batch) == _BATCH or pixels >= _BATCH_PIXELS or k + 1 == len(files):
-                yield slice(k + 1 - len(batch), k + 1), batch
-                batch = []
+        for k, (_, image) in enumerate(decoded_ahead(files, pool, ahead=_AHEAD)):
+            bar.update()
+            if isinstance(image, LoadedImage):
+                rows.append(k)
+                batch.append(image.pixels)
+                pixels += image.pixels.shape[-1] * image.pixels.shape[-2]
+            elif isinstance(image, ImageFileError):
+                _log.error("left out: %s", image)
+            else:
+                raise image
+            if len(batch) == _BATCH or pixels >= _BATCH_PIXELS:
+                yield torch.tensor(rows), batch
+                rows, batch, pixels = [], [], 0
+    if batch:
+        yield torch.tensor(rows), batch

@@ -15,9 +15,10 @@ from facerecon_torch.data.aflw import load_fitted_faces
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.prepared import load_prepared_faces
 from facerecon_torch.data.specs import DataSpec, RecordedScans, SyntheticPhotos
+from facerecon_torch.errors import ImageFileError, LandmarkFileError
 from facerecon_torch.files import cache_folder, require_writable
-from facerecon_torch.images.read import read_image
-from facerecon_torch.landmarks.detector import choose_faces
+from facerecon_torch.images.read import read_pixels
+from facerecon_torch.landmarks.detector import choose_faces, detect_faces
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
@@ -126,14 +127,18 @@ def _with_landmarks(faces: FaceSet) -> FaceSet:
 def _detect(
     images: Sequence[Path], source: LandmarkSourceSpec, runtime: RuntimeSpec, ranks: Ranks
 ) -> Float[Tensor, "n 66 2"]:
-    """A real detector's landmarks of every image, NaN where it finds no face."""
+    """A real detector's landmarks of every image, NaN where the image cannot be read or shows no face."""
     device = runtime.own_device()
     detector = build_detector(source.source, **source.options(device))
     own = range(ranks.rank, len(images), ranks.world)
     points = torch.full((len(own), 66, 2), torch.nan, dtype=torch.float32)
     shown = runtime.progress and ranks.is_first
     for row, k in enumerate(tqdm(own, desc="landmarks", unit="image", disable=not shown)):
-        detections = detector.detect(read_image(images[k]), path=images[k])
+        try:
+            detections = detect_faces(detector, read_pixels(images[k]), path=images[k])
+        except (ImageFileError, LandmarkFileError) as error:
+            _log.error("left out: %s", error)
+            continue
         if detections:
             points[row] = to_paper66(choose_faces(detections, "largest")[0].points[None])[0]
     places = torch.cat([torch.arange(rank, len(images), ranks.world) for rank in range(ranks.world)])

@@ -166,7 +166,9 @@ def _folds_of(people: Samples, draw: Callable[[Int[Tensor, "people"]], list[Fold
 
 
 def _setup(specs: TrainSpecs, model: FaceModel, cache: FirstStageCache) -> TrainSetup:
-    fitting, ridge = specs.fitting, replace(specs.cascade.ridge, memory=cache.memory.regression)
+    fitting, ridge = specs.fitting, specs.cascade.ridge
+    if ridge.memory is None:
+        ridge = replace(ridge, memory=cache.memory.regression)
     cascade = replace(specs.cascade, ridge=ridge)
     return TrainSetup(model, fitting.fit, fitting.crop, specs.features, cascade, specs.cascade.start, fitting.fit)
 

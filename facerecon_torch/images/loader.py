@@ -1,4 +1,4 @@
-"""Where inference gets its pictures from: files read and decoded ahead of the faces, within a budget of bytes."""
+"""Image files, read and decoded on threads ahead of their use, within a budget of bytes."""
 
 import hashlib
 from collections import deque
