@@ -62,7 +62,7 @@ def _forced(stages: int) -> CascadeSpec:
 
 
 def _fold(name: str, setup: TrainSetup, train: Samples, test: Samples, *, streamed: bool = False) -> Case:
-    n, d = len(train), setup.features.length
+    n, d = len(train), setup.spec.features.length
     stages = setup.cascade.stages
 
     def run() -> Outcome:

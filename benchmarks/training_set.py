@@ -6,12 +6,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from facerecon_torch.cascade.checkpoint import ReconstructorSpec
 from facerecon_torch.cascade.feature_cache import encode_crops
 from facerecon_torch.commands.train.first_stage import TrainSetup
 from facerecon_torch.commands.train.samples import Samples
 from facerecon_torch.features.hog import HogSpec
 from facerecon_torch.features.joint import JointSpec
-from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.fitting.landmark_fit import FitSpec
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.regression import CascadeSpec
@@ -70,4 +70,4 @@ def make_samples(model: FaceModel, size: Size, hog: HogSpec, *, rendered_on: tor
 
 def make_setup(model: FaceModel, cascade: CascadeSpec, features: JointSpec | None = None) -> TrainSetup:
     """The configuration that users run: features=uoctti16, fitting=marching, cascades that start at the fit."""
-    return TrainSetup(model, FIT, CropSpec(), features or JointSpec(), cascade)
+    return TrainSetup(model, ReconstructorSpec(fit=FIT, features=features or JointSpec()), cascade)

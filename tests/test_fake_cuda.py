@@ -112,7 +112,7 @@ def test_joint_feature_and_displacement(cuda):
 def test_reconstruction_from_landmarks(trained):
     with FakeCuda(RECONSTRUCTION) as mode:
         faces = on_cuda(mode, trained).reconstruct(*photographs(mode))
-        assert lies_on_cuda(faces.parameters.identity, faces.camera.rotation, faces.landmarks_2d, faces.vertices)
+        assert lies_on_cuda(faces.parameters.identity, faces.camera.rotation, faces.projected_2d, faces.vertices)
     assert mode.waits == {**dict.fromkeys(RECONSTRUCTION, 1), "images.read:require_unit_range": 2}
 
 
@@ -120,7 +120,7 @@ def test_forward(cuda, trained):
     crops, landmarks = cuda.put(torch.rand(3, 3, 320, 320)), cuda.put(100 + 120 * torch.rand(3, 66, 2))
     faces = on_cuda(cuda, trained)(crops, landmarks)
     assert lies_on_cuda(faces.parameters.expression, faces.camera.scale, faces.landmarks_3d, faces.vertices)
-    assert lies_on_cuda(faces[1].landmarks_2d, faces.euler_degrees)
+    assert lies_on_cuda(faces[1].projected_2d, faces.euler_degrees)
 
 
 def test_vertices(cuda, trained):

@@ -79,7 +79,7 @@ class World:
             faces.vertices,
             faces.parameters.flat,
             faces.landmarks,
-            faces.landmarks_2d,
+            faces.projected_2d,
             faces.euler_degrees,
             *weights,
         ]
@@ -176,7 +176,7 @@ def inference(world):
     options = InferOptions(formats=["json"], progress=False, workers=1)
     assert infer(world.files, output, world.model, FileLandmarks(), options).faces == len(world.files)
     rows = pq.read_table(output / "parameters.parquet").to_pylist()
-    return [torch.tensor(row[name], dtype=torch.float64) for row in rows for name in ("alpha", "beta", "landmarks_2d")]
+    return [torch.tensor(row[name], dtype=torch.float64) for row in rows for name in ("alpha", "beta", "projected_2d")]
 
 
 @pytest.mark.parametrize(

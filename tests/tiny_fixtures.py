@@ -41,6 +41,6 @@ def photographs(tiny_setup):
         translation=torch.full((n, 2), (SIZE - 1) / 2),
         degenerate=torch.zeros(n, dtype=torch.bool),
     )
-    points, _ = LandmarkFitter(tiny_setup.model, tiny_setup.fit).landmarks(faces, camera)
+    points, _ = LandmarkFitter(tiny_setup.model, tiny_setup.spec.fit).landmarks(faces, camera)
     landmarks = project(points, camera)
     return list(blobs(landmarks, faces.identity[:, 0], tiny_setup.model)), landmarks

@@ -3,13 +3,14 @@ tells the first identity weight: a cascade that reads HOG can learn it, the land
 
 import torch
 
+from facerecon_torch.cascade.checkpoint import ReconstructorSpec
 from facerecon_torch.cascade.feature_cache import encode_crops
 from facerecon_torch.commands.train.first_stage import TrainSetup
 from facerecon_torch.commands.train.samples import Samples
 from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.fitting.crop import CropSpec
-from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
+from facerecon_torch.fitting.landmark_fit import LandmarkFitter
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.regression import CascadeSpec, RidgeSpec
@@ -23,9 +24,7 @@ def make_setup(evaluation: str = "dense") -> TrainSetup:
     hog = HogSpec(patch_px=32, cell_px=16, evaluation=evaluation)
     return TrainSetup(
         tiny_bilinear(),
-        FitSpec(),
-        CropSpec(size=SIZE, px_per_mm=0.7),
-        JointSpec(hog=hog),
+        ReconstructorSpec(crop=CropSpec(size=SIZE, px_per_mm=0.7), features=JointSpec(hog=hog)),
         CascadeSpec(stages=2, ridge=RidgeSpec(block_weights_grid=((1.0, 1.0),))),
     )
 
@@ -52,13 +51,13 @@ def make_samples(setup, *, people: int, images: int, seed: int, first_subject: i
         translation=torch.full((n, 2), (SIZE - 1) / 2),
         degenerate=torch.zeros(n, dtype=torch.bool),
     )
-    points, _ = LandmarkFitter(setup.model, setup.fit).landmarks(faces, camera)
+    points, _ = LandmarkFitter(setup.model, setup.spec.fit).landmarks(faces, camera)
     landmarks = project(points, camera)
     crops = blobs(landmarks, faces.identity[:, 0], setup.model)
     seen = landmarks + noise * torch.randn(landmarks.shape, generator=generator)
     subjects = first_subject + torch.arange(people).repeat_interleave(images)
     meshes = setup.model.vertices(faces.identity, faces.expression)
-    hog = setup.features.hog
+    hog = setup.spec.features.hog
     return Samples(
         name="tiny",
         landmarks=seen,

@@ -43,7 +43,7 @@ class CascadeProgram(nn.Module):
         self, crops: Float[Tensor, "b 3 height width"], landmarks: Float[Tensor, "b 66 2"]
     ) -> dict[str, Tensor]:
         """Named results. Crops are RGB in [0, 1]; landmarks are in crop px, in the paper's order, and so are camera and
-        `landmarks_2d`; `landmarks_3d` and `vertices` are in mm in the model frame."""
+        `projected_2d`; `landmarks_3d` and `vertices` are in mm in the model frame."""
         faces = self.reconstructor(crops, landmarks)
         named = {
             "identity": faces.parameters.identity,
@@ -53,7 +53,7 @@ class CascadeProgram(nn.Module):
             "translation": faces.camera.translation,
             "degenerate": faces.camera.degenerate,
             "landmarks_3d": faces.landmarks_3d,
-            "landmarks_2d": faces.landmarks_2d,
+            "projected_2d": faces.projected_2d,
         }
         if self._vertices:
             model = self.reconstructor.face_model

@@ -117,7 +117,7 @@ _UNITS = {
     "translation": "px of the crop",
     "degenerate": "true where the landmarks fix no camera",
     "landmarks_3d": "mm, model frame: +x image right, +y up, +z towards the viewer",
-    "landmarks_2d": "px of the crop",
+    "projected_2d": "px of the crop",
     "vertices": "mm, model frame",
 }
 

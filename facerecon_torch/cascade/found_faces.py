@@ -1,10 +1,10 @@
 """The faces of images as they are found (pixels, 66 points, boxes, scores), and their reconstruction in batches."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from facerecon_torch.landmarks.scheme import to_paper66
 __all__ = ["FoundFaces", "faces_at_once", "find_faces", "in_batches", "solve_found"]
 
 _log = logging.getLogger(__name__)
+_BATCH_BYTES = 2**28  # of the pixels of a batch
 
 
 def faces_at_once(device: torch.device) -> int:
@@ -95,15 +96,32 @@ def _none(pixels: Pixels | None) -> FoundFaces:
     return FoundFaces(pixels, torch.zeros(0, 66, 2), torch.zeros(0, 4), torch.zeros(0))
 
 
-def in_batches(found: Iterator[FoundFaces], limit: int) -> Iterator[list[FoundFaces]]:
-    """Runs of images until their faces are `limit` or more."""
-    held, faces = list[FoundFaces](), 0
-    for one in found:
-        held.append(one)
-        faces += len(one)
-        if faces >= limit:
+@runtime_checkable
+class _ImageWithFaces(Protocol):
+    @property
+    def pixels(self) -> Pixels | None: ...
+
+    def __len__(self) -> int: ...
+
+
+_Image = TypeVar("_Image", bound=_ImageWithFaces)
+
+
+def in_batches(images: Iterable[_Image], limit: int) -> Iterator[list[_Image]]:
+    """Runs of images until their faces are `limit` or more, or their pixels fill the memory that a batch may take.
+
+    Args:
+        images: each with its pixels and, as its length, the number of its faces.
+        limit: faces solved together.
+    """
+    held, faces, memory = list[_Image](), 0, 0
+    for image in images:
+        held.append(image)
+        faces += len(image)
+        memory += 0 if image.pixels is None else image.pixels.nbytes
+        if faces >= limit or memory >= _BATCH_BYTES:
             yield held
-            held, faces = [], 0
+            held, faces, memory = [], 0, 0
     if held:
         yield held
 

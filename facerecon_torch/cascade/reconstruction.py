@@ -66,7 +66,7 @@ class Reconstruction(TensorRecord):
         parameters: weights of the face model (g = [alpha; beta]).
         camera: scaled orthographic camera, px. Of `FaceReconstructor.forward` in crop px, otherwise in image px.
         landmarks_3d: the 66 landmarks of the fitted face in mm, model frame, paper order.
-        landmarks_2d: their projection in px of the camera's frame.
+        projected_2d: their projection in px of the camera's frame.
         size: factor by which shapes are larger than the model's; 1 unless the size was known.
         landmarks: the 66 landmarks that the face was fitted to, in px of the camera's frame.
         boxes: (x0, y0, x1, y1) of the detections in px; the landmarks' extent where they were given.
@@ -80,7 +80,7 @@ class Reconstruction(TensorRecord):
     parameters: FaceParameters
     camera: Camera
     landmarks_3d: Float[Tensor, "*b 66 3"]
-    landmarks_2d: Float[Tensor, "*b 66 2"]
+    projected_2d: Float[Tensor, "*b 66 2"]
     size: Float[Tensor, "*b"]
     landmarks: Float[Tensor, "*b 66 2"]
     boxes: Float[Tensor, "*b 4"]
@@ -99,7 +99,7 @@ class Reconstruction(TensorRecord):
         )
         return cls(
             parameters=FaceParameters(zeros(0, model.n_identity), zeros(0, model.n_expression)), camera=camera,
-            landmarks_3d=zeros(0, 66, 3), landmarks_2d=zeros(0, 66, 2), size=zeros(0), landmarks=zeros(0, 66, 2),
+            landmarks_3d=zeros(0, 66, 3), projected_2d=zeros(0, 66, 2), size=zeros(0), landmarks=zeros(0, 66, 2),
             boxes=zeros(0, 4), scores=zeros(0), face_model=model,
         )  # fmt: skip
 
@@ -202,7 +202,7 @@ def in_image(
     shape = faces.landmarks_3d * factor[..., None, None]
     projected = project(shape, camera)
     return replace(
-        faces, camera=camera, landmarks_3d=shape, landmarks_2d=projected, size=factor, landmarks=landmarks,
+        faces, camera=camera, landmarks_3d=shape, projected_2d=projected, size=factor, landmarks=landmarks,
         boxes=extent(landmarks),
     )  # fmt: skip
 

@@ -224,7 +224,7 @@ class FaceReconstructor(nn.Module):
         parameters = FaceParameters.from_flat(flat, n)
         camera, points, projected = look(fitter, parameters, landmarks, fit.camera)
         return Reconstruction(
-            parameters=parameters, camera=camera, landmarks_3d=points, landmarks_2d=projected,
+            parameters=parameters, camera=camera, landmarks_3d=points, projected_2d=projected,
             size=torch.ones_like(camera.scale), landmarks=landmarks, boxes=extent(landmarks),
             scores=torch.ones_like(camera.scale), face_model=model,
         )  # fmt: skip

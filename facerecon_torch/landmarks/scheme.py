@@ -105,7 +105,7 @@ def from_paper66(points: Float[Tensor, "*b 66 c"]) -> Float[Tensor, "*b 68 c"]:
         points: in the paper's order, of any unit.
 
     Example:
-        >>> from_paper66(faces.landmarks_2d).shape[-2]
+        >>> from_paper66(faces.landmarks).shape[-2]
         68
     """
     full = points.new_empty((*points.shape[:-2], 68, points.shape[-1]))

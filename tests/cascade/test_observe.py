@@ -97,12 +97,12 @@ def watched():
     """(samples, observer of both blocks under a memory budget, where to look)."""
     setup = make_setup()
     samples = make_samples(setup, people=3, images=2, seed=8)
-    fitter = LandmarkFitter(setup.model, setup.fit)
+    fitter = LandmarkFitter(setup.model, setup.spec.fit)
     fit = fitter.fit(samples.landmarks)
     n = setup.model.n_identity
 
     def observer(memory=UNBOUNDED, **changed):
-        spec = changed.pop("spec", setup.features)
+        spec = changed.pop("spec", setup.spec.features)
         return FaceObserver(fitter, samples, fit.camera, spec, n_identity=n, memory=memory, **changed)
 
     return setup, observer, fit.parameters.flat
@@ -111,8 +111,8 @@ def watched():
 def test_stage_zero_is_computed_once(watched):
     setup, observer, x = watched
     joint = observer()(x, 0)
-    columns = select_blocks(joint, setup.features, ("ld",))
-    only = observer(spec=replace(setup.features, blocks=("ld",)), first=columns)
+    columns = select_blocks(joint, setup.spec.features, ("ld",))
+    only = observer(spec=replace(setup.spec.features, blocks=("ld",)), first=columns)
     assert only(x, 0) is columns
     assert_close(only(x, 1), columns, rtol=0.0, atol=ROUNDING)
 
@@ -174,9 +174,9 @@ def test_a_file_of_crops_needs_room_on_the_disk(monkeypatch, tmp_path):
 def test_displacements_vanish_where_landmarks_are_met():
     setup = make_setup()
     samples = make_samples(setup, people=2, images=2, seed=8, noise=0.0)
-    fitter = LandmarkFitter(setup.model, setup.fit)
+    fitter = LandmarkFitter(setup.model, setup.spec.fit)
     camera = fitter.fit(samples.landmarks).camera
-    spec = replace(setup.features, blocks=("ld",))
+    spec = replace(setup.spec.features, blocks=("ld",))
     observer = FaceObserver(fitter, samples, camera, spec, n_identity=setup.model.n_identity)
     truth = samples.parameters.flat
     exact = float(observer(truth, 0).abs().mean())

@@ -49,7 +49,7 @@ def seeing(model, *points):
 
 
 def assert_faces_close(one, other, atol=1e-5):
-    for name in ("landmarks_3d", "landmarks_2d", "size"):
+    for name in ("landmarks_3d", "projected_2d", "size"):
         assert_close(getattr(one, name), getattr(other, name), rtol=0.0, atol=atol)
     assert_close(one.parameters.flat, other.parameters.flat, rtol=0.0, atol=atol)
 
@@ -66,20 +66,20 @@ def test_faces_move_with_the_image(photographs, model):
     there = model.reconstruct(images, landmarks)
     padded = [torch.nn.functional.pad(image[None], (20, 0, 30, 0), mode="replicate")[0] for image in images]
     moved = model.reconstruct(padded, landmarks + torch.tensor([20.0, 30.0]))
-    assert_close(moved.landmarks_2d - torch.tensor([20.0, 30.0]), there.landmarks_2d, rtol=0.0, atol=0.5)
+    assert_close(moved.projected_2d - torch.tensor([20.0, 30.0]), there.projected_2d, rtol=0.0, atol=0.5)
 
 
 def test_projected_landmarks_lie_on_the_given_ones(photographs, model):
     images, landmarks = photographs
     faces = model.reconstruct(images, landmarks)
-    assert float((faces.landmarks_2d - landmarks)[:, :49].norm(dim=-1).mean()) < 3.0
+    assert float((faces.projected_2d - landmarks)[:, :49].norm(dim=-1).mean()) < 3.0
 
 
 @pytest.mark.parametrize("size", [KnownSize(px_per_mm=0.5), KnownSize(interpupillary_mm=63.0)])
 def test_a_known_size_scales_the_shape_and_not_the_projection(photographs, model, size):
     images, landmarks = photographs
     free, sized = model.reconstruct(images, landmarks), model.reconstruct(images, landmarks, size=size)
-    assert_close(sized.landmarks_2d, free.landmarks_2d, rtol=0.0, atol=1e-3)
+    assert_close(sized.projected_2d, free.projected_2d, rtol=0.0, atol=1e-3)
     assert_close(sized.landmarks_3d, free.landmarks_3d * sized.size[:, None, None])
     assert_close(sized.vertices, free.vertices * sized.size[:, None, None])
     if size.px_per_mm is not None:

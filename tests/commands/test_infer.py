@@ -64,7 +64,7 @@ def test_the_table_holds_what_single_reconstructions_say(folder, tiny_outcome, t
             assert (row["image"], row["face"]) == (str(path), k)
             assert_close(torch.tensor(row["alpha"]), one.parameters.identity, rtol=1e-3, atol=1e-3)
             assert_close(torch.tensor(row["beta"]), one.parameters.expression, rtol=1e-3, atol=1e-3)
-            assert_close(torch.tensor(row["projected_2d"]), one.landmarks_2d, rtol=0, atol=1e-2)
+            assert_close(torch.tensor(row["projected_2d"]), one.projected_2d, rtol=0, atol=1e-2)
             assert row["camera"]["scale"] == pytest.approx(float(one.camera.scale), rel=1e-4)
 
 

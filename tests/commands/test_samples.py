@@ -38,7 +38,7 @@ def photo_set(tiny_setup, photographs, tmp_path, generator):
 
 def prepare(setup, faces):
     location = CacheLocation(torch.device("cpu"))
-    spec = {"fit": setup.fit, "crop": setup.crop, "hog": setup.features.hog}
+    spec = {"fit": setup.spec.fit, "crop": setup.spec.crop, "hog": setup.spec.features.hog}
     return prepare_samples(faces, setup.model, **spec, location=location, progress=False)
 
 

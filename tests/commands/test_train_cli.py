@@ -91,6 +91,9 @@ def test_folds_of_the_training_people(rendered, tmp_path):
     assert [fold["fold"] for fold in report["folds"]] == [0, 1, 2]
     assert sum(fold["counts"]["test"]["subjects"] for fold in report["folds"]) == 6
     assert all(fold["counts"]["train"]["subjects"] == 4 for fold in report["folds"])
+    names = [f"cascade_fold{k}.safetensors" for k in range(3)]
+    assert sorted(path.name for path in folder.glob("*.safetensors")) == names
+    assert [load_checkpoint(folder / name).training["fold"] for name in names] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", ["ours_paper", "hog_patch", "shipped"])  # the others differ from these in numbers

@@ -104,22 +104,22 @@ def test_penalties_are_chosen_on_everybodys_faces(world, monkeypatch):
     setup, train, _ = world
     monkeypatch.setattr(first_stage, "IDENTITY_GRID", (256.0, 4.0))  # one process has nothing to try
     monkeypatch.setattr(first_stage, "EXPRESSION_GRID", (64.0, 4.0))
-    expected = choose_penalties(setup.model, train, setup.fit)
-    found = together(3, lambda ranks: choose_penalties(setup.model, own_part(train, ranks), setup.fit, ranks))
+    expected = choose_penalties(setup.model, train, setup.spec.fit)
+    found = together(3, lambda ranks: choose_penalties(setup.model, own_part(train, ranks), setup.spec.fit, ranks))
     assert found == [expected] * 3
 
 
 def test_processes_of_unequal_size_hold_and_forget_alike(world):
     setup, train, _ = world
-    other = replace(setup, fit=replace(setup.fit, identity_penalty=5.0))
-    ten = MemoryBudget(4.0 * 10 * setup.features.length * 8)  # rows of float64; the processes have 6, 4 and 4
+    other = replace(setup, spec=replace(setup.spec, fit=replace(setup.spec.fit, identity_penalty=5.0)))
+    ten = MemoryBudget(4.0 * 10 * setup.spec.features.length * 8)  # rows of float64; the processes have 6, 4 and 4
 
     def run(ranks):
         part, cache = own_part(train, ranks), FirstStageCache(ten, ranks)
         held = [cache.split(each, part)._first.held > 0 for each in (setup, other)]
         return len(part), held, [key[1] for key in cache._stages]
 
-    assert together(3, run) == [(n, [True, True], [other.fit]) for n in (6, 4, 4)]
+    assert together(3, run) == [(n, [True, True], [other.spec.fit]) for n in (6, 4, 4)]
 
 
 def splits(world, ranks, cv, test):

@@ -31,12 +31,12 @@ def test_a_portrait_is_reconstructed_onto_itself(face, name):
     (one,) = face.predict(DATA / "photos" / name, faces="largest")[0]
     seen = one.landmarks
     width = float(seen[:, 0].max() - seen[:, 0].min())
-    miss = (one.landmarks_2d - seen).norm(dim=-1) / width
+    miss = (one.projected_2d - seen).norm(dim=-1) / width
     # inside the face within a few hundredths of its width; the contour slides along itself
     assert float(miss[:49].mean()) < 0.03
     assert float(miss.mean()) < 0.05
     x0, _, x1, _ = one.boxes.tolist()
-    assert abs(float(one.landmarks_2d[:, 0].mean()) - (x0 + x1) / 2) < 0.15 * (x1 - x0)
+    assert abs(float(one.projected_2d[:, 0].mean()) - (x0 + x1) / 2) < 0.15 * (x1 - x0)
 
 
 def scan_errors(face: FaceReconstructor) -> dict[str, tuple[float, float, float]]:

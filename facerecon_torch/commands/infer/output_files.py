@@ -181,7 +181,7 @@ class FaceFiles:
     def _overlay(self, image: ImageFaces, meshes: Sequence[Mesh]) -> Tensor:
         """The photograph with all its faces, the smallest drawn first."""
         points = [one.points for one in image.detections]
-        return draw_faces(image.pixels, meshes, image.faces.camera, points, image.faces.landmarks_2d)
+        return draw_faces(image.pixels, meshes, image.faces.camera, points, image.faces.projected_2d)
 
     def _remove_earlier(self, name: str) -> None:
         """Remove the results that an earlier run wrote for this image, of all formats, so that no face of it stays."""
@@ -210,5 +210,5 @@ def _fitted_faces(image: ImageFaces) -> FittedFaces:
         camera=faces.camera,
         landmarks_2d=faces.landmarks,
         landmarks_3d=faces.landmarks_3d,
-        projected_2d=faces.landmarks_2d,
+        projected_2d=faces.projected_2d,
     )

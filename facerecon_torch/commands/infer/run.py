@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,12 +18,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from facerecon_torch.cascade.cuda_graph import LatencySession
+from facerecon_torch.cascade.found_faces import in_batches
 from facerecon_torch.cascade.reconstruction import Reconstruction
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.output_files import FaceFiles, ImageFaces
 from facerecon_torch.commands.infer.records import Origin, settings_digest
 from facerecon_torch.errors import DetectorError, FaceReconError, NoFaceError
+from facerecon_torch.export.parameters import FittedFaces
 from facerecon_torch.files import path_text
 from facerecon_torch.images.device_decode import nvjpeg
 from facerecon_torch.images.loader import Loaded, decoded_ahead, decoded_in_batches, read_content
@@ -39,7 +42,7 @@ from facerecon_torch.structures import Detection
 __all__ = ["InferReport", "find_images", "infer"]
 
 _log = logging.getLogger(__name__)
-_BATCH_BYTES = 2**28  # of the pictures of a batch
+_RESUMED = 1024  # images looked up together
 _MANY = 5_000  # images from which on factored vertices win back the seconds that factoring takes
 
 
@@ -106,6 +109,9 @@ class _Seen:
     faces: list[Detection]
     origin: Origin
 
+    def __len__(self) -> int:
+        return len(self.faces)
+
 
 class _Run:
     """One call of `infer`."""
@@ -130,12 +136,12 @@ class _Run:
             self._vertices = factor_vertices(model) or model.vertices
 
     def go(self) -> None:
-        done = self._done() if self._options.resume else set()
-        todo = [path for path in self._images if path not in done]
-        self.report.skipped = len(done)
-        bar = tqdm(total=len(todo), desc="faces", unit="image", disable=not self._options.progress)
         with ThreadPoolExecutor(self._options.workers) as pool:
-            for seen in _batches(self._seen(self._loaded(todo, pool), bar), self._batch):
+            done = self._done(pool) if self._options.resume else set()
+            todo = [path for path in self._images if path not in done]
+            self.report.skipped = len(done)
+            bar = tqdm(total=len(todo), desc="faces", unit="image", disable=not self._options.progress)
+            for seen in in_batches(self._seen(self._loaded(todo, pool), bar), self._batch):
                 for faces in self._reconstructed(seen):
                     self._hand_over(faces, pool)
                 if self._one is not None:
@@ -143,20 +149,25 @@ class _Run:
             self._files.finish()
         bar.close()
 
-    def _done(self) -> set[Path]:
+    def _done(self, pool: ThreadPoolExecutor) -> set[Path]:
         """The images whose results an earlier run wrote to the end, from the same files and settings. Their faces go
         into the table."""
         done: set[Path] = set()
-        for path in filter(self._files.has_record, self._images):
-            try:
-                content = read_content(path, max_megapixels=self._options.max_megapixels)
-                faces = self._files.earlier(path, self._origin(path, content.digest))
-            except Exception:  # the run meets it again and says what it is
-                continue
-            if faces is not None:
-                self._files.keep(path, faces)
-                done.add(path)
+        recorded = filter(self._files.has_record, self._images)
+        while group := list(islice(recorded, _RESUMED)):
+            for path, faces in zip(group, pool.map(self._earlier, group), strict=True):
+                if faces is not None:
+                    self._files.keep(path, faces)
+                    done.add(path)
         return done
+
+    def _earlier(self, path: Path) -> FittedFaces | None:
+        """The faces that an earlier run wrote of this image, from the same file and settings."""
+        try:
+            content = read_content(path, max_megapixels=self._options.max_megapixels)
+            return self._files.earlier(path, self._origin(path, content.digest))
+        except Exception:  # the run meets it again and says what it is
+            return None
 
     def _origin(self, path: Path, digest: str) -> Origin:
         fingerprint = getattr(self._detector, "fingerprint", None)
@@ -258,16 +269,3 @@ class _Run:
         if self._one is not None and len(landmarks) == 1:
             return self._one(images, landmarks)
         return self._reconstructor.reconstruct(images, landmarks, size=self._options.size)
-
-
-def _batches(seen: Iterable[_Seen], size: int) -> Iterator[list[_Seen]]:
-    """Photographs until their faces fill a batch, or their pixels the memory that a batch may take."""
-    held, faces, memory = list[_Seen](), 0, 0
-    for one in seen:
-        held.append(one)
-        faces, memory = faces + len(one.faces), memory + one.pixels.nbytes
-        if faces >= size or memory >= _BATCH_BYTES:
-            yield held
-            held, faces, memory = [], 0, 0
-    if held:
-        yield held

@@ -1,4 +1,4 @@
-"""`facerecon train`: a run folder with config.yaml, report.json and cascade.safetensors."""
+"""`facerecon train`: a run folder with config.yaml, report.json and a cascade for each fold."""
 
 import logging
 from collections.abc import Iterator
@@ -43,9 +43,8 @@ def train_from_config(config: DictConfig) -> int:
                 _log.info("this data has no test people of its own: cv.protocol=%s", specs.cv.protocol)
         half = specs.runtime.half
         report = train(
-            specs, save=lambda model: model.save_pretrained(folder / "cascade.safetensors", half=half), folder=folder,
-            ranks=ranks,
-        )  # fmt: skip
+            specs, save=lambda model, name: model.save_pretrained(folder / name, half=half), folder=folder, ranks=ranks
+        )
         if ranks.is_first:
             overrides = [] if running is None else list(running.overrides.task)
             write_json(folder / "report.json", {**report, "overrides": overrides})

@@ -1,17 +1,16 @@
 """The first stage of whole sets (landmark fits, features, moments), shared by all methods and folds; its splits."""
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from facerecon_torch.cascade.checkpoint import ReconstructorSpec
 from facerecon_torch.cascade.observe import FaceObserver, select_blocks
 from facerecon_torch.cascade.start import mean_face
 from facerecon_torch.commands.train.samples import Samples
-from facerecon_torch.features.joint import JointSpec
-from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.fitting.penalties import EXPRESSION_GRID, IDENTITY_GRID, evaluation_faces, select_penalties
 from facerecon_torch.model.base import FaceModel
@@ -36,16 +35,11 @@ _KEPT = 8  # first stages of whole sets that are kept; folds rarely choose more 
 
 @dataclass(frozen=True)
 class TrainSetup:
-    """All that a training run is told, but the data. `start` is where cascades begin: the landmark fit, or the mean
-    face."""
+    """All that a training run is told, but the data: the face model, how cascades look at images, and their stages."""
 
     model: FaceModel
-    fit: FitSpec
-    crop: CropSpec
-    features: JointSpec
+    spec: ReconstructorSpec
     cascade: CascadeSpec
-    start: str = "landmark_fit"
-    crop_fit: FitSpec = field(default_factory=FitSpec)  # the fit that the crops followed
 
 
 class FirstStage:
@@ -59,12 +53,12 @@ class FirstStage:
         self, setup: TrainSetup, samples: Samples, cache: "FirstStageCache", counts: Int[Tensor, "ranks"], *, held: int
     ) -> None:
         self.samples, self.memory, self.ranks, self.counts, self.held = samples, cache.memory, cache.ranks, counts, held
-        self.spec, self.n_identity = replace(setup.features, blocks=BLOCKS), setup.model.n_identity
+        self.spec, self.n_identity = replace(setup.spec.features, blocks=BLOCKS), setup.model.n_identity
         self.bias = setup.cascade.ridge.bias
-        self.fitter = LandmarkFitter(setup.model, setup.fit)
+        self.fitter = LandmarkFitter(setup.model, setup.spec.fit)
         fit = self.fitter.fit(samples.landmarks)
         self.fitted, self.camera = fit.parameters, fit.camera
-        self.x = (fit.parameters if setup.start == "landmark_fit" else mean_face(setup.model, len(samples))).flat
+        self.x = (fit.parameters if setup.spec.start == "landmark_fit" else mean_face(setup.model, len(samples))).flat
         observer = self.observer(None, BLOCKS)
         self.features = observer.features(self.x) if held else observer.source(self.x)
         self._gram: SampleGram | None = None
@@ -91,6 +85,12 @@ class FirstStage:
                 device=self.x.device, ranks=self.ranks,
             )  # fmt: skip
         return self._gram
+
+    @property
+    def matrix_bytes(self) -> int:
+        """Bytes of the Gram matrix and the moments that are held: the same on all processes."""
+        gram = 0 if self._gram is None else self._gram.blocks.nbytes
+        return gram + (0 if self._moments is None else self._moments.gram.nbytes)
 
     def moments(self) -> Moments:
         """X'X and X'Y of the samples of all processes."""
@@ -194,14 +194,14 @@ class FirstStageCache:
     def split(self, setup: TrainSetup, samples: Samples) -> SplitState:
         """The state of `samples` under the landmark fit of `setup`."""
         whole = samples if samples.whole is None else samples.whole
-        key = (id(whole), setup.fit, setup.start)
+        key = (id(whole), setup.spec.fit, setup.spec.start)
         stage = self._stages.pop(key, None)
         if stage is None:
             # Evict by the largest rank's size, so that all ranks evict alike; otherwise a later gather would deadlock.
             counts = self.ranks.gather(torch.tensor([len(whole)], device=whole.landmarks.device))
-            length = replace(setup.features, blocks=BLOCKS).length
+            length = replace(setup.spec.features, blocks=BLOCKS).length
             needed = int(counts.max()) * length * setup.model.identity_mean.element_size()
-            self._evict(needed, setup.fit)
+            self._evict(needed, setup.spec.fit)
             held = needed if self._held + needed <= self.memory.features else 0
             stage = FirstStage(setup, whole, self, counts, held=held)
             if self.ranks.is_first:
@@ -216,9 +216,12 @@ class FirstStageCache:
         return sum(stage.held for stage in self._stages.values())
 
     def _evict(self, needed: int, fit: FitSpec) -> None:
-        """Drop the first stages used longest ago until `needed` bytes fit, but none of the landmark fit in use."""
+        """Drop the first stages used longest ago until `needed` bytes of features fit and the matrices of those that
+        stay have room, but none of the landmark fit in use."""
         for key in [key for key in self._stages if key[1] != fit]:
-            if len(self._stages) < _KEPT and self._held + needed <= self.memory.features:
+            matrices = sum(stage.matrix_bytes for stage in self._stages.values())
+            fits = self._held + needed <= self.memory.features and matrices <= self.memory.gram
+            if len(self._stages) < _KEPT and fits:
                 break
             del self._stages[key]
 

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.cascade.checkpoint import ReconstructorSpec
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.cascade.start import mean_face, retraction
 from facerecon_torch.commands.train.evaluate import MethodErrors, SetErrors, method_errors
@@ -68,7 +67,7 @@ def train_methods(
     trained, stages = Cascade(()), list[dict[str, Any]]()
     for name in names:
         if name in CASCADES:
-            blocks = tuple(setup.features.blocks) if name == "cascade" else CASCADES[name]
+            blocks = tuple(setup.spec.features.blocks) if name == "cascade" else CASCADES[name]
             training = _CascadeTraining(setup, state, targets, blocks)
             cascade = training.run()
             estimates = {k: FaceParameters.from_flat(v.x, setup.model.n_identity) for k, v in targets.items()}
@@ -79,11 +78,8 @@ def train_methods(
         for which, estimate in estimates.items():
             own = method_errors(setup.model, estimate, tests[which])
             errors[which][name] = own.gathered(targets[which].order)
-    spec = ReconstructorSpec(
-        fit=setup.fit, crop=setup.crop, features=setup.features, start=setup.start, crop_fit=setup.crop_fit
-    )
     measured = {k: SetErrors.of(errors[k], samples, targets[k].order) for k, samples in tests.items()}
-    return Outcome(FaceReconstructor(setup.model, trained, spec), stages, measured)
+    return Outcome(FaceReconstructor(setup.model, trained, setup.spec), stages, measured)
 
 
 def _baseline(
@@ -116,7 +112,7 @@ class _CascadeTraining:
         self, setup: TrainSetup, train: SplitState, tests: Mapping[str, SplitState], blocks: tuple[str, ...]
     ) -> None:
         self.setup, self.train, self.tests = setup, train, tests
-        self.features = replace(setup.features, blocks=blocks)
+        self.features = replace(setup.spec.features, blocks=blocks)
         self.stages: list[dict[str, Any]] = []
         for split in (train, *tests.values()):
             split.begin(blocks)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from facerecon_torch.cascade.checkpoint import ReconstructorSpec
 from facerecon_torch.cascade.feature_cache import row_bytes
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.train.evaluate import ALIGNMENTS, SetErrors
@@ -43,13 +44,18 @@ class Split(NamedTuple):
 
 
 def train(
-    specs: TrainSpecs, *, save: Callable[[FaceReconstructor], None], folder: Path | None = None, ranks: Ranks = SINGLE
+    specs: TrainSpecs,
+    *,
+    save: Callable[[FaceReconstructor, str], None],
+    folder: Path | None = None,
+    ranks: Ranks = SINGLE,
 ) -> dict[str, Any]:
     """The report of a trained and measured cascade.
 
     Args:
         specs: of the run.
-        save: is called on the first process with the reconstructor of each fold, as soon as it is trained.
+        save: is called on the first process with the reconstructor of each fold and a file name, as soon as it is
+            trained.
         folder: where crops lie during the run if memory has no room for them; None: the system's temporary folder.
         ranks: the processes that share the run.
 
@@ -85,7 +91,8 @@ def train(
         errors.append(outcome.errors)
         if ranks.is_first:
             outcome.reconstructor.training_facts = _training_facts(specs, entries[-1])
-            save(outcome.reconstructor)
+            many = len(splits) > 1
+            save(outcome.reconstructor, f"cascade_fold{split.fold}.safetensors" if many else "cascade.safetensors")
 
     with timer.timed("evaluate"):
         report = {"format": REPORT_FORMAT} | _report(errors, entries, generator)
@@ -170,7 +177,14 @@ def _setup(specs: TrainSpecs, model: FaceModel, cache: FirstStageCache) -> Train
     if ridge.memory is None:
         ridge = replace(ridge, memory=cache.memory.regression)
     cascade = replace(specs.cascade, ridge=ridge)
-    return TrainSetup(model, fitting.fit, fitting.crop, specs.features, cascade, specs.cascade.start, fitting.fit)
+    spec = ReconstructorSpec(
+        fit=fitting.fit,
+        crop=fitting.crop,
+        features=specs.features,
+        start=specs.cascade.start,
+        crop_fit=fitting.fit,  # the fit that the crops followed
+    )
+    return TrainSetup(model, spec, cascade)
 
 
 def _with_penalties(setup: TrainSetup, specs: TrainSpecs, people: Samples, ranks: Ranks) -> TrainSetup:
@@ -178,7 +192,7 @@ def _with_penalties(setup: TrainSetup, specs: TrainSpecs, people: Samples, ranks
     chosen = choose_penalties(setup.model, people, specs.fitting.fit, ranks)
     if ranks.is_first:
         _log.info("landmark fit: penalties %g and %g", chosen.identity_penalty, chosen.expression_penalty)
-    return replace(setup, fit=chosen)
+    return replace(setup, spec=replace(setup.spec, fit=chosen))
 
 
 def _subjects(samples: Samples, ranks: Ranks) -> Int[Tensor, "all"]:
