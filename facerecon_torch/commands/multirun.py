@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
+from facerecon_torch.commands.own_files import SUMMARY_FORMAT, require_own
 from facerecon_torch.files import write_json
 from facerecon_torch.formats.json_file import read_json
 from facerecon_torch.report.tables import ALIGNMENTS
@@ -49,7 +50,13 @@ def summarise(folder: Path) -> dict[str, Any]:
         setting: {m: {a: _spread(v) for a, v in by_align.items()} for m, by_align in methods.items()}
         for setting, methods in values.items()
     }
-    return {"unit": "mm, MAE vs M, whole face", "settings": settings, "missing": missing}
+    return {
+        "format": SUMMARY_FORMAT,
+        "version": 1,
+        "unit": "mm, MAE vs M, whole face",
+        "settings": settings,
+        "missing": missing,
+    }
 
 
 def _spread(values: list[float]) -> dict[str, float | int]:
@@ -63,8 +70,13 @@ class SummaryCallback(Callback):
     def on_multirun_end(self, config: "DictConfig", **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         result = summarise(folder)
-        write_json(folder / "summary.json", result)
-        _log.info("test MAE in mm vs M, mean +- sd over jobs; summary in %s", folder / "summary.json")
+        summary = folder / "summary.json"
+        try:
+            require_own([summary])
+            write_json(summary, result)
+            _log.info("test MAE in mm vs M, mean +- sd over jobs; summary in %s", summary)
+        except OSError as error:  # the jobs are done: their table is still worth reading
+            _log.error("%s; the summary is in this log alone", error)
         for setting, methods in result["settings"].items():
             for method, by_align in methods.items():
                 row = "  ".join(f"{a} {v['mean']:.3f} +- {v['sd']:.3f}" for a, v in by_align.items())

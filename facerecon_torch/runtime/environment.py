@@ -12,9 +12,8 @@ import torch
 
 from facerecon_torch.runtime.timer import Timer
 
-__all__ = ["REPORT_FORMAT", "environment", "package_version"]
+__all__ = ["environment", "package_version"]
 
-REPORT_FORMAT = 1
 _PACKAGES = ("facerecon-torch", "torch", "torchvision", "kornia", "numpy", "warp-lang", "dlib-bin", "face-alignment")
 
 

@@ -13,7 +13,7 @@ import shutil
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -61,6 +61,7 @@ class ShardedJob:
         header: name of the JSON file that `complete` writes last. Where it exists, the folder is complete.
         description: JSON entries that the header must repeat under the same keys.
         shards: number of items (images, scans) in every shard, by name. Names are file names.
+        beside: names of files that the caller writes into the folder.
 
     Example:
         >>> job = ShardedJob(folder=folder, header="set.json", description={"spec": asdict(spec)}, shards={"a": 3})
@@ -71,6 +72,7 @@ class ShardedJob:
     header: str
     description: Mapping[str, Any]
     shards: Mapping[str, int]
+    beside: Collection[str] = ()
 
     def run(
         self,
@@ -100,6 +102,7 @@ class ShardedJob:
 
         Raises:
             ValueError: `workers` is below 1, or the folder holds a set of another description.
+            FileExistsError: the folder holds files that are no part of this job.
             OSError: the disk is full, or would become so. Finished shards stay.
             FaceReconError: a worker died.
         """
@@ -111,6 +114,7 @@ class ShardedJob:
         with self._locked(), self._disk_full_explained():
             self._require_same_description()
             if not self._is_complete():
+                self._require_own_folder()
                 self._remove_unfinished_files()
                 write_json(self.folder / SHARDS / "description.json", dict(self.description))
                 missing = [name for name in self.shards if not self._is_finished(name)]
@@ -177,6 +181,17 @@ class ShardedJob:
             _log.warning("%s; it is made again", error)
             return False
         return True
+
+    def _require_own_folder(self) -> None:
+        """Raise FileExistsError unless the folder is new, empty but for `beside`, or of a run that was stopped: files
+        of others could have the names of this job's."""
+        if (self.folder / SHARDS / "description.json").is_file():
+            return
+        for path in self.folder.iterdir():
+            if path.name not in (".lock", SHARDS, *self.beside):
+                raise FileExistsError(
+                    f"{self.folder}: expected a new or empty folder, or one of an earlier run; it holds {path.name}"
+                )
 
     def _is_complete(self) -> bool:
         return (self.folder / self.header).is_file()

@@ -24,8 +24,8 @@ from facerecon_torch.cascade.reconstruction import KnownSize
 from facerecon_torch.commands.infer import output_files
 from facerecon_torch.commands.infer.names import result_names
 from facerecon_torch.commands.infer.options import InferOptions
-from facerecon_torch.commands.infer.records import is_own
 from facerecon_torch.commands.infer.run import find_images, infer
+from facerecon_torch.commands.own_files import is_own
 from facerecon_torch.export.parameters import face_in_document
 from facerecon_torch.images import read as read_module
 from facerecon_torch.images import save_png

@@ -154,7 +154,7 @@ def test_bad_recordings_are_listed_and_the_others_unharmed(whole, folder, tmp_pa
     np.save(folder / "bs001" / "bs001_N_N_0.npy", np.zeros((67, 2), np.float32))
     output = tmp_path / "out"
     assert main(words(folder, output, "prepare.max_failures=0.5")) == 0
-    reasons = {told["name"]: told["reason"] for told in json.loads((output / "failures.json").read_text())}
+    reasons = {told["name"]: told["reason"] for told in json.loads((output / "failures.json").read_text())["failures"]}
     assert set(reasons) == {
         "bs000_N_N_0",
         "bs000_E_HAPPY_0",

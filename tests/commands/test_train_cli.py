@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from facerecon_torch.cascade.checkpoint import load_checkpoint
 from facerecon_torch.commands.cli import main
+from facerecon_torch.commands.own_files import is_own
 from facerecon_torch.commands.train.evaluate import ALIGNMENTS, REGIONS, TRUTHS
 from facerecon_torch.commands.train.methods import METHODS
 
@@ -55,6 +56,7 @@ def test_a_run_folder_holds_everything(rendered, tmp_path):
     assert "train_subjects: 6" in (folder / "config.yaml").read_text()
     face = load_checkpoint(folder / "cascade.safetensors")
     assert face.training["counts"]["train"]["subjects"] == 6
+    assert all(is_own(folder / name) for name in ("config.yaml", "report.json", "cascade.safetensors"))
 
 
 def test_a_recorded_run_runs_again(rendered, tmp_path, monkeypatch):

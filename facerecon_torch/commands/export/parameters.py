@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from facerecon_torch.commands.infer.names import face_suffix, result_names
+from facerecon_torch.commands.own_files import ABOUT_FORMAT, require_own_folder
 from facerecon_torch.data.prepared import PreparedSet, is_complete, load_prepared
 from facerecon_torch.errors import DataFileError, FaceReconError, ModelFileError
 from facerecon_torch.export.meshes import save_ply
@@ -28,7 +29,10 @@ from facerecon_torch.structures import FaceParameters, Mesh
 __all__ = ["export_parameters", "run_export"]
 
 _TABLE = "parameters.parquet"
+_ABOUT_FILE = "about.json"
 _ABOUT = {
+    "format": ABOUT_FORMAT,
+    "version": 1,
     "files": {
         "NAME.mat": "MATLAB 5: wID [1, I], wEP [1, E], R [3, 3], T",
         "NAME.data": "66 landmarks, 132 little-endian float32: x0 y0 x1 y1 ...; the paper's order: iBUG 17..67 without "
@@ -90,9 +94,11 @@ def export_parameters(source: Path, out: Path, *, model: FaceModel | None = None
         DataFileError: `source` is neither a prepared set nor a folder of results.
         ModelFileError: The set was made with another model.
         ValueError: `out` is `source`.
+        FileExistsError: `out` holds files, and is no earlier export.
     """
     if source.resolve() == out.resolve():
         raise ValueError(f"out must be another folder than the source; got {out}")
+    require_own_folder(out, _ABOUT_FILE)
     meshes: Tensor | None
     if is_complete(source) or not (source / _TABLE).is_file():
         prepared = load_prepared(source)
@@ -101,6 +107,7 @@ def export_parameters(source: Path, out: Path, *, model: FaceModel | None = None
     else:
         samples, kind = _of_results(source / _TABLE), "results"
         meshes = _fitted(samples, model) if model is not None else None
+    write_json(out / _ABOUT_FILE, {**_ABOUT, "pose": _POSE[kind]})
     for row, sample in enumerate(samples):
         save_weights_mat(sample, out / f"{sample.name}.mat")
         if sample.landmarks is not None:
@@ -108,7 +115,6 @@ def export_parameters(source: Path, out: Path, *, model: FaceModel | None = None
         if model is not None and meshes is not None and model.topology is not None:
             save_ply(Mesh(vertices=meshes[row], triangles=model.topology.triangles), out / f"{sample.name}.ply")
     save_released_table(samples, out / "samples.parquet")
-    write_json(out / "about.json", {**_ABOUT, "pose": _POSE[kind]})
     return len(samples)
 
 

@@ -7,8 +7,8 @@ from omegaconf import DictConfig
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.options import InferSpecs
 from facerecon_torch.commands.infer.output_files import FAILURES
-from facerecon_torch.commands.infer.records import FAILURES_FORMAT
 from facerecon_torch.commands.infer.run import find_images, infer
+from facerecon_torch.commands.own_files import FAILURES_FORMAT
 from facerecon_torch.config.recorded import build
 from facerecon_torch.files import path_text, write_json
 from facerecon_torch.landmarks.registry import build_detector

@@ -1,23 +1,19 @@
-"""What an earlier run left: which files are results of this package, and the faces that a new run may take over."""
+"""What the results of an image were made from, and the faces of an earlier run that a new one may take over."""
 
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.options import InferOptions
+from facerecon_torch.commands.own_files import read_document
 from facerecon_torch.export.parameters import JSON_FORMAT, JSON_VERSION, FittedFaces, face_in_document
 from facerecon_torch.landmarks.detector import LandmarkDetector
 
-__all__ = ["FAILURES_FORMAT", "Origin", "is_own", "read_faces", "require_own", "settings_digest"]
+__all__ = ["Origin", "read_faces", "settings_digest"]
 
-FAILURES_FORMAT = "facerecon-failures"
-_MARK = b"facerecon_torch"
-_LARGEST = 64 * 10**6  # bytes of a record
-_HEAD = 4096  # bytes of a mesh or picture in which its mark stands
 _NOT_SETTINGS = {"device", "source"}  # of detectors: they change no answer, or are part of the picture's own origin
 
 
@@ -56,31 +52,6 @@ def settings_digest(reconstructor: FaceReconstructor, detector: LandmarkDetector
     return digest.hexdigest()
 
 
-def is_own(path: Path) -> bool:
-    """Whether a file bears the mark of this package's results."""
-    if not path.is_file():
-        return False
-    try:
-        if path.suffix == ".json":
-            return _document(path).get("format") in (JSON_FORMAT, FAILURES_FORMAT)
-        if path.suffix == ".parquet":
-            import pyarrow.parquet as pq
-
-            return b"facerecon_format" in (pq.read_schema(path).metadata or {})
-        with open(path, "rb") as file:
-            return _MARK in file.read(_HEAD)
-    except Exception:  # damage of any kind, in a file of anybody
-        return False
-
-
-def require_own(paths: Sequence[Path]) -> None:
-    """Raise FileExistsError where one of `paths` exists and is not a result of this package."""
-    for path in paths:
-        if (path.exists() or path.is_symlink()) and not is_own(path):
-            came = "a folder" if path.is_dir() else "a file that this program did not write"
-            raise FileExistsError(f"{path}: expected a free name or an earlier result; came {came}")
-
-
 def read_faces(
     first: Path, later: Sequence[Path], origin: Origin, expression_names: tuple[str, ...]
 ) -> FittedFaces | None:
@@ -94,9 +65,9 @@ def read_faces(
     """
     faces: list[FittedFaces] = []
     try:
-        count = _document(first)["faces"]
+        count = read_document(first)["faces"]
         for k, path in enumerate([first, *later[: count - 1]]):
-            document = _document(path)
+            document = read_document(path)
             marks = [document.get(name) for name in ("format", "version", "made_from", "faces", "face")]
             names = tuple(document["expression_weights"])
             if marks != [JSON_FORMAT, JSON_VERSION, asdict(origin), count, k] or names != expression_names:
@@ -105,10 +76,3 @@ def read_faces(
     except Exception:  # a foreign or cut file is no record
         return None
     return FittedFaces.stack(faces) if len(faces) == count else None
-
-
-def _document(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _LARGEST:
-        return {}
-    content: Any = json.loads(path.read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else {}

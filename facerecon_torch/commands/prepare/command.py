@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from facerecon_torch.commands.own_files import FAILURES_FORMAT, REPORT_FORMAT, require_own
 from facerecon_torch.commands.prepare.report import choose_pictured, prepare_table, summarise
 from facerecon_torch.commands.prepare.run import PrepareTask, plan_shards, prepare_set
 from facerecon_torch.commands.prepare.specs import PrepareSpecs
@@ -15,7 +16,7 @@ from facerecon_torch.data.recordings import Recording, choose_kinds, open_data_s
 from facerecon_torch.files import write_json
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.model.load import load_face_model
-from facerecon_torch.runtime.environment import REPORT_FORMAT, environment
+from facerecon_torch.runtime.environment import environment
 from facerecon_torch.runtime.timer import Timer
 
 __all__ = ["choose_recordings", "prepare", "prepare_from_config"]
@@ -28,8 +29,9 @@ def prepare_from_config(config: DictConfig) -> int:
     """Prepare `config.data` into `config.output`. Returns 0, or 1 where more recordings failed than are allowed."""
     specs = PrepareSpecs(**{name: build(config[name], name) for name in _GROUPS})
     specs = replace(specs, landmarks=specs.landmarks.settled(specs.runtime.own_device()))
-    recordings = choose_recordings(specs)
     folder = Path(config.output)
+    require_own(folder / name for name in ("config.yaml", "failures.json", "report.json"))
+    recordings = choose_recordings(specs)
     write_config(folder / "config.yaml", specs, "prepare", head={"output": "???"})
     return prepare(specs, recordings, folder)
 
@@ -72,9 +74,12 @@ def prepare(specs: PrepareSpecs, recordings: list[Recording], folder: Path) -> i
         fingerprint = specs.fingerprint(model.sha256, detector.name, recordings)
         prepared = prepare_set(task, fingerprint, model, device)
     summary = summarise(prepared, recordings)
-    report = {"format": REPORT_FORMAT, "classes": summary} | environment(device, specs.runtime.seed, timer)
+    report = {"format": REPORT_FORMAT, "version": 1, "classes": summary} | environment(
+        device, specs.runtime.seed, timer
+    )
     write_json(folder / "report.json", report)
-    write_json(folder / "failures.json", [{"name": n, "reason": r} for n, r in prepared.failures.items()])
+    listed = [{"name": name, "reason": reason} for name, reason in prepared.failures.items()]
+    write_json(folder / "failures.json", {"format": FAILURES_FORMAT, "version": 1, "failures": listed})
     _log.info("%s", prepare_table(summary))
     return _exit_status(prepared, recordings, specs)
 

@@ -102,6 +102,7 @@ def prepare_set(task: PrepareTask, fingerprint: dict[str, Any], model: FaceModel
         header=HEADER,
         description={"spec": fingerprint},
         shards={name: len(recordings) for name, recordings in task.shards.items()},
+        beside=("config.yaml",),
     )
     on_cpu = device.type == "cpu"
     job.run(

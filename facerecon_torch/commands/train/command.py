@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from facerecon_torch.commands.own_files import require_own
 from facerecon_torch.commands.train.evaluate import error_table
 from facerecon_torch.commands.train.train import train
 from facerecon_torch.config.recorded import RECORDED_DEFAULTS, build, write_config
@@ -38,6 +39,9 @@ def train_from_config(config: DictConfig) -> int:
     with joined_ranks(device) as ranks, _lost_ranks_reported(ranks):
         folder = Path(ranks.share(str(_run_folder(config, running))))
         if ranks.is_first:
+            require_own(
+                [*(folder / name for name in ("config.yaml", "report.json")), *folder.glob("cascade*.safetensors")]
+            )
             write_config(folder / "config.yaml", specs, "train", head={"defaults": RECORDED_DEFAULTS})
             if specs.cv != asked.cv:
                 _log.info("this data has no test people of its own: cv.protocol=%s", specs.cv.protocol)

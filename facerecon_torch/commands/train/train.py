@@ -15,6 +15,7 @@ from torch import Tensor
 from facerecon_torch.cascade.checkpoint import ReconstructorSpec
 from facerecon_torch.cascade.feature_cache import row_bytes
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
+from facerecon_torch.commands.own_files import REPORT_FORMAT
 from facerecon_torch.commands.train.evaluate import ALIGNMENTS, SetErrors
 from facerecon_torch.commands.train.first_stage import FirstStageCache, TrainSetup, choose_penalties
 from facerecon_torch.commands.train.methods import Outcome, train_methods
@@ -25,7 +26,7 @@ from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.splits import CvSpec, Fold, check_disjoint, fold_of, group_folds, paper_folds
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.load import load_face_model
-from facerecon_torch.runtime.environment import REPORT_FORMAT, environment
+from facerecon_torch.runtime.environment import environment
 from facerecon_torch.runtime.memory import memory_budget
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
 from facerecon_torch.runtime.timer import Timer
@@ -95,7 +96,7 @@ def train(
             save(outcome.reconstructor, f"cascade_fold{split.fold}.safetensors" if many else "cascade.safetensors")
 
     with timer.timed("evaluate"):
-        report = {"format": REPORT_FORMAT} | _report(errors, entries, generator)
+        report = {"format": REPORT_FORMAT, "version": 1} | _report(errors, entries, generator)
     if specs.cv.nested:
         with timer.timed("nested"):
             nested = cross_validate(setup, splits[-1].train, specs.cv.nested, generator, cache)
