@@ -1,0 +1,130 @@
+"""Faces in whole pictures: boxes, six points and scores, from MediaPipe's short or full range network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torchvision
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from facerecon_torch.landmarks.mediapipe.networks import VALUES, FullRangeNetwork, ShortRangeNetwork
+from facerecon_torch.landmarks.mediapipe.regions import chunks, cut_regions, letterbox_map, to_image
+from facerecon_torch.landmarks.mediapipe.weights import load_network
+from facerecon_torch.runtime.precision import in_own_precision
+from facerecon_torch.structures import TensorRecord
+
+__all__ = ["RANGES", "FaceBoxes", "FaceDetector"]
+
+RANGES: dict[str, tuple[type[ShortRangeNetwork] | type[FullRangeNetwork], float]] = {
+    "short": (ShortRangeNetwork, 0.5),
+    "full": (FullRangeNetwork, 0.6),
+}
+"""range -> (network, least score in the publisher's own pipeline)"""
+_SAME_FACE = 0.3  # intersection over union from which two boxes are one face
+_LOGIT_LIMIT = 100.0
+_CHUNK = {"cpu": 8, "cuda": 256}  # pictures together
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceBoxes(TensorRecord):
+    """Faces of one picture, the surest first, in its px.
+
+    Attributes:
+        boxes: (x0, y0, x1, y1), from the brows to the chin.
+        points: the person's right eye, left eye, tip of the nose, mouth, right ear, left ear.
+        scores: in [0, 1].
+    """
+
+    boxes: Float[Tensor, "n 4"]
+    points: Float[Tensor, "n 6 2"]
+    scores: Float[Tensor, "n"]
+
+
+class FaceDetector(nn.Module):
+    """Finds faces in pictures of any sizes, in batches on the module's device.
+
+    Args:
+        range: `short`: faces from about a fifth of the longer side on, 31 million multiplications a picture;
+            `full`: smaller ones too, 117 million.
+        min_score: faces below it are left out; None: 0.5 (short) or 0.6 (full).
+
+    Raises:
+        ValueError: another range, or a score outside [0, 1].
+
+    Example:
+        >>> faces = FaceDetector("full")([read_pixels("group.jpg")])[0]
+        >>> faces.boxes, faces.scores
+    """
+
+    def __init__(self, range: str = "short", *, min_score: float | None = None) -> None:
+        super().__init__()
+        if range not in RANGES:
+            raise ValueError(f"range must be {' or '.join(RANGES)}; got {range!r}")
+        network, usual = RANGES[range]
+        self.min_score = usual if min_score is None else float(min_score)
+        if not 0 <= self.min_score <= 1:
+            raise ValueError(f"min_score must lie in [0, 1]; got {min_score}")
+        self.network = load_network(network, f"face_detector_{range}_range")
+        self.anchors: Tensor
+        self.register_buffer("anchors", _anchors(network.size, network.grids), persistent=False)
+
+    @torch.no_grad()
+    @in_own_precision
+    def forward(self, images: Sequence[Tensor]) -> list[FaceBoxes]:
+        """The faces of each picture, on the module's device.
+
+        Args:
+            images: [3, height, width], RGB bytes or floats in [0, 1], of any sizes.
+        """
+        size, anchors = self.network.size, self.anchors
+        maps = [letterbox_map(image.shape[-2], image.shape[-1], size).to(anchors.device) for image in images]
+        found: list[FaceBoxes] = []
+        for part in chunks(len(images), _CHUNK.get(anchors.device.type, 8)) if images else []:
+            to_input = torch.stack(maps[part])
+            inputs = cut_regions(images[part], to_input, size, rotated=False, outside="zeros")
+            found += self._faces(2 * inputs - 1, to_input)
+        return found
+
+    def _faces(self, inputs: Float[Tensor, "n 3 s s"], to_input: Float[Tensor, "n 2 3"]) -> list[FaceBoxes]:
+        values, logits = self.network(inputs.to(self.network.stem.weight.dtype))
+        scores = logits.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT).sigmoid()
+        image, anchor = torch.nonzero(scores >= self.min_score, as_tuple=True)
+        places = values[image, anchor].reshape(len(anchor), VALUES // 2, 2)  # centre, size, six points
+        centre = self.anchors[anchor]
+        half = places[:, 1] / 2
+        corners = torch.stack([places[:, 0] - half, places[:, 0] + half], 1)
+        moved = torch.cat([corners, places[:, 2:]], 1) + centre[:, None]
+        points, scores, image = _merged(to_image(moved, to_input[image]), scores[image, anchor], image)
+        return [
+            FaceBoxes(boxes=points[own, :2].flatten(1), points=points[own, 2:], scores=scores[own])
+            for own in (image == k for k in torch.arange(len(inputs), device=image.device))
+        ]
+
+
+def _anchors(size: int, grids: Sequence[tuple[int, int]]) -> Float[Tensor, "anchors 2"]:
+    """The centres (x, y) of the anchors in px of the input, row by row."""
+    parts = []
+    for cells, count in grids:
+        line = (torch.arange(cells, dtype=torch.float64) + 0.5) * (size / cells) - 0.5
+        grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).reshape(-1, 2)
+        parts.append(grid.repeat_interleave(count, 0))
+    return torch.cat(parts)
+
+
+def _merged(
+    points: Float[Tensor, "m 8 2"], scores: Float[Tensor, "m"], image: Int[Tensor, "m"]
+) -> tuple[Float[Tensor, "k 8 2"], Float[Tensor, "k"], Int[Tensor, "k"]]:
+    """Candidates of one face as one, the surest first: means weighted by score (weighted non-maximum suppression).
+
+    The first two points are the corners of the box.
+    """
+    boxes = points[:, :2].flatten(1)
+    kept = torchvision.ops.batched_nms(boxes.float(), scores, image, _SAME_FACE)
+    overlap = torchvision.ops.box_iou(boxes, boxes[kept])
+    same: Bool[Tensor, "m k"] = (overlap > _SAME_FACE) & (image[:, None] == image[kept])
+    same[kept, torch.arange(len(kept), device=kept.device)] = True
+    first = same & (same.cumsum(1) == 1)  # a candidate belongs to the surest face that it overlaps
+    weights = first * scores[:, None].to(points.dtype)
+    merged = (weights.mT @ points.flatten(1)) / weights.sum(0)[:, None]
+    return merged.reshape(len(kept), points.shape[1], 2), scores[kept], image[kept]
