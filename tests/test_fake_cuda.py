@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
+from facerecon_torch.commands.build_assets.landmark_networks import SOURCES
 from facerecon_torch.features.hog import HogSpec, hog, hog_field, use_kernel
 from facerecon_torch.features.joint import JointSpec, displacement, joint_feature
 from facerecon_torch.fitting.crop import FaceCropper
+from facerecon_torch.landmarks.mediapipe import FaceMesh
+from facerecon_torch.landmarks.mediapipe.weights import load_network
 from facerecon_torch.metrics.vertex_error import ALIGNMENTS, vertex_errors
 from facerecon_torch.regression import fit_ridge
 from tests.fake_cuda import FakeCuda, HiddenWait
@@ -19,6 +22,7 @@ pytestmark = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torc
 _UPRIGHT = torch.tensor([[1.1, 0.0, -3.0], [0.0, 1.1, 7.0]], dtype=torch.float64)
 RANGE = {"images.read:require_unit_range": [0.0, 1.0]}  # smallest and largest value of the images
 CROP_WINDOWS = {"fitting.crop:crop_faces": [_UPRIGHT.expand(3, 2, 3)]}
+FACE_REGIONS = {"landmarks.mediapipe.regions:cut_regions": [_UPRIGHT.expand(3, 2, 3)]}
 RECONSTRUCTION = {**RANGE, "cascade.crops:crop": [_UPRIGHT.expand(3, 2, 3)], **CROP_WINDOWS}
 EXPRESSION_WEIGHTS = {
     "model.named_weights:nonnegative_least_squares": [False, False, True],  # have all faces converged?
@@ -98,6 +102,24 @@ def test_hog(cuda, variant, evaluation):
     assert lies_on_cuda(hog(crops, points, spec))
     # The differentiable path; its way back would need the driver.
     assert lies_on_cuda(hog(crops.requires_grad_(), points.requires_grad_(), spec))
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_landmark_networks(cuda, name, dtype):
+    network = load_network(SOURCES[name].network, name)
+    inputs = cuda.put(torch.rand(2, 3, network.size, network.size, dtype=dtype))
+    first, second = cuda.put(network.to(dtype))(inputs)
+    assert lies_on_cuda(first, second)
+    assert first.dtype == second.dtype == torch.float32
+
+
+def test_face_mesh():
+    with FakeCuda(FACE_REGIONS) as mode:
+        images, _ = photographs(mode)
+        boxes, points = mode.put(100 + torch.rand(3, 4).cumsum(1)), mode.put(100 * torch.rand(3, 6, 2))
+        assert lies_on_cuda(*mode.put(FaceMesh())(images, boxes, points))
+    assert mode.waits == dict.fromkeys(FACE_REGIONS, 1)
 
 
 def test_joint_feature_and_displacement(cuda):

@@ -1,4 +1,4 @@
-"""The examples of docs/python.md and of the README, run one after the other as they are printed."""
+"""The examples of the documents and of the README, run one after the other as they are printed."""
 
 import re
 from pathlib import Path
@@ -36,6 +36,14 @@ def test_the_page_runs(folder_with_a_photo):
     assert len(names["faces"]) == 4
     assert torch.equal(names["rows"].vertices, names["faces"].vertices)
     assert float(names["face"].expression_weights["jawOpen"]) >= 0
+
+
+def test_the_page_of_the_detectors_runs(folder_with_a_photo):
+    names = {}
+    (block,) = examples("docs/detectors.md")
+    exec(compile(block, "docs/detectors.md", "exec"), names)
+    assert names["points"].shape == (1, 478, 3)
+    assert names["presence"] > 0.9
 
 
 def test_the_readme_runs(folder_with_a_photo):
