@@ -27,7 +27,7 @@ from facerecon_torch.data.specs import RecordedScans
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.files import write_json
 from facerecon_torch.formats.checked_columns import load_columns, save_columns
-from facerecon_torch.formats.json_file import read_json
+from facerecon_torch.formats.json_file import read_json, require_entries
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.topology import N_LANDMARKS
 from facerecon_torch.runtime.sharded_job import SHARDS, Shard, join_columns
@@ -53,8 +53,8 @@ MEASURE = "measure."
 """Prefix of the columns that hold measures."""
 _COLUMNS = ("identity", "expression", "rotation", "translation", "meshes", "covered", "landmarks")
 _TAILS = {"rotation": (3, 3), "translation": (3,), "landmarks": (N_LANDMARKS, 2)}
-_KEYS = {"format", "version", "model_sha256", "spec", "samples", "failures"}
-_ENTRY = ("name", "subject", "kind", "code", "image", "flags")
+_KEYS = {"model_sha256": str, "spec": dict, "samples": object, "failures": dict}
+_ENTRY = {"name": str, "subject": str, "kind": str, "code": str, "image": str, "flags": list}
 _log = logging.getLogger(__name__)
 
 
@@ -200,8 +200,11 @@ def _read_header(folder: Path) -> dict[str, Any]:
     got = (document.get("format"), document.get("version"))
     if got not in ((FORMAT, VERSION), (FORMAT, _WITHOUT_CHECKSUM)):
         raise DataFileError(f"{path}: expected {FORMAT} of version {VERSION}; got {got}")
-    if set(document) != _KEYS or not all(set(entry) == set(_ENTRY) for entry in document["samples"]):
-        raise DataFileError(f"{path}: expected the keys {', '.join(sorted(_KEYS))}; got {', '.join(sorted(document))}")
+    require_entries(document, _KEYS, path)
+    if not isinstance(document["samples"], list):
+        raise DataFileError(f"{path}: samples: expected a list; got {type(document['samples']).__name__}")
+    for k, entry in enumerate(document["samples"]):
+        require_entries(entry, _ENTRY, f"{path}: samples: {k}")
     return document
 
 

@@ -1,12 +1,13 @@
 """JSON documents from files that may be damaged or hostile."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from facerecon_torch.errors import DataFileError, FaceReconError
 
-__all__ = ["parse_json", "read_json"]
+__all__ = ["parse_json", "read_json", "require_entries"]
 
 
 def parse_json(text: str | bytes, source: object, error: type[FaceReconError] = DataFileError) -> Any:
@@ -42,3 +43,23 @@ def read_json(path: Path, error: type[FaceReconError] = DataFileError) -> dict[s
     if not isinstance(document, dict):
         raise error(f"{path}: expected a JSON object; got {type(document).__name__}")
     return document
+
+
+def require_entries(document: Any, kinds: Mapping[str, type], where: object) -> None:
+    """Raise DataFileError unless `document` is an object that has an entry of each type.
+
+    Args:
+        document: a JSON value.
+        kinds: type of each entry by its key; `list` is a list of texts.
+        where: the document's place, for the message.
+    """
+    if not isinstance(document, dict):
+        raise DataFileError(f"{where}: expected an object; got {type(document).__name__}")
+    for key, kind in kinds.items():
+        value = document.get(key)
+        fits = isinstance(value, kind)
+        if kind is list and isinstance(value, list):
+            fits = all(isinstance(entry, str) for entry in value)
+        if not fits:
+            wanted = "list of texts" if kind is list else kind.__name__
+            raise DataFileError(f"{where}: {key}: expected a {wanted}; got {type(value).__name__}")

@@ -187,13 +187,14 @@ def read_table(file: Path) -> tuple[list[str], np.ndarray]:
         )
     try:
         table = _read_csv(file) if file.suffix.lower() == ".csv" else pa.parquet.read_table(file)
+        names = table.column_names
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise LandmarkFileError(
             f"{file}: expected a {file.suffix} table; came a file that cannot be read: {error}"
         ) from error
-    named = {_plain(name): name for name in table.column_names}
-    if len(named) != len(table.column_names):
-        doubled = sorted(name for name in table.column_names if named[_plain(name)] != name) or table.column_names
+    named = {_plain(name): name for name in names}
+    if len(named) != len(names):
+        doubled = sorted(name for name in names if named[_plain(name)] != name) or names
         raise LandmarkFileError(f"{file}: expected every column once; came several of {', '.join(doubled[:6])}")
     count = 68 if "x67" in named else 66
     wanted = ["image", *(f"{axis}{i}" for i in range(count) for axis in "xy")]
@@ -203,11 +204,13 @@ def read_table(file: Path) -> tuple[list[str], np.ndarray]:
             f"{file}: expected the columns image, x0..x67, y0..y67 (or ..x65, y65); "
             f"came {len(named)} columns, missing {', '.join(missing[:6]) or 'none, but more points'}"
         )
-    images = [str(name) for name in table.column(named["image"]).to_pylist()]
     try:
+        images = [str(name) for name in table.column(named["image"]).to_pylist()]
         flat = [_column(table.column(named[name])) for name in wanted[1:]]
     except (pa.ArrowException, ValueError) as error:
-        raise LandmarkFileError(f"{file}: expected numbers in the columns x0..y{count - 1}; came {error}") from error
+        raise LandmarkFileError(
+            f"{file}: expected names and numbers in the columns image, x0..y{count - 1}; came {error}"
+        ) from error
     return images, np.stack(flat, axis=1).reshape(len(images), count, 2)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.files import write_bytes, write_json
 from facerecon_torch.formats.checked_columns import load_columns, save_columns
-from facerecon_torch.formats.json_file import read_json
+from facerecon_torch.formats.json_file import read_json, require_entries
 from facerecon_torch.runtime.sharded_job import Shard, ShardedJob, join_columns
 from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.render.subject import render_subject, warm_up
@@ -106,8 +106,7 @@ def load_set(folder: Path) -> SyntheticSet:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it has another format.
-        DataFileError: a file of it is missing or damaged; the message names it.
+        DataFileError: it has another format, or a file of it is missing or damaged; the message names it.
 
     Example:
         >>> len(load_set(Path("people")))
@@ -119,7 +118,12 @@ def load_set(folder: Path) -> SyntheticSet:
         )
     header = read_json(folder / "set.json")
     if header.get("format") != _FORMAT:
-        raise ValueError(f"{folder / 'set.json'} must have format {_FORMAT}; got {header.get('format')!r}")
+        raise DataFileError(f"{folder / 'set.json'} must have format {_FORMAT}; got {header.get('format')!r}")
+    require_entries(header, {"spec": dict, "images": list, "expression_names": list}, folder / "set.json")
+    try:
+        spec = SyntheticSpec(**header["spec"])
+    except (TypeError, ValueError) as error:
+        raise DataFileError(f"{folder / 'set.json'}: spec: {error}") from error
     truth, _ = load_columns(folder / "truth.safetensors")
     images = tuple(folder / "images" / name for name in header["images"])
     _require_undamaged(images, truth["image_crc32"])
@@ -130,7 +134,7 @@ def load_set(folder: Path) -> SyntheticSet:
         degenerate=torch.zeros(len(truth["scale"]), dtype=torch.bool),
     )
     return SyntheticSet(
-        spec=SyntheticSpec(**header["spec"]),
+        spec=spec,
         images=images,
         subjects=truth["subjects"],
         vertices=truth["vertices"],

@@ -1,7 +1,4 @@
-"""Readers with a small file that each reads: name -> (folder -> (file, function that reads it)).
-
-Those of images and of landmark files are in test_mutated_files.py.
-"""
+"""Readers with a small file that each reads: name -> (folder -> (file, function that reads it))."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -15,23 +12,34 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import torch
+from PIL import Image, features
 from torch import Tensor
 
+from facerecon_torch.cascade.checkpoint import load_checkpoint
+from facerecon_torch.commands.export.parameters import _of_results
+from facerecon_torch.commands.train.methods import train_methods
 from facerecon_torch.data.bosphorus.bnt import read_bnt, write_bnt
 from facerecon_torch.data.bosphorus.landmarks import read_landmarks, write_landmarks
 from facerecon_torch.data.frgc.files import read_abs, read_texture, write_abs, write_texture
 from facerecon_torch.data.frgc.signature_set import read_signature_set
 from facerecon_torch.data.prepared import load_prepared
 from facerecon_torch.export.meshes import save_ply
+from facerecon_torch.export.parameters import FaceTable
 from facerecon_torch.formats.checked_columns import load_columns, save_columns
 from facerecon_torch.formats.json_file import read_json
 from facerecon_torch.formats.npz_file import read_npz
 from facerecon_torch.formats.polygon_mesh import read_polygon_mesh
-from facerecon_torch.landmarks.point_files import read_table
+from facerecon_torch.images.read import read_pixels
+from facerecon_torch.landmarks.file_landmarks import FileLandmarks
+from facerecon_torch.landmarks.point_files import read_points
 from facerecon_torch.model.importers.facescape import read_facescape, read_facescape_v13
 from facerecon_torch.model.importers.tensor_file import read_tensor_core
 from facerecon_torch.model.io import load_model, save_model
 from facerecon_torch.structures import Mesh
+from facerecon_torch.synthetic.dataset import load_set, render_set
+from facerecon_torch.synthetic.layouts import LayoutSpec, load_truth
+from facerecon_torch.synthetic.layouts import write_set as write_set_in_layout
+from facerecon_torch.synthetic.spec import SyntheticSpec
 from tests.data.bosphorus.test_bosphorus_bnt import scan_of
 from tests.data.bosphorus.test_bosphorus_landmarks import landmarks_of
 from tests.data.frgc.signature_writer import write_signature_set
@@ -40,10 +48,12 @@ from tests.data.frgc.test_frgc_texture import texture_of
 from tests.data.test_format_errors import _FORMATS as DATA_FORMATS
 from tests.data.test_frgc_recordings import _presentations
 from tests.data.test_prepared import make_shard, write_set
+from tests.export.fitted_faces import drawn_faces
 from tests.model.importers import small_faces
 from tests.model.importers.test_facescape import N_EXP, N_ID, V, content
 from tests.model.importers.test_linear_format_errors import FORMATS as LINEAR_FORMATS
 from tests.tiny_model import tiny_bilinear, tiny_linear
+from tests.tiny_world import make_samples, make_setup
 
 __all__ = ["READERS", "tensors"]
 
@@ -93,18 +103,64 @@ def _table(path: Path) -> None:
     (pa.csv.write_csv if path.suffix == ".csv" else pa.parquet.write_table)(pa.table(columns), path)
 
 
+def _detections(path: Path) -> Any:
+    """The faces of a picture of the table: an empty cell is an error of its own picture."""
+    return FileLandmarks(source=path).find(Path("a.jpg"), 100, 100)
+
+
 def _columns(path: Path) -> None:
     save_columns(path, {"a": torch.rand(5, 3), "b": torch.arange(5)}, {"document": "{}"})
 
 
 def _checkpoint(folder: Path) -> tuple[Path, Callable[[], Any]]:
-    from facerecon_torch.cascade.checkpoint import load_checkpoint
-    from facerecon_torch.commands.train.train import train_cascade
-    from tests.tiny_world import make_samples, make_setup
-
     setup = make_setup()
-    train_cascade(setup, make_samples(setup, people=4, images=3, seed=0)).save_pretrained(folder / "c.safetensors")
-    return folder / "c.safetensors", lambda: load_checkpoint(folder / "c.safetensors")
+    outcome = train_methods(setup, make_samples(setup, people=4, images=3, seed=0), {}, names=("cascade",))
+    outcome.reconstructor.save_pretrained(folder / "c.safetensors")
+
+    def read() -> Any:
+        return [stage.ridge.weight for stage in load_checkpoint(folder / "c.safetensors").cascade.stages]
+
+    return folder / "c.safetensors", read
+
+
+def _image_kinds() -> dict[str, tuple[str, Image.Image, dict[str, str]]]:
+    """Name -> format, image and options of Pillow's `save`."""
+    values = np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)
+    rgb, deep = Image.fromarray(values), Image.fromarray(values[..., 0].astype(np.uint16) * 257)
+    real = Image.fromarray(values[..., 0].astype(np.float32) / 255)
+    modes = {
+        "JPEG": ("RGB", "L", "CMYK"), "PNG": ("RGB", "RGBA", "P", "LA", "1", "I;16"), "WEBP": ("RGB", "RGBA"),
+        "TIFF": ("RGB", "I;16", "F", "P", "1"), "BMP": ("RGB", "P"), "GIF": ("P",), "PPM": ("RGB", "L"),
+        "JPEG2000": ("RGB",), "AVIF": ("RGB",) if features.check("avif") else (),
+    }  # fmt: skip
+    images = {"I;16": deep, "F": real}
+    kinds = {
+        f"image {kind} {mode}": (kind, images.get(mode) or rgb.convert(mode), {})
+        for kind in modes
+        for mode in modes[kind]
+    }
+    lzw = {f"{name} lzw": (*known[:2], {"compression": "tiff_lzw"}) for name, known in kinds.items() if "TIFF" in name}
+    return kinds | lzw
+
+
+def _image(kind: str, image: Image.Image, options: dict[str, str]) -> Reader:
+    def read(path: Path) -> Any:
+        pixels = read_pixels(path)
+        if pixels.is_floating_point() and not 0 <= float(pixels.min()) <= float(pixels.max()) <= 1:
+            raise AssertionError("values outside [0, 1]")
+        return pixels
+
+    return _file("a.jpg", lambda path: image.save(path, kind, **options), read)
+
+
+def _points(path: Path) -> None:
+    lines = "\n".join(f"{x} {y}" for x, y in POINTS)
+    if path.suffix == ".npy":
+        np.save(path, POINTS)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps({"faces": [{"points": POINTS.tolist()}]}))
+    else:
+        path.write_text(f"version: 1\nn_points: 68\n{{\n{lines}\n}}\n")
 
 
 def _prepared(name: str) -> Reader:
@@ -118,6 +174,30 @@ def _prepared(name: str) -> Reader:
         return folder / name, read
 
     return make
+
+
+def _synthetic(name: str) -> Reader:
+    def make(folder: Path) -> tuple[Path, Callable[[], Any]]:
+        render_set(SyntheticSpec(subjects=1, images_per_subject=1, size=128), folder, workers=1, progress=False)
+        return folder / name, lambda: load_set(folder).vertices
+
+    return make
+
+
+def _layout(name: str) -> Reader:
+    def make(folder: Path) -> tuple[Path, Callable[[], Any]]:
+        spec = LayoutSpec(layout="facewarehouse", subjects=1, samples=1)
+        write_set_in_layout(spec, folder, workers=1, progress=False)
+        return folder / name, lambda: load_truth(folder).vertices
+
+    return make
+
+
+def _results(folder: Path) -> tuple[Path, Callable[[], Any]]:
+    table = FaceTable(("smile",))
+    table.append("photo.jpg", drawn_faces(2, 1, torch.Generator().manual_seed(0)), position=0)
+    path = table.save(folder / "in" / "parameters.parquet")
+    return path, lambda: _of_results(path)
 
 
 def _facescape(folder: Path) -> tuple[Path, Callable[[], Any]]:
@@ -151,6 +231,8 @@ def _mesh() -> Mesh:
 
 
 READERS: dict[str, Reader] = {
+    **{name: _image(*known) for name, known in _image_kinds().items()},
+    **{f"points {suffix}": _file(f"a.{suffix}", _points, read_points) for suffix in ("npy", "json", "pts")},
     **{f"importer {make.__name__}": make for make in LINEAR_FORMATS},
     "importer facescape 1.6": _facescape,
     "importer facescape 1.3": _facescape_v13,
@@ -166,13 +248,18 @@ READERS: dict[str, Reader] = {
     "frgc signature set": _file("a.xml", partial(write_signature_set, _presentations()), read_signature_set),
     "mesh ply": _file("a.ply", partial(save_ply, _mesh()), read_polygon_mesh),
     "npz": _file("a.npz", lambda path: np.savez(path, a=POINTS, b=np.arange(4)), read_npz),
-    "points csv": _file("a.csv", _table, read_table),
-    "points parquet": _file("a.parquet", _table, read_table),
+    "points csv": _file("a.csv", _table, _detections),
+    "points parquet": _file("a.parquet", _table, _detections),
     "model bilinear": _file("m.safetensors", lambda path: save_model(tiny_bilinear(), path), load_model),
     "model linear": _file("m.safetensors", lambda path: save_model(tiny_linear(), path), load_model),
     "cascade": _checkpoint,
     "checked columns": _file("c.safetensors", _columns, load_columns),
     "json object": _file("a.json", lambda path: path.write_text(json.dumps({"a": [1.5, {"b": None}]})), read_json),
+    "results table": _results,
+    "synthetic header": _synthetic("set.json"),
+    "synthetic tables": _synthetic("truth.safetensors"),
+    "layout header": _layout("truth.json"),
+    "layout tables": _layout("truth.safetensors"),
     "prepared header": _prepared("set.json"),
     "prepared tables": _prepared("tables.safetensors"),
 }

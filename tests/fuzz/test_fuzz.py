@@ -8,6 +8,7 @@ import pytest
 
 from tests.fuzz.mutate import mutations
 from tests.fuzz.readers import READERS
+from tests.fuzz.run import fuzz
 
 TOTAL = 1_000_000
 SEED = 20261128
@@ -26,6 +27,13 @@ def test_mutations_are_those_of_their_seed():
     assert first == list(mutations(content, 1, 200))
     assert first != list(mutations(content, 2, 200))
     assert sum(changed != content for changed in first) > 190
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name.startswith(("image ", "points "))])
+def test_some_mutated_images_and_landmark_files(name, tmp_path):
+    told = fuzz(name, tmp_path, 50, SEED)
+    assert told["faults"] == []
+    assert told["refused"] > 0
 
 
 @pytest.mark.slow

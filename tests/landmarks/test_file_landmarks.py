@@ -323,7 +323,7 @@ def test_bad_source_is_refused_when_it_is_opened(points: torch.Tensor, tmp_path:
         ("t.txt", "came another"),
         ("none.csv", "came nothing"),
         ("none", "came nothing"),
-        ("words.parquet", "expected numbers in the columns"),
+        ("words.parquet", "expected names and numbers in the columns"),
         ("many.parquet", "more points"),
     ):
         with pytest.raises(LandmarkFileError, match=came):

@@ -3,12 +3,14 @@
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from facerecon_torch.checks import require_finite
 from facerecon_torch.commands.infer.names import face_suffix, result_names
 from facerecon_torch.commands.own_files import ABOUT_FORMAT, require_own_folder
 from facerecon_torch.data.prepared import PreparedSet, is_complete, load_prepared
@@ -29,6 +31,7 @@ from facerecon_torch.structures import FaceParameters, Mesh
 __all__ = ["export_parameters", "run_export"]
 
 _TABLE = "parameters.parquet"
+_RESULT_COLUMNS = frozenset({"image", "face", "score", "alpha", "beta", "camera", "landmarks_2d"})
 _ABOUT_FILE = "about.json"
 _ABOUT = {
     "format": ABOUT_FORMAT,
@@ -148,30 +151,37 @@ def _of_results(table: Path) -> list[ReleasedSample]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    expected = f"{table}: expected the table of `facerecon infer`"
     try:
         rows = pq.read_table(table).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise DataFileError(f"{table}: expected the table of `facerecon infer`; {error}") from error
-    missing = sorted(
-        {"image", "face", "score", "alpha", "beta", "camera", "landmarks_2d"} - set(rows[0] if rows else ())
+        missing = sorted(_RESULT_COLUMNS - set(rows[0] if rows else ()))
+        if missing:
+            raise DataFileError(f"{expected} with at least one face; {', '.join(missing)} are missing")
+        stems = result_names([Path(image) for image in dict.fromkeys(row["image"] for row in rows)])
+        return [_released(row, stems[Path(row["image"])] + face_suffix(row["face"])) for row in rows]
+    except DataFileError:
+        raise
+    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+        raise DataFileError(f"{expected}; {error}") from error
+
+
+def _released(row: Mapping[str, Any], name: str) -> ReleasedSample:
+    """The face in a row of the table. Raises what a row of other types causes, ValueError for a value not finite."""
+    camera = row["camera"]
+    values = {key: torch.tensor(row[key], dtype=torch.float32) for key in ("alpha", "beta", "landmarks_2d")}
+    values |= {key: torch.tensor(camera[key], dtype=torch.float32) for key in ("rotation", "translation", "scale")}
+    for key, value in values.items():
+        require_finite(key, value)
+    return ReleasedSample(
+        name=name,
+        image=row["image"],
+        parameters=FaceParameters(identity=values["alpha"], expression=values["beta"]),
+        rotation=values["rotation"].reshape(3, 3),
+        translation=values["translation"],
+        scale=float(camera["scale"]),
+        landmarks=values["landmarks_2d"],
+        columns={"face": int(row["face"]), "score": float(row["score"])},
     )
-    if missing:
-        raise DataFileError(f"{table}: expected at least one face, with its columns; {', '.join(missing)} are missing")
-    stems = result_names([Path(image) for image in dict.fromkeys(row["image"] for row in rows)])
-    names = [stems[Path(row["image"])] + face_suffix(row["face"]) for row in rows]
-    return [
-        ReleasedSample(
-            name=name,
-            image=row["image"],
-            parameters=FaceParameters(identity=torch.tensor(row["alpha"]), expression=torch.tensor(row["beta"])),
-            rotation=torch.tensor(row["camera"]["rotation"]).reshape(3, 3),
-            translation=torch.tensor(row["camera"]["translation"]),
-            scale=float(row["camera"]["scale"]),
-            landmarks=torch.tensor(row["landmarks_2d"]),
-            columns={"face": int(row["face"]), "score": float(row["score"])},
-        )
-        for name, row in zip(names, rows)
-    ]
 
 
 def _fitted(samples: list[ReleasedSample], model: FaceModel) -> Tensor:

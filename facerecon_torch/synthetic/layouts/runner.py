@@ -7,9 +7,10 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from facerecon_torch.errors import DataFileError
 from facerecon_torch.files import write_json
 from facerecon_torch.formats.checked_columns import load_columns, save_columns
-from facerecon_torch.formats.json_file import read_json
+from facerecon_torch.formats.json_file import read_json, require_entries
 from facerecon_torch.runtime.sharded_job import Shard, ShardedJob, join_columns
 from facerecon_torch.synthetic.layouts.spec import LayoutSpec, LayoutTruth, find_layout
 from facerecon_torch.synthetic.render.subject import warm_up
@@ -59,17 +60,22 @@ def write_set(spec: LayoutSpec, output: Path, *, workers: int | None = None, pro
 def load_truth(output: Path) -> LayoutTruth:
     """The truth of the complete set in folder `output`.
 
-    Raises FileNotFoundError where there is none, ValueError for another format, DataFileError for a damaged one.
+    Raises FileNotFoundError where there is none, DataFileError for another format or a damaged one.
     """
     path = Path(output) / _HEADER
     if not path.is_file():
         raise FileNotFoundError(f"a synthetic set must hold {_HEADER}; {output} does not (not written to the end)")
     header = read_json(path)
     if header.get("format") != _FORMAT:
-        raise ValueError(f"{path} must have format {_FORMAT}; got {header.get('format')!r}")
+        raise DataFileError(f"{path} must have format {_FORMAT}; got {header.get('format')!r}")
+    require_entries(header, {"spec": dict, "names": list, "expression_names": list}, path)
+    try:
+        spec = LayoutSpec(**header["spec"])
+    except (TypeError, ValueError) as error:
+        raise DataFileError(f"{path}: spec: {error}") from error
     rows, _ = load_columns(Path(output) / "truth.safetensors")
     return LayoutTruth(
-        spec=LayoutSpec(**header["spec"]),
+        spec=spec,
         names=tuple(header["names"]),
         expression_names=tuple(header["expression_names"]),
         extra={key: value for key, value in rows.items() if key not in _ROWS},
