@@ -124,7 +124,7 @@ def _edit(path, change):
         (lambda f: (f / "set.json").unlink(), r"set\.json: expected the set\.json of a prepared set; got none"),
         (lambda f: (f / "set.json").write_text("{"), r"set\.json: expected a JSON document"),
         (lambda f: _edit(f / "set.json", lambda c: c.update(version=9)), r"of version 2; got .*9"),
-        (lambda f: _edit(f / "set.json", lambda c: c.pop("spec")), r"expected the keys"),
+        (lambda f: _edit(f / "set.json", lambda c: c.pop("spec")), r"spec: expected a dict"),
         (lambda f: _edit(f / "set.json", lambda c: c["samples"].pop()), r"expected columns of 1 rows"),
         (lambda f: _cut(f / "tables.safetensors"), r"tables\.safetensors: expected a complete safetensors file"),
         (lambda f: _flip(f / "tables.safetensors"), r"tables\.safetensors: expected content with the SHA-256"),
