@@ -173,7 +173,7 @@ class Detection:
         points: the 68 iBUG points in px; (0, 0) is the centre of the first pixel.
 
     Example:
-        >>> detector.detect(image)[0].points
+        >>> detector.detect([image])[0][0].points
     """
 
     box: tuple[float, float, float, float]

@@ -24,7 +24,7 @@ from facerecon_torch.geometry.align import align_similarity
 from facerecon_torch.geometry.projection import project, project_with_depth
 from facerecon_torch.geometry.rotation import euler_to_matrix, matrix_to_euler
 from facerecon_torch.images import save_png
-from facerecon_torch.landmarks.detector import detect_faces
+from facerecon_torch.landmarks.batches import detect_faces
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.landmarks.points import as_points66
 from facerecon_torch.landmarks.scheme import from_paper66
@@ -104,7 +104,7 @@ def given_lists(world):
 
 def landmarks_of_files(world):
     world.model.detector = FileLandmarks()
-    (found,) = detect_faces(FileLandmarks(), world.images[0], path=world.files[0])
+    (found,) = detect_faces(FileLandmarks(), world.images[:1], world.files[:1])[0]
     return [found.points, *world.faces(world.model.predict(world.files)[0])]
 
 
@@ -239,7 +239,7 @@ def test_what_inference_mode_built_serves_gradients(world, tiny_outcome):
 def test_landmarks_never_take_the_dtype_of_a_picture(dtype, world):
     world.model.detector = FileLandmarks()
     image, path = world.images[0].to(dtype), world.files[0]
-    points = FileLandmarks().detect(image, path=path)[0].points
+    points = FileLandmarks().detect([image], paths=[path])[0][0].points
     assert_close(points, from_paper66(world.points[0][None])[0], rtol=0, atol=1e-12)
     (faces,) = world.model.predict(image, landmarks=[world.points[0]])
     assert_close(faces.landmarks[0].double(), world.points[0], rtol=0, atol=1e-5)
@@ -267,7 +267,7 @@ def test_a_picture_of_0_to_255_is_refused_everywhere(world):
         lambda: model.reconstruct(wrong, points),
         lambda: model.solvers.cropper.crop(wrong, camera),
         lambda: model(model.solvers.cropper.crop(world.images, camera).image * 255, points),
-        lambda: FileLandmarks().detect(wrong[0], path=world.files[0]),
+        lambda: FileLandmarks().detect(wrong[:1], paths=world.files[:1]),
         lambda: save_png(wrong[0], world.folder / "x.png"),
         lambda: draw_overlay(wrong[0], torch.zeros(3, 3), torch.tensor([[0, 1, 2]])),
         lambda: crop_faces(wrong, model.solvers.cropper.to_crop(camera), model.spec.crop),

@@ -15,9 +15,11 @@ from facerecon_torch.errors import ImageFileError, LandmarkFileError, NoFaceErro
 from facerecon_torch.images.convert import as_pixels
 from facerecon_torch.images.open import MAX_MEGAPIXELS
 from facerecon_torch.images.read import Pixels
-from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces, detect_faces
+from facerecon_torch.landmarks.batches import detect_in_batches
+from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces
 from facerecon_torch.landmarks.points import as_points66
 from facerecon_torch.landmarks.scheme import to_paper66
+from facerecon_torch.structures import Detection
 
 __all__ = ["FoundFaces", "faces_at_once", "find_faces", "in_batches", "solve_found"]
 
@@ -63,27 +65,53 @@ def find_faces(
         skip_unreadable: log an image that cannot be read, or whose landmark file cannot, and give no faces for it,
             instead of raising ImageFileError or LandmarkFileError.
     """
-    for k, image in enumerate(images):
-        try:
-            pixels = as_pixels(image, max_megapixels=max_megapixels)
-            if landmarks is None:
-                path = Path(image) if isinstance(image, (str, Path)) else None
-                faces = _detected(pixels, path, which, detector())
+    loaded = _loaded(images, max_megapixels)
+    if not images:
+        return
+    if landmarks is not None:
+        for given, (_, image) in zip(landmarks, loaded):
+            if isinstance(image, Exception):
+                yield _without_faces(image, skip_unreadable)
             else:
-                points = as_points66(landmarks[k])
+                points = as_points66(given)
                 points = points[None] if points.ndim == 2 else points
-                faces = FoundFaces(pixels, points, extent(points), torch.ones(len(points)))
-        except (ImageFileError, LandmarkFileError) as error:
-            if not skip_unreadable:
-                raise
-            _log.error("%s", error)
-            faces = _none(None)
-        yield faces
+                yield FoundFaces(image.pixels, points, extent(points), torch.ones(len(points)))
+        return
+    for path, found in detect_in_batches(detector(), loaded):
+        if isinstance(found, Exception):
+            yield _without_faces(found, skip_unreadable)
+        else:
+            yield _chosen(found[0].pixels, path, found[1], which)
 
 
-def _detected(pixels: Pixels, path: Path | None, which: str | int, detector: LandmarkDetector) -> FoundFaces:
+@dataclass(frozen=True)
+class _Picture:
+    pixels: Pixels
+
+
+def _loaded(
+    images: Sequence[object], max_megapixels: float | int
+) -> Iterator[tuple[Path | None, _Picture | Exception]]:
+    """The path, if there is one, and the pixels of each image, or why it cannot be read."""
+    for image in images:
+        path = Path(image) if isinstance(image, (str, Path)) else None
+        try:
+            yield path, _Picture(as_pixels(image, max_megapixels=max_megapixels))
+        except ImageFileError as error:
+            yield path, error
+
+
+def _without_faces(error: Exception, skip_unreadable: bool) -> FoundFaces:
+    """No faces for an image whose own file, or landmark file, cannot be read; every other error is raised."""
+    if not skip_unreadable or not isinstance(error, (ImageFileError, LandmarkFileError)):
+        raise error
+    _log.error("%s", error)
+    return _none(None)
+
+
+def _chosen(pixels: Pixels, path: Path | None, faces: Sequence[Detection], which: str | int) -> FoundFaces:
     try:
-        chosen = choose_faces(detect_faces(detector, pixels, path=path), which, source=path or "image")
+        chosen = choose_faces(faces, which, source=path or "image")
     except NoFaceError as error:
         _log.info("%s", error)
         return _none(pixels)

@@ -17,7 +17,6 @@ import torch
 
 from facerecon_torch.errors import DetectorError, FolderError
 from facerecon_torch.files import cache_folder, require_writable
-from facerecon_torch.landmarks.detector import PixelFreeDetector
 from facerecon_torch.landmarks.registry import DETECTORS, detector_options, find_detector
 from facerecon_torch.runtime.environment import package_version
 
@@ -202,8 +201,8 @@ def _detector(name: str, run: bool) -> dict[str, Any]:
     try:
         facts["weights"] = [_weights(file) for file in builder.weight_files()]
         detector = builder(**options)
-        if run and not isinstance(detector, PixelFreeDetector):
-            detector.detect(torch.zeros(3, 64, 64))
+        if run and name != "file":
+            detector.detect([torch.zeros(3, 64, 64)])
     except DetectorError as error:
         facts |= {"works": False, "problem": str(error)}
     return facts

@@ -13,14 +13,11 @@ from torch import Tensor
 
 from facerecon_torch.errors import NoFaceError
 from facerecon_torch.images.read import Pixels, in_unit_range, require_unit_range
-from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import Detection
 
 __all__ = [
     "LandmarkDetector",
-    "PixelFreeDetector",
     "choose_faces",
-    "detect_faces",
     "sort_faces",
 ]
 
@@ -37,7 +34,7 @@ class LandmarkDetector(Protocol):
 
     Example:
         >>> detector = build_detector("dlib")
-        >>> detector.detect(read_image("photo.jpg"))[0].score
+        >>> detector.detect([read_image("photo.jpg")])[0][0].score
     """
 
     @property
@@ -48,34 +45,16 @@ class LandmarkDetector(Protocol):
     def licence(self) -> str:
         """What may be done with the answers."""
 
-    def detect(self, image: Tensor, *, path: Path | None = None) -> list[Detection]:
-        """Every face of one picture, the one with the largest score x box area first; an empty list if there
-        is none.
+    def detect(self, images: Sequence[Pixels], *, paths: Sequence[Path | None] | None = None) -> list[list[Detection]]:
+        """Every face of each picture, the one with the largest score x box area first; an empty list where there is
+        none.
 
-        image: [3, H, W] RGB in [0, 1], upright; boxes and points of the answer are in its pixels. The points have a
-        precision of their own (those of this package float64, on the CPU), whatever the picture's dtype. `path` names
-        the picture: the `file` detector looks landmarks up by it, the others ignore it. Raises ValueError or TypeError
-        for another shape, dtype or range, DetectorError when the detector cannot run.
-
-        A detector with an attribute `takes_bytes` that is true also takes uint8, k for k / 255.
+        images: [3, H, W] RGB, bytes or floats in [0, 1], of any sizes, on any device, upright; boxes and points of the
+        answer are in their px. The points have a precision of their own (those of this package float64, on the CPU),
+        whatever the pictures' dtype. `paths` name the pictures: the `file` detector looks landmarks up by them, the
+        others ignore them. Raises ValueError or TypeError for another shape, dtype or range, DetectorError when the
+        detector cannot run.
         """
-
-
-@runtime_checkable
-class PixelFreeDetector(Protocol):
-    """A detector that needs the size of a picture and none of its pixels."""
-
-    def find(self, path: Path, height: int, width: int) -> list[Detection]:
-        """What `detect` answers for the picture at `path`, px."""
-
-
-@in_own_precision
-def detect_faces(detector: LandmarkDetector, pixels: Pixels, *, path: Path | None = None) -> list[Detection]:
-    """`detector.detect` of a picture of bytes (k stands for k / 255) or floats, made floats only for those who look."""
-    if path is not None and isinstance(detector, PixelFreeDetector):
-        return detector.find(path, pixels.shape[-2], pixels.shape[-1])
-    takes_bytes = bool(getattr(detector, "takes_bytes", False))
-    return detector.detect(pixels if takes_bytes else in_unit_range(pixels), path=path)
 
 
 def choose_faces(
@@ -93,7 +72,7 @@ def choose_faces(
         ValueError: another `which`.
 
     Example:
-        >>> choose_faces(detector.detect(image), "all")
+        >>> choose_faces(detector.detect([image])[0], "all")
     """
     if isinstance(which, bool) or not (which in ("largest", "all") or (isinstance(which, int) and which >= 0)):
         raise ValueError(f"which must be 'largest', 'all' or a position from 0; got {which!r}")

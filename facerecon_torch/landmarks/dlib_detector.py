@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,6 @@ class DlibDetector:
     """
 
     name = "dlib"
-    takes_bytes = True
     licence = (
         "dlib's 68-point predictor was trained on iBUG 300-W, whose licence excludes commercial use; "
         "the code is under the Boost Software License"
@@ -86,9 +86,12 @@ class DlibDetector:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_native": None}  # each process loads its own
 
-    def detect(self, image: Tensor, *, path: Path | None = None) -> list[Detection]:
-        """As LandmarkDetector says; `path` is not used. Scores are dlib's margins (0 and up, about 1 to 2 for
-        a clear frontal face)."""
+    def detect(self, images: Sequence[Tensor], *, paths: Sequence[Path | None] | None = None) -> list[list[Detection]]:
+        """As LandmarkDetector says; `paths` are not used. Scores are dlib's margins (0 and up, about 1 to 2 for a clear
+        frontal face)."""
+        return [self._faces(image) for image in images]
+
+    def _faces(self, image: Tensor) -> list[Detection]:
         require_image(image)
         picture = on_host(image)
         return sort_faces(

@@ -2,7 +2,7 @@
 
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -46,7 +46,6 @@ class FaceAlignmentDetector:
     """
 
     name = "face_alignment"
-    takes_bytes = True
     licence = (
         "the 2D-FAN weights were trained on data derived from iBUG 300-W and the S3FD weights on WIDER FACE, "
         "both for research only, not for commercial use; the code is under the BSD 3-clause licence"
@@ -78,8 +77,11 @@ class FaceAlignmentDetector:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_native": None}  # each process loads its own
 
-    def detect(self, image: Tensor, *, path: Path | None = None) -> list[Detection]:
-        """As LandmarkDetector says; `path` is not used. Scores are S3FD's probabilities."""
+    def detect(self, images: Sequence[Tensor], *, paths: Sequence[Path | None] | None = None) -> list[list[Detection]]:
+        """As LandmarkDetector says; `paths` are not used. Scores are S3FD's probabilities."""
+        return [self._faces(image) for image in images]
+
+    def _faces(self, image: Tensor) -> list[Detection]:
         require_image(image)
         picture = on_host(image)
         searched = resize(picture, min(1.0, self.max_side / max(picture.shape[-2:])))

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -36,7 +37,6 @@ class FileLandmarks:
     """
 
     name = "file"
-    takes_bytes = True
     licence = "landmarks read from a file have the licence of the file"
 
     @staticmethod
@@ -61,17 +61,18 @@ class FileLandmarks:
                 f"({', '.join(POINT_SUFFIXES)}); came {'another' if self.source.is_file() else 'nothing'}"
             )
 
-    def detect(self, image: Tensor, *, path: Path | None = None) -> list[Detection]:
-        """As LandmarkDetector says. Raises LandmarkFileError when there are no landmarks for `path`, when
-        they are damaged, when a face lies wholly outside the picture, or spans less than 4 px (shares of the
-        picture, not px)."""
-        require_image(image)
-        if path is None:
-            raise ValueError("detector file: path must name the picture; got None")
-        return self.find(Path(path), image.shape[-2], image.shape[-1])
+    def detect(self, images: Sequence[Tensor], *, paths: Sequence[Path | None] | None = None) -> list[list[Detection]]:
+        """As LandmarkDetector says. Raises LandmarkFileError when there are no landmarks for one of `paths`, when they
+        are damaged, when a face lies wholly outside the picture, or spans less than 4 px (shares of the picture, not
+        px)."""
+        for image in images:
+            require_image(image)
+        named = [path for path in paths or () if path is not None]
+        if len(named) != len(images):
+            raise ValueError(f"detector file: paths must name all {len(images)} pictures; got {paths}")
+        return [self._detections(Path(path), *image.shape[-2:]) for path, image in zip(named, images)]
 
-    def find(self, path: Path, height: int, width: int) -> list[Detection]:
-        """`detect` for a picture of that size, whose pixels nobody needs."""
+    def _detections(self, path: Path, height: int, width: int) -> list[Detection]:
         faces, origin = self._faces(path)
         boxes = [_box(points) for points in faces]
         for points, box in zip(faces, boxes):
@@ -89,7 +90,7 @@ class FileLandmarks:
     def fingerprint(self, picture: Path) -> str:
         """What a picture's landmarks are made from, as text: the digest of its own file, or of its rows of the table.
 
-        Raises LandmarkFileError where `find` does.
+        Raises LandmarkFileError where `detect` does.
         """
         if self._table is not None:
             content = np.stack(_matching(self._table, picture, str(self.source))).tobytes()

@@ -89,7 +89,7 @@ def to_paper66(points: Float[Tensor, "*b 68 c"]) -> Float[Tensor, "*b 66 c"]:
         points: in iBUG order, of any unit.
 
     Example:
-        >>> to_paper66(detector.detect(image)[0].points).shape
+        >>> to_paper66(detector.detect([image])[0][0].points).shape
         torch.Size([66, 2])
     """
     return points[..., list(IBUG_OF_PAPER), :]

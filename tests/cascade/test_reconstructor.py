@@ -27,7 +27,10 @@ class Known:
     def __init__(self, *points):
         self.points = points
 
-    def detect(self, image, *, path=None):
+    def detect(self, images, *, paths=None):
+        return [self.faces_of(image) for image in images]
+
+    def faces_of(self, image):
         return [
             Detection(
                 box=(float(p[:, 0].min()), float(p[:, 1].min()), float(p[:, 0].max()), float(p[:, 1].max())),
@@ -302,9 +305,9 @@ class ByBrightness(Known):
     def __init__(self, faces):
         self.faces = faces
 
-    def detect(self, image, *, path=None):
+    def faces_of(self, image):
         mean = image.mean().item()
-        return Known(*self.faces[min(self.faces, key=lambda known: abs(known - mean))]).detect(image)
+        return Known(*self.faces[min(self.faces, key=lambda known: abs(known - mean))]).faces_of(image)
 
 
 class _Files(Dataset):

@@ -20,7 +20,6 @@ from facerecon_torch.formats.ply_file import read_ply
 from facerecon_torch.images import loader as image_loader
 from facerecon_torch.images import save_png
 from facerecon_torch.images.loader import decoded_ahead, decoded_in_batches
-from facerecon_torch.landmarks.detector import PixelFreeDetector, detect_faces
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.landmarks.scheme import from_paper66
 from facerecon_torch.model.factored import FactoredVertices
@@ -219,16 +218,6 @@ def test_batches_of_the_device_are_bounded_by_the_bytes_of_their_pictures(tmp_pa
         loaded = list(decoded_in_batches(files, pool, decoder, batch=4))
     assert [path for path, _ in loaded] == files
     assert decoder.calls == [2, 1, 2]
-
-
-def test_landmarks_from_files_need_no_pixels(folder):
-    detector = FileLandmarks()
-    assert isinstance(detector, PixelFreeDetector)
-    pixels = torch.zeros(3, 320, 320, dtype=torch.uint8)
-    quick = detect_faces(detector, pixels, path=folder / "p1.png")
-    slow = detector.detect(pixels.float(), path=folder / "p1.png")
-    assert [q.box for q in quick] == [s.box for s in slow]
-    assert all(torch.equal(q.points, s.points) for q, s in zip(quick, slow))
 
 
 def test_stage_times_count_each_moment_once(folder, tiny_outcome, tmp_path):

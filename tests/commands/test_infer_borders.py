@@ -429,10 +429,10 @@ def test_a_detector_that_fails_on_one_picture(error, pictures, tmp_path, tiny_ou
     class Fails:
         name, licence = "fails", "none"
 
-        def detect(self, image, *, path=None):
-            if path.name == "p1.png":
+        def detect(self, images, *, paths=None):
+            if "p1.png" in [path.name for path in paths]:
                 raise error
-            return FileLandmarks().detect(image, path=path)
+            return FileLandmarks().detect(images, paths=paths)
 
     report = run(pictures, tmp_path / "out", tiny_outcome, detector=Fails())
     assert report.images == 2

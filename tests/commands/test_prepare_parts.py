@@ -109,12 +109,13 @@ class Several:
     def weight_files():
         return []
 
-    def detect(self, image, *, path=None):
-        self.seen.append(tuple(image.shape))
-        return [
+    def detect(self, images, *, paths=None):
+        self.seen += [tuple(image.shape) for image in images]
+        faces = [
             Detection(box=(0.0, 0.0, 9.0, 9.0), score=1.0, points=self._points + torch.tensor(shift))
             for shift in self._shifts
         ]
+        return [faces] * len(images)
 
 
 @pytest.mark.parametrize("labelled", [True, False], ids=["labelled", "unlabelled"])
@@ -124,7 +125,7 @@ def test_of_several_faces_that_of_the_scan_is_taken(written, labelled):
     scan = source.read_recording(recording)
     if not labelled:
         scan = type(scan)(scan.surface, scan.pixels, scan.image, torch.full((66, 3), torch.nan))
-    points = FileLandmarks().detect(scan.image, path=recording.image)[0].points
+    points = FileLandmarks().detect([scan.image], paths=[recording.image])[0][0].points
     near, far, farther = (3.0, 2.0), (140.0, 0.0), (-150.0, 90.0)
     found, flags = find_landmarks(Several(points, [far, near, farther]), scan, recording.image)
     corner = (found - to_paper66(points + torch.tensor(near))).mean(dim=0)  # of the part of the picture that was shown

@@ -102,6 +102,6 @@ class Nobody:
 
     name, licence, images = "nobody", "none", 0
 
-    def detect(self, image, *, path=None):
-        Nobody.images += 1
-        return []
+    def detect(self, images, *, paths=None):
+        Nobody.images += len(images)
+        return [[] for _ in images]

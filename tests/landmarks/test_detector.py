@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from facerecon_torch.errors import NoFaceError
-from facerecon_torch.landmarks import DETECTORS, LandmarkDetector, build_detector, choose_faces
+from facerecon_torch.errors import DetectorError, NoFaceError
+from facerecon_torch.landmarks import DETECTORS, LandmarkDetector, batches, build_detector, choose_faces
 from facerecon_torch.landmarks import detector as detector_module
-from facerecon_torch.landmarks.detector import as_bytes, detect_faces, resize, sort_faces
+from facerecon_torch.landmarks.batches import detect_faces, detect_in_batches
+from facerecon_torch.landmarks.detector import as_bytes, resize, sort_faces
 from facerecon_torch.landmarks.registry import find_detector, log_licence
 from facerecon_torch.structures import Detection
 
@@ -102,23 +103,56 @@ def test_bytes_are_resized_as_their_floats_are_and_bands_show_nowhere(
 
 
 class _Seen:
-    """A detector that remembers what it was given."""
+    """A detector that remembers what it was given, and fails where it is shown a certain picture."""
 
     name, licence = "seen", "none"
 
-    def __init__(self, takes_bytes: bool) -> None:
-        self.takes_bytes = takes_bytes
+    def __init__(self, fails_on: int | None = None, answers: int | None = None) -> None:
+        self.calls: list[list[Path | None]] = []
+        self.fails_on, self.answers = fails_on, answers
 
-    def detect(self, image: torch.Tensor, *, path: Path | None = None) -> list[Detection]:
-        self.image, self.autocast = image, torch.is_autocast_enabled("cpu")
-        return []
+    def detect(self, images, *, paths=None):
+        self.autocast = torch.is_autocast_enabled("cpu")
+        self.calls.append(list(paths))
+        if any(int(image[0, 0, 0]) == self.fails_on for image in images):
+            raise MemoryError
+        return [[]] * (len(images) if self.answers is None else self.answers)
 
 
-def test_detectors_get_the_picture_that_they_take_and_no_autocast() -> None:
-    pixels = torch.full((3, 4, 5), 51, dtype=torch.uint8)
+class _Read:
+    def __init__(self, number: int) -> None:
+        self.pixels = torch.full((3, 4, 5), number, dtype=torch.uint8)
+
+
+def test_detectors_see_no_autocast() -> None:
+    detector = _Seen()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        for takes_bytes in (False, True):
-            detector = _Seen(takes_bytes)
-            assert detect_faces(detector, pixels) == []
-            assert detector.image.dtype == (torch.uint8 if takes_bytes else torch.float32)
-            assert not detector.autocast
+        assert detect_faces(detector, [_Read(1).pixels], [None]) == [[]]
+    assert not detector.autocast
+
+
+@pytest.mark.parametrize("together", [1, 2, 4, 100])
+def test_pictures_are_searched_in_batches_and_errors_keep_their_places(together) -> None:
+    unreadable = ValueError("unreadable")
+    loaded = [(Path(f"{k}.png"), unreadable if k == 2 else _Read(k)) for k in range(7)]
+    detector = _Seen(fails_on=5)
+    found = list(detect_in_batches(detector, iter(loaded), together=together))
+    assert [path for path, _ in found] == [path for path, _ in loaded]
+    assert found[2][1] is unreadable
+    assert isinstance(found[5][1], MemoryError)
+    for k in (0, 1, 3, 4, 6):
+        assert found[k][1] == (loaded[k][1], [])
+    assert len(detector.calls[0]) == {1: 1, 2: 2, 4: 3, 100: 6}[together]
+    assert all(path != Path("2.png") for call in detector.calls for path in call)
+
+
+def test_a_batch_is_bounded_by_bytes(monkeypatch) -> None:
+    monkeypatch.setattr(batches, "_BATCH_BYTES", 2 * 60)
+    detector = _Seen()
+    assert len(list(detect_in_batches(detector, [(None, _Read(k)) for k in range(5)]))) == 5
+    assert [len(call) for call in detector.calls] == [2, 2, 1]
+
+
+def test_a_detector_must_answer_for_every_picture() -> None:
+    with pytest.raises(DetectorError, match="the faces of 2 images; came those of 1"):
+        detect_faces(_Seen(answers=1), [_Read(0).pixels] * 2, [None, None])

@@ -33,7 +33,7 @@ def _require_face(points: torch.Tensor) -> None:
 
 
 def test_astronaut_has_one_face_in_its_place(detector: LandmarkDetector, astronaut: torch.Tensor) -> None:
-    faces = detector.detect(astronaut)
+    faces = detector.detect([astronaut])[0]
     assert len(faces) == 1
     _require_face(faces[0].points)
     assert 1 < faces[0].score < 2
@@ -46,7 +46,7 @@ def test_astronaut_has_one_face_in_its_place(detector: LandmarkDetector, astrona
 
 
 def test_portraits(detector: LandmarkDetector, portrait: torch.Tensor) -> None:
-    faces = detector.detect(portrait)
+    faces = detector.detect([portrait])[0]
     assert len(faces) == 1
     _require_face(faces[0].points)
 
@@ -54,23 +54,23 @@ def test_portraits(detector: LandmarkDetector, portrait: torch.Tensor) -> None:
 def test_points_have_a_precision_of_their_own(
     detector: LandmarkDetector, astronaut: torch.Tensor, device: torch.device, dtype: torch.dtype
 ) -> None:
-    points = detector.detect(astronaut.to(device, dtype))[0].points
+    points = detector.detect([astronaut.to(device, dtype)])[0][0].points
     assert (points.device.type, points.dtype) == ("cpu", torch.float64)
     eight_bit = (astronaut * 255).round().to(torch.uint8)
     for same in (astronaut, eight_bit):
-        assert torch.equal(points, detector.detect(same)[0].points)
+        assert torch.equal(points, detector.detect([same])[0][0].points)
 
 
 def test_a_shifted_picture_shifts_the_answer(detector: LandmarkDetector, astronaut: torch.Tensor) -> None:
     # by a multiple of the detector's 8 px cell
-    moved = detector.detect(astronaut[:, 16:, 24:])[0]
-    still = detector.detect(astronaut)[0]
+    moved = detector.detect([astronaut[:, 16:, 24:]])[0][0]
+    still = detector.detect([astronaut])[0][0]
     difference = still.points - moved.points - torch.tensor([24.0, 16.0])
     assert float(difference.norm(dim=-1).mean()) < 0.02 * float(interocular(still.points))
 
 
 def test_a_mirrored_picture_mirrors_the_answer(detector: LandmarkDetector, astronaut: torch.Tensor) -> None:
-    still, flipped = detector.detect(astronaut)[0].points, detector.detect(astronaut.flip(-1))[0].points
+    still, flipped = detector.detect([astronaut])[0][0].points, detector.detect([astronaut.flip(-1)])[0][0].points
     difference = mirror_points(flipped, astronaut.shape[-1]) - still
     assert float(difference.norm(dim=-1).mean()) < 0.02 * float(interocular(still))
 
@@ -78,32 +78,32 @@ def test_a_mirrored_picture_mirrors_the_answer(detector: LandmarkDetector, astro
 def test_two_people_are_two_faces(detector: LandmarkDetector, astronaut: torch.Tensor) -> None:
     face = astronaut[:, 30:230, 120:320]
     pair = torch.cat([resize(face, 2.0), resize(face, 1.0).repeat(1, 2, 1)], dim=-1)[:, :300]
-    faces = detector.detect(pair)
+    faces = detector.detect([pair])[0]
     assert len(faces) == 2
     assert faces[0].box[2] < 400 < faces[1].box[0]
 
 
 def test_a_small_face_is_found_on_the_second_look(detector: LandmarkDetector, astronaut: torch.Tensor) -> None:
     small = resize(astronaut, 0.5)
-    assert DlibDetector(retries=0).detect(small) == []
-    faces = detector.detect(small)
+    assert DlibDetector(retries=0).detect([small])[0] == []
+    faces = detector.detect([small])[0]
     assert len(faces) == 1
     _require_face(faces[0].points)
-    error = (faces[0].points + 0.5) * 2 - 0.5 - detector.detect(astronaut)[0].points
+    error = (faces[0].points + 0.5) * 2 - 0.5 - detector.detect([astronaut])[0][0].points
     assert float(error.norm(dim=-1).mean()) < 0.06 * float(interocular(faces[0].points) * 2)
 
 
 def test_points_of_a_small_face_are_finer_than_whole_pixels(
     detector: LandmarkDetector, astronaut: torch.Tensor
 ) -> None:
-    points = detector.detect(resize(astronaut, 0.5))[0].points
+    points = detector.detect([resize(astronaut, 0.5)])[0][0].points
     assert float((points - points.round()).abs().max()) > 0.2
 
 
 def test_a_large_picture_is_searched_small_and_measured_in_full(astronaut: torch.Tensor) -> None:
     large = resize(astronaut, 2.0)
-    face = DlibDetector(max_side=512).detect(large)[0]
-    still = DlibDetector().detect(astronaut)[0]
+    face = DlibDetector(max_side=512).detect([large])[0][0]
+    still = DlibDetector().detect([astronaut])[0][0]
     assert_close(torch.tensor(face.box), (torch.tensor(still.box) + 0.5) * 2 - 0.5, atol=1e-3, rtol=0)
     difference = (face.points + 0.5) / 2 - 0.5 - still.points
     assert float(difference.norm(dim=-1).mean()) < 0.03 * float(interocular(still.points))
@@ -111,7 +111,7 @@ def test_a_large_picture_is_searched_small_and_measured_in_full(astronaut: torch
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (7, 5), (200, 200)])
 def test_no_face_is_an_empty_list(detector: LandmarkDetector, size: tuple[int, int]) -> None:
-    assert detector.detect(torch.full((3, *size), 0.5)) == []
+    assert detector.detect([torch.full((3, *size), 0.5)])[0] == []
 
 
 @pytest.mark.parametrize(
@@ -120,20 +120,20 @@ def test_no_face_is_an_empty_list(detector: LandmarkDetector, size: tuple[int, i
 )
 def test_wrong_shape_or_dtype_is_refused(detector: LandmarkDetector, image: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"image must be a tensor \[3, H, W\] of floats"):
-        detector.detect(image)
+        detector.detect([image])[0]
 
 
 @pytest.mark.parametrize("value", [float("nan"), 255.0, -1.0])
 def test_another_range_is_refused(detector: LandmarkDetector, value: float) -> None:
     with pytest.raises(ValueError, match=r"image must lie in \[0, 1\]"):
-        detector.detect(torch.full((3, 8, 8), value))
+        detector.detect([torch.full((3, 8, 8), value)])[0]
 
 
 def test_pickles_without_its_native_part(detector: LandmarkDetector, astronaut: torch.Tensor) -> None:
-    before = detector.detect(astronaut)[0].points
+    before = detector.detect([astronaut])[0][0].points
     payload = pickle.dumps(detector)
     assert len(payload) < 2000
-    assert torch.equal(pickle.loads(payload).detect(astronaut)[0].points, before)
+    assert torch.equal(pickle.loads(payload).detect([astronaut])[0][0].points, before)
 
 
 @pytest.mark.parametrize("package", ["dlib", "face_recognition_models"])
@@ -151,7 +151,7 @@ def test_missing_and_damaged_predictor_file_is_named(tmp_path: Path, astronaut: 
     (tmp_path / "bad.dat").write_bytes(b"not a predictor")
     detector = DlibDetector(predictor=tmp_path / "bad.dat")
     with pytest.raises(DetectorError, match=r"68-point shape predictor in .*bad\.dat"):
-        detector.detect(astronaut)
+        detector.detect([astronaut])[0]
 
 
 @pytest.mark.parametrize("option", [{"max_side": 0}, {"upsample": -1}, {"retries": -1}, {"min_score": float("nan")}])

@@ -123,7 +123,7 @@ def test_known_weights_give_the_known_box_and_points(device: torch.device, dtype
     benchmark = torch.backends.cudnn.benchmark
     detector = build_detector("face_alignment", device=device, download=False)
     image = torch.full((3, 128, 128), 0.5, device=device, dtype=dtype)
-    (face,) = detector.detect(image)
+    (face,) = detector.detect([image])[0]
     assert_close(torch.tensor(face.box), torch.tensor(BOX), atol=1e-3, rtol=0)
     assert face.score == pytest.approx(1 / (1 + math.exp(-2)), abs=1e-5)
     assert (face.points.device.type, face.points.dtype) == ("cpu", torch.float64)
@@ -134,7 +134,7 @@ def test_known_weights_give_the_known_box_and_points(device: torch.device, dtype
 @pytest.mark.usefixtures("with_weights")
 def test_large_picture_is_searched_small_and_its_box_is_carried_back() -> None:
     detector = build_detector("face_alignment", max_side=128, download=False)
-    (face,) = pickle.loads(pickle.dumps(detector)).detect(resize(torch.full((3, 128, 128), 0.5), 3.0))
+    (face,) = pickle.loads(pickle.dumps(detector)).detect([resize(torch.full((3, 128, 128), 0.5), 3.0)])[0]
     box = tuple((v + 0.5) * 3 - 0.5 for v in BOX)
     assert_close(torch.tensor(face.box), torch.tensor(box), atol=1e-2, rtol=0)
     assert_close(face.points.float(), _expected_point(face.box).expand(68, 2), atol=1, rtol=0)
@@ -143,9 +143,9 @@ def test_large_picture_is_searched_small_and_its_box_is_carried_back() -> None:
 @pytest.mark.usefixtures("with_weights")
 def test_no_face_is_an_empty_list() -> None:
     detector = build_detector("face_alignment", min_score=0.95, download=False)
-    assert detector.detect(torch.full((3, 128, 128), 0.5)) == []
+    assert detector.detect([torch.full((3, 128, 128), 0.5)])[0] == []
     for size in ((1, 1), (31, 400), (2000, 20)):
-        assert detector.detect(torch.zeros(3, *size)) == []
+        assert detector.detect([torch.zeros(3, *size)])[0] == []
 
 
 def test_missing_weights_without_download_name_every_file(without_weights: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_download_that_fails_half_way(monkeypatch: pytest.MonkeyPatch) -> None
     detector = build_detector("face_alignment")
     monkeypatch.setattr("torch.hub.urlopen", _raiser(URLError("cut off")))
     with pytest.raises(DetectorError, match="cut off"):
-        detector.detect(torch.zeros(3, 64, 64))
+        detector.detect([torch.zeros(3, 64, 64)])[0]
 
 
 def test_damaged_weights(without_weights: Path) -> None:
@@ -193,7 +193,7 @@ def test_damaged_weights(without_weights: Path) -> None:
         (without_weights / name).write_bytes(b"damaged")
     detector = build_detector("face_alignment", download=False)
     with pytest.raises(DetectorError, match=r"loading failed .*Delete a damaged file"):
-        detector.detect(torch.zeros(3, 64, 64))
+        detector.detect([torch.zeros(3, 64, 64)])[0]
 
 
 @pytest.mark.parametrize(("found", "came"), [("1.4.1", "came 1.4.1"), (None, "came nothing")])

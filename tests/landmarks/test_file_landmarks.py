@@ -43,7 +43,7 @@ def _write_table(file: Path, images: list[str], faces: torch.Tensor, under: str 
 
 
 def _detect(picture: Path, **options: object) -> list[torch.Tensor]:
-    return [face.points.float() for face in build_detector("file", **options).detect(IMAGE, path=picture)]
+    return [face.points.float() for face in build_detector("file", **options).detect([IMAGE], paths=[picture])[0]]
 
 
 def test_pts_counts_from_one(points: torch.Tensor, tmp_path: Path) -> None:
@@ -137,9 +137,9 @@ def test_a_folder_of_landmarks_and_a_single_file(points: torch.Tensor, tmp_path:
     assert_close(_detect(tmp_path / "a.jpg", source=tmp_path / "marks")[0], points, atol=1e-5, rtol=0)
     single = build_detector("file", source=str(tmp_path / "marks" / "a.pts"))
     for _ in range(2):
-        assert_close(single.detect(IMAGE, path=tmp_path / "z.jpg")[0].points.float(), points, atol=1e-5, rtol=0)
+        assert_close(single.detect([IMAGE], paths=[tmp_path / "z.jpg"])[0][0].points.float(), points, atol=1e-5, rtol=0)
     with pytest.raises(LandmarkFileError, match="expected one picture for one landmark file"):
-        single.detect(IMAGE, path=tmp_path / "y.jpg")
+        single.detect([IMAGE], paths=[tmp_path / "y.jpg"])[0]
 
 
 def test_points_have_a_precision_of_their_own(
@@ -148,7 +148,7 @@ def test_points_have_a_precision_of_their_own(
     np.save(tmp_path / "a.npy", points.numpy())
     detector = pickle.loads(pickle.dumps(build_detector("file")))
     assert isinstance(detector, LandmarkDetector)
-    (face,) = detector.detect(IMAGE.to(device, dtype), path=tmp_path / "a.png")
+    (face,) = detector.detect([IMAGE.to(device, dtype)], paths=[tmp_path / "a.png"])[0]
     assert (face.points.device.type, face.points.dtype) == ("cpu", torch.float64)
     assert torch.equal(face.points, points.double())
     assert face.score == 1
@@ -331,7 +331,7 @@ def test_bad_source_is_refused_when_it_is_opened(points: torch.Tensor, tmp_path:
 
 
 def test_path_is_needed() -> None:
-    with pytest.raises(ValueError, match="path must name the picture"):
-        build_detector("file").detect(IMAGE)
+    with pytest.raises(ValueError, match="paths must name all 1 pictures"):
+        build_detector("file").detect([IMAGE])
     with pytest.raises(ValueError, match="pts_origin must be 0 or 1"):
         build_detector("file", pts_origin=2)

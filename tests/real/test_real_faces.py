@@ -43,7 +43,7 @@ def scan_errors(face: FaceReconstructor) -> dict[str, tuple[float, float, float]
     """Median and mean scan-to-mesh distance in mm after similarity, and the size error in percent, of each method."""
     scan = read_scan(DATA / "james")
     picture = photograph(scan)
-    found = choose_faces(build_detector("dlib").detect(picture), "largest")
+    found = choose_faces(build_detector("dlib").detect([picture])[0], "largest")
     landmarks = to_paper66(found[0].points[None])
     model, topology = face.face_model, face.face_model.topology
     fitted = LandmarkFitter(model, face.spec.fit).fit(landmarks).parameters

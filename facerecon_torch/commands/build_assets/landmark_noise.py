@@ -73,7 +73,7 @@ def _detect_all(rendered: SyntheticSet, workers: int, progress: bool) -> Float[T
 
 def _detect_one(job: tuple[Path, Tensor]) -> Float[Tensor, "66 2"]:
     path, centre = job
-    faces = _detector().detect(read_image(path))
+    (faces,) = _detector().detect([read_image(path)])
     if not faces:
         return torch.full((N_LANDMARKS, 2), math.nan)
     points = torch.stack([to_paper66(face.points.float()) for face in faces])

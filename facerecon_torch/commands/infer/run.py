@@ -24,13 +24,14 @@ from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.output_files import FaceFiles, ImageFaces
 from facerecon_torch.commands.infer.records import Origin, settings_digest
-from facerecon_torch.errors import DetectorError, FaceReconError, NoFaceError
+from facerecon_torch.errors import FaceReconError, NoFaceError
 from facerecon_torch.export.parameters import FittedFaces
 from facerecon_torch.files import path_text
 from facerecon_torch.images.device_decode import nvjpeg
 from facerecon_torch.images.loader import Loaded, decoded_ahead, decoded_in_batches, read_content
 from facerecon_torch.images.read import Pixels, list_images
-from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces, detect_faces
+from facerecon_torch.landmarks.batches import DETECTED_TOGETHER, detect_in_batches
+from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.factored import factor_vertices
@@ -128,6 +129,7 @@ class _Run:
         self._images, self._detector, self._options = images, detector, options
         self._reconstructor, model = reconstructor, reconstructor.face_model
         self._batch = options.faces_at_once(model.device)
+        self._together = min(self._batch, DETECTED_TOGETHER)
         self._files = FaceFiles(output, images, model, options.formats, self._count)
         self._settings = settings_digest(reconstructor, detector, options)
         self._one = LatencySession(reconstructor, size=options.size) if options.mode == "latency" else None
@@ -182,22 +184,19 @@ class _Run:
 
     def _seen(self, loaded: Iterable[Loaded], bar: "tqdm[NoReturn]") -> Iterator[_Seen]:
         """Decoded images with faces, in order; failures go into the report."""
-        for path, image in loaded:
+        for path, found in detect_in_batches(self._detector, loaded, together=self._together):
             bar.update()
-            if isinstance(image, Exception):
-                self._fail(path, image)
+            if isinstance(found, Exception):
+                self._fail(path, found)
                 continue
+            image, faces = found
             try:
-                with timed("detect"):
-                    found = detect_faces(self._detector, image.pixels, path=path)
-                    faces = choose_faces(found, self._options.faces, source=path)
-                    origin = self._origin(path, image.digest)
-            except DetectorError:
-                raise
+                chosen = choose_faces(faces, self._options.faces, source=path)
+                origin = self._origin(path, image.digest)
             except Exception as error:  # of this image alone: the others go on
                 self._fail(path, error)
                 continue
-            yield _Seen(path, image.pixels, faces, origin)
+            yield _Seen(path, image.pixels, chosen, origin)
 
     def _hand_over(self, faces: ImageFaces, pool: ThreadPoolExecutor) -> None:
         try:

@@ -54,7 +54,7 @@ def find_landmarks(
     left, top, right, bottom = (0, 0, *_size(scan)) if from_file else _window(scan)
     window = scan.image[:, top:bottom, left:right]
     shown = window if from_file else resize(window, min(1.0, _LONGEST / max(window.shape[1:])))
-    detections = detector.detect(shown, path=path)
+    (detections,) = detector.detect([shown], paths=[path])
     if not detections:
         return nothing, ("no_face",)
     scale = nothing.new_tensor([window.shape[2] / shown.shape[2], window.shape[1] / shown.shape[1]])

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from facerecon_torch.data.prepared import load_prepared_faces
 from facerecon_torch.data.specs import DataSpec, RecordedScans, SyntheticPhotos
 from facerecon_torch.errors import ImageFileError, LandmarkFileError
 from facerecon_torch.files import cache_folder, require_writable
-from facerecon_torch.images.read import read_pixels
-from facerecon_torch.landmarks.detector import choose_faces, detect_faces
+from facerecon_torch.images.loader import decoded_ahead
+from facerecon_torch.landmarks.batches import DETECTED_TOGETHER, detect_in_batches
+from facerecon_torch.landmarks.detector import choose_faces
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
@@ -133,13 +135,19 @@ def _detect(
     own = range(ranks.rank, len(images), ranks.world)
     points = torch.full((len(own), 66, 2), torch.nan, dtype=torch.float32)
     shown = runtime.progress and ranks.is_first
-    for row, k in enumerate(tqdm(own, desc="landmarks", unit="image", disable=not shown)):
-        try:
-            detections = detect_faces(detector, read_pixels(images[k]), path=images[k])
-        except (ImageFileError, LandmarkFileError) as error:
-            _log.error("left out: %s", error)
-            continue
-        if detections:
-            points[row] = to_paper66(choose_faces(detections, "largest")[0].points[None])[0]
+    files = [images[k] for k in own]
+    with (
+        ThreadPoolExecutor(runtime.workers) as pool,
+        tqdm(total=len(own), desc="landmarks", unit="image", disable=not shown) as bar,
+    ):
+        loaded = decoded_ahead(files, pool, ahead=2 * DETECTED_TOGETHER)
+        for row, (_, found) in enumerate(detect_in_batches(detector, loaded)):
+            bar.update()
+            if isinstance(found, (ImageFileError, LandmarkFileError)):
+                _log.error("left out: %s", found)
+            elif isinstance(found, Exception):
+                raise found
+            elif found[1]:
+                points[row] = to_paper66(choose_faces(found[1], "largest")[0].points[None])[0]
     places = torch.cat([torch.arange(rank, len(images), ranks.world) for rank in range(ranks.world)])
     return ranks.gather(points.to(device)).cpu()[torch.argsort(places)]
