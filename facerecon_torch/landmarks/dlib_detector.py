@@ -3,11 +3,14 @@
 import importlib.util
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from facerecon_torch.errors import DetectorError
@@ -42,7 +45,8 @@ def dlib_predictor_path() -> Path:
 
 
 class DlibDetector:
-    """Adapter with `detect` of LandmarkDetector. Runs on the CPU, wherever the picture lives.
+    """Adapter with `detect` of LandmarkDetector. Runs on the CPU, wherever the pictures live, on as many threads as
+    torch has.
 
     The detector is a sliding window that sees faces from about 80 px on. A picture longer than `max_side` px
     is searched at that size; `upsample` doubles the searched size so many times; where no face is found the
@@ -81,15 +85,21 @@ class DlibDetector:
         self.predictor = Path(predictor) if predictor is not None else dlib_predictor_path()
         if not self.predictor.is_file():
             raise DetectorError(f"detector dlib: expected the predictor file {self.predictor}; there is none")
-        self._native: tuple[Any, Any] | None = None
+        self._predictor: Any = None
+        self._finders: list[Any] = []  # idle ones: each serves one thread at a time
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_native": None}  # each process loads its own
+        return {**self.__dict__, "_predictor": None, "_finders": []}  # each process loads its own
 
     def detect(self, images: Sequence[Tensor], *, paths: Sequence[Path | None] | None = None) -> list[list[Detection]]:
         """As LandmarkDetector says; `paths` are not used. Scores are dlib's margins (0 and up, about 1 to 2 for a clear
         frontal face)."""
-        return [self._faces(image) for image in images]
+        self._load()
+        threads = min(torch.get_num_threads(), len(images))
+        if threads < 2:
+            return [self._faces(image) for image in images]
+        with ThreadPoolExecutor(threads) as pool:  # dlib works without Python's lock
+            return list(pool.map(self._faces, images))
 
     def _faces(self, image: Tensor) -> list[Detection]:
         require_image(image)
@@ -99,23 +109,35 @@ class DlibDetector:
         )
 
     def _boxes(self, picture: Pixels) -> list[tuple[_Box, float]]:
-        finder, _ = self._load()
         scale = min(1.0, self.max_side / max(picture.shape[-2:])) * 2.0**self.upsample
         for _ in range(self.retries + 1):
             searched = resize(picture, scale)
-            boxes, scores, _kinds = finder.run(as_bytes(searched), 0, self.min_score)
+            boxes, scores = self._found(as_bytes(searched))
             if len(boxes):
                 ratio = [searched.shape[2] / picture.shape[2], searched.shape[1] / picture.shape[1]]
                 return [(_unscaled(b, ratio), float(score)) for b, score in zip(boxes, scores)]
             scale *= 2
         return []
 
+    def _found(self, picture: NDArray[np.uint8]) -> tuple[Any, list[float]]:
+        """dlib's rectangles and their scores."""
+        import dlib
+
+        try:
+            finder = self._finders.pop()
+        except IndexError:
+            finder = dlib.get_frontal_face_detector()
+        try:
+            boxes, scores, _ = finder.run(picture, 0, self.min_score)
+        finally:
+            self._finders.append(finder)
+        return boxes, scores
+
     def _points(self, picture: Pixels, box: _Box) -> Float[Tensor, "68 2"]:
         """Landmarks in px of `picture`; a small face is cut out with a margin of its own size and magnified
         first."""
         import dlib
 
-        _, predictor = self._load()
         left, top, right, bottom = box
         side = max(right - left, 1.0)
         factor = float(math.ceil(_FINE_FACE / side))
@@ -125,22 +147,21 @@ class DlibDetector:
         cut = resize(picture[:, y0:y1, x0:x1], factor)
         offset = torch.tensor([x0, y0], dtype=torch.float64)
         corners = (torch.tensor([[left, top], [right, bottom]], dtype=torch.float64) - offset + 0.5) * factor - 0.5
-        shape = predictor(as_bytes(cut), dlib.rectangle(*corners.round().long().flatten().tolist()))
+        shape = self._predictor(as_bytes(cut), dlib.rectangle(*corners.round().long().flatten().tolist()))
         found = torch.tensor([(p.x, p.y) for p in shape.parts()], dtype=torch.float64)
         return (found + 0.5) / factor - 0.5 + offset
 
-    def _load(self) -> tuple[Any, Any]:
-        if self._native is None:
-            import dlib
+    def _load(self) -> None:
+        if self._predictor is not None:
+            return
+        import dlib
 
-            try:
-                self._native = (dlib.get_frontal_face_detector(), dlib.shape_predictor(str(self.predictor)))
-            except RuntimeError as error:
-                raise DetectorError(
-                    f"detector dlib: expected a 68-point shape predictor in {self.predictor}; "
-                    f"it cannot be read ({error})"
-                ) from error
-        return self._native
+        try:
+            self._predictor = dlib.shape_predictor(str(self.predictor))
+        except RuntimeError as error:
+            raise DetectorError(
+                f"detector dlib: expected a 68-point shape predictor in {self.predictor}; it cannot be read ({error})"
+            ) from error
 
 
 def _unscaled(box: Any, ratio: list[float]) -> _Box:

@@ -158,3 +158,23 @@ def test_missing_and_damaged_predictor_file_is_named(tmp_path: Path, astronaut: 
 def test_wrong_options_are_refused(option: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="max_side must be at least 1"):
         DlibDetector(**option)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_a_batch_of_mixed_sizes_is_searched_as_its_pictures_are(detector, astronaut, threads):
+    pictures = [astronaut, astronaut[:, :300], resize(astronaut, 0.7), torch.zeros(3, 90, 90), astronaut.flip(-1)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        batch = DlibDetector().detect(pictures)
+        with pytest.raises(ValueError, match="image must lie in"):
+            detector.detect([astronaut, 300 * astronaut])
+    finally:
+        torch.set_num_threads(before)
+    alone = [detector.detect([picture])[0] for picture in pictures]
+    assert [len(faces) for faces in batch] == [len(faces) for faces in alone]
+    assert [bool(faces) for faces in batch] == [True, True, True, False, True]
+    for faces, expected in zip(batch, alone):
+        for face, other in zip(faces, expected):
+            assert (face.box, face.score) == (other.box, other.score)
+            assert torch.equal(face.points, other.points)
