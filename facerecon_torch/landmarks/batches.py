@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
+from torch import Tensor
+
 from facerecon_torch.errors import DetectorError
 from facerecon_torch.images.read import Pixels
 from facerecon_torch.landmarks.detector import LandmarkDetector
@@ -29,7 +31,7 @@ _K = TypeVar("_K", Path, Path | None)
 
 @in_own_precision
 def detect_faces(
-    detector: LandmarkDetector, images: Sequence[Pixels], paths: Sequence[Path | None] | None = None
+    detector: LandmarkDetector, images: Sequence[Tensor], paths: Sequence[Path | None] | None = None
 ) -> list[list[Detection] | Exception]:
     """The faces of each picture, or the error of this picture alone.
 

@@ -45,7 +45,7 @@ class LandmarkDetector(Protocol):
     def licence(self) -> str:
         """What may be done with the answers."""
 
-    def detect(self, images: Sequence[Pixels], *, paths: Sequence[Path | None] | None = None) -> list[list[Detection]]:
+    def detect(self, images: Sequence[Tensor], *, paths: Sequence[Path | None] | None = None) -> list[list[Detection]]:
         """Every face of each picture, the one with the largest score x box area first; an empty list where there is
         none.
 
