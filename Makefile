@@ -32,8 +32,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m facerecon_torch.commands.demo outputs/demo
 
+# Two processes with one thread each, a file of tests in one of them.
 test: $(STAMP)
-	$(BIN)/python -m pytest -m 'not slow' --durations=10 $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' --durations=10 $(PYTEST_FLAGS)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout=7200 --durations=10 $(PYTEST_FLAGS)

@@ -9,6 +9,8 @@ from facerecon_torch.commands.train.evaluate import SetErrors, method_errors, su
 from facerecon_torch.commands.train.methods import train_methods
 from facerecon_torch.commands.train.train import cross_validate
 from facerecon_torch.config.runtime import RuntimeSpec
+from facerecon_torch.features.hog.spec import HogSpec
+from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.structures import FaceParameters
 from tests.tiny_world import make_samples, make_setup
 
@@ -31,7 +33,9 @@ def test_a_cascade_learns_what_only_the_picture_tells(tiny_outcome):
 @pytest.mark.parametrize("form", ["dual", "primal"])
 def test_stages_can_do_without_a_bias(tiny_setup, form):
     ridge = replace(tiny_setup.cascade.ridge, bias=False, form=form)
-    setup = replace(tiny_setup, cascade=replace(tiny_setup.cascade, ridge=ridge, stages=1, cross_fit=False))
+    small = replace(tiny_setup.spec, features=JointSpec(hog=HogSpec(patch_px=16, cell_px=16)))  # D = 2,178
+    cascade = replace(tiny_setup.cascade, ridge=ridge, stages=1, cross_fit=False)
+    setup = replace(tiny_setup, spec=small, cascade=cascade)
     train = make_samples(setup, people=6, images=3, seed=1)
     test = make_samples(setup, people=3, images=2, seed=2, first_subject=100)
     outcome = train_methods(setup, train, {"test": test}, names=("cascade",))

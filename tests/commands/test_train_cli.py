@@ -10,9 +10,11 @@ from torch.testing import assert_close
 
 from facerecon_torch.cascade.checkpoint import load_checkpoint
 from facerecon_torch.commands.cli import main
+from facerecon_torch.commands.multirun import summarise
 from facerecon_torch.commands.own_files import is_own
 from facerecon_torch.commands.train.evaluate import ALIGNMENTS, REGIONS, TRUTHS
 from facerecon_torch.commands.train.methods import METHODS
+from facerecon_torch.files import write_json
 
 TRAIN = str(Path(__file__).resolve().parents[2] / "train.py")
 FEW = [
@@ -39,7 +41,7 @@ def run(rendered: str, folder: Path, *words: str) -> Path:
 
 
 def test_a_run_folder_holds_everything(rendered, tmp_path):
-    folder = run(rendered, tmp_path / "a run", "cv.nested=2", "cascade.stages=2")
+    folder = run(rendered, tmp_path / "a run", "cv.nested=2", "cascade.stages=1")
     report = json.loads((folder / "report.json").read_text())
     assert report["counts"]["train"] == {"images": 12, "subjects": 6}
     assert report["counts"]["test"] == {"images": 4, "subjects": 2}
@@ -76,15 +78,28 @@ def test_a_recorded_run_runs_again(rendered, tmp_path, monkeypatch):
 
 
 def test_multirun_ends_with_a_summary(rendered, tmp_path):
-    words = ["-m", "cv.fold=0,1", "cascade.stages=1,2", "cv.folds=3", "cv.nested=0", f"output={tmp_path}"]
+    words = ["-m", "cv.fold=0,1", "cascade.stages=1", "cv.folds=3", "cv.nested=0", f"output={tmp_path}"]
     assert main(["train", rendered, *FEW, *words]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
-    settings = {k: v["cascade"]["none"] for k, v in summary["settings"].items()}
-    assert len(settings) == 2
-    assert all(v["jobs"] == 2 for v in settings.values())
-    assert all(v["sd"] > 0 for v in settings.values())  # every fold trains on other people
-    for job in range(4):
+    (setting,) = summary["settings"].values()
+    assert setting["cascade"]["none"]["jobs"] == 2
+    assert setting["cascade"]["none"]["sd"] > 0  # every fold trains on other people
+    for job in range(2):
         assert (tmp_path / str(job) / "cascade.safetensors").is_file()
+
+
+def test_jobs_are_summarised_by_their_settings(tmp_path):
+    for job, (words, error) in enumerate(
+        [(["cv.fold=0", "cascade.stages=1"], 1.0), (["cv.fold=1", "cascade.stages=1"], 3.0), (["cv.fold=0"], 5.0)]
+    ):
+        errors = {"mae_mm": {align: {"M": {"whole": error}} for align in ALIGNMENTS}}
+        write_json(tmp_path / str(job) / "report.json", {"overrides": words, "test": {"cascade": errors}})
+    (tmp_path / "3").mkdir()
+    summary = summarise(tmp_path)
+    assert summary["missing"] == ["3"]
+    assert sorted(v["cascade"]["none"]["jobs"] for v in summary["settings"].values()) == [1, 2]
+    (both,) = (v["cascade"]["none"] for v in summary["settings"].values() if v["cascade"]["none"]["jobs"] == 2)
+    assert (both["mean"], both["sd"]) == (2.0, pytest.approx(2**0.5))
 
 
 def test_folds_of_the_training_people(rendered, tmp_path):

@@ -25,14 +25,12 @@ def test_dlib_finds_nine_in_ten_near_frontal_renders(tmp_path: Path) -> None:
 
 
 def test_dlib_finds_frontal_renders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    angles = iter(
-        torch.tensor([[0.0, 0.0, 0.0], [12.0, 5.0, -6.0], [-10.0, -8.0, 4.0], [4.0, 3.0, 9.0]]) * (math.pi / 180)
-    )
+    angles = iter(torch.tensor([[0.0, 0.0, 0.0], [12.0, 5.0, -6.0]]) * (math.pi / 180))
     monkeypatch.setattr(render_subject, "draw_pose", lambda _: next(angles))
-    spec = SyntheticSpec(subjects=4, images_per_subject=1, seed=11, size=320)
+    spec = SyntheticSpec(subjects=2, images_per_subject=1, seed=11, size=320)
     rendered = render_set(spec, tmp_path, workers=1, progress=False)
     measured = detect_set(rendered, progress=False)
-    assert measured.detected.tolist() == [True] * 4
+    assert measured.detected.tolist() == [True] * 2
     assert float(measured.errors[:, :49].norm(dim=2).median()) < 4.0
     swapped = replace(rendered, landmarks=rendered.landmarks.flip(0) + 300.0)  # truth elsewhere: nothing is found
     assert not bool(detect_set(swapped, progress=False).detected.any())
