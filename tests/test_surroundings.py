@@ -18,7 +18,7 @@ from facerecon_torch.commands.train.train import train_methods
 from facerecon_torch.features.hog import hog, patch_hog
 from facerecon_torch.fitting.camera import solve_camera
 from facerecon_torch.fitting.crop import crop_faces
-from facerecon_torch.fitting.dense_fit import fit_dense
+from facerecon_torch.fitting.dense_fit import DenseFitter
 from facerecon_torch.fitting.landmark_fit import LandmarkFitter
 from facerecon_torch.geometry.align import align_similarity
 from facerecon_torch.geometry.projection import project, project_with_depth
@@ -135,7 +135,7 @@ def geometry(world):
         landmarks=world.landmarks[0],
     )  # fmt: skip
     fixed = world.model.cascade.retract(fit.parameters.flat)
-    return [shapes, project(shapes, fit.camera), drawn, fixed, fit_dense(face_model, shapes).flat]
+    return [shapes, project(shapes, fit.camera), drawn, fixed, DenseFitter(face_model)(shapes).flat]
 
 
 def features_of_patches(world):

@@ -19,7 +19,7 @@ from facerecon_torch.model.linear import LinearModel
 from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import FaceParameters
 
-__all__ = ["DenseSpec", "fit_dense"]
+__all__ = ["DenseFitter", "DenseSpec"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,38 +41,51 @@ class DenseSpec:
 _DEFAULT = DenseSpec()
 
 
-@torch.no_grad()
-@in_own_precision
-def fit_dense(model: FaceModel, vertices: Tensor, spec: DenseSpec = _DEFAULT) -> FaceParameters:
-    """The weights whose shape is nearest to each mesh, in the model's gauge. Solved in float64.
+class DenseFitter:
+    """Fits a model to meshes on its topology; what depends on the model alone is computed once.
 
     Args:
         model: bilinear or linear.
-        vertices: [b, V, 3] in mm (model frame).
         spec: penalties and rounds.
 
-    Returns:
-        Weights in the dtype and on the device of `vertices`.
-
     Raises:
-        ValueError: another number of vertices, or values that are not finite.
         TypeError: a model that is neither bilinear nor linear.
 
     Example:
-        >>> parameters = fit_dense(model, vertices)
+        >>> parameters = DenseFitter(model)(vertices)
     """
-    require_shape("vertices", vertices, (None, model.n_vertices, 3))
-    require_finite("vertices", vertices)
-    fit: _BilinearFit | _LinearFit
-    if isinstance(model, BilinearModel):
-        fit = _BilinearFit(model, spec)
-    elif isinstance(model, LinearModel):
-        fit = _LinearFit(model, spec)
-    else:
-        raise TypeError(f"model must be a BilinearModel or a LinearModel; got {type(model).__name__}")
-    starts = range(0, max(1, len(vertices)), spec.chunk)
-    answers = [fit(vertices[k : k + spec.chunk].double()) for k in starts]
-    return FaceParameters.cat(answers).to(vertices.dtype)
+
+    @torch.no_grad()
+    @in_own_precision
+    def __init__(self, model: FaceModel, spec: DenseSpec = _DEFAULT) -> None:
+        self._model, self._spec = model, spec
+        self._fit: _BilinearFit | _LinearFit
+        if isinstance(model, BilinearModel):
+            self._fit = _BilinearFit(model, spec)
+        elif isinstance(model, LinearModel):
+            self._fit = _LinearFit(model, spec)
+        else:
+            raise TypeError(f"model must be a BilinearModel or a LinearModel; got {type(model).__name__}")
+
+    @torch.no_grad()
+    @in_own_precision
+    def __call__(self, vertices: Tensor) -> FaceParameters:
+        """The weights whose shape is nearest to each mesh, in the model's gauge. Solved in float64.
+
+        Args:
+            vertices: [b, V, 3] in mm (model frame).
+
+        Returns:
+            Weights in the dtype and on the device of `vertices`.
+
+        Raises:
+            ValueError: another number of vertices, or values that are not finite.
+        """
+        require_shape("vertices", vertices, (None, self._model.n_vertices, 3))
+        require_finite("vertices", vertices)
+        starts = range(0, max(1, len(vertices)), self._spec.chunk)
+        answers = [self._fit(vertices[k : k + self._spec.chunk].double()) for k in starts]
+        return FaceParameters.cat(answers).to(vertices.dtype)
 
 
 class _Priors(NamedTuple):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from facerecon_torch.fitting.dense_fit import fit_dense
+from facerecon_torch.fitting.dense_fit import DenseFitter
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.geometry.align import align_similarity
 from facerecon_torch.geometry.projection import project
@@ -34,7 +34,7 @@ def meshes():
 
 @pytest.mark.slow
 def test_known_meshes_are_met_within_the_models_own_error(model, meshes):
-    found = fit_dense(model, meshes)
+    found = DenseFitter(model)(meshes)
     error = model.vertices(found.identity, found.expression) - meshes
     assert error.square().sum(-1).mean().sqrt() < 0.5
 
@@ -50,7 +50,7 @@ def test_a_landmark_fit_gains_over_the_mean_face(model, meshes, rng):
         translation=torch.full((n, 2), 160.0),
         degenerate=torch.zeros(n, dtype=torch.bool),
     )
-    truth = fit_dense(model, meshes)
+    truth = DenseFitter(model)(meshes)
     points, _ = LandmarkFitter(model, FitSpec()).landmarks(truth, camera)
     landmarks = project(points, camera)
     landmarks = landmarks + 1.3 * torch.randn(landmarks.shape, generator=rng)

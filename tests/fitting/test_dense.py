@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from torch import nn
 from torch.testing import assert_close
 
-from facerecon_torch.fitting.dense_fit import DenseSpec, fit_dense
+from facerecon_torch.fitting.dense_fit import DenseFitter, DenseSpec
 from facerecon_torch.model.gauge import gauge_component
 from facerecon_torch.structures import FaceParameters
 from tests.tiny_model import tiny_bilinear, tiny_linear
@@ -31,7 +31,7 @@ def test_a_face_of_the_model_is_found_exactly(kind, rng):
     model = kind().to(torch.float64)
     truth = draw(model, 6, rng)
     spec = DenseSpec(identity_penalty=1e-12, expression_penalty=1e-12, rounds=60)
-    found = fit_dense(model, model.vertices(truth.identity, truth.expression), spec)
+    found = DenseFitter(model, spec)(model.vertices(truth.identity, truth.expression))
     assert_close(found.flat, truth.flat, atol=1e-6, rtol=1e-6)
 
 
@@ -41,7 +41,7 @@ def test_the_linear_answer_is_the_minimum_scipy_finds(rng):
     mesh = model.vertices(truth.identity, truth.expression)
     mesh = mesh + torch.randn(mesh.shape, generator=rng, dtype=torch.float64)
     spec = DenseSpec(identity_penalty=0.02, expression_penalty=0.05, rounds=200)
-    found = fit_dense(model, mesh, spec).flat[0]
+    found = DenseFitter(model, spec)(mesh).flat[0]
     priors = [(model.identity_mean, model.identity_variance, 0.02)]
     priors += [(model.expression_mean, model.expression_variance, 0.05)]
 
@@ -71,7 +71,7 @@ def test_one_expression_step_equals_dense_least_squares(rng):
     mesh = 5 * torch.randn(2, model.n_vertices, 3, generator=rng, dtype=torch.float64)
     mesh = mesh + model.vertices(model.identity_mean, model.expression_mean)
     spec = DenseSpec(rounds=1, identity_penalty=0.3, expression_penalty=0.7)
-    found = fit_dense(model, mesh, spec)
+    found = DenseFitter(model, spec)(mesh)
     root = model.n_vertices**0.5
     for k in range(2):
         design = model.expression_design(model.identity_mean)[0].flatten(0, 1) / root
@@ -92,7 +92,7 @@ def test_one_expression_step_equals_dense_least_squares(rng):
 def test_the_gauge_is_fixed(rng):
     model = tiny_bilinear().to(torch.float64)
     mesh = 1.2 * model.vertices(*(getattr(draw(model, 3, rng), name) for name in ("identity", "expression")))
-    component = gauge_component(fit_dense(model, mesh).expression, model.gauge_direction)
+    component = gauge_component(DenseFitter(model)(mesh).expression, model.gauge_direction)
     assert_close(component, torch.ones(3, dtype=torch.float64))
 
 
@@ -101,21 +101,21 @@ def test_chunks_dtype_and_device(kind, rng, dtype, device):
     wide = kind().to(torch.float64)
     truth = draw(wide, 9, rng)
     mesh = wide.vertices(truth.identity, truth.expression) + 0.3
-    whole = fit_dense(wide, mesh)
-    pieces = fit_dense(kind().to(device), mesh.to(device, dtype), DenseSpec(chunk=4))
+    whole = DenseFitter(wide)(mesh)
+    pieces = DenseFitter(kind().to(device), DenseSpec(chunk=4))(mesh.to(device, dtype))
     assert pieces.identity.dtype == dtype
     assert pieces.identity.device.type == device.type
     loose = 1e-9 if dtype == torch.float64 else 1e-4
     assert_close(pieces.flat.cpu().double(), whole.flat, atol=loose, rtol=loose)
-    assert fit_dense(wide, mesh[:0]).flat.shape[0] == 0
+    assert DenseFitter(wide)(mesh[:0]).flat.shape[0] == 0
 
 
 def test_wrong_input_is_refused():
     model = tiny_bilinear()
     with pytest.raises(ValueError, match="vertices must"):
-        fit_dense(model, torch.zeros(2, 7, 3))
+        DenseFitter(model)(torch.zeros(2, 7, 3))
     with pytest.raises(ValueError, match="finite"):
-        fit_dense(model, torch.full((1, model.n_vertices, 3), torch.nan))
+        DenseFitter(model)(torch.full((1, model.n_vertices, 3), torch.nan))
     for wrong in ({"rounds": 0}, {"identity_penalty": 0.0}, {"expression_penalty": float("nan")}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             DenseSpec(**wrong)
@@ -133,4 +133,4 @@ def test_other_models_are_refused():
             nn.Module.__init__(self)
 
     with pytest.raises(TypeError, match="Other"):
-        fit_dense(Other(), torch.zeros(1, 2, 3))
+        DenseFitter(Other())(torch.zeros(1, 2, 3))

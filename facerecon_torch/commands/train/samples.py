@@ -1,9 +1,10 @@
 """Samples of a data set as training reads them: cached features in canonical crops, and the ground truth."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,7 +19,7 @@ from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.errors import DataFileError, ImageFileError
 from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.fitting.crop import CropSpec
-from facerecon_torch.fitting.dense_fit import fit_dense
+from facerecon_torch.fitting.dense_fit import DenseFitter
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.images.loader import LoadedImage, decoded_ahead
 from facerecon_torch.images.read import Pixels
@@ -101,6 +102,7 @@ def prepare_samples(
     crop: CropSpec,
     hog: HogSpec,
     location: CacheLocation,
+    dense: Callable[[], DenseFitter] | None = None,
     workers: int | None = None,
     progress: bool = True,
     ranks: Ranks = SINGLE,
@@ -108,8 +110,8 @@ def prepare_samples(
     """The samples of a set, of several processes each its own subjects.
 
     Images are read, cropped along the landmark fit `fit` and cached at `location`; all but decoding runs in batches on
-    the model's device. S* is fitted to the true meshes if the set brings no g*. Images that cannot be read are logged
-    and left out.
+    the model's device. If the set brings no g*, S* is fitted to the true meshes by `dense()`. Unreadable images are
+    logged and left out.
 
     Raises:
         DataFileError: none of the images can be read.
@@ -138,7 +140,7 @@ def prepare_samples(
         table=table,
         rows=torch.arange(len(own), device=table.device),
         hog=hog,
-        parameters=_true_parameters(faces, own, model),
+        parameters=_true_parameters(faces, own, model, dense or partial(DenseFitter, model)),
         subjects=faces.subjects[own],
         places=own.to(device),
         meshes=faces.meshes,
@@ -147,11 +149,14 @@ def prepare_samples(
     )
 
 
-def _true_parameters(faces: FaceSet, own: Int[Tensor, "own"], model: FaceModel) -> FaceParameters:
+def _true_parameters(
+    faces: FaceSet, own: Int[Tensor, "own"], model: FaceModel, dense: Callable[[], DenseFitter]
+) -> FaceParameters:
     like = model.identity_mean
     if faces.parameters is not None:
         return faces.parameters[own].to(like.device, like.dtype)
-    parts = [fit_dense(model, faces.meshes[rows].to(like.device, like.dtype)) for rows in torch.split(own, _MESHES)]
+    fit = dense()
+    parts = [fit(faces.meshes[rows].to(like.device, like.dtype)) for rows in torch.split(own, _MESHES)]
     return FaceParameters.cat(parts)
 
 

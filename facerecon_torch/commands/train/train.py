@@ -4,7 +4,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from facerecon_torch.commands.train.sets import load_sets
 from facerecon_torch.config.train import TrainSpecs
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.splits import CvSpec, Fold, check_disjoint, fold_of, group_folds, paper_folds
+from facerecon_torch.fitting.dense_fit import DenseFitter
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.load import load_face_model
 from facerecon_torch.runtime.environment import environment
@@ -114,9 +115,10 @@ def _prepare(
     location = cache.memory.cache_location(size, model.device, folder)
     if ranks.is_first:
         _log.info("crops of %d images: %.2f GB %s", own, size / 1e9, location)
+    dense = lru_cache(maxsize=1)(partial(DenseFitter, model))  # of all sets that bring no parameters
     prepare = partial(
-        prepare_samples, fit=fitting.fit, crop=fitting.crop, hog=hog, location=location, workers=specs.runtime.workers,
-        progress=specs.runtime.progress and ranks.is_first, ranks=ranks,
+        prepare_samples, fit=fitting.fit, crop=fitting.crop, hog=hog, location=location, dense=dense,
+        workers=specs.runtime.workers, progress=specs.runtime.progress and ranks.is_first, ranks=ranks,
     )  # fmt: skip
     return {name: prepare(faces, model) for name, faces in sets.items()}
 
