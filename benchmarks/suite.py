@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from facerecon_torch.commands.suggest import did_you_mean
+from facerecon_torch.files import require_writable
 
 from . import guard
 from .case import Context, Row
@@ -132,7 +133,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run what the words ask for and return the exit status."""
     try:
         request = parse(arguments)
-    except ValueError as error:
+        if request.output is not None:
+            require_writable(request.output, name="output folder", remedy="give output=FOLDER, or output=none")
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"facerecon bench: {error}\n")
         return 2
     if request.threads is not None:

@@ -86,11 +86,18 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or user_cache_dir("facerecon_torch"))
 
 
-def require_writable(folder: Path) -> None:
-    """Make a folder of the cache if it is missing, and a file in it, which is removed again.
+def require_writable(
+    folder: Path, *, name: str = "cache folder", remedy: str = f"set {CACHE_VARIABLE} to a folder that can"
+) -> None:
+    """Make a folder if it is missing, and a file in it, which is removed again.
+
+    Args:
+        folder: by default one of the cache.
+        name: of the folder, for the message.
+        remedy: the end of the message.
 
     Raises:
-        FolderError: the system refuses; the message names the folder and FACERECON_CACHE.
+        FolderError: the system refuses.
     """
     probe = folder / f".{uuid.uuid4().hex}.part"
     try:
@@ -98,9 +105,7 @@ def require_writable(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise FolderError(
-            f"the cache folder {folder} cannot be written ({error.strerror}); set {CACHE_VARIABLE} to a folder that can"
-        ) from error
+        raise FolderError(f"the {name} {folder} cannot be written ({error.strerror}); {remedy}") from error
 
 
 def path_text(path: str | os.PathLike[str]) -> str:

@@ -129,6 +129,15 @@ def test_plots_without_matplotlib(monkeypatch, tmp_path, capsys):
     assert "pip install 'facerecon-torch[bench]'" in capsys.readouterr().out
 
 
+def test_a_folder_that_cannot_be_written_is_one_line_before_anything_is_measured(tmp_path, capsys):
+    (tmp_path / "file").write_bytes(b"")
+    assert suite.main(["model", f"output={tmp_path / 'file' / 'results'}"]) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith(f"facerecon bench: the output folder {tmp_path / 'file' / 'results'} cannot be written")
+    assert told.err.rstrip().endswith("give output=FOLDER, or output=none")
+    assert not told.out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
