@@ -56,7 +56,9 @@ def require_entries(document: Any, kinds: Mapping[str, type], where: object) -> 
     if not isinstance(document, dict):
         raise DataFileError(f"{where}: expected an object; got {type(document).__name__}")
     for key, kind in kinds.items():
-        value = document.get(key)
+        if key not in document:
+            raise DataFileError(f"{where}: {key}: expected a {kind.__name__}; got nothing")
+        value = document[key]
         fits = isinstance(value, kind)
         if kind is list and isinstance(value, list):
             fits = all(isinstance(entry, str) for entry in value)

@@ -151,8 +151,11 @@ def load_set(folder: Path) -> SyntheticSet:
 def _require_undamaged(images: Sequence[Path], checksums: Int[Tensor, "n"]) -> None:
     """Raise DataFileError unless every image is there and has the CRC-32 that was written with the set."""
     for path, checksum in zip(images, checksums.tolist(), strict=True):
-        if not path.is_file() or zlib.crc32(path.read_bytes()) != checksum:
-            state = "another content" if path.is_file() else "nothing"
+        try:
+            state = None if zlib.crc32(path.read_bytes()) == checksum else "another content"
+        except (OSError, ValueError) as error:
+            state = f"nothing that can be read ({error})"
+        if state is not None:
             raise DataFileError(
                 f"{path}: expected the image that was rendered; got {state}. Remove {path.parents[1]}: the set is "
                 "rendered again"
