@@ -44,7 +44,7 @@ def scan_errors(face: FaceReconstructor) -> dict[str, tuple[float, float, float]
     scan = read_scan(DATA / "james")
     picture = photograph(scan)
     found = choose_faces(build_detector("dlib").detect([picture])[0], "largest")
-    landmarks = to_paper66(found[0].points[None])
+    landmarks = to_paper66(found[0].points[None]).float()  # the precision of the model
     model, topology = face.face_model, face.face_model.topology
     fitted = LandmarkFitter(model, face.spec.fit).fit(landmarks).parameters
     answers = {
