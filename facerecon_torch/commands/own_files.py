@@ -1,6 +1,5 @@
 """Which files are results of this package: a run replaces its own files and nobody else's."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from safetensors import safe_open
 
 from facerecon_torch.export.parameters import JSON_FORMAT
+from facerecon_torch.formats.json_file import parse_json
 
 __all__ = [
     "ABOUT_FORMAT",
@@ -68,9 +68,10 @@ def read_document(path: Path) -> dict[str, Any]:
     """The object in a JSON file of this package; empty for a file too large to be one, and for other JSON.
 
     Raises:
-        OSError, ValueError, RecursionError: the file cannot be read.
+        OSError: the file cannot be read.
+        DataFileError: it holds no JSON.
     """
     if path.stat().st_size > _LARGEST:
         return {}
-    content: Any = json.loads(path.read_text(encoding="utf-8"))
+    content = parse_json(path.read_bytes(), path)
     return content if isinstance(content, dict) else {}

@@ -43,17 +43,17 @@ def prepare(setup, faces):
 
 
 def test_unreadable_photographs_are_left_out_of_a_training(tiny_setup, photo_set, caplog):
-    intact = prepare(tiny_setup, photo_set)
+    rows = torch.tensor([k for k in range(len(photo_set)) if k not in DAMAGED])
+    without = prepare(tiny_setup, photo_set[rows])  # the same batches, so the same bits on any processor
     for k, content in DAMAGED.items():
         photo_set.images[k].write_bytes(content)
     with caplog.at_level(logging.ERROR):
         samples = prepare(tiny_setup, photo_set)
-    rows = torch.tensor([k for k in range(len(photo_set)) if k not in DAMAGED])
     assert samples.places.tolist() == rows.tolist()
     assert samples.subjects.tolist() == rows.tolist()
-    assert_close(samples.landmarks, intact.landmarks[rows])
-    assert_close(samples.parameters.flat, intact.parameters.flat[rows])
-    assert torch.equal(samples.table[samples.rows], intact.table[rows])
+    assert torch.equal(samples.landmarks, without.landmarks)
+    assert torch.equal(samples.parameters.flat, without.parameters.flat)
+    assert torch.equal(samples.table[samples.rows], without.table)
     assert [k for k in DAMAGED if f"{k}.png" in caplog.text] == list(DAMAGED)
 
 

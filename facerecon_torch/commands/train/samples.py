@@ -1,10 +1,9 @@
 """Samples of a data set as training reads them: cached features in canonical crops, and the ground truth."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -102,7 +101,7 @@ def prepare_samples(
     crop: CropSpec,
     hog: HogSpec,
     location: CacheLocation,
-    dense: Callable[[], DenseFitter] | None = None,
+    dense: DenseFitter | None = None,
     workers: int | None = None,
     progress: bool = True,
     ranks: Ranks = SINGLE,
@@ -110,7 +109,7 @@ def prepare_samples(
     """The samples of a set, of several processes each its own subjects.
 
     Images are read, cropped along the landmark fit `fit` and cached at `location`; all but decoding runs in batches on
-    the model's device. If the set brings no g*, S* is fitted to the true meshes by `dense()`. Unreadable images are
+    the model's device. If the set brings no g*, S* is fitted to the true meshes by `dense`. Unreadable images are
     logged and left out.
 
     Raises:
@@ -140,7 +139,7 @@ def prepare_samples(
         table=table,
         rows=torch.arange(len(own), device=table.device),
         hog=hog,
-        parameters=_true_parameters(faces, own, model, dense or partial(DenseFitter, model)),
+        parameters=_true_parameters(faces, own, model, dense),
         subjects=faces.subjects[own],
         places=own.to(device),
         meshes=faces.meshes,
@@ -150,12 +149,12 @@ def prepare_samples(
 
 
 def _true_parameters(
-    faces: FaceSet, own: Int[Tensor, "own"], model: FaceModel, dense: Callable[[], DenseFitter]
+    faces: FaceSet, own: Int[Tensor, "own"], model: FaceModel, dense: DenseFitter | None
 ) -> FaceParameters:
     like = model.identity_mean
     if faces.parameters is not None:
         return faces.parameters[own].to(like.device, like.dtype)
-    fit = dense()
+    fit = dense or DenseFitter(model)
     parts = [fit(faces.meshes[rows].to(like.device, like.dtype)) for rows in torch.split(own, _MESHES)]
     return FaceParameters.cat(parts)
 

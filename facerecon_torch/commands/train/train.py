@@ -4,7 +4,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,7 +115,8 @@ def _prepare(
     location = cache.memory.cache_location(size, model.device, folder)
     if ranks.is_first:
         _log.info("crops of %d images: %.2f GB %s", own, size / 1e9, location)
-    dense = lru_cache(maxsize=1)(partial(DenseFitter, model))  # of all sets that bring no parameters
+    bare = any(faces.parameters is None for faces in sets.values())
+    dense = DenseFitter(model) if bare else None  # one for all sets
     prepare = partial(
         prepare_samples, fit=fitting.fit, crop=fitting.crop, hog=hog, location=location, dense=dense,
         workers=specs.runtime.workers, progress=specs.runtime.progress and ranks.is_first, ranks=ranks,

@@ -23,7 +23,6 @@ RANGES: dict[str, tuple[type[ShortRangeNetwork] | type[FullRangeNetwork], float]
 """range -> (network, least score in the publisher's own pipeline)"""
 _SAME_FACE = 0.3  # intersection over union from which two boxes are one face
 _LOGIT_LIMIT = 100.0
-_CHUNK = {"cpu": 8, "cuda": 256}  # pictures together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,7 @@ class FaceDetector(nn.Module):
     """Finds faces in pictures of any sizes, in batches on the module's device.
 
     Args:
-        range: `short`: faces from about a fifth of the longer side on, 31 million multiplications a picture;
+        range: `short`: large faces, as in portraits, 31 million multiplications a picture;
             `full`: smaller ones too, 117 million.
         min_score: faces below it are left out; None: 0.5 (short) or 0.6 (full).
 
@@ -80,7 +79,7 @@ class FaceDetector(nn.Module):
         size, anchors = self.network.size, self.anchors
         maps = [letterbox_map(image.shape[-2], image.shape[-1], size).to(anchors.device) for image in images]
         found: list[FaceBoxes] = []
-        for part in chunks(len(images), _CHUNK.get(anchors.device.type, 8)) if images else []:
+        for part in chunks(len(images), anchors.device):
             to_input = torch.stack(maps[part])
             inputs = cut_regions(images[part], to_input, size, rotated=False, outside="zeros")
             found += self._faces(2 * inputs - 1, to_input)

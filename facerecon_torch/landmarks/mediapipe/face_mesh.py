@@ -13,8 +13,6 @@ from facerecon_torch.runtime.precision import in_own_precision
 
 __all__ = ["FaceMesh"]
 
-_CHUNK = {"cpu": 8, "cuda": 256}  # faces together
-
 
 class FaceMesh(nn.Module):
     """Face Mesh V2 on faces in pictures of any sizes, in batches on the module's device.
@@ -53,13 +51,14 @@ class FaceMesh(nn.Module):
         to_region = face_regions(
             boxes.to(weight.device), None if points is None else points.to(weight.device), network.size
         )
-        meshes, presences = [boxes.new_zeros(0, network.points, 3, dtype=torch.float64, device=weight.device)], []
-        for part in chunks(len(images), _CHUNK.get(weight.device.type, 8)) if len(images) else []:
+        meshes = [boxes.new_zeros(0, network.points, 3, dtype=torch.float64, device=weight.device)]
+        presences = [weight.new_zeros(0, dtype=torch.float32)]
+        for part in chunks(len(images), weight.device):
             crops = cut_regions(images[part], to_region[part], network.size, rotated=True, outside="edge")
             inside, presence = network(crops.to(weight.dtype))
             meshes.append(_in_image(inside.double(), to_region[part]))
             presences.append(presence.sigmoid())
-        return torch.cat(meshes), torch.cat(presences) if presences else weight.new_zeros(0, dtype=torch.float32)
+        return torch.cat(meshes), torch.cat(presences)
 
 
 def _in_image(points: Float[Tensor, "n 478 3"], to_region: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n 478 3"]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from facerecon_torch.images.resample import resample
 
-__all__ = ["cut_regions", "face_regions", "letterbox_map", "to_image"]
+__all__ = ["chunks", "cut_regions", "face_regions", "letterbox_map", "region_scale", "to_image"]
 
 _MARGIN = 1.5  # side of a face's region over the longer side of its box
 _RIGHT_EYE, _LEFT_EYE = 0, 1  # of the six points, of the person
@@ -77,7 +77,7 @@ def region_scale(to_region: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n"]:
     return torch.hypot(to_region[:, 0, 0], to_region[:, 0, 1])
 
 
-def chunks(count: int, size: int) -> list[slice]:
-    """The rows 0 .. count - 1 in groups of about equal length, at most `size`."""
-    groups = math.ceil(count / size)
+def chunks(count: int, device: torch.device) -> list[slice]:
+    """The rows 0 .. count - 1 in groups of about equal length, as many together as pay on the device."""
+    groups = math.ceil(count / (256 if device.type == "cuda" else 8))
     return [slice(count * k // groups, count * (k + 1) // groups) for k in range(groups)]
