@@ -24,6 +24,7 @@ from facerecon_torch.fitting.contour import ContourSpec
 from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.fitting.landmark_fit import FitSpec
 from facerecon_torch.formats.json_file import parse_json
+from facerecon_torch.landmarks.scheme import CONVENTIONS
 from facerecon_torch.regression.cascade import Cascade
 from facerecon_torch.regression.io import cascade_from_tensors, cascade_meta, cascade_to_tensors
 
@@ -38,9 +39,9 @@ __all__ = [
 ]
 
 FORMAT = "facerecon-cascade"
-VERSION = 1
+VERSION = 2
 _KEY = "facerecon"
-_SPECS = {"fit", "crop_fit", "crop", "features", "start"}
+_SPECS = {"fit", "crop_fit", "crop", "features", "start", "convention"}
 _KEYS = _SPECS | {"format", "version", "model_sha256", "stages", "training"}
 STARTS = ("landmark_fit", "mean_face")
 
@@ -55,6 +56,7 @@ class ReconstructorSpec:
         features: HOG and landmark displacements of a stage.
         start: first parameters, those of the landmark fit or the mean face.
         crop_fit: the landmark fit that crops follow, in training and afterwards.
+        convention: of the landmarks that it was trained for, one of `landmarks.scheme.CONVENTIONS`.
     """
 
     fit: FitSpec = field(default_factory=FitSpec)
@@ -62,10 +64,13 @@ class ReconstructorSpec:
     features: JointSpec = field(default_factory=JointSpec)
     start: str = "landmark_fit"
     crop_fit: FitSpec = field(default_factory=FitSpec)
+    convention: str = CONVENTIONS[0]
 
     def __post_init__(self) -> None:
         if self.start not in STARTS:
             raise ValueError(f"start must be {' or '.join(STARTS)}; got {self.start!r}")
+        if self.convention not in CONVENTIONS:
+            raise ValueError(f"convention must be {' or '.join(CONVENTIONS)}; got {self.convention!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +83,12 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
 
 
-def pretrained_path() -> Path:
-    """The cascade that the package ships."""
-    return Path(str(importlib.resources.files("facerecon_torch"))) / "assets" / "pretrained" / "cascade.safetensors"
+def pretrained_path(convention: str = CONVENTIONS[0]) -> Path:
+    """The cascade that the package ships for landmarks of a convention. Raises ValueError for a name that is none."""
+    if convention not in CONVENTIONS:
+        raise ValueError(f"convention must be {' or '.join(CONVENTIONS)}; got {convention!r}")
+    folder = Path(str(importlib.resources.files("facerecon_torch"))) / "assets" / "pretrained" / convention
+    return folder / "cascade.safetensors"
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, half: bool = False) -> None:
@@ -95,6 +103,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, half: bool = Fa
         "crop": asdict(spec.crop),
         "features": asdict(spec.features),
         "start": spec.start,
+        "convention": spec.convention,
         "stages": cascade_meta(checkpoint.cascade),
         "training": checkpoint.training,
     }
@@ -130,6 +139,7 @@ def _build(document: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
         features=JointSpec(**{**features, "hog": HogSpec(**features["hog"])}),
         start=document["start"],
         crop_fit=_fit_spec(document["crop_fit"]),
+        convention=document["convention"],
     )
     for key, kind in (("model_sha256", str), ("training", dict)):
         if not isinstance(document[key], kind):

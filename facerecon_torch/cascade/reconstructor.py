@@ -34,7 +34,12 @@ from facerecon_torch.fitting.landmark_fit import LandmarkFitter
 from facerecon_torch.images.open import MAX_MEGAPIXELS, require_megapixels
 from facerecon_torch.images.read import require_unit_range
 from facerecon_torch.landmarks.detector import LandmarkDetector
-from facerecon_torch.landmarks.registry import build_detector, detector_options
+from facerecon_torch.landmarks.registry import (
+    build_detector,
+    detector_options,
+    find_convention,
+    require_convention,
+)
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.model.io import load_model
@@ -110,7 +115,8 @@ class FaceReconstructor(nn.Module):
         """The reconstructor of a checkpoint, on the CPU in float32.
 
         Args:
-            path: file that `save_pretrained` or `facerecon train` wrote; None: the cascade that the package ships.
+            path: file that `save_pretrained` or `facerecon train` wrote; None: the cascade that the package ships for
+                the landmarks of `detector`.
             face_model: the face model it was trained for, or its file; None: the default face.
             detector: of `predict`.
 
@@ -121,7 +127,7 @@ class FaceReconstructor(nn.Module):
         Example:
             >>> model = FaceReconstructor.from_pretrained("cascade.safetensors", detector="dlib")
         """
-        path = pretrained_path() if path is None else Path(path)
+        path = pretrained_path(find_convention(detector)) if path is None else Path(path)
         with torch.inference_mode(False):  # ordinary tensors: later calls may ask for gradients
             checkpoint = load_checkpoint(path)
             if face_model is None:
@@ -328,13 +334,21 @@ class FaceReconstructor(nn.Module):
 
     @property
     def landmark_detector(self) -> LandmarkDetector:
-        """The detector of `predict`, built on first use and kept."""
-        if not isinstance(self.detector, str):
-            return self.detector
+        """The detector of `predict`, built on first use and kept.
+
+        Raises:
+            DetectorError: it cannot run, or its landmarks are of another convention than the cascade's.
+        """
         if self._built is None:
-            options = {"device": str(self.device)} if "device" in detector_options(self.detector) else {}
-            self._built = build_detector(self.detector, **options)
+            self._built = self.detector if not isinstance(self.detector, str) else self._build(self.detector)
+            require_convention(self._built, self.spec.convention)
         return self._built
+
+    def _build(self, name: str) -> LandmarkDetector:
+        """A detector by name; one that serves several conventions is built for the cascade's."""
+        accepted = detector_options(name)
+        offered = {"device": str(self.device), "convention": self.spec.convention}
+        return build_detector(name, **{key: value for key, value in offered.items() if key in accepted})
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_solvers": None, "_built": None}

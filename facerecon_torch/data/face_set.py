@@ -25,6 +25,7 @@ class FaceSet:
         parameters: g*, in sets made of scans.
         covered: Vertices of M that the scan measured; the registration extrapolates the others.
         kinds: Class of each photograph, as in E_HAPPY.
+        convention: Of the landmarks, one of `landmarks.scheme.CONVENTIONS`.
 
     Raises:
         ValueError: The columns differ in length, or the set is empty.
@@ -38,9 +39,10 @@ class FaceSet:
     parameters: FaceParameters | None = None
     covered: Bool[Tensor, "samples vertices"] | None = None
     kinds: tuple[str, ...] | None = None
+    convention: str = "ibug"
 
     def __post_init__(self) -> None:
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "convention")}
         counts = {name: len(value) for name, value in values.items() if value is not None}
         if len(set(counts.values())) != 1:
             raise ValueError(f"every column of the set {self.name!r} must have one row per sample; got {counts}")

@@ -91,6 +91,12 @@ class PreparedSet:
         return len(self.names)
 
     @property
+    def convention(self) -> str:
+        """Of the landmarks; sets prepared before it was written had iBUG's."""
+        asked = self.spec.get("landmarks")
+        return str(asked["convention"]) if isinstance(asked, dict) and "convention" in asked else "ibug"
+
+    @property
     def has_landmarks(self) -> Bool[Tensor, "n"]:
         """Whether the 66 landmarks of each sample were found."""
         return torch.isfinite(self.landmarks).all(dim=-1).all(dim=-1)
@@ -266,6 +272,7 @@ def load_prepared_faces(data: RecordedScans, model: FaceModel) -> FaceSet:
         meshes=prepared.meshes[selected],
         parameters=prepared.parameters[selected],
         covered=prepared.covered[selected],
+        convention=prepared.convention,
         kinds=tuple(f"{prepared.kinds[k]}_{prepared.codes[k]}".rstrip("_") for k in rows),
     )
 

@@ -1,4 +1,4 @@
-"""Choice of the penalties lambda_1 and lambda_2 of Eq. 7 on training faces."""
+"""Choice of the penalties lambda_1 and lambda_2 of Eq. 7, and of the weight of the contour, on training faces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +11,18 @@ from facerecon_torch.checks import require_shape
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.model.base import FaceModel
 
-__all__ = ["EXPRESSION_GRID", "IDENTITY_GRID", "PenaltyChoice", "evaluation_faces", "select_penalties"]
+__all__ = [
+    "EXPRESSION_GRID",
+    "IDENTITY_GRID",
+    "PenaltyChoice",
+    "evaluation_faces",
+    "select_contour_weight",
+    "select_penalties",
+]
 
 IDENTITY_GRID = (4.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 EXPRESSION_GRID = (4.0, 16.0, 64.0, 256.0)
+CONTOUR_WEIGHTS = (0.1, 0.3, 1.0)
 _MOST_FACES = 400  # the error surface is flat: more faces move no choice and cost a fit per grid point
 _MOST_ROWS = 500
 
@@ -60,9 +68,38 @@ def select_penalties(
     Example:
         >>> choice = select_penalties(model, landmarks, truth, FitSpec())
     """
-    require_shape("truth", truth, (len(landmarks), model.n_vertices, 3))
     if not identity_grid or not expression_grid:
         raise ValueError("identity_grid and expression_grid must not be empty")
+    tried = [
+        replace(spec, identity_penalty=identity_penalty, expression_penalty=expression_penalty)
+        for identity_penalty in identity_grid
+        for expression_penalty in expression_grid
+    ]
+    error = _errors(model, landmarks, truth, tried, scale).reshape(len(identity_grid), len(expression_grid))
+    best = divmod(int(error.argmin()), len(expression_grid))
+    chosen = replace(spec, identity_penalty=identity_grid[best[0]], expression_penalty=expression_grid[best[1]])
+    return PenaltyChoice(chosen, error.cpu())
+
+
+@torch.no_grad()
+def select_contour_weight(
+    model: FaceModel, landmarks: Float[Tensor, "b 66 2"], truth: Float[Tensor, "b vertices 3"], spec: FitSpec
+) -> FitSpec:
+    """`spec` with the contour weight of 0.1, 0.3 and 1 that has the least mean vertex error, as in
+    `select_penalties`."""
+    tried = [replace(spec, contour_weight=weight) for weight in CONTOUR_WEIGHTS]
+    return tried[int(_errors(model, landmarks, truth, tried, None).argmin())]
+
+
+def _errors(
+    model: FaceModel,
+    landmarks: Float[Tensor, "b 66 2"],
+    truth: Float[Tensor, "b vertices 3"],
+    tried: Sequence[FitSpec],
+    scale: Float[Tensor, "b"] | None,
+) -> Float[Tensor, "tried"]:
+    """The mean vertex error of each spec's fits."""
+    require_shape("truth", truth, (len(landmarks), model.n_vertices, 3))
     if model.topology is None:
         raise ValueError("model must have a topology; restricted models have none")
     faces = evaluation_faces(len(landmarks)).to(truth.device)
@@ -71,16 +108,10 @@ def select_penalties(
     points, expected = landmarks[faces], truth[faces][:, rows].to(model.dtype)
     sizes = None if scale is None else scale[faces]
     errors = []
-    for identity_penalty in identity_grid:
-        for expression_penalty in expression_grid:
-            tried = replace(spec, identity_penalty=identity_penalty, expression_penalty=expression_penalty)
-            fit = LandmarkFitter(model, tried).fit(points, scale=sizes).parameters.to(model.dtype)
-            vertices = surface.vertices(fit.identity, fit.expression)
-            errors.append((vertices - expected).norm(dim=-1).mean())
-    error = torch.stack(errors).reshape(len(identity_grid), len(expression_grid))
-    best = divmod(int(error.argmin()), len(expression_grid))
-    chosen = replace(spec, identity_penalty=identity_grid[best[0]], expression_penalty=expression_grid[best[1]])
-    return PenaltyChoice(chosen, error.cpu())
+    for spec in tried:
+        fit = LandmarkFitter(model, spec).fit(points, scale=sizes).parameters.to(model.dtype)
+        errors.append((surface.vertices(fit.identity, fit.expression) - expected).norm(dim=-1).mean())
+    return torch.stack(errors)
 
 
 def evaluation_faces(faces: int) -> Int[Tensor, "chosen"]:

@@ -1,4 +1,4 @@
-"""`auto`: face_alignment if its weights are there, else dlib; said once."""
+"""`auto`: mediapipe; for cascades of iBUG landmarks face_alignment if its weights are there, else dlib; said once."""
 
 import logging
 from functools import lru_cache
@@ -9,17 +9,20 @@ from facerecon_torch.errors import DetectorError
 from facerecon_torch.landmarks.detector import LandmarkDetector
 from facerecon_torch.landmarks.dlib_detector import DlibDetector
 from facerecon_torch.landmarks.face_alignment_detector import FaceAlignmentDetector, usable_device
+from facerecon_torch.landmarks.mediapipe_detector import MediapipeDetector
 
 __all__ = ["choose_detector"]
 
 _log = logging.getLogger(__name__)
 
 
-def choose_detector(*, device: str | torch.device = "cpu") -> LandmarkDetector:
-    """face_alignment if it can run without a download, else dlib. `device` is for the former.
+def choose_detector(*, device: str | torch.device = "cpu", convention: str = "mediapipe") -> LandmarkDetector:
+    """mediapipe; of convention `ibug` face_alignment if it can run without a download, else dlib.
 
     Raises DetectorError naming what each of the two lacks, or the device that is not there.
     """
+    if convention == MediapipeDetector.convention:
+        return MediapipeDetector(device=device)
     usable = usable_device(device)
     try:
         better = FaceAlignmentDetector(device=usable, download=False)
@@ -32,7 +35,8 @@ def choose_detector(*, device: str | torch.device = "cpu") -> LandmarkDetector:
         detector = DlibDetector()
     except DetectorError as error:
         raise DetectorError(
-            f"detector auto: expected face_alignment or dlib to be installed; came neither. {lacking}. {error}"
+            "detector auto: expected face_alignment or dlib, whose landmarks this cascade was trained for, to be "
+            f"installed; came neither. {lacking}. {error}"
         ) from error
     _say(f"detector auto: dlib, because face_alignment cannot run ({lacking})")
     return detector

@@ -29,7 +29,7 @@ _BAND_PIXELS = 2**22  # made floats at a time
 class LandmarkDetector(Protocol):
     """The interface of detectors, which find faces and their 68 iBUG landmarks.
 
-    A class in `registry.DETECTORS` has `licence` on the class and a static `weight_files()`, for `facerecon doctor`.
+    A class in `registry.DETECTORS` has `licence` and `convention` on the class and a static `weight_files()`, for `facerecon doctor`.
     Public attributes of an instance are its settings: `infer` makes results anew where one has changed.
 
     Example:
@@ -40,6 +40,10 @@ class LandmarkDetector(Protocol):
     @property
     def name(self) -> str:
         """The key of `registry.DETECTORS`."""
+
+    @property
+    def convention(self) -> str:
+        """What the points mean, one of `scheme.CONVENTIONS`: a cascade serves the one that it was trained for."""
 
     @property
     def licence(self) -> str:

@@ -46,6 +46,7 @@ class FaceAlignmentDetector:
     """
 
     name = "face_alignment"
+    convention = "ibug"
     licence = (
         "the 2D-FAN weights were trained on data derived from iBUG 300-W and the S3FD weights on WIDER FACE, "
         "both for research only, not for commercial use; the code is under the BSD 3-clause licence"

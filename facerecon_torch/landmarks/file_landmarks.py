@@ -37,6 +37,7 @@ class FileLandmarks:
     """
 
     name = "file"
+    convention = "ibug"
     licence = "landmarks read from a file have the licence of the file"
 
     @staticmethod
@@ -44,11 +45,11 @@ class FileLandmarks:
         """No file."""
         return []
 
-    def __init__(self, *, source: str | Path | None = None, pts_origin: int = 1) -> None:
+    def __init__(self, *, source: str | Path | None = None, pts_origin: int = 1, convention: str = "ibug") -> None:
         if pts_origin not in (0, 1):
             raise ValueError(f"pts_origin must be 0 or 1; got {pts_origin}")
         self.source = Path(source) if source is not None else None
-        self.pts_origin = pts_origin
+        self.pts_origin, self.convention = pts_origin, convention
         self._table: dict[str, _Rows] | None = None
         self._only_picture: Path | None = None
         if self.source is None or self.source.is_dir():

@@ -7,15 +7,25 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from facerecon_torch.errors import DetectorError
 from facerecon_torch.landmarks.detector import LandmarkDetector
+from facerecon_torch.landmarks.scheme import CONVENTIONS
 
-__all__ = ["DETECTORS", "build_detector", "detector_options", "find_detector"]
+__all__ = [
+    "DETECTORS",
+    "build_detector",
+    "detector_options",
+    "find_convention",
+    "find_detector",
+    "require_convention",
+]
 
 _log = logging.getLogger(__name__)
 
 # name -> (module of this folder, class or function that builds it)
 DETECTORS = {
     "auto": ("auto", "choose_detector"),
+    "mediapipe": ("mediapipe_detector", "MediapipeDetector"),
     "face_alignment": ("face_alignment_detector", "FaceAlignmentDetector"),
     "dlib": ("dlib_detector", "DlibDetector"),
     "file": ("file_landmarks", "FileLandmarks"),
@@ -35,6 +45,30 @@ def find_detector(name: str) -> Callable[..., LandmarkDetector]:
         importlib.import_module(f"facerecon_torch.landmarks.{module}"), attribute
     )
     return builder
+
+
+def find_convention(detector: str | LandmarkDetector) -> str:
+    """What the points of a detector mean, one of `scheme.CONVENTIONS`; of `auto` the first, of `file` iBUG's.
+
+    Raises ValueError: no detector has that name.
+    """
+    if not isinstance(detector, str):
+        return detector.convention
+    if detector == "auto":
+        return CONVENTIONS[0]
+    convention: str = find_detector(detector).convention  # type: ignore[attr-defined]
+    return convention
+
+
+def require_convention(detector: LandmarkDetector, convention: str) -> None:
+    """Raise DetectorError unless the detector's points mean what a cascade was trained for."""
+    if detector.convention != convention:
+        fitting = [name for name in DETECTORS if name not in ("auto", "file") and find_convention(name) == convention]
+        raise DetectorError(
+            f"detector {detector.name} finds {detector.convention} landmarks; this cascade was trained for {convention} "
+            f"ones. Take another detector ({', '.join(fitting)}; files with landmarks.convention={convention}), or the "
+            f"cascade for {detector.convention} landmarks: the package ships one of each"
+        )
 
 
 def detector_options(name: str) -> list[str]:

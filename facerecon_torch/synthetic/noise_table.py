@@ -1,8 +1,9 @@
-"""Landmark detector errors as a table over yaw, and random errors drawn from it.
+"""Landmark detector errors as a table over yaw and pitch, and random errors drawn from it.
 
 Frame of an error: mm in the image plane, +x image right, +y up, rotated back by the roll of the head. The table holds
 yaw >= 0; an error at negative yaw is the mirror image of one at positive yaw. At each yaw node the error is
-mean + sum_k deviation_k z_k component_k + remainder * z, with independent standard normal z.
+mean + pitch * slope + sum_k deviation_k z_k component_k + remainder * z, with independent standard normal z. The first
+two terms are the detector's convention, what it means by each landmark; the others are its scatter.
 """
 
 import json
@@ -17,12 +18,13 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_file, require_finite, require_shape
 from facerecon_torch.errors import ModelFileError
-from facerecon_torch.landmarks.scheme import MIRROR_66, N_LANDMARKS
+from facerecon_torch.landmarks.scheme import CONVENTIONS, MIRROR_66, N_LANDMARKS
 
-__all__ = ["NOISE_FILE", "NoiseTable", "load_noise_table", "mirror_errors", "sample_landmark_noise", "turn_errors"]
+__all__ = ["NoiseTable", "load_noise_table", "mirror_errors", "noise_file", "sample_landmark_noise", "turn_errors"]
 
-NOISE_FILE = Path(__file__).resolve().parents[1] / "assets" / "synthetic" / "landmark_noise.safetensors"
-_FORMAT = "facerecon_torch.landmark_noise/1"
+_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "synthetic"
+_FORMAT = "facerecon_torch.landmark_noise/2"
+_STEEPEST = 0.44  # rad of pitch (25 degrees): beyond it, the slope was not seen
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class NoiseTable:
     """Moments of the errors at yaw nodes (rad, ascending from 0), in mm. Raises ValueError where shapes disagree."""
 
     yaw: Float[Tensor, "nodes"]
-    mean: Float[Tensor, "nodes 66 2"]
+    mean: Float[Tensor, "nodes 66 2"]  # at pitch 0
+    slope: Float[Tensor, "nodes 66 2"]  # of the mean over pitch, mm per rad
     components: Float[Tensor, "components 66 2"]  # unit length
     deviation: Float[Tensor, "nodes components"]
     remainder: Float[Tensor, "nodes 66 2"]
@@ -38,19 +41,22 @@ class NoiseTable:
     def __post_init__(self) -> None:
         nodes, components = len(self.yaw), len(self.components)
         require_shape("mean", self.mean, (nodes, N_LANDMARKS, 2))
+        require_shape("slope", self.slope, (nodes, N_LANDMARKS, 2))
         require_shape("components", self.components, (components, N_LANDMARKS, 2))
         require_shape("deviation", self.deviation, (nodes, components))
         require_shape("remainder", self.remainder, (nodes, N_LANDMARKS, 2))
         for field in fields(self):
             require_finite(field.name, getattr(self, field.name))
 
-    def at(self, yaw: Float[Tensor, "n"]) -> tuple[Tensor, Tensor, Tensor]:
+    def at(self, yaw: Float[Tensor, "n"], pitch: Float[Tensor, "n"]) -> tuple[Tensor, Tensor, Tensor]:
         """Mean [n, 66, 2], deviations [n, components] and remainder [n, 66, 2] at |yaw|, linear between nodes."""
+        bend = pitch.clamp(-_STEEPEST, _STEEPEST)[:, None, None]
         position = torch.searchsorted(self.yaw, yaw.abs().contiguous()).clamp(1, len(self.yaw) - 1)
         low, high = self.yaw[position - 1], self.yaw[position]
         share = ((yaw.abs() - low) / (high - low)).clamp(0, 1)
         return (
-            self.mean[position - 1].lerp(self.mean[position], share[:, None, None]),
+            self.mean[position - 1].lerp(self.mean[position], share[:, None, None])
+            + bend * self.slope[position - 1].lerp(self.slope[position], share[:, None, None]),
             self.deviation[position - 1].lerp(self.deviation[position], share[:, None]),
             self.remainder[position - 1].lerp(self.remainder[position], share[:, None, None]),
         )
@@ -62,8 +68,15 @@ class NoiseTable:
         path.with_suffix(".json").write_text(json.dumps({"format": _FORMAT, **provenance}, indent=1) + "\n")
 
 
-@lru_cache(maxsize=2)
-def load_noise_table(path: Path = NOISE_FILE) -> NoiseTable:
+def noise_file(convention: str) -> Path:
+    """The committed table of the detectors of a convention. Raises ValueError for a name that is none."""
+    if convention not in CONVENTIONS:
+        raise ValueError(f"convention must be {' or '.join(CONVENTIONS)}; got {convention!r}")
+    return _FOLDER / f"landmark_noise_{convention}.safetensors"
+
+
+@lru_cache(maxsize=4)
+def load_noise_table(path: Path) -> NoiseTable:
     """The table of a file. Raises FileNotFoundError where it is missing, ModelFileError for another format."""
     require_file("the landmark noise table", path)
     require_file("the landmark noise table's description", path.with_suffix(".json"))
@@ -90,28 +103,21 @@ def turn_errors(errors: Float[Tensor, "n 66 2"], angle: Float[Tensor, "n"]) -> F
 
 
 def sample_landmark_noise(
-    yaw: Float[Tensor, "n"],
-    roll: Float[Tensor, "n"],
-    px_per_mm: Float[Tensor, "n"],
-    generator: torch.Generator,
-    *,
-    table: NoiseTable | None = None,
+    angles: Float[Tensor, "n 3"], px_per_mm: Float[Tensor, "n"], table: NoiseTable, generator: torch.Generator
 ) -> Float[Tensor, "n 66 2"]:
-    """Random landmark errors in px of the image (+y down), on the device and in the dtype of `yaw`.
+    """Random landmark errors in px of the image (+y down), on the device and in the dtype of `angles`.
 
     Args:
-        yaw: in rad; beyond the table's last node its last row is used.
-        roll: in rad.
+        angles: yaw, pitch and roll in rad; beyond the table's last node its last row is used.
         px_per_mm: scale of the face in the image.
+        table: of the detector.
         generator: of the CPU, where the numbers are drawn.
-        table: None: the committed table, measured on dlib.
     """
-    table = table if table is not None else load_noise_table()
-    angle = yaw.detach().cpu().to(table.mean.dtype)
-    mean, deviation, remainder = table.at(angle)
+    yaw, pitch, _ = angles.detach().cpu().to(table.mean.dtype).unbind(-1)
+    mean, deviation, remainder = table.at(yaw, pitch)
     common = torch.randn(deviation.shape, generator=generator) * deviation
     errors = mean + torch.einsum("nk,kpc->npc", common, table.components)
     errors = errors + remainder * torch.randn(remainder.shape, generator=generator)
-    errors = torch.where((angle < 0)[:, None, None], mirror_errors(errors), errors).to(yaw)
-    flip = yaw.new_tensor([1.0, -1.0])
-    return turn_errors(errors, roll) * flip * px_per_mm[:, None, None]
+    errors = torch.where((yaw < 0)[:, None, None], mirror_errors(errors), errors).to(angles)
+    flip = angles.new_tensor([1.0, -1.0])
+    return turn_errors(errors, angles[:, 2]) * flip * px_per_mm[:, None, None]

@@ -16,7 +16,7 @@ from facerecon_torch.images.read import in_unit_range, read_pixels
 from facerecon_torch.landmarks.mediapipe import FaceDetector, FaceMesh
 from facerecon_torch.landmarks.mediapipe.face_detector import _merged
 from facerecon_torch.landmarks.mediapipe.networks import FaceMeshNetwork
-from facerecon_torch.landmarks.mediapipe.regions import face_regions, letterbox_map, to_image
+from facerecon_torch.landmarks.mediapipe.regions import face_regions, letterbox_maps, to_image
 from facerecon_torch.landmarks.mediapipe.weights import load_network, weight_file
 from tests.reference.weighted_nms import weighted_nms
 
@@ -164,7 +164,7 @@ def test_regions_and_letterboxes_map_back(generator):
     eyes = points[:, :2] @ maps[:, :, :2].mT + maps[:, None, :, 2]
     assert_close(eyes[:, 0, 1], eyes[:, 1, 1])  # level
     assert (eyes[:, 0, 0] < eyes[:, 1, 0]).all()
-    box = letterbox_map(480, 640, 128)[None]
+    box = letterbox_maps(480, 640, 128)
     corners = to_image(torch.tensor([[[-0.5, 15.5], [127.5, 111.5]]]), box)
     assert_close(corners, torch.tensor([[[-0.5, -0.5], [639.5, 479.5]]]).double())
 

@@ -1,9 +1,11 @@
 """`facerecon infer`: config -> photographs -> results, failures and the exit status."""
 
 import logging
+from dataclasses import replace
 
 from omegaconf import DictConfig
 
+from facerecon_torch.cascade.checkpoint import pretrained_path
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.options import InferSpecs
 from facerecon_torch.commands.infer.output_files import FAILURES
@@ -11,7 +13,7 @@ from facerecon_torch.commands.infer.run import find_images, infer
 from facerecon_torch.commands.own_files import FAILURES_FORMAT
 from facerecon_torch.config.recorded import build
 from facerecon_torch.files import path_text, write_json
-from facerecon_torch.landmarks.registry import build_detector
+from facerecon_torch.landmarks.registry import build_detector, require_convention
 from facerecon_torch.model.load import load_face_model
 from facerecon_torch.runtime.timer import Timer
 
@@ -29,10 +31,12 @@ def infer_from_config(config: DictConfig) -> int:
             f"output must not be the input folder, where overlays would be taken for photographs: {output}"
         )
     device = specs.runtime.apply()
-    detector = build_detector(specs.landmarks.source, **specs.landmarks.options(device))
-    model = load_face_model(specs.model)
-    reconstructor = FaceReconstructor.from_pretrained(specs.cascade, face_model=model)
+    reconstructor, landmarks = _reconstructor(specs), specs.landmarks
     reconstructor = reconstructor.to(device, specs.runtime.torch_dtype)
+    if landmarks.source == "auto" and landmarks.convention is None:
+        landmarks = replace(landmarks, convention=reconstructor.spec.convention)
+    detector = build_detector(landmarks.source, **landmarks.options(device))
+    require_convention(detector, reconstructor.spec.convention)
     times = Timer(device) if specs.times else None
     report = infer(images, output, reconstructor, detector, specs.options, times=times)
     _log.info(
@@ -55,3 +59,9 @@ def infer_from_config(config: DictConfig) -> int:
         return 1
     failures.unlink(missing_ok=True)
     return 0
+
+
+def _reconstructor(specs: InferSpecs) -> FaceReconstructor:
+    """The cascade that was asked for, else the shipped one for the run's landmarks."""
+    path = specs.cascade or pretrained_path(specs.landmarks.own_convention)
+    return FaceReconstructor.from_pretrained(path, face_model=load_face_model(specs.model))

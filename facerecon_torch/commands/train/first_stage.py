@@ -12,7 +12,13 @@ from facerecon_torch.cascade.observe import FaceObserver, select_blocks
 from facerecon_torch.cascade.start import mean_face
 from facerecon_torch.commands.train.samples import Samples
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
-from facerecon_torch.fitting.penalties import EXPRESSION_GRID, IDENTITY_GRID, evaluation_faces, select_penalties
+from facerecon_torch.fitting.penalties import (
+    EXPRESSION_GRID,
+    IDENTITY_GRID,
+    evaluation_faces,
+    select_contour_weight,
+    select_penalties,
+)
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.regression.cascade import Cascade, CascadeSpec
 from facerecon_torch.regression.moments import (
@@ -227,7 +233,8 @@ class FirstStageCache:
 
 
 def choose_penalties(model: FaceModel, people: Samples, spec: FitSpec, ranks: Ranks = SINGLE) -> FitSpec:
-    """`spec` with the two penalties of Eq. 7 of least vertex error on `people`, the samples of all processes.
+    """`spec` with the two penalties of Eq. 7, and then the weight of a marching contour, of least vertex error on
+    `people`, the samples of all processes.
 
     The evaluation faces are gathered on all processes; each process tries some of the identity penalties.
     """
@@ -245,4 +252,5 @@ def choose_penalties(model: FaceModel, people: Samples, spec: FitSpec, ranks: Ra
     dealt = [k for rank in range(ranks.world) for k in range(rank, len(IDENTITY_GRID), ranks.world)]
     table: Tensor = ranks.gather(error)[torch.argsort(torch.tensor(dealt, device=error.device))]
     identity, expression = divmod(int(table.argmin()), len(EXPRESSION_GRID))
-    return replace(spec, identity_penalty=IDENTITY_GRID[identity], expression_penalty=EXPRESSION_GRID[expression])
+    best = replace(spec, identity_penalty=IDENTITY_GRID[identity], expression_penalty=EXPRESSION_GRID[expression])
+    return select_contour_weight(model, landmarks, meshes, best) if spec.contour == "marching" else best

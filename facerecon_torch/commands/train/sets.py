@@ -27,7 +27,7 @@ from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
 from facerecon_torch.synthetic.dataset import VERSION, SyntheticSet, load_set, render_set
-from facerecon_torch.synthetic.noise_table import sample_landmark_noise
+from facerecon_torch.synthetic.noise_table import load_noise_table, noise_file, sample_landmark_noise
 from facerecon_torch.synthetic.spec import FAMILIES, SyntheticSpec
 
 __all__ = ["load_sets", "synthetic_folder"]
@@ -59,7 +59,8 @@ def load_sets(
         return _synthetic_sets(data, landmarks, runtime, names, ranks)
     faces = load_prepared_faces(data, model) if isinstance(data, RecordedScans) else load_fitted_faces(data, model)
     if landmarks.source != "set":
-        faces = replace(faces, landmarks=_detect(faces.images, landmarks, runtime, ranks))
+        points = _detect(faces.images, landmarks, runtime, ranks)
+        faces = replace(faces, landmarks=points, convention=landmarks.own_convention)
     return {"train": _with_landmarks(faces)}
 
 
@@ -100,8 +101,9 @@ def _face_set(
     elif source.source == "noise":
         # the set's own hash: the same landmarks in every run, others in every set
         generator = torch.Generator().manual_seed(int(rendered.spec.hash, 16) % 2**62 + runtime.seed)
-        yaw, _, roll = rendered.angles.unbind(-1)
-        points = rendered.landmarks + sample_landmark_noise(yaw, roll, rendered.camera.scale, generator)
+        table = load_noise_table(noise_file(source.own_convention))
+        errors = sample_landmark_noise(rendered.angles, rendered.camera.scale, table, generator)
+        points = rendered.landmarks + errors
     else:
         points = _detect(rendered.images, source, runtime, ranks)
     return _with_landmarks(
@@ -111,6 +113,7 @@ def _face_set(
             subjects=rendered.subjects,
             landmarks=points,
             meshes=rendered.vertices,
+            convention=source.own_convention,
         )
     )
 

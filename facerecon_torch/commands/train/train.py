@@ -80,7 +80,8 @@ def train(
         samples = _prepare(specs, sets, model, cache, folder or Path(tempfile.gettempdir()))
 
     splits = make_splits(specs.cv, samples, generator, ranks)
-    setup, errors, entries = _setup(specs, model, cache), list[dict[str, SetErrors]](), list[dict[str, Any]]()
+    setup = _setup(specs, model, cache, sets["train"].convention)
+    errors, entries = list[dict[str, SetErrors]](), list[dict[str, Any]]()
     for split in splits:
         tests = {"test": split.test} | {k: v for k, v in samples.items() if k == "shifted"}
         if specs.fitting.select_penalties:
@@ -92,7 +93,7 @@ def train(
         entries.append(_fold_entry(split.fold, counts, outcome))
         errors.append(outcome.errors)
         if ranks.is_first:
-            outcome.reconstructor.training_facts = _training_facts(specs, entries[-1])
+            outcome.reconstructor.training_facts = _training_facts(specs, entries[-1], setup.spec.convention)
             many = len(splits) > 1
             save(outcome.reconstructor, f"cascade_fold{split.fold}.safetensors" if many else "cascade.safetensors")
 
@@ -176,7 +177,7 @@ def _folds_of(people: Samples, draw: Callable[[Int[Tensor, "people"]], list[Fold
     return [fold_of(people.subjects, subjects[fold.test]) for fold in draw(subjects)]
 
 
-def _setup(specs: TrainSpecs, model: FaceModel, cache: FirstStageCache) -> TrainSetup:
+def _setup(specs: TrainSpecs, model: FaceModel, cache: FirstStageCache, convention: str) -> TrainSetup:
     fitting, ridge = specs.fitting, specs.cascade.ridge
     if ridge.memory is None:
         ridge = replace(ridge, memory=cache.memory.regression)
@@ -187,15 +188,21 @@ def _setup(specs: TrainSpecs, model: FaceModel, cache: FirstStageCache) -> Train
         features=specs.features,
         start=specs.cascade.start,
         crop_fit=fitting.fit,  # the fit that the crops followed
+        convention=convention,
     )
     return TrainSetup(model, spec, cascade)
 
 
 def _with_penalties(setup: TrainSetup, specs: TrainSpecs, people: Samples, ranks: Ranks) -> TrainSetup:
-    """The setup with the penalties of Eq. 7 chosen on the training people."""
+    """The setup with penalties and contour weight of Eq. 7 chosen on the training people."""
     chosen = choose_penalties(setup.model, people, specs.fitting.fit, ranks)
     if ranks.is_first:
-        _log.info("landmark fit: penalties %g and %g", chosen.identity_penalty, chosen.expression_penalty)
+        _log.info(
+            "landmark fit: penalties %g and %g, contour weight %g",
+            chosen.identity_penalty,
+            chosen.expression_penalty,
+            chosen.contour_weight,
+        )
     return replace(setup, spec=replace(setup.spec, fit=chosen))
 
 
@@ -215,16 +222,21 @@ def _fold_entry(fold: int | None, counts: dict[str, Any], outcome: Outcome) -> d
         "fold": fold,
         "counts": counts,
         "stages": outcome.stages,
-        "penalties": {"identity": fit.identity_penalty, "expression": fit.expression_penalty},
+        "penalties": {
+            "identity": fit.identity_penalty,
+            "expression": fit.expression_penalty,
+            "contour_weight": fit.contour_weight,
+        },
         "test_mae_mm": {align: float(cascade.mae[align, "M", "whole"].mean()) for align in ALIGNMENTS},
     }
 
 
-def _training_facts(specs: TrainSpecs, entry: dict[str, Any]) -> dict[str, Any]:
+def _training_facts(specs: TrainSpecs, entry: dict[str, Any], convention: str) -> dict[str, Any]:
     """The facts of its training that a cascade file holds."""
     return {**{k: entry[k] for k in ("fold", "counts", "test_mae_mm")}, "seed": specs.runtime.seed} | {
         "protocol": specs.cv.protocol,
         "landmarks": specs.landmarks.source,
+        "convention": convention,
     }
 
 

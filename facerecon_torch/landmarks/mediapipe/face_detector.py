@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from facerecon_torch.landmarks.mediapipe.networks import VALUES, FullRangeNetwork, ShortRangeNetwork
-from facerecon_torch.landmarks.mediapipe.regions import chunks, cut_regions, letterbox_map, to_image
+from facerecon_torch.landmarks.mediapipe.regions import chunks, cut_regions, letterbox_maps, tile_maps, to_image
 from facerecon_torch.landmarks.mediapipe.weights import load_network
 from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import TensorRecord
@@ -70,35 +70,46 @@ class FaceDetector(nn.Module):
 
     @torch.no_grad()
     @in_own_precision
-    def forward(self, images: Sequence[Tensor]) -> list[FaceBoxes]:
+    def forward(self, images: Sequence[Tensor], *, tiles: bool = False) -> list[FaceBoxes]:
         """The faces of each picture, on the module's device.
 
         Args:
             images: [3, height, width], RGB bytes or floats in [0, 1], of any sizes.
+            tiles: search nine overlapping tiles of half the side, for faces too small for the whole picture's input.
         """
-        size, anchors = self.network.size, self.anchors
-        maps = [letterbox_map(image.shape[-2], image.shape[-1], size).to(anchors.device) for image in images]
-        found: list[FaceBoxes] = []
-        for part in chunks(len(images), anchors.device):
-            to_input = torch.stack(maps[part])
-            inputs = cut_regions(images[part], to_input, size, rotated=False, outside="zeros")
-            found += self._faces(2 * inputs - 1, to_input)
-        return found
+        maps = [
+            (tile_maps if tiles else letterbox_maps)(image.shape[-2], image.shape[-1], self.network.size)
+            for image in images
+        ]
+        owner = torch.arange(len(images)).repeat_interleave(torch.tensor([len(m) for m in maps], dtype=torch.long))
+        if not len(owner):
+            return []
+        to_input, own = torch.cat(maps), owner.to(self.anchors.device)
+        found = [
+            self._candidates([images[k] for k in owner[part].tolist()], to_input[part], own[part])
+            for part in chunks(len(owner), self.anchors.device)
+        ]
+        places, scores, image = (torch.cat(column) for column in zip(*found))
+        points, scores, image = _merged(places, scores, image)
+        return [
+            FaceBoxes(boxes=points[rows, :2].flatten(1), points=points[rows, 2:], scores=scores[rows])
+            for rows in (image == k for k in range(len(images)))
+        ]
 
-    def _faces(self, inputs: Float[Tensor, "n 3 s s"], to_input: Float[Tensor, "n 2 3"]) -> list[FaceBoxes]:
+    def _candidates(
+        self, images: Sequence[Tensor], to_input: Float[Tensor, "n 2 3"], owner: Int[Tensor, "n"]
+    ) -> tuple[Float[Tensor, "m 8 2"], Float[Tensor, "m"], Int[Tensor, "m"]]:
+        """Corners of boxes and six points in image px, scores, and the picture of each."""
+        on_device = to_input.to(self.anchors.device)
+        inputs = 2 * cut_regions(images, on_device, self.network.size, rotated=False, outside="zeros") - 1
         values, logits = self.network(inputs.to(self.network.stem.weight.dtype))
         scores = logits.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT).sigmoid()
-        image, anchor = torch.nonzero(scores >= self.min_score, as_tuple=True)
-        places = values[image, anchor].reshape(len(anchor), VALUES // 2, 2)  # centre, size, six points
-        centre = self.anchors[anchor]
+        row, anchor = torch.nonzero(scores >= self.min_score, as_tuple=True)
+        places = values[row, anchor].reshape(len(anchor), VALUES // 2, 2)  # centre, size, six points
         half = places[:, 1] / 2
         corners = torch.stack([places[:, 0] - half, places[:, 0] + half], 1)
-        moved = torch.cat([corners, places[:, 2:]], 1) + centre[:, None]
-        points, scores, image = _merged(to_image(moved, to_input[image]), scores[image, anchor], image)
-        return [
-            FaceBoxes(boxes=points[own, :2].flatten(1), points=points[own, 2:], scores=scores[own])
-            for own in (image == k for k in torch.arange(len(inputs), device=image.device))
-        ]
+        moved = torch.cat([corners, places[:, 2:]], 1) + self.anchors[anchor][:, None]
+        return to_image(moved, on_device[row]), scores[row, anchor], owner[row]
 
 
 def _anchors(size: int, grids: Sequence[tuple[int, int]]) -> Float[Tensor, "anchors 2"]:

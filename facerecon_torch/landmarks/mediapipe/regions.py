@@ -9,17 +9,34 @@ from torch import Tensor
 
 from facerecon_torch.images.resample import resample
 
-__all__ = ["chunks", "cut_regions", "face_regions", "letterbox_map", "region_scale", "to_image"]
+__all__ = ["chunks", "cut_regions", "face_regions", "letterbox_maps", "region_scale", "tile_maps", "to_image"]
 
+_TILES = 3  # along a side
 _MARGIN = 1.5  # side of a face's region over the longer side of its box
 _RIGHT_EYE, _LEFT_EYE = 0, 1  # of the six points, of the person
 
 
-def letterbox_map(height: int, width: int, size: int) -> Float[Tensor, "2 3"]:
+def letterbox_maps(height: int, width: int, size: int) -> Float[Tensor, "1 2 3"]:
     """The map from image px to the px of a square of `size` px that the whole image just fits into."""
-    scale = size / max(height, width)
-    shift = [(size - 1) / 2 - scale * (side - 1) / 2 for side in (width, height)]
-    return torch.tensor([[scale, 0.0, shift[0]], [0.0, scale, shift[1]]], dtype=torch.float64)
+    return _square_maps(torch.tensor([[(width - 1) / 2, (height - 1) / 2]]), max(height, width), size)
+
+
+def tile_maps(height: int, width: int, size: int) -> Float[Tensor, "tiles 2 3"]:
+    """The maps from image px to the px of squares of `size` px for tiles of half the longer side, which overlap by
+    half: nine of a square image."""
+    side = max(height, width) / 2
+    centres = [
+        torch.linspace(side / 2, extent - side / 2, _TILES) - 0.5 if extent > side else torch.tensor([(extent - 1) / 2])
+        for extent in (width, height)
+    ]
+    return _square_maps(torch.cartesian_prod(*centres), side, size)
+
+
+def _square_maps(centres: Float[Tensor, "n 2"], side: float, size: int) -> Float[Tensor, "n 2 3"]:
+    """The maps to squares of `size` px of the squares with the given side around the centres (x, y)."""
+    scale = size / side
+    shift = (size - 1) / 2 - scale * centres.double()
+    return torch.cat([(scale * torch.eye(2, dtype=torch.float64)).expand(len(centres), 2, 2), shift[..., None]], -1)
 
 
 def face_regions(

@@ -1,0 +1,126 @@
+"""MediaPipe's face networks as a landmark detector: free for any use, batched on the CPU or a CUDA device."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torchvision
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from facerecon_torch.errors import DetectorError
+from facerecon_torch.landmarks.detector import require_image, sort_faces
+from facerecon_torch.landmarks.mediapipe.face_detector import FaceBoxes, FaceDetector
+from facerecon_torch.landmarks.mediapipe.face_mesh import FaceMesh
+from facerecon_torch.landmarks.mediapipe.mesh_points import mesh_to_ibug68
+from facerecon_torch.landmarks.mediapipe.weights import weight_file
+from facerecon_torch.structures import Detection
+
+__all__ = ["TILES", "MediapipeDetector"]
+
+TILES = ("never", "auto", "always")
+_SAME_FACE = 0.5  # intersection over union of the boxes of two meshes from which on they are one face
+
+
+class _Networks(NamedTuple):
+    short: FaceDetector
+    full: FaceDetector
+    mesh: FaceMesh
+
+
+class MediapipeDetector:
+    """Adapter with `detect` of LandmarkDetector, on any device, for all pictures and all faces of a batch at once.
+
+    A picture is searched by the short range network; where it finds no face, by the full range network; where that
+    finds none either, in overlapping tiles of half its side (`tiles`: `never`; `always`: in every picture). Face Mesh
+    then gives the points of every face. Scores are the lesser of the detector's score and Face Mesh's presence; faces
+    below `min_score` are left out. On a CUDA device the networks run in half precision.
+    """
+
+    name = "mediapipe"
+    convention = "mediapipe"
+    licence = "MediaPipe's face networks are under the Apache License 2.0: free for any use"
+
+    @staticmethod
+    def weight_files() -> list[Path]:
+        """The weights that the package brings."""
+        return [weight_file(name) for name in ("face_detector_short_range", "face_detector_full_range", "face_mesh")]
+
+    def __init__(
+        self, *, device: str | torch.device = "cpu", min_score: float = 0.65, tiles: str = "auto"
+    ) -> None:
+        if tiles not in TILES:
+            raise ValueError(f"tiles must be {', '.join(TILES)}; got {tiles!r}")
+        if not 0 <= min_score <= 1:
+            raise ValueError(f"min_score must lie in [0, 1]; got {min_score}")
+        self.device = torch.device(device)
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise DetectorError(f"detector mediapipe: device {self.device} was asked for; torch finds no CUDA device")
+        self.min_score, self.tiles = float(min_score), tiles
+        self._networks: _Networks | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_networks": None}  # each process loads its own
+
+    def detect(self, images: Sequence[Tensor], *, paths: Sequence[Path | None] | None = None) -> list[list[Detection]]:
+        """As LandmarkDetector says; `paths` are not used."""
+        for image in images:
+            require_image(image)
+        pictures = [image.detach().to(self.device) for image in images]
+        networks = self._load()
+        boxes = self._found(pictures, networks)
+        owner = [k for k, faces in enumerate(boxes) for _ in range(len(faces))]
+        if not owner:
+            return [[] for _ in images]
+        found = FaceBoxes.cat(boxes)
+        mesh, presence = networks.mesh([pictures[k] for k in owner], found.boxes, found.points)
+        points, scores = mesh_to_ibug68(mesh).cpu(), torch.minimum(found.scores, presence.to(found.scores)).cpu()
+        around = torch.cat([mesh[..., :2].amin(1), mesh[..., :2].amax(1)], -1).cpu()
+        faces: list[list[Detection]] = [[] for _ in images]
+        for k in _kept(around, scores, torch.tensor(owner), self.min_score):
+            x0, y0, x1, y1 = around[k].tolist()
+            faces[owner[k]].append(Detection(box=(x0, y0, x1, y1), score=float(scores[k]), points=points[k]))
+        return [sort_faces(own) for own in faces]
+
+    def _found(self, pictures: Sequence[Tensor], networks: _Networks) -> list[FaceBoxes]:
+        """The candidates of each picture."""
+        found = _where_none(networks.short(pictures), pictures, networks.full)
+        if self.tiles == "always":
+            return [FaceBoxes.cat(pair) for pair in zip(found, networks.full(pictures, tiles=True), strict=True)]
+        return found if self.tiles == "never" else _where_none(found, pictures, partial(networks.full, tiles=True))
+
+    def _load(self) -> _Networks:
+        if self._networks is None:
+            networks = _Networks(
+                FaceDetector("short", min_score=self.min_score),
+                FaceDetector("full", min_score=self.min_score),
+                FaceMesh(),
+            )
+            for network in networks:
+                network.to(self.device)
+                if self.device.type == "cuda":
+                    network.network.half()
+            self._networks = networks
+        return self._networks
+
+
+def _where_none(
+    found: list[FaceBoxes], pictures: Sequence[Tensor], search: Callable[[list[Tensor]], list[FaceBoxes]]
+) -> list[FaceBoxes]:
+    """The faces of each picture, those of `search` where none were found."""
+    empty = [k for k, faces in enumerate(found) if not len(faces)]
+    for k, faces in zip(empty, search([pictures[k] for k in empty]), strict=True):
+        found[k] = faces
+    return found
+
+
+def _kept(
+    boxes: Float[Tensor, "n 4"], scores: Float[Tensor, "n"], owner: Int[Tensor, "n"], min_score: float
+) -> list[int]:
+    """The rows of the surest mesh of each face, by non-maximum suppression within each picture."""
+    sure = torch.nonzero(scores >= min_score)[:, 0]
+    best = torchvision.ops.batched_nms(boxes[sure].float(), scores[sure].float(), owner[sure], _SAME_FACE)
+    rows: list[int] = sure[best].tolist()
+    return rows
