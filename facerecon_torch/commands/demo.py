@@ -9,13 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facerecon_torch.commands.cli import main as facerecon
-from facerecon_torch.errors import DetectorError
 from facerecon_torch.images.write import save_png
-from facerecon_torch.landmarks.registry import build_detector
 
 __all__ = ["demo"]
 
-_STORED = Path(__file__).resolve().parents[1] / "assets" / "demo"
 _PRODUCTS = (
     "report.json",
     "cascade.safetensors",
@@ -41,16 +38,6 @@ def _photograph(folder: Path) -> Path:
     return save_png(image, folder / "astronaut.png")
 
 
-def _landmarks() -> list[str]:
-    """The arguments that name the landmarks: dlib's where it is installed, else stored ones."""
-    try:
-        build_detector("dlib")
-    except DetectorError as error:
-        _say(f"{error}. The demo goes on with stored landmarks of this one photograph.")
-        return ["landmarks=file", f"landmarks.path={_STORED}"]
-    return ["landmarks=dlib"]
-
-
 def demo(folder: Path) -> int:
     """Train a small cascade and reconstruct a photograph.
 
@@ -70,7 +57,7 @@ def demo(folder: Path) -> int:
     photographs = folder / "photographs"
     photographs.mkdir(exist_ok=True)
     photograph = _photograph(photographs)
-    status = facerecon(["infer", f"input={photograph}", f"output={folder}", *_landmarks()])
+    status = facerecon(["infer", f"input={photograph}", f"output={folder}"])
     if status:
         return status
     missing = [name for name in _PRODUCTS if not (folder / name).is_file()]

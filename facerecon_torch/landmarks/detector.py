@@ -16,11 +16,13 @@ from facerecon_torch.images.read import Pixels, in_unit_range, require_unit_rang
 from facerecon_torch.structures import Detection
 
 __all__ = [
+    "FREE",
     "LandmarkDetector",
     "choose_faces",
     "sort_faces",
 ]
 
+FREE = "free for any use"
 _log = logging.getLogger(__name__)
 _BAND_PIXELS = 2**22  # made floats at a time
 
@@ -29,7 +31,8 @@ _BAND_PIXELS = 2**22  # made floats at a time
 class LandmarkDetector(Protocol):
     """The interface of detectors, which find faces and their 68 iBUG landmarks.
 
-    A class in `registry.DETECTORS` has `licence` and `convention` on the class and a static `weight_files()`, for `facerecon doctor`.
+    A class in `registry.DETECTORS` has `licence` and `convention` on the class and a static `weight_files()`, for
+    `facerecon doctor`.
     Public attributes of an instance are its settings: `infer` makes results anew where one has changed.
 
     Example:
@@ -47,7 +50,7 @@ class LandmarkDetector(Protocol):
 
     @property
     def licence(self) -> str:
-        """What may be done with the answers."""
+        """What may be done with the answers; it begins with `FREE` where there is no restriction."""
 
     def detect(self, images: Sequence[Tensor], *, paths: Sequence[Path | None] | None = None) -> list[list[Detection]]:
         """Every face of each picture, the one with the largest score x box area first; an empty list where there is

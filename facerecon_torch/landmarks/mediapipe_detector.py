@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facerecon_torch.errors import DetectorError
-from facerecon_torch.landmarks.detector import require_image, sort_faces
+from facerecon_torch.landmarks.detector import FREE, require_image, sort_faces
 from facerecon_torch.landmarks.mediapipe.face_detector import FaceBoxes, FaceDetector
 from facerecon_torch.landmarks.mediapipe.face_mesh import FaceMesh
 from facerecon_torch.landmarks.mediapipe.mesh_points import mesh_to_ibug68
@@ -41,7 +41,7 @@ class MediapipeDetector:
 
     name = "mediapipe"
     convention = "mediapipe"
-    licence = "MediaPipe's face networks are under the Apache License 2.0: free for any use"
+    licence = f"{FREE}: MediaPipe's face networks are under the Apache License 2.0"
 
     @staticmethod
     def weight_files() -> list[Path]:

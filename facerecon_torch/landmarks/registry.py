@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from facerecon_torch.errors import DetectorError
-from facerecon_torch.landmarks.detector import LandmarkDetector
+from facerecon_torch.landmarks.detector import FREE, LandmarkDetector
 from facerecon_torch.landmarks.scheme import CONVENTIONS
 
 __all__ = [
@@ -65,8 +65,8 @@ def require_convention(detector: LandmarkDetector, convention: str) -> None:
     if detector.convention != convention:
         fitting = [name for name in DETECTORS if name not in ("auto", "file") and find_convention(name) == convention]
         raise DetectorError(
-            f"detector {detector.name} finds {detector.convention} landmarks; this cascade was trained for {convention} "
-            f"ones. Take another detector ({', '.join(fitting)}; files with landmarks.convention={convention}), or the "
+            f"detector {detector.name} finds {detector.convention} landmarks; this cascade was trained for "
+            f"{convention} ones. Take another detector ({', '.join(fitting)}; files with landmarks.convention={convention}), or the "
             f"cascade for {detector.convention} landmarks: the package ships one of each"
         )
 
@@ -105,5 +105,6 @@ def build_detector(name: str, **options: Any) -> LandmarkDetector:
 
 @lru_cache(maxsize=len(DETECTORS))
 def log_licence(name: str, licence: str) -> None:
-    """Log the licence of a detector once per process."""
-    _log.warning("landmark detector %s: %s", name, licence)
+    """Log the licence of a detector once per process, as a warning unless it begins with `FREE`."""
+    level = logging.INFO if licence.startswith(FREE) else logging.WARNING
+    _log.log(level, "landmark detector %s: %s", name, licence)

@@ -99,7 +99,7 @@ class Several:
     """A detector that sees the face of the scan, moved, and others."""
 
     name = "several"
-    licence = "none"
+    licence, convention = "none", "ibug"
 
     def __init__(self, points, shifts):
         self._points, self._shifts = points, shifts

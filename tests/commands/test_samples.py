@@ -100,7 +100,7 @@ def test_unreadable_photographs_have_no_landmarks(photo_set, monkeypatch, caplog
 class Nobody:
     """A detector that finds no face."""
 
-    name, licence, images = "nobody", "none", 0
+    name, licence, convention, images = "nobody", "none", "mediapipe", 0
 
     def detect(self, images, *, paths=None):
         Nobody.images += len(images)

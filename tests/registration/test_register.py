@@ -12,7 +12,7 @@ from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.registration.scan.landmark_lifting import lift_landmarks
 from facerecon_torch.registration.scan.register import FLAGS, RegistrationSpec, register, sample_face, scan_distance
 from facerecon_torch.registration.scan.surface import resample_grid, resample_mesh, stack_scans
-from facerecon_torch.synthetic.noise_table import sample_landmark_noise
+from facerecon_torch.synthetic.noise_table import load_noise_table, noise_file, sample_landmark_noise
 from tests.registration.scanning import draw_faces, pose, scan_grid
 
 EYES = list(GROUPS_66["eyes"])
@@ -33,7 +33,8 @@ def _scan(mesh, yaw, model, rng):
         valid = valid & ((points[..., :2] - truth[vertex, :2]).norm(dim=-1) > 8)
     marks = truth[model.topology.landmark_vertices]
     flip = torch.tensor([1.0, -1.0])
-    errors = sample_landmark_noise(torch.tensor([math.radians(yaw)]), torch.zeros(1), torch.ones(1), rng)[0]
+    table, angles = load_noise_table(noise_file("ibug")), torch.tensor([[math.radians(yaw), 0.0, 0.0]])
+    errors = sample_landmark_noise(angles, torch.ones(1), table, rng)[0]
     lifted = lift_landmarks(points, valid, points[..., :2] * flip, marks[:, :2] * flip + errors)
     labelled = torch.full((66, 3), torch.nan)
     labelled[LABELLED] = marks[LABELLED] + 0.5 * torch.randn(len(LABELLED), 3, generator=rng)

@@ -17,20 +17,21 @@ from facerecon_torch.synthetic.render import subject as render_subject
 
 @pytest.mark.slow
 def test_dlib_finds_nine_in_ten_near_frontal_renders(tmp_path: Path) -> None:
-    """The rates on 720 other pictures are in assets/synthetic/landmark_noise.json."""
+    """The rates on 720 other pictures are in assets/synthetic/landmark_noise_ibug.json."""
     rendered = render_set(SyntheticSpec(subjects=30, images_per_subject=4, seed=99), tmp_path, progress=False)
-    measured = detect_set(rendered, workers=2, progress=False)
+    measured = detect_set("dlib", rendered, workers=2, progress=False)
     assert detection_rates(rendered, measured.detected)["0-20"]["rate"] >= 0.9
     assert float(measured.errors[:, :49].norm(dim=2).median()) < 4.0
 
 
-def test_dlib_finds_frontal_renders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("detector", ["dlib", "mediapipe"])
+def test_frontal_renders_are_found(detector: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     angles = iter(torch.tensor([[0.0, 0.0, 0.0], [12.0, 5.0, -6.0]]) * (math.pi / 180))
     monkeypatch.setattr(render_subject, "draw_pose", lambda _: next(angles))
     spec = SyntheticSpec(subjects=2, images_per_subject=1, seed=11, size=320)
     rendered = render_set(spec, tmp_path, workers=1, progress=False)
-    measured = detect_set(rendered, progress=False)
+    measured = detect_set(detector, rendered, progress=False)
     assert measured.detected.tolist() == [True] * 2
     assert float(measured.errors[:, :49].norm(dim=2).median()) < 4.0
     swapped = replace(rendered, landmarks=rendered.landmarks.flip(0) + 300.0)  # truth elsewhere: nothing is found
-    assert not bool(detect_set(swapped, progress=False).detected.any())
+    assert not bool(detect_set(detector, swapped, progress=False).detected.any())

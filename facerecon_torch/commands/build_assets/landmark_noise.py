@@ -195,7 +195,7 @@ def _convention(
 
 def _axis_scatter(scatter: Float[Tensor, "n 132"]) -> tuple[float, float]:
     """The root mean square along one axis, of inner and contour points."""
-    inner, contour = scatter.split([2 * N_INNER, 2 * N_CONTOUR], dim=1)
+    inner, contour = torch.split(scatter, [2 * N_INNER, 2 * N_CONTOUR], dim=1)
     return float(inner.square().mean().sqrt()), float(contour.square().mean().sqrt())
 
 
@@ -242,7 +242,7 @@ def main(arguments: list[str] | None = None) -> None:
     published, convention = PUBLISHED[chosen.detector], build_detector(chosen.detector).convention
     table, facts = fit_noise_table(measured, published)
     bias = table.mean[0].norm(dim=-1)
-    facts["frontal_bias_mm"] = [round(float(part.mean()), 3) for part in bias.split([N_INNER, N_CONTOUR])]
+    facts["frontal_bias_mm"] = [round(float(part.mean()), 3) for part in torch.split(bias, [N_INNER, N_CONTOUR])]
     _log.info("%s", facts)
     provenance: dict[str, object] = {
         "detector": chosen.detector,

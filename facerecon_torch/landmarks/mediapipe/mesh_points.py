@@ -2,18 +2,18 @@
 
 import importlib.resources
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facerecon_torch.errors import ModelFileError
-from facerecon_torch.formats.json_file import parse_json
+from facerecon_torch.formats.json_file import read_json
 
 __all__ = ["mesh_to_ibug68"]
 
 _COUNTS = (468, 478)  # the last 10 of 478 are the irises
-_ASSET = "assets/mediapipe/mesh_to_ibug68.json"
+MAP_FORMAT = "facerecon_torch.mesh_to_ibug68/1"
 
 
 def mesh_to_ibug68(points: Float[Tensor, "*b points c"]) -> Float[Tensor, "*b 68 2"]:
@@ -36,10 +36,14 @@ def mesh_to_ibug68(points: Float[Tensor, "*b points c"]) -> Float[Tensor, "*b 68
     return torch.lerp(plane[..., first, :], plane[..., second, :], share.to(points)[:, None])
 
 
+def map_file() -> Path:
+    """The committed pairs; `commands/build_assets/mesh_points.py` makes them."""
+    return Path(str(importlib.resources.files("facerecon_torch"))) / "assets" / "mediapipe" / "mesh_to_ibug68.json"
+
+
 @lru_cache(maxsize=1)
 def _pairs() -> tuple[Int[Tensor, "68"], Int[Tensor, "68"], Float[Tensor, "68"]]:
     """Of every landmark two vertices, and the share of the way from the first to the second."""
-    asset = importlib.resources.files("facerecon_torch") / _ASSET
-    table = torch.tensor(parse_json(asset.read_bytes(), _ASSET, ModelFileError)["pairs"], dtype=torch.float64)
+    table = torch.tensor(read_json(map_file())["pairs"], dtype=torch.float64)
     with torch.inference_mode(False):
         return table[:, 0].long(), table[:, 1].long(), table[:, 2].clone()
