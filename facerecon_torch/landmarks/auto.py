@@ -2,6 +2,7 @@
 
 import logging
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -15,21 +16,32 @@ __all__ = ["choose_detector"]
 _log = logging.getLogger(__name__)
 
 
-def choose_detector(*, device: str | torch.device = "cpu") -> LandmarkDetector:
-    """face_alignment if it can run without a download, else dlib. `device` is for the former.
+def choose_detector(
+    *,
+    device: str | torch.device = "cpu",
+    min_score: float | None = None,
+    min_face: float = 0.0,
+    max_faces: int | None = None,
+) -> LandmarkDetector:
+    """face_alignment if it can run without a download, else dlib. `device` is for the former; `min_score` is a score of
+    the one that is chosen, None its own bound.
 
-    Raises DetectorError naming what each of the two lacks, or the device that is not there.
+    Raises DetectorError naming what each of the two lacks, or the device that is not there; ValueError for an option
+    that one of them refuses.
     """
     usable = usable_device(device)
+    options: dict[str, Any] = {"min_face": min_face, "max_faces": max_faces}
+    if min_score is not None:
+        options["min_score"] = min_score
     try:
-        better = FaceAlignmentDetector(device=usable, download=False)
+        better = FaceAlignmentDetector(device=usable, download=False, **options)
     except DetectorError as error:
         lacking = error
     else:
         _say("detector auto: face_alignment, whose weights are there")
         return better
     try:
-        detector = DlibDetector()
+        detector = DlibDetector(**options)
     except DetectorError as error:
         raise DetectorError(
             f"detector auto: expected face_alignment or dlib to be installed; came neither. {lacking}. {error}"

@@ -106,7 +106,10 @@ class PrepareSpecs:
             "signatures": [Path(path).name for path in self.recorded.signatures],
             "recordings": {"count": len(recordings), "sha256": names},
             "model_sha256": model_sha256,
-            "landmarks": {"detector": detector, "min_score": self.landmarks.min_score},
+            "landmarks": {
+                "detector": detector,
+                **{name: getattr(self.landmarks, name) for name in ("min_score", "min_face", "max_faces", "dtype")},
+            },
             "registration": asdict(self.registration),
             "batch": self.prepare.batch,
             "spacing": self.prepare.spacing,
