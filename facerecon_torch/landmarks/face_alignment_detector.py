@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facerecon_torch.errors import DetectorError
-from facerecon_torch.images.read import Pixels
 from facerecon_torch.landmarks.detector import (
     FaceBox,
     as_bytes,
@@ -122,7 +121,7 @@ class FaceAlignmentDetector:
             for faces in chosen
         ]
 
-    def _boxes(self, pictures: Sequence[Pixels]) -> list[list[FaceBox]]:
+    def _boxes(self, pictures: Sequence[Tensor]) -> list[list[FaceBox]]:
         """S3FD's faces of each picture, in its px."""
         searched = [as_bytes(resize(p, min(1.0, self.max_side / max(p.shape[-2:])))) for p in pictures]
         boxes: list[list[FaceBox]] = [[] for _ in pictures]

@@ -18,7 +18,7 @@ _TOGETHER = 16  # faces in a batch
 
 
 def predict_points(
-    native: Any, pictures: Sequence[Pixels], faces: Sequence[Sequence[FaceBox]]
+    native: Any, pictures: Sequence[Tensor], faces: Sequence[Sequence[FaceBox]]
 ) -> list[tuple[Float[Tensor, "68 2"], Float[Tensor, "68"]]]:
     """The landmarks in px and their scores for each face, picture by picture; float64, on the CPU.
 
