@@ -68,6 +68,29 @@ def test_every_detector_takes_the_selection_of_the_config(name) -> None:
     assert asked.keys() <= set(detector_options(name))
 
 
+def test_auto_hands_its_options_on() -> None:
+    pytest.importorskip("dlib")
+    detector = build_detector("auto", min_score=0.3, min_face=0.1, max_faces=2)
+    assert (detector.min_score, detector.min_face, detector.max_faces) == (0.3, 0.1, 2)
+    own = build_detector(detector.name).min_score
+    assert build_detector("auto").min_score == own
+
+
+@pytest.mark.parametrize(
+    ("source", "option", "takers"),
+    [
+        ("file", {"min_score": 0.5}, "min_score is for auto, face_alignment, dlib"),
+        ("noise", {"min_score": 0.5}, "min_score is for auto, face_alignment, dlib"),
+        ("truth", {"min_face": 0.5}, "min_face is for auto, face_alignment, dlib, file"),
+        ("set", {"max_faces": 1}, "max_faces is for auto, face_alignment, dlib, file"),
+        ("dlib", {"dtype": "float16"}, "dtype is for face_alignment"),
+    ],
+)
+def test_an_option_that_a_source_lacks_names_its_takers(source, option, takers) -> None:
+    with pytest.raises(ValueError, match=rf"landmarks\.{takers}.*; got source '{source}'"):
+        LandmarkSourceSpec(source=source, **option)
+
+
 def test_choices() -> None:
     assert choose_faces(FACES) == [FACES[1]]
     assert choose_faces(FACES, "all") == FACES

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import itertools
 import pickle
+import threading
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,27 @@ def test_a_batch_of_mixed_sizes_is_searched_as_its_pictures_are(detector, astron
         for face, other in zip(faces, expected):
             assert (face.box, face.score) == (other.box, other.score)
             assert torch.equal(face.points, other.points)
+
+
+def test_one_picture_takes_one_thread_and_a_batch_those_of_torch(astronaut, monkeypatch) -> None:
+    running, most, lock = set(), [0], threading.Lock()
+    search = DlibDetector._found
+
+    def watched(self, picture):
+        with lock:
+            running.add(threading.get_ident())
+            most[0] = max(most[0], len(running))
+        return search(self, picture)
+
+    monkeypatch.setattr(DlibDetector, "_found", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        DlibDetector().detect([astronaut])
+        assert running == {threading.get_ident()}
+        running.clear()
+        DlibDetector().detect([astronaut] * 5)
+    finally:
+        torch.set_num_threads(before)
+    assert threading.get_ident() not in running
+    assert 1 <= most[0] <= 2
