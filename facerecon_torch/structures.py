@@ -171,6 +171,7 @@ class Detection:
         box: x0, y0, x1, y1 in px.
         score: of the detector.
         points: the 68 iBUG points in px; (0, 0) is the centre of the first pixel.
+        point_scores: of the detector, of each point; None where it gives none.
 
     Example:
         >>> detector.detect([image])[0][0].points
@@ -179,6 +180,7 @@ class Detection:
     box: tuple[float, float, float, float]
     score: float
     points: Float[Tensor, "68 2"]
+    point_scores: Float[Tensor, "68"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

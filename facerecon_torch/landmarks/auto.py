@@ -2,6 +2,7 @@
 
 import logging
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -16,23 +17,35 @@ __all__ = ["choose_detector"]
 _log = logging.getLogger(__name__)
 
 
-def choose_detector(*, device: str | torch.device = "cpu", convention: str = "mediapipe") -> LandmarkDetector:
-    """mediapipe; of convention `ibug` face_alignment if it can run without a download, else dlib.
+def choose_detector(
+    *,
+    device: str | torch.device = "cpu",
+    convention: str = "mediapipe",
+    min_score: float | None = None,
+    min_face: float = 0.0,
+    max_faces: int | None = None,
+) -> LandmarkDetector:
+    """mediapipe; of convention `ibug` face_alignment if it can run without a download, else dlib. `min_score` is a
+    score of the one that is chosen, None its own bound.
 
-    Raises DetectorError naming what each of the two lacks, or the device that is not there.
+    Raises DetectorError naming what each of the two lacks, or the device that is not there; ValueError for an option
+    that one of them refuses.
     """
+    options: dict[str, Any] = {"min_face": min_face, "max_faces": max_faces}
+    if min_score is not None:
+        options["min_score"] = min_score
     if convention == MediapipeDetector.convention:
-        return MediapipeDetector(device=device)
+        return MediapipeDetector(device=device, **options)
     usable = usable_device(device)
     try:
-        better = FaceAlignmentDetector(device=usable, download=False)
+        better = FaceAlignmentDetector(device=usable, download=False, **options)
     except DetectorError as error:
         lacking = error
     else:
         _say("detector auto: face_alignment, whose weights are there")
         return better
     try:
-        detector = DlibDetector()
+        detector = DlibDetector(**options)
     except DetectorError as error:
         raise DetectorError(
             "detector auto: expected face_alignment or dlib, whose landmarks this cascade was trained for, to be "

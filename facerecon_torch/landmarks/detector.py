@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,20 +12,40 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facerecon_torch.checks import require_count
 from facerecon_torch.errors import NoFaceError
 from facerecon_torch.images.read import Pixels, in_unit_range, require_unit_range
 from facerecon_torch.structures import Detection
 
 __all__ = [
     "FREE",
+    "FaceBox",
     "LandmarkDetector",
     "choose_faces",
-    "sort_faces",
+    "select_faces",
 ]
 
 FREE = "free for any use"
 _log = logging.getLogger(__name__)
 _BAND_PIXELS = 2**22  # made floats at a time
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 in px."""
+
+
+@dataclass(frozen=True)
+class FaceBox:
+    """A face before its landmarks are known.
+
+    Attributes:
+        box: x0, y0, x1, y1 in px.
+        score: of the detector.
+    """
+
+    box: Box
+    score: float
+
+
+_Face = TypeVar("_Face", FaceBox, Detection)
 
 
 @runtime_checkable
@@ -96,12 +117,39 @@ def choose_faces(
     return [max(detections, key=box_area)]
 
 
-def sort_faces(detections: Sequence[Detection]) -> list[Detection]:
-    """By score x box area, the largest first."""
-    return sorted(detections, key=lambda face: face.score * box_area(face), reverse=True)
+def select_faces(
+    faces: Sequence[_Face], image_size: Sequence[int], *, min_face: float = 0.0, max_faces: int | None = None
+) -> list[_Face]:
+    """The faces that are large enough, sorted by score x box area, the largest first.
+
+    Args:
+        faces: of one image, in any order.
+        image_size: (height, width) in px.
+        min_face: share of the image's long side that the longer side of a box must have.
+        max_faces: at most so many, the first of the order; None: all.
+
+    Example:
+        >>> select_faces(faces, image.shape[-2:], min_face=0.1, max_faces=1)
+    """
+    least = min_face * max(image_size)
+    large = [face for face in faces if _long_side(face) >= least]
+    return sorted(large, key=lambda face: face.score * box_area(face), reverse=True)[:max_faces]
 
 
-def box_area(face: Detection) -> float:
+def require_selection(min_face: float, max_faces: int | None, prefix: str = "") -> None:
+    """Raise ValueError unless the two are options of `select_faces`; `prefix` stands before their names."""
+    if not 0 <= min_face <= 1:
+        raise ValueError(f"{prefix}min_face must lie in [0, 1], a share of the image's long side; got {min_face}")
+    if max_faces is not None:
+        require_count(f"{prefix}max_faces", max_faces, 1)
+
+
+def _long_side(face: FaceBox | Detection) -> float:
+    x0, y0, x1, y1 = face.box
+    return max(x1 - x0, y1 - y0)
+
+
+def box_area(face: FaceBox | Detection) -> float:
     """In square px."""
     x0, y0, x1, y1 = face.box
     return max(x1 - x0, 0.0) * max(y1 - y0, 0.0)

@@ -15,7 +15,16 @@ from torch import Tensor
 
 from facerecon_torch.errors import DetectorError
 from facerecon_torch.images.read import Pixels
-from facerecon_torch.landmarks.detector import as_bytes, on_host, require_image, resize, sort_faces
+from facerecon_torch.landmarks.detector import (
+    Box,
+    FaceBox,
+    as_bytes,
+    on_host,
+    require_image,
+    require_selection,
+    resize,
+    select_faces,
+)
 from facerecon_torch.structures import Detection
 
 __all__ = ["DlibDetector", "dlib_predictor_path"]
@@ -25,7 +34,8 @@ _INSTALL = 'pip install "facerecon-torch[dlib]"'
 # px. dlib rounds its points to whole pixels, so smaller faces are magnified first. On three portraits reduced
 # to faces of 60 and 100 px this took 2 to 54 % off the distance to the answer at full size.
 _FINE_FACE = 256
-_Box = tuple[float, float, float, float]
+# Of the surest face's score; docs/detectors.md has the measurements.
+_WEAK = 0.2
 
 
 def dlib_predictor_path() -> Path:
@@ -51,7 +61,9 @@ class DlibDetector:
     The detector is a sliding window that sees faces from about 80 px on. A picture longer than `max_side` px
     is searched at that size; `upsample` doubles the searched size so many times; where no face is found the
     search is repeated at twice the size, `retries` times. Points are predicted at full resolution.
-    `min_score` shifts dlib's threshold.
+    `min_score` is dlib's threshold. None is its usual one, 0, under which patterns may pass for faces: beside a surer
+    face, one with less than a fifth of its score is left out then. `min_face` and `max_faces` are those of
+    `select_faces`.
     """
 
     name = "dlib"
@@ -72,17 +84,21 @@ class DlibDetector:
         max_side: int = 2000,
         upsample: int = 0,
         retries: int = 1,
-        min_score: float = 0.0,
+        min_score: float | None = None,
+        min_face: float = 0.0,
+        max_faces: int | None = None,
         predictor: str | Path | None = None,
     ) -> None:
-        if max_side < 1 or upsample < 0 or retries < 0 or not math.isfinite(min_score):
+        if max_side < 1 or upsample < 0 or retries < 0 or not math.isfinite(min_score or 0.0):
             raise ValueError(
                 "max_side must be at least 1, upsample and retries at least 0, min_score finite; got "
                 f"{max_side}, {upsample}, {retries}, {min_score}"
             )
+        require_selection(min_face, max_faces)
         if importlib.util.find_spec("dlib") is None:
             raise DetectorError(f"detector dlib: expected the package dlib; it is not installed. Run: {_INSTALL}")
-        self.max_side, self.upsample, self.retries, self.min_score = max_side, upsample, retries, min_score
+        self.max_side, self.upsample, self.retries = max_side, upsample, retries
+        self.min_score, self.min_face, self.max_faces = min_score, min_face, max_faces
         self.predictor = Path(predictor) if predictor is not None else dlib_predictor_path()
         if not self.predictor.is_file():
             raise DetectorError(f"detector dlib: expected the predictor file {self.predictor}; there is none")
@@ -105,18 +121,25 @@ class DlibDetector:
     def _faces(self, image: Tensor) -> list[Detection]:
         require_image(image)
         picture = on_host(image)
-        return sort_faces(
-            [Detection(box=box, score=score, points=self._points(picture, box)) for box, score in self._boxes(picture)]
+        faces = select_faces(
+            self._sure(self._boxes(picture)), picture.shape[-2:], min_face=self.min_face, max_faces=self.max_faces
         )
+        return [Detection(box=face.box, score=face.score, points=self._points(picture, face.box)) for face in faces]
 
-    def _boxes(self, picture: Pixels) -> list[tuple[_Box, float]]:
+    def _sure(self, faces: list[FaceBox]) -> list[FaceBox]:
+        if self.min_score is not None or not faces:
+            return faces
+        least = _WEAK * max(face.score for face in faces)
+        return [face for face in faces if face.score >= least]
+
+    def _boxes(self, picture: Pixels) -> list[FaceBox]:
         scale = min(1.0, self.max_side / max(picture.shape[-2:])) * 2.0**self.upsample
         for _ in range(self.retries + 1):
             searched = resize(picture, scale)
             boxes, scores = self._found(as_bytes(searched))
             if len(boxes):
                 ratio = [searched.shape[2] / picture.shape[2], searched.shape[1] / picture.shape[1]]
-                return [(_unscaled(b, ratio), float(score)) for b, score in zip(boxes, scores)]
+                return [FaceBox(_unscaled(b, ratio), float(score)) for b, score in zip(boxes, scores)]
             scale *= 2
         return []
 
@@ -129,12 +152,12 @@ class DlibDetector:
         except IndexError:
             finder = dlib.get_frontal_face_detector()
         try:
-            boxes, scores, _ = finder.run(picture, 0, self.min_score)
+            boxes, scores, _ = finder.run(picture, 0, self.min_score or 0.0)
         finally:
             self._finders.append(finder)
         return boxes, scores
 
-    def _points(self, picture: Pixels, box: _Box) -> Float[Tensor, "68 2"]:
+    def _points(self, picture: Pixels, box: Box) -> Float[Tensor, "68 2"]:
         """Landmarks in px of `picture`; a small face is cut out with a margin of its own size and magnified
         first."""
         import dlib
@@ -165,7 +188,7 @@ class DlibDetector:
             ) from error
 
 
-def _unscaled(box: Any, ratio: list[float]) -> _Box:
+def _unscaled(box: Any, ratio: list[float]) -> Box:
     """dlib's rectangle in a picture resized by `ratio` (x, y) -> px of the original."""
     x, y = ratio
     left, right = ((v + 0.5) / x - 0.5 for v in (box.left(), box.right()))

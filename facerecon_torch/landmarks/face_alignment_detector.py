@@ -12,10 +12,20 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from facerecon_torch.errors import DetectorError
-from facerecon_torch.landmarks.detector import as_bytes, on_host, require_image, resize, sort_faces
+from facerecon_torch.landmarks.detector import (
+    FaceBox,
+    as_bytes,
+    on_host,
+    require_image,
+    require_selection,
+    resize,
+    select_faces,
+)
+from facerecon_torch.landmarks.fan import predict_points
 from facerecon_torch.structures import Detection
 
 __all__ = ["WEIGHT_FILES", "FaceAlignmentDetector", "missing_weights", "usable_device", "weight_paths"]
@@ -23,6 +33,9 @@ __all__ = ["WEIGHT_FILES", "FaceAlignmentDetector", "missing_weights", "usable_d
 _SITE = "https://www.adrianbulat.com/downloads/python-fan"
 WEIGHT_FILES = ("2DFAN4-11f355bf06.pth.tar", "s3fd-619a316812.pth")
 _SMALLEST = 32  # px: below, the last feature maps of S3FD are empty
+_SEARCHED_PIXELS = 2**21  # searched at a time; S3FD holds about 1 KB for each
+_LEAST_SCORE = 0.05  # what S3FD looks at in a single picture; a batch also brings the others' places
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def weight_paths() -> list[Path]:
@@ -39,10 +52,13 @@ def missing_weights() -> list[Path]:
 class FaceAlignmentDetector:
     """Adapter with `detect` of LandmarkDetector.
 
-    Faces are searched in the picture reduced to `max_side` px, landmarks are predicted at full resolution;
-    they are whole pixels, as the package gives them. `download=False` never touches the network. CUDA is used
-    only when asked for by `device`. Raises DetectorError when the package, a weight file (and the network to
-    fetch it) or the device is missing.
+    Faces are searched in the picture reduced to `max_side` px, pictures of one size together; landmarks are predicted
+    at full resolution, those of all faces in batches. Points are the package's before it cuts them to whole pixels, a
+    quarter of a heat map's cell fine. `dtype` (float32, float16, bfloat16) is that of 2D-FAN; S3FD runs in float32.
+    `min_face` and `max_faces` are those of `select_faces`.
+
+    `download=False` never touches the network. CUDA is used only when asked for by `device`. Raises DetectorError when
+    the package, a weight file (and the network to fetch it) or the device is missing.
     """
 
     name = "face_alignment"
@@ -63,14 +79,21 @@ class FaceAlignmentDetector:
         device: str | torch.device = "cpu",
         max_side: int = 1280,
         min_score: float = 0.5,
+        min_face: float = 0.0,
+        max_faces: int | None = None,
+        dtype: str = "float32",
         download: bool = True,
     ) -> None:
         if max_side < _SMALLEST or not 0 <= min_score < 1:
             raise ValueError(
                 f"max_side must be at least {_SMALLEST} and min_score in [0, 1); got {max_side}, {min_score}"
             )
+        require_selection(min_face, max_faces)
+        if dtype not in _DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}; got {dtype!r}")
         self.device = usable_device(device)
-        self.max_side, self.min_score = max_side, min_score
+        self.max_side, self.min_score, self.dtype = max_side, min_score, dtype
+        self.min_face, self.max_faces = min_face, max_faces
         _require_package()
         _require_weights(download)
         self._native: Any = None
@@ -78,36 +101,36 @@ class FaceAlignmentDetector:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_native": None}  # each process loads its own
 
+    @torch.no_grad()
     def detect(self, images: Sequence[Tensor], *, paths: Sequence[Path | None] | None = None) -> list[list[Detection]]:
-        """As LandmarkDetector says; `paths` are not used. Scores are S3FD's probabilities."""
-        return [self._faces(image) for image in images]
-
-    def _faces(self, image: Tensor) -> list[Detection]:
-        require_image(image)
-        picture = on_host(image)
-        searched = resize(picture, min(1.0, self.max_side / max(picture.shape[-2:])))
-        if min(searched.shape[-2:]) < _SMALLEST:
-            return []
-        native = self._load()
-        x, y = (searched.shape[i] / picture.shape[i] for i in (2, 1))
+        """As LandmarkDetector says; `paths` are not used. Scores are S3FD's probabilities, those of points the maxima
+        of 2D-FAN's heat maps, summed over the picture and its mirror image."""
+        for image in images:
+            require_image(image)
+        pictures = [on_host(image) for image in images]
         with _cudnn_choice_kept():
-            found = native.face_detector.detect_from_image(as_bytes(searched))
-            boxes = np.array([row[:5] for row in found], dtype=np.float64).reshape(-1, 5)
-            boxes[:, :4] = (boxes[:, :4] + 0.5) / (x, y, x, y) - 0.5
-            boxes = boxes[np.isfinite(boxes).all(1) & (boxes[:, 2:4] - boxes[:, :2] >= 1).all(1)]
-            if not len(boxes):
-                return []
-            points = native.get_landmarks_from_image(as_bytes(picture), detected_faces=list(boxes))
-        return sort_faces(
-            [
-                Detection(
-                    box=(float(row[0]), float(row[1]), float(row[2]), float(row[3])),
-                    score=float(row[4]),
-                    points=torch.as_tensor(np.asarray(p), dtype=torch.float64),
-                )
-                for row, p in zip(boxes, points)
+            chosen = [
+                select_faces(faces, picture.shape[-2:], min_face=self.min_face, max_faces=self.max_faces)
+                for picture, faces in zip(pictures, self._boxes(pictures))
             ]
-        )
+            answers = iter(predict_points(self._load(), pictures, chosen) if any(chosen) else [])
+        return [
+            [
+                Detection(box=face.box, score=face.score, points=points, point_scores=scores)
+                for face, (points, scores) in zip(faces, answers)
+            ]
+            for faces in chosen
+        ]
+
+    def _boxes(self, pictures: Sequence[Tensor]) -> list[list[FaceBox]]:
+        """S3FD's faces of each picture, in its px."""
+        searched = [as_bytes(resize(p, min(1.0, self.max_side / max(p.shape[-2:])))) for p in pictures]
+        boxes: list[list[FaceBox]] = [[] for _ in pictures]
+        for rows in _of_equal_size([picture.shape[:2] for picture in searched]):
+            batch = torch.from_numpy(np.stack([searched[k] for k in rows])).permute(0, 3, 1, 2)
+            for k, found in zip(rows, self._load().face_detector.detect_from_batch(batch)):
+                boxes[k] = _face_boxes(found, searched[k].shape[:2], pictures[k].shape[-2:])
+        return boxes
 
     def _load(self) -> Any:
         if self._native is None:
@@ -118,6 +141,7 @@ class FaceAlignmentDetector:
                     self._native = FaceAlignment(
                         LandmarksType.TWO_D,
                         device=str(self.device),
+                        dtype=_DTYPES[self.dtype],
                         compile=False,  # the package's default compiles for minutes
                         face_detector_kwargs={"filter_threshold": self.min_score},
                     )
@@ -136,6 +160,29 @@ class FaceAlignmentDetector:
                     f"Delete a damaged file and fetch it again from {_SITE}"
                 ) from error
         return self._native
+
+
+def _of_equal_size(sizes: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
+    """Positions of pictures that S3FD takes together: of the same (height, width), as many as memory should hold."""
+    positions: dict[tuple[int, ...], list[int]] = {}
+    for k, size in enumerate(sizes):
+        if min(size) >= _SMALLEST:
+            positions.setdefault(size, []).append(k)
+    for (height, width), rows in positions.items():
+        count = max(1, _SEARCHED_PIXELS // (height * width))
+        yield from (rows[start : start + count] for start in range(0, len(rows), count))
+
+
+def _face_boxes(
+    found: Sequence[NDArray[np.floating]], searched: Sequence[int], picture: Sequence[int]
+) -> list[FaceBox]:
+    """S3FD's rows (x0, y0, x1, y1, score) in a picture resized from `picture` to `searched` (height, width), in px of
+    the former; without boxes of no size or number."""
+    rows = np.array([row[:5] for row in found], dtype=np.float64).reshape(-1, 5)
+    y, x = (small / full for small, full in zip(searched, picture))
+    rows[:, :4] = (rows[:, :4] + 0.5) / (x, y, x, y) - 0.5
+    sound = np.isfinite(rows).all(1) & (rows[:, 2:4] - rows[:, :2] >= 1).all(1) & (rows[:, 4] > _LEAST_SCORE)
+    return [FaceBox((x0, y0, x1, y1), score) for x0, y0, x1, y1, score in rows[sound].tolist()]
 
 
 def usable_device(device: str | torch.device) -> torch.device:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.errors import LandmarkFileError
-from facerecon_torch.landmarks.detector import require_image, sort_faces
+from facerecon_torch.landmarks.detector import Box, require_image, require_selection, select_faces
 from facerecon_torch.landmarks.point_files import (
     POINT_SUFFIXES,
     TABLE_SUFFIXES,
@@ -33,7 +33,8 @@ class FileLandmarks:
     `source` is one of: None, the file of the same stem (.pts, .json or .npy, in this order) lies beside the
     picture; a folder, it lies there; a .csv or .parquet table with a column `image` (point_files.read_table
     says how); one .pts, .json or .npy file, for one picture only. `pts_origin` is what a .pts file calls the
-    first pixel (iBUG: 1). Scores are 1, boxes the bounding boxes of the points.
+    first pixel (iBUG: 1). Scores are 1, boxes the bounding boxes of the points; `min_face` and `max_faces` are those
+    of `select_faces`.
     """
 
     name = "file"
@@ -45,9 +46,19 @@ class FileLandmarks:
         """No file."""
         return []
 
-    def __init__(self, *, source: str | Path | None = None, pts_origin: int = 1, convention: str = "ibug") -> None:
+    def __init__(
+        self,
+        *,
+        source: str | Path | None = None,
+        pts_origin: int = 1,
+        convention: str = "ibug",
+        min_face: float = 0.0,
+        max_faces: int | None = None,
+    ) -> None:
         if pts_origin not in (0, 1):
             raise ValueError(f"pts_origin must be 0 or 1; got {pts_origin}")
+        require_selection(min_face, max_faces)
+        self.min_face, self.max_faces = min_face, max_faces
         self.source = Path(source) if source is not None else None
         self.pts_origin, self.convention = pts_origin, convention
         self._table: dict[str, _Rows] | None = None
@@ -78,7 +89,8 @@ class FileLandmarks:
         boxes = [_box(points) for points in faces]
         for points, box in zip(faces, boxes):
             _require_inside(points, box, width, height, origin)
-        return sort_faces([Detection(box=box, score=1.0, points=points) for points, box in zip(faces, boxes)])
+        found = [Detection(box=box, score=1.0, points=points) for points, box in zip(faces, boxes)]
+        return select_faces(found, (height, width), min_face=self.min_face, max_faces=self.max_faces)
 
     def _faces(self, picture: Path) -> tuple[Float[Tensor, "faces 68 2"], str]:
         """Points of a picture, and where they come from."""
@@ -143,9 +155,7 @@ def _same_tail(entry: tuple[str, ...], picture: tuple[str, ...]) -> bool:
     return entry[-count:] == picture[-count:]
 
 
-def _require_inside(
-    points: Float[Tensor, "68 2"], box: tuple[float, float, float, float], width: int, height: int, origin: str
-) -> None:
+def _require_inside(points: Float[Tensor, "68 2"], box: Box, width: int, height: int, origin: str) -> None:
     x0, y0, x1, y1 = box
     if not (x0 > -0.5 and y0 > -0.5 and x1 < width - 0.5 and y1 < height - 0.5):
         size = points.new_tensor([width, height])
@@ -162,6 +172,6 @@ def _require_inside(
         )
 
 
-def _box(points: Float[Tensor, "68 2"]) -> tuple[float, float, float, float]:
+def _box(points: Float[Tensor, "68 2"]) -> Box:
     (x0, y0), (x1, y1) = (corner.tolist() for corner in points.aminmax(dim=0))
     return x0, y0, x1, y1

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facerecon_torch.errors import DetectorError
-from facerecon_torch.landmarks.detector import FREE, require_image, sort_faces
+from facerecon_torch.landmarks.detector import FREE, require_image, require_selection, select_faces
 from facerecon_torch.landmarks.mediapipe.face_detector import FaceBoxes, FaceDetector
 from facerecon_torch.landmarks.mediapipe.face_mesh import FaceMesh
 from facerecon_torch.landmarks.mediapipe.mesh_points import mesh_to_ibug68
@@ -49,7 +49,13 @@ class MediapipeDetector:
         return [weight_file(name) for name in ("face_detector_short_range", "face_detector_full_range", "face_mesh")]
 
     def __init__(
-        self, *, device: str | torch.device = "cpu", min_score: float = 0.65, tiles: str = "auto"
+        self,
+        *,
+        device: str | torch.device = "cpu",
+        tiles: str = "auto",
+        min_score: float = 0.65,
+        min_face: float = 0.0,
+        max_faces: int | None = None,
     ) -> None:
         if tiles not in TILES:
             raise ValueError(f"tiles must be {', '.join(TILES)}; got {tiles!r}")
@@ -58,7 +64,8 @@ class MediapipeDetector:
         self.device = torch.device(device)
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise DetectorError(f"detector mediapipe: device {self.device} was asked for; torch finds no CUDA device")
-        self.min_score, self.tiles = float(min_score), tiles
+        require_selection(min_face, max_faces)
+        self.tiles, self.min_score, self.min_face, self.max_faces = tiles, float(min_score), min_face, max_faces
         self._networks: _Networks | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -82,7 +89,10 @@ class MediapipeDetector:
         for k in _kept(around, scores, torch.tensor(owner), self.min_score):
             x0, y0, x1, y1 = around[k].tolist()
             faces[owner[k]].append(Detection(box=(x0, y0, x1, y1), score=float(scores[k]), points=points[k]))
-        return [sort_faces(own) for own in faces]
+        return [
+            select_faces(own, (image.shape[-2], image.shape[-1]), min_face=self.min_face, max_faces=self.max_faces)
+            for own, image in zip(faces, images, strict=True)
+        ]
 
     def _found(self, pictures: Sequence[Tensor], networks: _Networks) -> list[FaceBoxes]:
         """The candidates of each picture."""

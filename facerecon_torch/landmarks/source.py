@@ -1,17 +1,19 @@
 """The config group `landmarks`: where the landmarks of a run come from."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 
+from facerecon_torch.landmarks.detector import require_selection
 from facerecon_torch.landmarks.registry import DETECTORS, build_detector, detector_options, find_convention
 from facerecon_torch.landmarks.scheme import CONVENTIONS
 
-__all__ = ["TRAINING_SOURCES", "LandmarkSourceSpec"]
+__all__ = ["OPTIONS", "TRAINING_SOURCES", "LandmarkSourceSpec"]
 
 TRAINING_SOURCES = ("noise", "truth", "set")  # of labelled sets; everything else is a detector
-_ANY_CONVENTION = ("auto", "noise", "truth", "file")
+OPTIONS = ("convention", "tiles", "min_score", "min_face", "max_faces", "dtype")
+"""Those of the spec that go to the detector as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,9 @@ class LandmarkSourceSpec:
     convention: str | None = None  # of auto, noise, truth and file; None: mediapipe, of files ibug
     tiles: str | None = None  # of source=mediapipe; None: the detector's own choice
     min_score: float | int | None = None  # detections below it are left out; None: the detector's own bound
+    min_face: float | int = 0.0  # share of the picture's long side; faces below it are left out
+    max_faces: int | None = None  # of a picture, the largest score x box area first; None: all
+    dtype: str = "float32"  # of a detector's network: float32, float16 or bfloat16
 
     def __post_init__(self) -> None:
         sources = (*TRAINING_SOURCES, *DETECTORS)
@@ -39,15 +44,17 @@ class LandmarkSourceSpec:
             raise ValueError(f"landmarks.path is for landmarks.source=file; got source {self.source!r}")
         if self.convention not in (None, *CONVENTIONS):
             raise ValueError(f"landmarks.convention must be {' or '.join(CONVENTIONS)}; got {self.convention!r}")
-        if self.convention is not None and self.source not in _ANY_CONVENTION:
-            raise ValueError(
-                f"landmarks.convention is for {', '.join(_ANY_CONVENTION)}; landmarks of {self.source} have their own"
-            )
-        if self.tiles is not None and "tiles" not in self._accepted():
-            raise ValueError(f"landmarks.tiles is for landmarks.source=mediapipe; got source {self.source!r}")
-        if self.min_score is not None and "min_score" not in self._accepted():
-            takers = [name for name in DETECTORS if "min_score" in detector_options(name)]
-            raise ValueError(f"landmarks.min_score is for {' and '.join(takers)}; got source {self.source!r}")
+        require_selection(self.min_face, self.max_faces, "landmarks.")
+        for option in self._asked():
+            takers = [name for name in DETECTORS if option in detector_options(name)]
+            takers += [name for name in ("noise", "truth") if option == "convention"]
+            if self.source not in takers:
+                raise ValueError(f"landmarks.{option} is for {', '.join(takers)}; got source {self.source!r}")
+
+    def _asked(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return {name: getattr(self, name) for name in OPTIONS if getattr(self, name) != defaults[name]}
 
     @property
     def own_convention(self) -> str:
@@ -65,7 +72,7 @@ class LandmarkSourceSpec:
         no detector can run."""
         if self.source != "auto":
             return self
-        detector = build_detector("auto", device=device, convention=self.own_convention)
+        detector = build_detector("auto", **self.options(device) | {"convention": self.own_convention})
         return replace(self, source=detector.name, convention=None)
 
     def options(self, device: torch.device) -> dict[str, Any]:
@@ -75,10 +82,5 @@ class LandmarkSourceSpec:
         options: dict[str, Any] = {"source": self.path} if self.source == "file" else {}
         if "device" in self._accepted():
             options["device"] = str(device)
-        if self.convention is not None:
-            options["convention"] = self.convention
-        if self.tiles is not None:
-            options["tiles"] = self.tiles
-        if self.min_score is not None:
-            options["min_score"] = float(self.min_score)
-        return options
+        numbers = ("min_score", "min_face")  # YAML may give whole ones
+        return options | {name: float(value) if name in numbers else value for name, value in self._asked().items()}

@@ -10,8 +10,9 @@ from facerecon_torch.errors import DetectorError, NoFaceError
 from facerecon_torch.landmarks import DETECTORS, LandmarkDetector, batches, build_detector, choose_faces
 from facerecon_torch.landmarks import detector as detector_module
 from facerecon_torch.landmarks.batches import detect_faces, detect_in_batches
-from facerecon_torch.landmarks.detector import as_bytes, resize, sort_faces
-from facerecon_torch.landmarks.registry import find_detector, log_licence
+from facerecon_torch.landmarks.detector import FaceBox, as_bytes, resize, select_faces
+from facerecon_torch.landmarks.registry import detector_options, find_detector, log_licence
+from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.structures import Detection
 
 
@@ -19,12 +20,75 @@ def _face(x0: float, side: float, score: float) -> Detection:
     return Detection(box=(x0, 0.0, x0 + side, side), score=score, points=torch.zeros(68, 2))
 
 
+CPU = torch.device("cpu")
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "landmarks"
 FACES = [_face(0.0, 10.0, 2.0), _face(20.0, 30.0, 0.5), _face(60.0, 12.0, 1.0)]
 
 
-def test_sorted_by_score_times_size() -> None:
-    assert [f.box[0] for f in sort_faces(FACES)] == [20, 0, 60]
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        ({}, [20, 0, 60]),
+        ({"max_faces": 2}, [20, 0]),
+        ({"min_face": 0.1}, [20, 0, 60]),  # of 100 px: the bound itself is in
+        ({"min_face": 0.11}, [20, 60]),
+        ({"min_face": 0.11, "max_faces": 1}, [20]),
+        ({"min_face": 0.5}, []),
+    ],
+)
+def test_selected_by_size_and_sorted_by_score_times_area(options, left) -> None:
+    boxes = [FaceBox(face.box, face.score) for face in FACES]
+    for faces in (FACES, boxes):
+        assert [face.box[0] for face in select_faces(faces, (80, 100), **options)] == left
+    assert [face.box[0] for face in select_faces(FACES, (100, 80), **options)] == left
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_face": 1.5}, r"min_face must lie in \[0, 1\], a share .*; got 1.5"),
+        ({"min_face": float("nan")}, "min_face must lie in"),
+        ({"max_faces": 0}, "max_faces must be an integer of at least 1; got 0"),
+        ({"max_faces": True}, "max_faces must be an integer"),
+    ],
+)
+@pytest.mark.parametrize("name", DETECTORS)
+def test_every_detector_refuses_a_wrong_selection(name, options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_detector(name, **options)
+    with pytest.raises(ValueError, match=f"landmarks.{message}"):
+        LandmarkSourceSpec(source=name, **options)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_every_detector_takes_the_selection_of_the_config(name) -> None:
+    assert LandmarkSourceSpec(source=name).options(CPU).keys() <= {"source", "device"}
+    asked = LandmarkSourceSpec(source=name, min_face=0.25, max_faces=3).options(CPU)
+    assert (asked["min_face"], asked["max_faces"]) == (0.25, 3)
+    assert asked.keys() <= set(detector_options(name))
+
+
+def test_auto_hands_its_options_on() -> None:
+    pytest.importorskip("dlib")
+    detector = build_detector("auto", min_score=0.3, min_face=0.1, max_faces=2)
+    assert (detector.min_score, detector.min_face, detector.max_faces) == (0.3, 0.1, 2)
+    own = build_detector(detector.name).min_score
+    assert build_detector("auto").min_score == own
+
+
+@pytest.mark.parametrize(
+    ("source", "option", "takers"),
+    [
+        ("file", {"min_score": 0.5}, "min_score is for auto, face_alignment, dlib"),
+        ("noise", {"min_score": 0.5}, "min_score is for auto, face_alignment, dlib"),
+        ("truth", {"min_face": 0.5}, "min_face is for auto, face_alignment, dlib, file"),
+        ("set", {"max_faces": 1}, "max_faces is for auto, face_alignment, dlib, file"),
+        ("dlib", {"dtype": "float16"}, "dtype is for face_alignment"),
+    ],
+)
+def test_an_option_that_a_source_lacks_names_its_takers(source, option, takers) -> None:
+    with pytest.raises(ValueError, match=rf"landmarks\.{takers}.*; got source '{source}'"):
+        LandmarkSourceSpec(source=source, **option)
 
 
 def test_choices() -> None:
@@ -51,7 +115,7 @@ def test_missing_position_and_unknown_choice() -> None:
 def test_unknown_name_and_option() -> None:
     with pytest.raises(ValueError, match="auto, face_alignment, dlib, file; got 'mtcnn'"):
         build_detector("mtcnn")
-    with pytest.raises(TypeError, match="options source, pts_origin; got colour"):
+    with pytest.raises(TypeError, match="options source, pts_origin, min_face, max_faces; got colour"):
         build_detector("file", colour=1)
 
 

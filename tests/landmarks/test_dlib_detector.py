@@ -1,17 +1,21 @@
 """dlib on real photographs, and what it says when it cannot run."""
 
 import importlib.util
+import io
 import itertools
 import pickle
+import threading
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 from facerecon_torch.errors import DetectorError
+from facerecon_torch.images.convert import as_pixels
 from facerecon_torch.landmarks import GROUPS_68, LandmarkDetector, build_detector, interocular, mirror_points
-from facerecon_torch.landmarks.detector import resize
+from facerecon_torch.landmarks.detector import as_bytes, resize
 from facerecon_torch.landmarks.dlib_detector import DlibDetector
 
 pytest.importorskip("dlib")
@@ -43,6 +47,39 @@ def test_astronaut_has_one_face_in_its_place(detector: LandmarkDetector, astrona
     assert_close(points[42:48].mean(dim=0), torch.tensor([246.2, 102.7]).double(), atol=3, rtol=0)
     assert_close(points[[48, 54]], torch.tensor([[202.4, 138.8], [246.2, 138.6]]).double(), atol=3, rtol=0)
     assert points.dtype == torch.float64
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("quality", [60, 75, 80, 85, 90, 95])
+def test_astronaut_as_jpeg_has_one_face_too(astronaut: torch.Tensor, quality: int, mirrored: bool) -> None:
+    whole = as_bytes(astronaut.flip(-1) if mirrored else astronaut)
+    file = io.BytesIO()
+    Image.fromarray(whole).save(file, "JPEG", quality=quality)
+    picture = as_pixels(file.getvalue())
+    (face,) = DlibDetector().detect([picture])[0]
+    assert face.score > 1
+    # a patch on the sleeve, larger than the face, passes dlib's own bound
+    weak = DlibDetector(min_score=0.0).detect([picture])[0][1:]
+    assert all(other.score < 0.2 * face.score for other in weak)
+
+
+def test_a_weak_face_by_itself_stays(astronaut: torch.Tensor) -> None:
+    score = DlibDetector().detect([astronaut])[0][0].score
+    assert DlibDetector(min_score=score - 1e-6).detect([astronaut])[0]
+    assert DlibDetector(min_score=score + 1e-6, retries=0).detect([astronaut])[0] == []
+    patch = DlibDetector(min_score=-0.2).detect([astronaut])[0]
+    assert [face.score > 0 for face in patch] == [True, False]
+
+
+def test_small_and_further_faces_can_be_left_out(astronaut: torch.Tensor) -> None:
+    face = astronaut[:, 30:230, 120:320]
+    pair = torch.cat([resize(face, 2.0), resize(face, 1.0).repeat(1, 2, 1)], dim=-1)[:, :300]  # 600 px wide
+    large, small = DlibDetector().detect([pair])[0]
+    assert large.box[2] < 400 < small.box[0]
+    for options in ({"max_faces": 1}, {"min_face": 0.2}):
+        (only,) = DlibDetector(**options).detect([pair])[0]
+        assert (only.box, only.score) == (large.box, large.score)
+        assert torch.equal(only.points, large.points)
 
 
 def test_portraits(detector: LandmarkDetector, portrait: torch.Tensor) -> None:
@@ -178,3 +215,27 @@ def test_a_batch_of_mixed_sizes_is_searched_as_its_pictures_are(detector, astron
         for face, other in zip(faces, expected):
             assert (face.box, face.score) == (other.box, other.score)
             assert torch.equal(face.points, other.points)
+
+
+def test_one_picture_takes_one_thread_and_a_batch_those_of_torch(astronaut, monkeypatch) -> None:
+    running, most, lock = set(), [0], threading.Lock()
+    search = DlibDetector._found
+
+    def watched(self, picture):
+        with lock:
+            running.add(threading.get_ident())
+            most[0] = max(most[0], len(running))
+        return search(self, picture)
+
+    monkeypatch.setattr(DlibDetector, "_found", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        DlibDetector().detect([astronaut])
+        assert running == {threading.get_ident()}
+        running.clear()
+        DlibDetector().detect([astronaut] * 5)
+    finally:
+        torch.set_num_threads(before)
+    assert threading.get_ident() not in running
+    assert 1 <= most[0] <= 2

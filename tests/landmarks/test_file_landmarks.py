@@ -142,6 +142,17 @@ def test_a_folder_of_landmarks_and_a_single_file(points: torch.Tensor, tmp_path:
         single.detect([IMAGE], paths=[tmp_path / "y.jpg"])[0]
 
 
+def test_small_and_further_faces_can_be_left_out(points: torch.Tensor, tmp_path: Path) -> None:
+    small = points / 4 + 30
+    np.save(tmp_path / "a.npy", torch.stack([small, points]).numpy())
+    picture = tmp_path / "a.jpg"
+    assert len(_detect(picture)) == 2
+    for options in ({"max_faces": 1}, {"min_face": 0.5}):
+        (found,) = _detect(picture, **options)
+        assert torch.equal(found, points)
+    assert _detect(picture, min_face=0.9) == []
+
+
 def test_points_have_a_precision_of_their_own(
     points: torch.Tensor, tmp_path: Path, device: torch.device, dtype: torch.dtype
 ) -> None:

@@ -9,7 +9,7 @@ from facerecon_torch.checks import require_count
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.data.recordings import Recording
 from facerecon_torch.data.specs import DataSpec, RecordedScans
-from facerecon_torch.landmarks.source import TRAINING_SOURCES, LandmarkSourceSpec
+from facerecon_torch.landmarks.source import OPTIONS, TRAINING_SOURCES, LandmarkSourceSpec
 from facerecon_torch.model.load import ModelSpec
 from facerecon_torch.registration.scan.register import RegistrationSpec
 
@@ -108,7 +108,7 @@ class PrepareSpecs:
             "model_sha256": model_sha256,
             "landmarks": {
                 "detector": detector,
-                "min_score": self.landmarks.min_score,
+                **{name: getattr(self.landmarks, name) for name in OPTIONS if name != "convention"},
                 "convention": self.landmarks.own_convention,
             },
             "registration": asdict(self.registration),

@@ -1,0 +1,193 @@
+"""How many faces each landmark detector finds: photographs, pictures without a face, renders by their yaw.
+
+    python -m benchmarks.detection landmarks=dlib,mediapipe photos=portrait.jpg,pair.jpg:2 device=cpu
+
+`photos` are photographs beside scikit-image's astronaut, with the number of their faces (1 where none is given). The
+renders are the `test` set of the training configuration, made in the cache folder where they are missing.
+"""
+
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from facerecon_torch.commands.train.sets import synthetic_folder
+from facerecon_torch.data.specs import SyntheticPhotos
+from facerecon_torch.errors import DetectorError
+from facerecon_torch.images.convert import as_pixels
+from facerecon_torch.images.read import Pixels, read_pixels
+from facerecon_torch.landmarks.batches import detect_in_batches
+from facerecon_torch.landmarks.detector import LandmarkDetector
+from facerecon_torch.landmarks.registry import DETECTORS, build_detector
+from facerecon_torch.landmarks.source import LandmarkSourceSpec
+from facerecon_torch.structures import Detection
+from facerecon_torch.synthetic.dataset import SyntheticSet, render_set
+from facerecon_torch.synthetic.spec import SyntheticSpec
+
+__all__ = ["main"]
+
+_KEYS = ("landmarks", "photos", "device")
+_QUALITIES = (75, 80, 85, 90, 95)  # of the JPEGs of the astronaut
+_SIDE_VIEW = 45.0  # degrees of yaw
+# Of scikit-image's wheel; not `coins` (heads on them) and `camera` (a man).
+_WITHOUT_FACES = (
+    "brick.png",
+    "cell.png",
+    "chelsea.png",
+    "chessboard_GRAY.png",
+    "chessboard_RGB.png",
+    "clock_motion.png",
+    "coffee.png",
+    "color.png",
+    "grass.png",
+    "gravel.png",
+    "horse.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "logo.png",
+    "microaneurysms.png",
+    "moon.png",
+    "motorcycle_left.png",
+    "motorcycle_right.png",
+    "page.png",
+    "phantom.png",
+    "retina.jpg",
+    "rocket.jpg",
+    "text.png",
+)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """Decoded, for `detect_in_batches`."""
+
+    pixels: Pixels
+
+
+@dataclass
+class _Count:
+    """Faces found among those that are there, and others."""
+
+    found: int = 0
+    expected: int = 0
+    others: int = 0
+
+    def add(self, found: int, expected: int, others: int) -> None:
+        self.found, self.expected, self.others = self.found + found, self.expected + expected, self.others + others
+
+    def __str__(self) -> str:
+        others = f" + {self.others} wrong" if self.others else ""
+        return f"{self.found} of {self.expected}{others}"
+
+
+def main(words: Sequence[str]) -> int:
+    """Print the table; the exit status is 1 where a detector cannot run.
+
+    Raises:
+        ValueError: an unknown key or detector, or a number of faces that is none.
+    """
+    keys = dict(word.partition("=")[::2] for word in words)
+    if unknown := sorted(set(keys) - set(_KEYS)):
+        raise ValueError(f"keys must be {', '.join(_KEYS)}; got {', '.join(unknown)}")
+    names = keys.get("landmarks", "dlib").split(",")
+    able = [name for name in DETECTORS if name != "file"]  # files are nothing that finds faces
+    if wrong := [name for name in names if name not in able]:
+        raise ValueError(f"landmarks must be among {', '.join(able)}; got {', '.join(wrong)}")
+    device = torch.device(keys.get("device", "cpu"))
+    photos = [*_astronaut(), *_photos(keys.get("photos", ""))]
+    faceless = [_wheel(name) for name in _WITHOUT_FACES]
+    renders = _renders()
+    _say("detector", "photographs", "without a face", f"|yaw| <= {_SIDE_VIEW:.0f}", f"|yaw| > {_SIDE_VIEW:.0f}")
+    status = 0
+    for name in names:
+        try:
+            detector = build_detector(name, **LandmarkSourceSpec(source=name).options(device))
+        except DetectorError as error:
+            _say(name, f"  cannot run: {error}")
+            status = 1
+            continue
+        frontal, side = _on_renders(detector, renders)
+        _say(name, str(_on_photos(detector, photos)), _false_alarms(detector, faceless), str(frontal), str(side))
+    return status
+
+
+def _say(name: str, *cells: str) -> None:
+    sys.stdout.write(f"{name:<16}" + "".join(f"{cell:>22}" for cell in cells) + "\n")
+
+
+def _wheel(name: str) -> Path:
+    import skimage
+
+    return Path(skimage.__file__).parent / "data" / name
+
+
+def _astronaut() -> list[tuple[Pixels, int]]:
+    """The portrait as it is and as JPEGs."""
+    portrait = Image.open(_wheel("astronaut.png")).convert("RGB")
+    pictures = [as_pixels(portrait)]
+    for quality in _QUALITIES:
+        file = io.BytesIO()
+        portrait.save(file, "JPEG", quality=quality)
+        pictures.append(as_pixels(file.getvalue()))
+    return [(picture, 1) for picture in pictures]
+
+
+def _photos(listed: str) -> list[tuple[Pixels, int]]:
+    photos = []
+    for word in filter(None, listed.split(",")):
+        path, colon, count = word.rpartition(":")
+        if colon and not count.isdecimal():
+            raise ValueError(f"photos must be FILE or FILE:FACES; got {word!r}")
+        photos.append((read_pixels(path if colon else word), int(count) if colon else 1))
+    return photos
+
+
+def _renders() -> SyntheticSet:
+    data = SyntheticPhotos()
+    spec = SyntheticSpec(
+        subjects=data.test_subjects, images_per_subject=data.test_images, seed=data.seed, family="test"
+    )
+    return render_set(spec, synthetic_folder(spec, data.root))
+
+
+def _detected(detector: LandmarkDetector, pictures: Iterable[Pixels]) -> Iterable[list[Detection]]:
+    for _, answer in detect_in_batches(detector, ((None, _Picture(pixels)) for pixels in pictures)):
+        if isinstance(answer, Exception):
+            raise answer
+        yield answer[1]
+
+
+def _on_photos(detector: LandmarkDetector, photos: Sequence[tuple[Pixels, int]]) -> _Count:
+    count = _Count()
+    for faces, (_, expected) in zip(_detected(detector, (pixels for pixels, _ in photos)), photos):
+        count.add(min(len(faces), expected), expected, max(0, len(faces) - expected))
+    return count
+
+
+def _false_alarms(detector: LandmarkDetector, files: Sequence[Path]) -> str:
+    wrong = [file.stem for file, faces in zip(files, _detected(detector, (read_pixels(f) for f in files))) if faces]
+    return f"{len(wrong)} of {len(files)}" + (f" ({', '.join(wrong)})" if wrong else "")
+
+
+def _on_renders(detector: LandmarkDetector, renders: SyntheticSet) -> tuple[_Count, _Count]:
+    """Up to 45 degrees of yaw, and beyond. A face is found if the middle of its points lies among the true ones."""
+    frontal, side = _Count(), _Count()
+    answers = _detected(detector, (read_pixels(file) for file in renders.images))
+    for faces, truth, yaw in zip(answers, renders.landmarks, renders.angles[:, 0].rad2deg().abs().tolist()):
+        right = sum(_lies_among(face.points, truth) for face in faces)
+        (side if yaw > _SIDE_VIEW else frontal).add(min(right, 1), 1, len(faces) - min(right, 1))
+    return frontal, side
+
+
+def _lies_among(points: Tensor, truth: Tensor) -> bool:
+    middle = points.mean(0).to(truth)
+    return bool(((middle >= truth.amin(0)) & (middle <= truth.amax(0))).all())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
