@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from facerecon_torch.landmarks.points import require_origin
 from facerecon_torch.landmarks.registry import DETECTORS, detector_options, find_detector
 
 __all__ = ["TRAINING_SOURCES", "LandmarkSourceSpec"]
@@ -25,6 +26,7 @@ class LandmarkSourceSpec:
 
     source: str = "auto"
     path: str | None = None  # of source=file
+    origin: int | None = None  # of source=file: what it calls the first pixel's centre; None: 1 for .pts, else 0
     min_score: float | int | None = None  # detections below it are left out; None: the detector's own bound
 
     def __post_init__(self) -> None:
@@ -33,6 +35,9 @@ class LandmarkSourceSpec:
             raise ValueError(f"landmarks.source must be one of {', '.join(sources)}; got {self.source!r}")
         if self.path is not None and self.source != "file":
             raise ValueError(f"landmarks.path is for landmarks.source=file; got source {self.source!r}")
+        if self.origin is not None and self.source != "file":
+            raise ValueError(f"landmarks.origin is for landmarks.source=file; got source {self.source!r}")
+        require_origin("landmarks.origin", self.origin)
         if self.min_score is not None and "min_score" not in self._accepted():
             takers = [name for name in DETECTORS if "min_score" in detector_options(name)]
             raise ValueError(f"landmarks.min_score is for {' and '.join(takers)}; got source {self.source!r}")
@@ -49,7 +54,7 @@ class LandmarkSourceSpec:
         """The options of `build_detector`. Raises ValueError for a source that is no detector."""
         if self.source in TRAINING_SOURCES:
             raise ValueError(f"landmarks.source={self.source} is for training sets; use {', '.join(DETECTORS)}")
-        options: dict[str, Any] = {"source": self.path} if self.source == "file" else {}
+        options: dict[str, Any] = {"source": self.path, "origin": self.origin} if self.source == "file" else {}
         if "device" in self._accepted():
             options["device"] = str(device)
         if self.min_score is not None:

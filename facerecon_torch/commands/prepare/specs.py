@@ -106,7 +106,11 @@ class PrepareSpecs:
             "signatures": [Path(path).name for path in self.recorded.signatures],
             "recordings": {"count": len(recordings), "sha256": names},
             "model_sha256": model_sha256,
-            "landmarks": {"detector": detector, "min_score": self.landmarks.min_score},
+            "landmarks": {
+                "detector": detector,
+                "min_score": self.landmarks.min_score,
+                "origin": self.landmarks.origin,
+            },
             "registration": asdict(self.registration),
             "batch": self.prepare.batch,
             "spacing": self.prepare.spacing,

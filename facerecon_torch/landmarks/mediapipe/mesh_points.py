@@ -1,0 +1,45 @@
+"""The 68 iBUG landmarks on the 468 vertices of MediaPipe's face mesh."""
+
+import importlib.resources
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from facerecon_torch.errors import ModelFileError
+from facerecon_torch.formats.json_file import parse_json
+
+__all__ = ["mesh_to_ibug68"]
+
+_COUNTS = (468, 478)  # the last 10 of 478 are the irises
+_ASSET = "assets/mediapipe/mesh_to_ibug68.json"
+
+
+def mesh_to_ibug68(points: Float[Tensor, "*b points c"]) -> Float[Tensor, "*b 68 2"]:
+    """The 68 points in iBUG order, in the unit of the mesh: each lies on a vertex or on the line between two.
+
+    Args:
+        points: 468 vertices, or 478 with the irises, which are not used; x and y, or x, y and z.
+
+    Raises:
+        ValueError: another number of points or coordinates.
+
+    Example:
+        >>> mesh_to_ibug68(FaceMesh()([picture], faces.boxes, faces.points)[0]).shape
+        torch.Size([1, 68, 2])
+    """
+    if points.ndim < 2 or points.shape[-2] not in _COUNTS or points.shape[-1] not in (2, 3):
+        raise ValueError(f"points must be [..., 468 or 478, 2 or 3]; got {list(points.shape)}")
+    first, second, share = _pairs()
+    plane = points[..., :2]
+    return torch.lerp(plane[..., first, :], plane[..., second, :], share.to(points)[:, None])
+
+
+@lru_cache(maxsize=1)
+def _pairs() -> tuple[Int[Tensor, "68"], Int[Tensor, "68"], Float[Tensor, "68"]]:
+    """Of every landmark two vertices, and the share of the way from the first to the second."""
+    asset = importlib.resources.files("facerecon_torch") / _ASSET
+    table = torch.tensor(parse_json(asset.read_bytes(), _ASSET, ModelFileError)["pairs"], dtype=torch.float64)
+    with torch.inference_mode(False):
+        return table[:, 0].long(), table[:, 1].long(), table[:, 2].clone()
