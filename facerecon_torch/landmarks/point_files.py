@@ -142,11 +142,12 @@ def _read_table_of_one(file: Path) -> list[NDArray[np.float64]]:
 def _read_pts(file: Path, content: bytes) -> list[NDArray[np.float64]]:
     """iBUG's text: `version: 1`, `n_points: 68`, then one `x y` a line between braces; once for every face."""
     text = _text(file, content)
-    blocks = re.findall(r"([^{}]*)\{([^{}]*)\}", text)
-    if not blocks or not len(blocks) == text.count("{") == text.count("}"):
-        came = "other braces" if blocks else "no such block"
+    pieces = re.split(r"([{}])", text)
+    braces = pieces[1::2]
+    if not braces or braces != ["{", "}"] * (len(braces) // 2):
+        came = "other braces" if braces else "no such block"
         raise LandmarkFileError(f"{file}: expected the points of each face in a block between {{ and }}; came {came}")
-    return [_block(file, before, inside) for before, inside in blocks]
+    return [_block(file, before, inside) for before, inside in zip(pieces[0::4], pieces[2::4])]
 
 
 def _block(file: Path, before: str, inside: str) -> NDArray[np.float64]:

@@ -6,11 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facerecon_torch.cascade.export import CascadeProgram, export_program
 from facerecon_torch.cascade.reconstruction import extent
 from facerecon_torch.features.joint import displacement
 from facerecon_torch.landmarks.scheme import from_paper66
-from tests.cascade.test_export import small_face
 
 INNER, CONTOUR = slice(0, 49), slice(49, 66)
 
@@ -92,18 +90,3 @@ def test_the_box_is_that_of_the_points_that_are_there():
     boxes = extent(points)
     assert boxes[0].tolist() == [1, 1, 3, 2]
     assert bool(boxes[1].isnan().all())
-
-
-def test_the_exported_program_ignores_missing_landmarks():
-    model = small_face()
-    program = export_program(CascadeProgram(model)).module()
-    crops, landmarks = (
-        torch.rand(2, 3, 96, 96),
-        model.solvers.cropper.landmarks[:, :2].float() * torch.tensor([0.4, -0.4]),
-    )
-    landmarks = (landmarks - landmarks.mean(0) + 48).repeat(2, 1, 1)
-    landmarks[1, CONTOUR] = torch.nan
-    answer, expected = program(crops, landmarks), model(crops, landmarks)
-    assert not answer["degenerate"].any()
-    assert_close(answer["identity"], expected.parameters.identity, rtol=0, atol=1e-5)
-    assert_close(answer["projected_2d"], expected.projected_2d, rtol=0, atol=1e-3)
