@@ -7,8 +7,10 @@ import torch
 from torch.testing import assert_close
 
 from facerecon_torch.cascade.reconstruction import extent
+from facerecon_torch.commands.train.methods import train_methods
 from facerecon_torch.features.joint import displacement
 from facerecon_torch.landmarks.scheme import from_paper66
+from tests.tiny_world import make_samples
 
 INNER, CONTOUR = slice(0, 49), slice(49, 66)
 
@@ -55,6 +57,18 @@ def test_a_batch_may_mix_faces_with_and_without_contour(mixed, photographs, mode
         assert_close(face.parameters.flat[0], faces.parameters.flat[k], rtol=0, atol=1e-5)
     (again,) = model.predict(images[0], landmarks=[faces.landmarks[0]])
     assert_close(again.parameters.flat[0], faces.parameters.flat[0], rtol=0, atol=1e-4)
+
+
+def test_training_takes_samples_without_contour(tiny_setup):
+    samples = {k: make_samples(tiny_setup, people=8, images=3, seed=k, first_subject=100 * k) for k in (1, 2)}
+    for each in samples.values():
+        each.landmarks[::2, CONTOUR] = torch.nan
+    outcome = train_methods(tiny_setup, samples[1], {"test": samples[2]}, names=("landmark_fit", "cascade"))
+    for stage in outcome.reconstructor.cascade.stages:
+        assert bool(torch.isfinite(stage.ridge.weight).all())
+    model = outcome.reconstructor
+    faces = model.reconstruct(list(torch.rand(24, 3, 160, 160)), samples[2].landmarks)
+    assert bool(torch.isfinite(faces.parameters.flat).all())
 
 
 def test_too_few_landmarks_are_a_degenerate_face(photographs, model):
