@@ -170,7 +170,8 @@ class Detection:
     Attributes:
         box: x0, y0, x1, y1 in px.
         score: of the detector.
-        points: the 68 iBUG points in px; (0, 0) is the centre of the first pixel.
+        points: the 68 iBUG points in px; (0, 0) is the centre of the first pixel. NaN, both coordinates, where the
+            detector has no such point: fit, camera and features ignore it.
         point_scores: of the detector, of each point; None where it gives none.
 
     Example:

@@ -18,6 +18,7 @@ from facerecon_torch.commands.infer.options import InferOptions, InferSpecs
 from facerecon_torch.commands.prepare.specs import PrepareSpecs
 from facerecon_torch.config.recorded import RECORDED_DEFAULTS, build, recorded, write_config
 from facerecon_torch.config.train import TrainSpecs
+from facerecon_torch.landmarks.source import LandmarkSourceSpec
 
 GROUPS = ("model", "data", "landmarks", "fitting", "features", "cascade", "cv", "runtime")
 OPTIONS = [(g, p.stem) for g in (*GROUPS, "regression") for p in sorted((config_folder() / g).glob("[!_]*.yaml"))]
@@ -175,6 +176,20 @@ def test_every_command_in_the_documents_exists():
 def test_landmarks_of_files_have_a_path():
     words = ["input=a.jpg", "output=b", "landmarks=file", "landmarks.path=points.csv"]
     assert build(composed("infer", *checked("infer", quote_paths(words)))).landmarks.path == "points.csv"
+
+
+@pytest.mark.parametrize("origin", [0, 1, None])
+def test_landmarks_of_files_have_an_origin(origin):
+    words = [] if origin is None else [f"landmarks.origin={origin}"]
+    landmarks = build(composed("infer", "input=a.jpg", "output=b", "landmarks=file", *words)).landmarks
+    assert landmarks.options(CPU) == {"source": None, "origin": origin}
+
+
+def test_an_origin_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match=r"landmarks\.origin must be 0 or 1; got 2"):
+        LandmarkSourceSpec(source="file", origin=2)
+    with pytest.raises(ValueError, match=r"landmarks\.origin is for landmarks\.source=file; got source 'dlib'"):
+        LandmarkSourceSpec(source="dlib", origin=1)
 
 
 def test_the_documents_show_calls():

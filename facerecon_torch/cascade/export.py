@@ -10,6 +10,7 @@ from torch.fx import GraphModule
 
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.geometry.rotation import euler_to_matrix
+from facerecon_torch.landmarks.scheme import N_INNER
 
 __all__ = ["MOST_FACES", "CascadeProgram", "export_program", "probe"]
 
@@ -42,8 +43,8 @@ class CascadeProgram(nn.Module):
     def forward(
         self, crops: Float[Tensor, "b 3 height width"], landmarks: Float[Tensor, "b 66 2"]
     ) -> dict[str, Tensor]:
-        """Named results. Crops are RGB in [0, 1]; landmarks are in crop px, in the paper's order, and so are camera and
-        `projected_2d`; `landmarks_3d` and `vertices` are in mm in the model frame."""
+        """Named results. Crops are RGB in [0, 1]; landmarks are in crop px, in the paper's order, NaN where missing.
+        Camera and `projected_2d` are in crop px too; `landmarks_3d` and `vertices` are in mm in the model frame."""
         faces = self.reconstructor(crops, landmarks)
         named = {
             "identity": faces.parameters.identity,
@@ -65,7 +66,7 @@ def probe(
     model: FaceReconstructor, faces: int, *, seed: int = 0
 ) -> tuple[Float[Tensor, "b 3 size size"], Float[Tensor, "b 66 2"]]:
     """Random inputs of `forward`: noise for crops, the mean face from random views for landmarks. Of three faces or
-    more the last has landmarks that fix no camera."""
+    more the first has no contour, and the last has landmarks that fix no camera."""
     spec, mean = model.spec.crop, model.solvers.cropper
     generator = torch.Generator().manual_seed(seed)
     crops = torch.rand(faces, 3, spec.size, spec.size, generator=generator)
@@ -75,6 +76,7 @@ def probe(
     landmarks = (spec.size - 1) / 2 + spec.px_per_mm * flip * turned[..., :2]
     landmarks = landmarks + _PROBE_NOISE * torch.randn(landmarks.shape, generator=generator)
     if faces >= 3:
+        landmarks[0, N_INNER:] = torch.nan
         landmarks[-1] = landmarks[-1, :1]
     like = model.face_model.identity_mean
     return crops.to(like), landmarks.to(like)

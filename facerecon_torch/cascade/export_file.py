@@ -100,7 +100,10 @@ def _describe(model: FaceReconstructor, program: CascadeProgram, cascade_sha256:
         "crop": {"size": crop.size, "px_per_mm": crop.px_per_mm, "derotate": crop.derotate, "outside": crop.outside},
         "inputs": {
             "crops": {"shape": ["b", 3, crop.size, crop.size], "unit": "RGB in [0, 1]"},
-            "landmarks": {"shape": ["b", 66, 2], "unit": "px of the crop, (0, 0) the centre of the first pixel"},
+            "landmarks": {
+                "shape": ["b", 66, 2],
+                "unit": "px of the crop, (0, 0) the first pixel's centre; NaN: missing",
+            },
         },
         "outputs": {name: {"shape": shape, "unit": _UNITS[name]} for name, shape in tell.items()},
         "landmark_order": list(IBUG_OF_PAPER),

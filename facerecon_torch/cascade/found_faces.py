@@ -34,7 +34,7 @@ def faces_at_once(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class FoundFaces:
-    """The faces of one image, px; no pixels where the image could not be read."""
+    """The faces of one image, px, missing points NaN; no pixels where the image could not be read."""
 
     pixels: Pixels | None
     points: Float[Tensor, "n 66 2"]
@@ -58,7 +58,7 @@ def find_faces(
 
     Args:
         images: in any form (`images.convert.as_pixels`).
-        landmarks: per image the points of one face [66|68, 2] or of several [n, 66|68, 2]; None: detect.
+        landmarks: per image the points of one face or of several (`landmarks.points.as_points66`); None: detect.
         which: `all`, `largest`, or a position among the detections.
         detector: gives the detector, which is asked for only where it is needed.
         max_megapixels: larger images are unreadable.

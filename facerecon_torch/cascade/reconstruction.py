@@ -12,7 +12,7 @@ from torch import Tensor
 from facerecon_torch.fitting.crop import camera_from_crop
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import matrix_to_euler
-from facerecon_torch.landmarks.scheme import interpupillary
+from facerecon_torch.landmarks.scheme import interpupillary, is_present
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import Camera, FaceParameters, Mesh, TensorRecord
@@ -68,7 +68,7 @@ class Reconstruction(TensorRecord):
         landmarks_3d: the 66 landmarks of the fitted face in mm, model frame, paper order.
         projected_2d: their projection in px of the camera's frame.
         size: factor by which shapes are larger than the model's; 1 unless the size was known.
-        landmarks: the 66 landmarks that the face was fitted to, in px of the camera's frame.
+        landmarks: the 66 landmarks that the face was fitted to, in px of the camera's frame; NaN where missing.
         boxes: (x0, y0, x1, y1) of the detections in px; the landmarks' extent where they were given.
         scores: of the detections; 1 where landmarks were given.
 
@@ -208,5 +208,7 @@ def in_image(
 
 
 def extent(landmarks: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b 4"]:
-    """The box (x0, y0, x1, y1) around points, px."""
-    return torch.cat([landmarks.amin(-2), landmarks.amax(-2)], dim=-1)
+    """The box (x0, y0, x1, y1) around the points that are there, px; NaN where all are missing."""
+    missing = ~is_present(landmarks)[..., None]
+    low, high = landmarks.masked_fill(missing, torch.inf).amin(-2), landmarks.masked_fill(missing, -torch.inf).amax(-2)
+    return torch.cat([low, high], dim=-1).masked_fill(missing.all(dim=-2), torch.nan)

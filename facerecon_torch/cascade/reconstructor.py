@@ -196,7 +196,7 @@ class FaceReconstructor(nn.Module):
 
         Args:
             crops: [n, 3, size, size] RGB in [0, 1], as `spec.crop` describes them.
-            landmarks: [n, 66, 2] in crop px, paper order.
+            landmarks: [n, 66, 2] in crop px, paper order; NaN where missing.
             fit: their landmark fit (Eq. 7), where it is known already.
 
         Raises:
@@ -258,7 +258,8 @@ class FaceReconstructor(nn.Module):
 
         Args:
             images: RGB tensors [3, H, W] of any size, on any device: uint8, or floats in [0, 1].
-            landmarks: [n, 66, 2] in px of the images, paper order (`landmarks.points.as_points66`).
+            landmarks: [n, 66, 2] in px of the images, paper order (`landmarks.points.as_points66`); a missing one is
+                NaN and ignored.
             size: size of the faces, where it is known.
 
         Returns:
@@ -289,8 +290,8 @@ class FaceReconstructor(nn.Module):
         Args:
             images: one image or a sequence of them: paths, bytes, files, PIL images, arrays or tensors
                 (`images.convert.as_pixels`).
-            landmarks: where they are known, per image the points of one face [66|68, 2] or of several [n, 66|68, 2];
-                nothing is detected then.
+            landmarks: where they are known, per image the points of one face or of several, in a layout of
+                `landmarks.points.as_points66`; nothing is detected then.
             faces: `all` (the largest detection first), `largest`, or a position; an image without a face there has
                 none.
             size: size of the faces, where it is known.

@@ -28,8 +28,8 @@ from facerecon_torch.errors import DataFileError
 from facerecon_torch.files import write_json
 from facerecon_torch.formats.checked_columns import load_columns, save_columns
 from facerecon_torch.formats.json_file import read_json, require_entries
+from facerecon_torch.landmarks.scheme import N_INNER, N_LANDMARKS
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.model.topology import N_LANDMARKS
 from facerecon_torch.runtime.sharded_job import SHARDS, Shard, join_columns
 from facerecon_torch.structures import FaceParameters
 
@@ -98,8 +98,8 @@ class PreparedSet:
 
     @property
     def has_landmarks(self) -> Bool[Tensor, "n"]:
-        """Whether the 66 landmarks of each sample were found."""
-        return torch.isfinite(self.landmarks).all(dim=-1).all(dim=-1)
+        """Whether landmarks of each sample were found: the inner ones at least, the contour may be missing (NaN)."""
+        return torch.isfinite(self.landmarks[:, :N_INNER]).all(dim=-1).all(dim=-1)
 
 
 def save_prepared(folder: str | Path, shards: Sequence[Shard], *, model_sha256: str, spec: dict[str, Any]) -> None:

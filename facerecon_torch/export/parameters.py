@@ -1,7 +1,8 @@
 """Fitted faces in files: one JSON file per face, and one Parquet table per run.
 
 Both hold the same values in the units of the structures: px in the image, mm in the model frame. `format` and `version`
-in the JSON file and `facerecon_format` in the table's metadata mark this package's files and the layout's version.
+in the JSON file and `facerecon_format` in the table's metadata mark this package's files and the layout's version. A
+detected landmark that is missing (NaN) is [null, null] in both.
 """
 
 import os
@@ -19,11 +20,12 @@ from torch import Tensor
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.export.meshes import suffixed_path
 from facerecon_torch.files import replacing, write_json
+from facerecon_torch.formats.face_document import FACE_FORMAT
+from facerecon_torch.landmarks.scheme import is_present
 from facerecon_torch.structures import Camera, FaceParameters, TensorRecord
 
 __all__ = [
     "FORMAT",
-    "JSON_FORMAT",
     "JSON_VERSION",
     "FaceTable",
     "FittedFaces",
@@ -32,7 +34,7 @@ __all__ = [
 ]
 
 FORMAT = 1  # of the table
-JSON_FORMAT, JSON_VERSION = "facerecon-face", 2
+JSON_VERSION = 2
 _ROWS = 8192  # written at a time; 50 MB of float64
 
 
@@ -46,7 +48,7 @@ class FittedFaces(TensorRecord):
         parameters: Weights of the face model.
         expression_weights: Weights of the named expressions.
         camera: Camera of the image.
-        landmarks_2d: Detected landmarks in px.
+        landmarks_2d: Detected landmarks in px; NaN where missing.
         landmarks_3d: Landmarks of the fitted face in mm, model frame.
         projected_2d: Their projection by the camera, in px.
     """
@@ -93,7 +95,7 @@ def save_parameters_json(
     _require_faces(face, names, batch_axes=0)
     camera = face.camera
     document = {
-        "format": JSON_FORMAT,
+        "format": FACE_FORMAT,
         "version": JSON_VERSION,
         "made_from": dict(made_from or {}),
         "faces": count,
@@ -110,7 +112,7 @@ def save_parameters_json(
             "translation": _list(camera.translation),
             "degenerate": bool(camera.degenerate),
         },
-        "landmarks_2d": _list(face.landmarks_2d),
+        "landmarks_2d": _points(face.landmarks_2d),
         "landmarks_3d": _list(face.landmarks_3d),
         "projected_2d": _list(face.projected_2d),
     }
@@ -131,6 +133,9 @@ def face_in_document(content: Mapping[str, Any]) -> FittedFaces:
     def numbers(values: Any) -> Tensor:
         return torch.tensor(values, dtype=torch.float64)
 
+    def points(values: Any) -> Tensor:
+        return torch.from_numpy(np.array(values, dtype=np.float64))  # null becomes NaN
+
     return FittedFaces(
         boxes=numbers(content["box"]),
         scores=numbers(content["score"]),
@@ -142,7 +147,7 @@ def face_in_document(content: Mapping[str, Any]) -> FittedFaces:
             translation=numbers(camera["translation"]),
             degenerate=torch.tensor(camera["degenerate"]),
         ),
-        landmarks_2d=numbers(content["landmarks_2d"]),
+        landmarks_2d=points(content["landmarks_2d"]),
         landmarks_3d=numbers(content["landmarks_3d"]),
         projected_2d=numbers(content["projected_2d"]),
     )
@@ -231,12 +236,18 @@ def _require_faces(faces: FittedFaces, names: tuple[str, ...], *, batch_axes: in
         if value.ndim != len(shape) + batch_axes or (batch_axes and len(value) != len(faces.scores)):
             kind = "one face" if not batch_axes else f"a batch of {len(faces.scores)} faces"
             raise ValueError(f"{name} must belong to {kind}; got shape {tuple(value.shape)}")
-        require_finite(name, value)
+        require_finite(name, value[is_present(value)] if name == "landmarks_2d" else value)
 
 
 def _list(values: Tensor) -> list[Any]:
     content: list[Any] = values.detach().cpu().tolist()
     return content
+
+
+def _points(points: Float[Tensor, "n 2"]) -> list[Any]:
+    """The points, [null, null] for missing ones."""
+    present = is_present(points).tolist()
+    return [point if there else [None, None] for point, there in zip(_list(points), present)]
 
 
 def _schema(names: tuple[str, ...]) -> Any:
@@ -305,7 +316,8 @@ def _array(values: Tensor) -> NDArray[np.float64]:
 
 def _vectors(pa: Any, values: NDArray[np.float64]) -> Any:
     """The rows of [n, k] as lists of fixed size."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    numbers = pa.array(values.reshape(-1), from_pandas=True)  # NaN, of missing landmarks alone, becomes null
+    return pa.FixedSizeListArray.from_arrays(numbers, values.shape[1])
 
 
 def _lists(pa: Any, values: Any, count: int) -> Any:

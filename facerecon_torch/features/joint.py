@@ -9,7 +9,7 @@ from torch import Tensor
 
 from facerecon_torch.features.hog import HogField
 from facerecon_torch.features.hog.spec import HogSpec
-from facerecon_torch.landmarks.scheme import N_INNER, N_LANDMARKS
+from facerecon_torch.landmarks.scheme import N_INNER, N_LANDMARKS, is_present
 
 __all__ = ["CONTOUR_COMPONENTS", "JointSpec", "displacement", "joint_feature"]
 
@@ -22,10 +22,11 @@ def displacement(
     px_per_mm: Float[Tensor, "*b"],
     contour_component: str = "normal",
 ) -> Float[Tensor, "*b 66 2"]:
-    """The displacements u_i = (l_i - p_i) / s in mm in the image plane (+x right, +y down). Differentiable.
+    """The displacements u_i = (l_i - p_i) / s in mm in the image plane (+x right, +y down); 0 for missing landmarks.
+    Differentiable.
 
     Args:
-        detected: landmarks l in px, paper order.
+        detected: landmarks l in px, paper order; NaN where missing.
         projected: landmarks p of the model, in px of the same image.
         px_per_mm: scale s of the camera in that image.
         contour_component: `normal` keeps only the component of the 17 contour landmarks across the contour, since the
@@ -39,7 +40,8 @@ def displacement(
     """
     if contour_component not in CONTOUR_COMPONENTS:
         raise ValueError(f"contour_component must be normal or full; got {contour_component!r}")
-    moved = (detected - projected) / px_per_mm[..., None, None]
+    apart = (detected - projected).masked_fill(~is_present(detected)[..., None], 0.0)
+    moved = apart / px_per_mm[..., None, None]
     if contour_component == "full":
         return moved
     tangent = _tangents(projected[..., N_INNER:, :])
@@ -108,7 +110,7 @@ def joint_feature(
 
     Args:
         hog: field of the crops; None where `spec` has no HOG block.
-        detected: landmarks in crop px.
+        detected: landmarks in crop px; NaN where missing.
         projected: landmarks of the model in crop px.
         px_per_mm: scale of the camera in the crops.
         spec: blocks and their order.

@@ -18,6 +18,7 @@ from facerecon_torch.fitting.contour import in_plane_rotation
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.images.read import require_unit_range
 from facerecon_torch.images.resample import OUTSIDE, resample
+from facerecon_torch.landmarks.scheme import is_present
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import Camera, Crop
@@ -83,8 +84,9 @@ class FaceCropper:
         *,
         scale: Float[Tensor, "*b"] | None = None,
     ) -> Camera:
-        """The camera of the mean face (Eq. 6) from landmarks in px."""
-        return solve_camera(self.landmarks, landmarks, weights, scale=scale)
+        """The camera of the mean face (Eq. 6) from landmarks in px; those that are missing (NaN) weigh 0."""
+        present = is_present(landmarks).to(landmarks.dtype)
+        return solve_camera(self.landmarks, landmarks, present if weights is None else weights * present, scale=scale)
 
     def to_crop(self, camera: Camera) -> Float[Tensor, "*b 2 3"]:
         """The affine map from the px of `camera`'s frame to crop px; the head's centre is in the middle of the crop."""

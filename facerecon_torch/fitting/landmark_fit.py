@@ -17,7 +17,7 @@ from facerecon_torch.checks import require_positive
 from facerecon_torch.fitting.camera import solve_camera
 from facerecon_torch.fitting.contour import ContourSpec, contour_normals
 from facerecon_torch.fitting.designs import CONTOURS, Design, LandmarkRows, build_designs, solve_positive
-from facerecon_torch.landmarks.scheme import N_INNER
+from facerecon_torch.landmarks.scheme import N_INNER, is_present
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.topology import N_CONTOUR, N_LANDMARKS
 from facerecon_torch.runtime.memory import free_bytes, halve_on_out_of_memory
@@ -129,15 +129,15 @@ class LandmarkFitter:
         Chunks of faces are solved one after the other, smaller ones where memory runs out.
 
         Args:
-            landmarks: in px, paper order.
+            landmarks: in px, paper order; NaN where missing, which is a weight of 0.
             weights: non-negative, multiplied by those of the spec; a landmark of weight 0 is ignored, whatever it
                 holds.
             scale: size of every face in px/mm, where it is known.
 
         Returns:
             The fits in the dtype of the landmarks. Residuals are RMS distances in mm over the landmarks in use, for the
-            contour along the spec's component. A face with a degenerate camera (see `solve_camera`) has the mean
-            parameters.
+            contour along the spec's component; 0 where none is. A face with a degenerate camera (see `solve_camera`)
+            has the mean parameters.
 
         Example:
             >>> fit = fitter.fit(landmarks, scale=torch.full((8,), 1.4))
@@ -187,7 +187,7 @@ class LandmarkFitter:
 
         Args:
             parameters: of the faces.
-            landmarks: in px, paper order.
+            landmarks: in px, paper order; NaN where missing.
             camera: the camera before, whose contour the search starts from.
             weights: non-negative, multiplied by those of the spec.
             scale: size of every face in px/mm, where it is known.
@@ -216,7 +216,8 @@ class LandmarkFitter:
     def _target(self, landmarks: Float[Tensor, "b 66 2"], weights: Tensor | None, scale: Tensor | None) -> _Target:
         given = self._weights if weights is None else weights * self._weights
         size = None if scale is None else scale.double()
-        return _Target(landmarks=landmarks.double(), weights=given.expand(landmarks.shape[:-1]), scale=size)
+        given = given.expand(landmarks.shape[:-1]).masked_fill(~is_present(landmarks), 0.0)
+        return _Target(landmarks=landmarks.double(), weights=given, scale=size)
 
     def _points(self, parameters: FaceParameters) -> Float[Tensor, "*b rows 3"]:
         return self._model.vertices(parameters.identity.double(), parameters.expression.double())

@@ -13,6 +13,7 @@ from facerecon_torch.landmarks.scheme import (
     from_paper66,
     interocular,
     interpupillary,
+    is_present,
     mirror_points,
     to_paper66,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "from_paper66",
     "interocular",
     "interpupillary",
+    "is_present",
     "mirror_points",
     "to_paper66",
 ]

@@ -6,35 +6,34 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from facerecon_torch.errors import LandmarkFileError
 from facerecon_torch.landmarks.detector import Box, require_image, require_selection, select_faces
-from facerecon_torch.landmarks.point_files import (
-    POINT_SUFFIXES,
-    TABLE_SUFFIXES,
-    as_faces,
-    read_content,
-    read_points,
-    read_table,
-)
+from facerecon_torch.landmarks.point_files import POINT_SUFFIXES, as_faces, read_content, read_points, result_files
+from facerecon_torch.landmarks.point_tables import TABLE_SUFFIXES, read_table
+from facerecon_torch.landmarks.points import require_origin
+from facerecon_torch.landmarks.scheme import is_present
 from facerecon_torch.structures import Detection
 
 __all__ = ["FileLandmarks"]
 
 _SMALLEST_SPAN = 4.0  # px
-_Rows = list[tuple[PurePosixPath, np.ndarray]]
+_RESULTS_TABLE = "parameters.parquet"  # of facerecon infer
+_Rows = list[tuple[PurePosixPath, NDArray[np.float64]]]
 
 
 class FileLandmarks:
-    """Adapter with `detect` of LandmarkDetector, which here needs `path`, the picture's file.
+    """Adapter with `detect` of LandmarkDetector, which here needs `paths`, the pictures' files.
 
-    `source` is one of: None, the file of the same stem (.pts, .json or .npy, in this order) lies beside the
-    picture; a folder, it lies there; a .csv or .parquet table with a column `image` (point_files.read_table
-    says how); one .pts, .json or .npy file, for one picture only. `pts_origin` is what a .pts file calls the
-    first pixel (iBUG: 1). Scores are 1, boxes the bounding boxes of the points; `min_face` and `max_faces` are those
-    of `select_faces`.
+    `source` is one of: None, the file of the same stem (.pts, .json, .npy, .csv or .parquet, in this order) lies beside
+    the picture; a folder, it lies there, as in the output of `facerecon infer`; a table with a column for the pictures'
+    names (`point_tables.read_table`); one file for one picture. `origin` is what files call the centre of the first
+    pixel, 0 or 1; None: 1 for .pts, 0 for the others. Scores are 1, boxes the bounding boxes of the points; `min_face`
+    and `max_faces` are those of `select_faces`.
     """
 
     name = "file"
@@ -50,23 +49,23 @@ class FileLandmarks:
         self,
         *,
         source: str | Path | None = None,
-        pts_origin: int = 1,
+        origin: int | None = None,
         convention: str = "ibug",
         min_face: float = 0.0,
         max_faces: int | None = None,
     ) -> None:
-        if pts_origin not in (0, 1):
-            raise ValueError(f"pts_origin must be 0 or 1; got {pts_origin}")
+        require_origin("origin", origin)
         require_selection(min_face, max_faces)
         self.min_face, self.max_faces = min_face, max_faces
         self.source = Path(source) if source is not None else None
-        self.pts_origin, self.convention = pts_origin, convention
+        self.origin, self.convention = origin, convention
         self._table: dict[str, _Rows] | None = None
         self._only_picture: Path | None = None
         if self.source is None or self.source.is_dir():
             return
         if self.source.suffix.lower() in TABLE_SUFFIXES:
-            self._table = _rows_by_name(self.source)
+            names, rows = read_table(self.source)
+            self._table = None if names is None else _rows_by_name(names, rows)
         elif not self.source.is_file() or self.source.suffix.lower() not in POINT_SUFFIXES:
             raise LandmarkFileError(
                 f"{self.source}: expected a folder, a table ({', '.join(TABLE_SUFFIXES)}) or a landmark file "
@@ -75,8 +74,8 @@ class FileLandmarks:
 
     def detect(self, images: Sequence[Tensor], *, paths: Sequence[Path | None] | None = None) -> list[list[Detection]]:
         """As LandmarkDetector says. Raises LandmarkFileError when there are no landmarks for one of `paths`, when they
-        are damaged, when a face lies wholly outside the picture, or spans less than 4 px (shares of the picture, not
-        px)."""
+        are damaged, when a face lies wholly outside the picture, or spans less than 4 px (shares of the picture, which
+        a mesh alone may have)."""
         for image in images:
             require_image(image)
         named = [path for path in paths or () if path is not None]
@@ -85,31 +84,35 @@ class FileLandmarks:
         return [self._detections(Path(path), *image.shape[-2:]) for path, image in zip(named, images)]
 
     def _detections(self, path: Path, height: int, width: int) -> list[Detection]:
-        faces, origin = self._faces(path)
+        faces, place = self._faces(path, (width, height))
         boxes = [_box(points) for points in faces]
         for points, box in zip(faces, boxes):
-            _require_inside(points, box, width, height, origin)
+            _require_inside(points, box, width, height, place)
         found = [Detection(box=box, score=1.0, points=points) for points, box in zip(faces, boxes)]
         return select_faces(found, (height, width), min_face=self.min_face, max_faces=self.max_faces)
 
-    def _faces(self, picture: Path) -> tuple[Float[Tensor, "faces 68 2"], str]:
+    def _faces(self, picture: Path, size: tuple[int, int]) -> tuple[Float[Tensor, "faces 68 2"], str]:
         """Points of a picture, and where they come from."""
         if self._table is not None:
-            origin = f"{self.source}, image {picture.name}"
-            return as_faces(np.stack(_matching(self._table, picture, str(self.source))), origin), origin
-        file = self._file_of(picture)
-        return read_points(file, pts_origin=self.pts_origin), str(file)
+            place = f"{self.source}, image {picture.name}"
+            rows = _matching(self._table, picture, str(self.source))
+            return as_faces(rows, place, origin=self.origin or 0, size=size), place
+        files = list(result_files(self._file_of(picture)))
+        return torch.cat([read_points(file, origin=self.origin, size=size) for file in files]), str(files[0])
 
     def fingerprint(self, picture: Path) -> str:
-        """What a picture's landmarks are made from, as text: the digest of its own file, or of its rows of the table.
+        """What a picture's landmarks are made from, as text: the digest of its own files, or of its rows of the table.
 
         Raises LandmarkFileError where `detect` does.
         """
+        digest = hashlib.sha256()
         if self._table is not None:
-            content = np.stack(_matching(self._table, picture, str(self.source))).tobytes()
+            for row in _matching(self._table, picture, str(self.source)):
+                digest.update(row.tobytes())
         else:
-            content = read_content(self._file_of(picture))
-        return f"pts_origin={self.pts_origin} {hashlib.sha256(content).hexdigest()}"
+            for file in result_files(self._file_of(picture)):
+                digest.update(read_content(file))
+        return f"origin={self.origin} {digest.hexdigest()}"
 
     def _file_of(self, picture: Path) -> Path:
         if self.source is not None and not self.source.is_dir():
@@ -125,20 +128,22 @@ class FileLandmarks:
         for file in wanted:
             if os.path.exists(file):  # unlike Path.exists, False also for names that are too long
                 return file
+        remedy = f". Give landmarks.path={folder / _RESULTS_TABLE}" if (folder / _RESULTS_TABLE).is_file() else ""
         raise LandmarkFileError(
-            f"{picture}: expected its landmarks in {wanted[0]} (or {', '.join(POINT_SUFFIXES[1:])}); came no such file"
+            f"{picture}: expected its landmarks in {wanted[0]} (or {', '.join(POINT_SUFFIXES[1:])}); "
+            f"came no such file{remedy}"
         )
 
 
-def _rows_by_name(source: Path) -> dict[str, _Rows]:
+def _rows_by_name(names: Sequence[str], rows: Sequence[NDArray[np.float64]]) -> dict[str, _Rows]:
     table: dict[str, _Rows] = {}
-    for name, face in zip(*read_table(source)):
-        entry = PurePosixPath(name.replace("\\", "/"))
+    for name, face in zip(names, rows):
+        entry = PurePosixPath(name.strip().replace("\\", "/"))
         table.setdefault(entry.name, []).append((entry, face))
     return table
 
 
-def _matching(table: dict[str, _Rows], picture: Path, source: str) -> list[np.ndarray]:
+def _matching(table: dict[str, _Rows], picture: Path, source: str) -> list[NDArray[np.float64]]:
     """Rows of a picture: the column's path must be a tail of the picture's path, or the other way round; the
     longest such path wins. A name without suffix stands for any suffix."""
     full = picture.resolve()
@@ -173,5 +178,5 @@ def _require_inside(points: Float[Tensor, "68 2"], box: Box, width: int, height:
 
 
 def _box(points: Float[Tensor, "68 2"]) -> Box:
-    (x0, y0), (x1, y1) = (corner.tolist() for corner in points.aminmax(dim=0))
+    (x0, y0), (x1, y1) = (corner.tolist() for corner in points[is_present(points)].aminmax(dim=0))
     return x0, y0, x1, y1

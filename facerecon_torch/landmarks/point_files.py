@@ -1,8 +1,7 @@
-"""Landmark files of one picture (.pts, .json, .npy) and tables of a whole folder (.csv, .parquet) -> float64
-points.
+"""Landmark files of one picture (.pts, .json, .npy, or a table of its faces) -> float64 points of every face.
 
-Coordinates are px of the upright picture, (0, 0) the centre of its first pixel; only .pts counts from 1, as
-iBUG does. 68 points are in iBUG order, 66 in the paper's.
+Coordinates are px of the upright picture, (0, 0) the centre of its first pixel; .pts files count from 1, as iBUG does.
+The layouts are those of `points.LAYOUTS`.
 """
 
 import io
@@ -10,46 +9,71 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from facerecon_torch.errors import LandmarkFileError
-from facerecon_torch.landmarks.scheme import from_paper66
+from facerecon_torch.formats.face_document import FACE_FORMAT, face_suffix
+from facerecon_torch.landmarks.point_tables import LIST_NAMES, TABLE_SUFFIXES, read_table
+from facerecon_torch.landmarks.points import LAYOUTS, MESH_COUNTS, are_shares, count_broken, is_layout, to_ibug68
 
-__all__ = ["POINT_SUFFIXES", "TABLE_SUFFIXES", "as_faces", "read_content", "read_points", "read_table"]
+__all__ = ["POINT_SUFFIXES", "as_faces", "read_content", "read_points", "result_files"]
 
-POINT_SUFFIXES = (".pts", ".json", ".npy")
-TABLE_SUFFIXES = (".csv", ".parquet")
+POINT_SUFFIXES = (".pts", ".json", ".npy", *TABLE_SUFFIXES)
 _LARGEST_FILE = 64 * 10**6  # bytes: 30,000 faces as JSON
 _LONGEST_ACCOUNT = 200
-_JSON_KEYS = ("points", "landmarks", "landmarks_2d")
-_LAYOUTS = (
-    "[[x, y] x 68], a list of such lists, an object with one of the keys " + ", ".join(_JSON_KEYS) + ", "
+_JSON_LAYOUTS = (
+    "[[x, y], ...], a list of such lists, an object with one of the keys " + ", ".join(LIST_NAMES) + ", "
     'or {"faces": [such objects]}'
 )
 
 
-def read_points(file: Path, *, pts_origin: int = 1) -> Float[Tensor, "faces 68 2"]:
-    """Landmarks of every face in a .pts, .json or .npy file; `pts_origin` is the number of a .pts file's
-    first pixel.
+def read_points(
+    file: Path, *, origin: int | None = None, size: tuple[int, int] | None = None
+) -> Float[Tensor, "faces 68 2"]:
+    """Landmarks of every face in a file of one picture, px; NaN for a contour that is missing.
 
-    Raises LandmarkFileError for a missing or damaged file, one of more than 64 MB, an unknown layout, a wrong count,
-    NaN or infinity.
+    Args:
+        file: .pts with a block per face, .json, .npy, or a table (.csv, .parquet) without a column for names.
+        origin: what the file calls the centre of the first pixel, 0 or 1; None: 1 for .pts, 0 for the others.
+        size: width and height of the picture in px, for a mesh in shares of them.
+
+    Raises LandmarkFileError for a missing or damaged file, one of more than 64 MB, an unknown layout or number of
+    points, NaN or infinity.
     """
     readers = {".pts": _read_pts, ".json": _read_json, ".npy": _read_npy}
-    reader = readers.get(file.suffix.lower())
-    if reader is None:
+    suffix = file.suffix.lower()
+    if suffix not in POINT_SUFFIXES:
         raise LandmarkFileError(f"{file}: expected a name in {', '.join(POINT_SUFFIXES)}; came {file.suffix!r}")
-    values = reader(file, read_content(file))
-    return as_faces(values - pts_origin if file.suffix.lower() == ".pts" else values, file)
+    if origin is None:
+        origin = 1 if suffix == ".pts" else 0
+    content = read_content(file)
+    values = _read_table_of_one(file) if suffix in TABLE_SUFFIXES else readers[suffix](file, content)
+    return as_faces(values, file, origin=origin, size=size)
+
+
+def result_files(file: Path) -> Iterator[Path]:
+    """The files with the faces of a picture: `file`, and those of the further faces where `facerecon infer` wrote it
+    for the first one. Raises LandmarkFileError where `file` is damaged."""
+    yield file
+    if file.suffix.lower() != ".json":
+        return
+    content = read_content(file)
+    document = _document(file, content) if FACE_FORMAT.encode() in content else None
+    if not isinstance(document, dict) or document.get("format") != FACE_FORMAT or document.get("face") != 0:
+        return
+    count = document.get("faces")
+    if not isinstance(count, int):
+        raise LandmarkFileError(f"{file}: expected the number of faces in `faces`; came {type(count).__name__}")
+    for face in range(1, count):
+        yield file.with_name(f"{file.stem}{face_suffix(face)}{file.suffix}")
 
 
 def read_content(file: Path) -> bytes:
@@ -71,32 +95,68 @@ def read_content(file: Path) -> bytes:
         raise LandmarkFileError(f"{file}: expected a landmark file; came one that cannot be read ({error})") from error
 
 
-def as_faces(values: np.ndarray, source: object) -> Float[Tensor, "faces 68 2"]:
-    """[68 or 66, 2] or [faces, 68 or 66, 2] -> checked [faces, 68, 2]; 66 points get their inner mouth
-    corners from their neighbours (scheme.from_paper66). Raises LandmarkFileError naming `source`."""
+def as_faces(
+    values: Sequence[NDArray[np.float64]], source: object, *, origin: int = 0, size: tuple[int, int] | None = None
+) -> Float[Tensor, "faces 68 2"]:
+    """Arrays [n, 2] of single faces, or [faces, n, 2] of several, as checked points [faces, 68, 2] in px. Raises
+    LandmarkFileError naming `source`."""
+    faces = [_as_points(array, source) for array in values]
+    if not faces:
+        raise LandmarkFileError(f"{source}: expected the points of at least one face; came none")
+    return torch.cat([_checked(points, source, origin, size) for points in faces])
+
+
+def _as_points(values: NDArray[np.float64], source: object) -> Float[Tensor, "faces n c"]:
     faces = values[None] if values.ndim == 2 else values
-    if faces.ndim != 3 or faces.shape[1] not in (66, 68) or faces.shape[2] != 2 or not len(faces):
-        raise LandmarkFileError(f"{source}: expected 68 or 66 points of x and y; came shape {tuple(values.shape)}")
-    bad = int((~np.isfinite(faces)).any(axis=2).sum())
-    if bad:
-        raise LandmarkFileError(f"{source}: expected finite points; came {bad} with NaN or infinity")
-    points = torch.from_numpy(np.ascontiguousarray(faces, dtype=np.float64))
-    return points if points.shape[1] == 68 else from_paper66(points)
+    if faces.ndim != 3 or not is_layout(*faces.shape[1:]) or not len(faces):
+        raise LandmarkFileError(f"{source}: expected {LAYOUTS} of x and y; came shape {tuple(values.shape)}")
+    return torch.from_numpy(np.ascontiguousarray(faces, dtype=np.float64))
 
 
-def _read_pts(file: Path, content: bytes) -> np.ndarray:
-    """iBUG's text: `version: 1`, `n_points: 68`, then one `x y` a line between braces."""
+def _checked(
+    points: Float[Tensor, "faces n c"], source: object, origin: int, size: tuple[int, int] | None
+) -> Float[Tensor, "faces 68 2"]:
+    if points.shape[1] in MESH_COUNTS and are_shares(points):
+        if size is None:
+            raise LandmarkFileError(f"{source}: expected a mesh in px; came shares of a picture of unknown size")
+        points = points[..., :2] * points.new_tensor(size) - 0.5  # the left edge is 0 in shares, -0.5 in px
+    else:
+        points = points - origin
+    points = to_ibug68(points)
+    broken = count_broken(points)
+    if broken:
+        raise LandmarkFileError(f"{source}: expected finite points; came {broken} with NaN or infinity")
+    return points
+
+
+def _read_table_of_one(file: Path) -> list[NDArray[np.float64]]:
+    names, rows = read_table(file)
+    if names is not None:
+        raise LandmarkFileError(
+            f"{file}: expected a table of one picture's faces; came one with names of pictures. "
+            f"Give it as landmarks.path={file}"
+        )
+    return rows
+
+
+def _read_pts(file: Path, content: bytes) -> list[NDArray[np.float64]]:
+    """iBUG's text: `version: 1`, `n_points: 68`, then one `x y` a line between braces; once for every face."""
     text = _text(file, content)
-    blocks = re.findall(r"\{([^{}]*)\}", text)
-    if len(blocks) != 1 or text.count("{") != 1 or text.count("}") != 1:
-        came = f"{len(blocks)} blocks" if len(blocks) > 1 else "no such block" if not blocks else "other braces"
-        raise LandmarkFileError(f"{file}: expected the points of one face in one block between {{ and }}; came {came}")
-    rows = [line.split() for line in blocks[0].splitlines() if line.strip()]
+    pieces = re.split(r"([{}])", text)
+    braces = pieces[1::2]
+    if not braces or braces != ["{", "}"] * (len(braces) // 2):
+        came = "other braces" if braces else "no such block"
+        raise LandmarkFileError(f"{file}: expected the points of each face in a block between {{ and }}; came {came}")
+    return [_block(file, before, inside) for before, inside in zip(pieces[0::4], pieces[2::4])]
+
+
+def _block(file: Path, before: str, inside: str) -> NDArray[np.float64]:
+    rows = [line.split() for line in inside.splitlines() if line.strip()]
     try:
         values = np.array([[float(x) for x in row] for row in rows], dtype=np.float64)
     except ValueError as error:
         raise LandmarkFileError(f"{file}: expected two numbers a line; came {_short(error)}") from error
-    declared = re.search(r"n_points\s*:\s*0*(\d+)", text)
+    declared = re.search(r"n_points\s*:\s*0*(\d+)", before)
     if declared is not None and declared.group(1) != str(len(rows)):
         raise LandmarkFileError(
             f"{file}: expected {_short(declared.group(1))} points (n_points); came {len(rows)} lines"
@@ -104,36 +164,40 @@ def _read_pts(file: Path, content: bytes) -> np.ndarray:
     return values
 
 
-def _read_json(file: Path, content: bytes) -> np.ndarray:
+def _document(file: Path, content: bytes) -> Any:
     try:
-        document: Any = json.loads(_text(file, content))
+        return json.loads(_text(file, content))
     except RecursionError as error:
-        raise LandmarkFileError(f"{file}: expected {_LAYOUTS}; came lists or objects nested too deep") from error
+        raise LandmarkFileError(f"{file}: expected {_JSON_LAYOUTS}; came lists or objects nested too deep") from error
     except ValueError as error:  # also for numbers of thousands of digits
         raise LandmarkFileError(f"{file}: expected JSON; came {_short(error)}") from error
+
+
+def _read_json(file: Path, content: bytes) -> list[NDArray[np.float64]]:
+    document = _document(file, content)
     faces = document.get("faces") if isinstance(document, dict) else None
-    if isinstance(faces, list) and not any(key in document for key in _JSON_KEYS):
-        return _numbers([_point_list(face, file) for face in faces], file)
-    return _numbers(_point_list(document, file), file)
+    if isinstance(faces, list) and not any(key in document for key in LIST_NAMES):
+        return [_numbers(_point_list(face, file), file) for face in faces]
+    return [_numbers(_point_list(document, file), file)]
 
 
 def _point_list(content: Any, file: Path) -> Any:
     if isinstance(content, list):
         return content
-    keys = [key for key in (*_JSON_KEYS, "faces") if isinstance(content, dict) and isinstance(content.get(key), list)]
+    keys = [key for key in (*LIST_NAMES, "faces") if isinstance(content, dict) and isinstance(content.get(key), list)]
     if len(keys) != 1 or keys == ["faces"]:
         came = f"the keys {_short(sorted(content))}" if isinstance(content, dict) else type(content).__name__
-        raise LandmarkFileError(f"{file}: expected {_LAYOUTS}; came {came}")
+        raise LandmarkFileError(f"{file}: expected {_JSON_LAYOUTS}; came {came}")
     return content[keys[0]]
 
 
-def _numbers(content: Any, file: Path) -> np.ndarray:
+def _numbers(content: Any, file: Path) -> NDArray[np.float64]:
     try:
         if _is_table(content, axes=3):
             return np.array(content, dtype=np.float64)  # None becomes NaN
     except (TypeError, ValueError, OverflowError, MemoryError) as error:
-        raise LandmarkFileError(f"{file}: expected {_LAYOUTS}; came lists that are no table of numbers") from error
-    raise LandmarkFileError(f"{file}: expected {_LAYOUTS}; came lists that are no table of numbers")
+        raise LandmarkFileError(f"{file}: expected {_JSON_LAYOUTS}; came lists that are no table of numbers") from error
+    raise LandmarkFileError(f"{file}: expected {_JSON_LAYOUTS}; came lists that are no table of numbers")
 
 
 def _is_table(content: Any, axes: int) -> bool:
@@ -142,7 +206,7 @@ def _is_table(content: Any, axes: int) -> bool:
     return content is None or (isinstance(content, (int, float)) and not isinstance(content, bool))
 
 
-def _read_npy(file: Path, content: bytes) -> np.ndarray:
+def _read_npy(file: Path, content: bytes) -> list[NDArray[np.float64]]:
     """An array whose header is held against the size of the file before anything is allocated."""
     stream = io.BytesIO(content)
     try:
@@ -157,7 +221,7 @@ def _read_npy(file: Path, content: bytes) -> np.ndarray:
         raise LandmarkFileError(f"{file}: expected a .npy array of numbers; came {_short(error)}") from error
     if values.dtype.kind not in "iuf":
         raise LandmarkFileError(f"{file}: expected a .npy array of numbers; came {values.dtype}")
-    return np.asarray(values.astype(np.float64))
+    return [values.astype(np.float64)]
 
 
 def _text(file: Path, content: bytes) -> str:
@@ -171,60 +235,3 @@ def _short(came: object) -> str:
     """A message's account of what came, cut where it is long."""
     text = str(came) or type(came).__name__
     return text if len(text) <= _LONGEST_ACCOUNT else f"{text[:_LONGEST_ACCOUNT]}..."
-
-
-def read_table(file: Path) -> tuple[list[str], np.ndarray]:
-    """Image names and points [rows, 68 or 66, 2] of a .csv or .parquet file with the columns `image`, x0 ..
-    x67 and y0 .. y67 (or x_0, y_0, ...; up to 65 for the paper's order); several faces of a picture are
-    several rows.
-
-    Empty cells become NaN: they are an error of their own picture only. Raises LandmarkFileError for a
-    missing or damaged file and for missing columns.
-    """
-    if not file.is_file():
-        raise LandmarkFileError(
-            f"{file}: expected a table of landmarks; came {'a folder' if file.is_dir() else 'nothing'}"
-        )
-    try:
-        table = _read_csv(file) if file.suffix.lower() == ".csv" else pa.parquet.read_table(file)
-        names = table.column_names
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise LandmarkFileError(
-            f"{file}: expected a {file.suffix} table; came a file that cannot be read: {error}"
-        ) from error
-    named = {_plain(name): name for name in names}
-    if len(named) != len(names):
-        doubled = sorted(name for name in names if named[_plain(name)] != name) or names
-        raise LandmarkFileError(f"{file}: expected every column once; came several of {', '.join(doubled[:6])}")
-    count = 68 if "x67" in named else 66
-    wanted = ["image", *(f"{axis}{i}" for i in range(count) for axis in "xy")]
-    missing = [name for name in wanted if name not in named]
-    if missing or "x68" in named or (count == 66 and "x66" in named):
-        raise LandmarkFileError(
-            f"{file}: expected the columns image, x0..x67, y0..y67 (or ..x65, y65); "
-            f"came {len(named)} columns, missing {', '.join(missing[:6]) or 'none, but more points'}"
-        )
-    try:
-        images = [str(name) for name in table.column(named["image"]).to_pylist()]
-        flat = [_column(table.column(named[name])) for name in wanted[1:]]
-    except (pa.ArrowException, ValueError) as error:
-        raise LandmarkFileError(
-            f"{file}: expected names and numbers in the columns image, x0..y{count - 1}; came {error}"
-        ) from error
-    return images, np.stack(flat, axis=1).reshape(len(images), count, 2)
-
-
-def _plain(name: str) -> str:
-    return name.strip().lower().replace("_", "")
-
-
-def _read_csv(file: Path) -> pa.Table:
-    with open(file, encoding="utf-8-sig") as stream:
-        header = stream.readline().rstrip("\r\n").split(",")
-    image = [name for name in header if name.strip().strip('"').lower() == "image"]
-    types = {name.strip('"'): pa.string() for name in image}  # a picture called 0001 is a name, not a number
-    return pa.csv.read_csv(file, convert_options=pa.csv.ConvertOptions(column_types=types))
-
-
-def _column(column: pa.ChunkedArray) -> np.ndarray:
-    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)

@@ -2,11 +2,11 @@
 
 Left and right are those of the picture: `left` points have the smaller x in a frontal, upright face (they
 belong to the person's right side). The paper's order is 49 inner points, iBUG 17..67 without the inner mouth
-corners 60 and 64, then the 17 contour points, iBUG 0..16.
+corners 60 and 64, then the 17 contour points, iBUG 0..16. A landmark that a source does not give is NaN.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from facerecon_torch.model.topology import N_CONTOUR, N_LANDMARKS
@@ -26,6 +26,7 @@ __all__ = [
     "from_paper66",
     "interocular",
     "interpupillary",
+    "is_present",
     "mirror_points",
     "to_paper66",
 ]
@@ -118,6 +119,18 @@ def from_paper66(points: Float[Tensor, "*b 66 c"]) -> Float[Tensor, "*b 68 c"]:
         lips = (full[..., upper, :] + full[..., lower, :]) / 2
         full[..., inner, :] = torch.lerp(full[..., outer, :], lips, _INNER_CORNER_SHARE)
     return full
+
+
+def is_present(points: Float[Tensor, "*b n c"]) -> Bool[Tensor, "*b n"]:
+    """Whether each landmark is there: a missing one is NaN.
+
+    Args:
+        points: landmarks in any order and unit.
+
+    Example:
+        >>> points[is_present(points)]
+    """
+    return ~torch.isnan(points).any(dim=-1)
 
 
 def mirror_points(points: Float[Tensor, "*b n 2"], width: int) -> Float[Tensor, "*b n 2"]:

@@ -6,13 +6,14 @@ from typing import Any
 import torch
 
 from facerecon_torch.landmarks.detector import require_selection
+from facerecon_torch.landmarks.points import require_origin
 from facerecon_torch.landmarks.registry import DETECTORS, build_detector, detector_options, find_convention
 from facerecon_torch.landmarks.scheme import CONVENTIONS
 
 __all__ = ["OPTIONS", "TRAINING_SOURCES", "LandmarkSourceSpec"]
 
 TRAINING_SOURCES = ("noise", "truth", "set")  # of labelled sets; everything else is a detector
-OPTIONS = ("convention", "tiles", "min_score", "min_face", "max_faces", "dtype")
+OPTIONS = ("origin", "convention", "tiles", "min_score", "min_face", "max_faces", "dtype")
 """Those of the spec that go to the detector as they are."""
 
 
@@ -29,6 +30,7 @@ class LandmarkSourceSpec:
 
     source: str = "auto"
     path: str | None = None  # of source=file
+    origin: int | None = None  # of source=file: what it calls the first pixel's centre; None: 1 for .pts, else 0
     convention: str | None = None  # of auto, noise, truth and file; None: mediapipe, of files ibug
     tiles: str | None = None  # of source=mediapipe; None: the detector's own choice
     min_score: float | int | None = None  # detections below it are left out; None: the detector's own bound
@@ -45,6 +47,7 @@ class LandmarkSourceSpec:
         if self.convention not in (None, *CONVENTIONS):
             raise ValueError(f"landmarks.convention must be {' or '.join(CONVENTIONS)}; got {self.convention!r}")
         require_selection(self.min_face, self.max_faces, "landmarks.")
+        require_origin("landmarks.origin", self.origin)
         for option in self._asked():
             takers = [name for name in DETECTORS if option in detector_options(name)]
             takers += [name for name in ("noise", "truth") if option == "convention"]

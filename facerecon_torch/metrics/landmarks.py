@@ -16,7 +16,8 @@ _OUTER_EYE_CORNERS = (36, 45)
 def landmark_nme(
     estimate: Float[Tensor, "*b 68 2"], truth: Float[Tensor, "*b 68 2"], *, normaliser: str = "box"
 ) -> Float[Tensor, "*b"]:
-    """100 times the mean distance of the 68 iBUG points, divided by the size of the true face.
+    """100 times the mean distance of the 68 iBUG points, divided by the size of the true face; NaN where one is
+    missing.
 
     Args:
         estimate: points in px.

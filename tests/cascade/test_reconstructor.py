@@ -262,7 +262,7 @@ def test_wrong_images_and_landmarks_are_refused(photographs, model, tmp_path):
         model.reconstruct(images, landmarks[:2])
     with pytest.raises(ValueError, match="landmarks for every image; got 1 for 2"):
         model.predict(images[:2], landmarks=[landmarks[0]])
-    with pytest.raises(ValueError, match=r"landmarks must have shape .* got \[5, 2\]"):
+    with pytest.raises(ValueError, match=r"landmarks must be 68 points .* got shape \[5, 2\]"):
         model.predict(images[0], landmarks=[landmarks[0, :5]])
     with pytest.raises(ValueError, match="landmarks must be finite"):
         model.predict(images[0], landmarks=[landmarks[0] / 0])

@@ -172,7 +172,7 @@ def test_resume_does_not_mix_cascades_pictures_or_landmarks(pictures, tmp_path, 
     assert resumed(pictures, output, tiny_outcome) == 2
     np.save(pictures / "p2.npy", np.load(pictures / "p2.npy") + 0.5)
     assert resumed(pictures, output, tiny_outcome) == 2
-    assert resumed(pictures, output, tiny_outcome, detector=FileLandmarks(pts_origin=0)) == 0
+    assert resumed(pictures, output, tiny_outcome, detector=FileLandmarks(origin=1)) == 0
     assert resumed(pictures, output, tiny_outcome) == 0
 
 

@@ -118,18 +118,23 @@ class Several:
         return [faces] * len(images)
 
 
+@pytest.mark.parametrize("contour", [True, False], ids=["whole", "without contour"])
 @pytest.mark.parametrize("labelled", [True, False], ids=["labelled", "unlabelled"])
-def test_of_several_faces_that_of_the_scan_is_taken(written, labelled):
+def test_of_several_faces_that_of_the_scan_is_taken(written, labelled, contour):
     source = open_data_set("bosphorus")
     recording = source.list_recordings(written)[0]
     scan = source.read_recording(recording)
     if not labelled:
         scan = type(scan)(scan.surface, scan.pixels, scan.image, torch.full((66, 3), torch.nan))
     points = FileLandmarks().detect([scan.image], paths=[recording.image])[0][0].points
+    if not contour:
+        points[:17] = torch.nan
     near, far, farther = (3.0, 2.0), (140.0, 0.0), (-150.0, 90.0)
     found, flags = find_landmarks(Several(points, [far, near, farther]), scan, recording.image)
-    corner = (found - to_paper66(points + torch.tensor(near))).mean(dim=0)  # of the part of the picture that was shown
-    assert_close(found - to_paper66(points + torch.tensor(near)), corner.expand(66, 2), atol=1e-3, rtol=0)
+    shift = (found - to_paper66(points + torch.tensor(near)))[: 66 if contour else 49]
+    corner = shift.mean(dim=0)  # of the part of the picture that was shown
+    assert_close(shift, corner.expand(len(shift), 2), atol=1e-3, rtol=0)
+    assert bool(found[49:].isnan().all()) != contour
     assert float(corner.norm()) < 40
     assert flags == ()
     assert find_landmarks(Several(points, []), scan, recording.image)[1] == ("no_face",)

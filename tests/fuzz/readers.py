@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,13 @@ from facerecon_torch.data.frgc.files import read_abs, read_texture, write_abs, w
 from facerecon_torch.data.frgc.signature_set import read_signature_set
 from facerecon_torch.data.prepared import load_prepared
 from facerecon_torch.export.meshes import save_ply
-from facerecon_torch.export.parameters import FaceTable
+from facerecon_torch.export.parameters import FaceTable, save_parameters_json
 from facerecon_torch.formats.checked_columns import load_columns, save_columns
 from facerecon_torch.formats.json_file import read_json
 from facerecon_torch.formats.npz_file import read_npz
 from facerecon_torch.formats.polygon_mesh import read_polygon_mesh
 from facerecon_torch.images.read import read_pixels
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
-from facerecon_torch.landmarks.point_files import read_points
 from facerecon_torch.model.importers.facescape import read_facescape, read_facescape_v13
 from facerecon_torch.model.importers.tensor_file import read_tensor_core
 from facerecon_torch.model.io import load_model, save_model
@@ -103,9 +102,28 @@ def _table(path: Path) -> None:
     (pa.csv.write_csv if path.suffix == ".csv" else pa.parquet.write_table)(pa.table(columns), path)
 
 
+def _openface(path: Path) -> None:
+    """One picture's faces: all x, then all y, then points in space."""
+    names = ["face", *(f" {axis}_{k}" for axis in "xyX" for k in range(68))]
+    rows = [[face, *POINTS.T.flatten(), *range(68)] for face in (0, 1)]
+    path.write_text("\n".join(", ".join(map(str, row)) for row in [names, *rows]) + "\n")
+
+
+def _list_table(path: Path) -> None:
+    pa.parquet.write_table(pa.table({"file": ["a.jpg", "b.jpg"], "landmarks_2d": [POINTS.tolist()] * 2}), path)
+
+
+def _result(path: Path) -> None:
+    face = drawn_faces(1, 1, torch.Generator().manual_seed(0))[0]
+    points = torch.from_numpy(POINTS[:66]).clone()
+    points[49:] = torch.nan
+    save_parameters_json(replace(face, landmarks_2d=points), path, image="a.jpg", number=0, expression_names=("smile",))
+
+
 def _detections(path: Path) -> Any:
-    """The faces of a picture of the table: an empty cell is an error of its own picture."""
-    return FileLandmarks(source=path).detect([torch.zeros(3, 100, 100)], paths=[Path("a.jpg")])
+    """The landmarks in a table or a result that were found: an empty cell is an error of its own picture."""
+    (faces,) = FileLandmarks(source=path).detect([torch.zeros(3, 100, 100)], paths=[Path("a.jpg")])
+    return [face.points[17:] if face.points[:17].isnan().all() else face.points for face in faces]
 
 
 def _columns(path: Path) -> None:
@@ -160,7 +178,13 @@ def _points(path: Path) -> None:
     elif path.suffix == ".json":
         path.write_text(json.dumps({"faces": [{"points": POINTS.tolist()}]}))
     else:
-        path.write_text(f"version: 1\nn_points: 68\n{{\n{lines}\n}}\n")
+        path.write_text(f"version: 1\nn_points: 68\n{{\n{lines}\n}}\n" * 2)
+
+
+def _mesh_points(path: Path) -> None:
+    """A mesh of MediaPipe in shares of the picture's size."""
+    mesh = np.random.default_rng(1).uniform(0.1, 0.9, (478, 3)).round(3)
+    np.save(path, mesh) if path.suffix == ".npy" else path.write_text(json.dumps([mesh.tolist()]))
 
 
 def _prepared(name: str) -> Reader:
@@ -232,7 +256,7 @@ def _mesh() -> Mesh:
 
 READERS: dict[str, Reader] = {
     **{name: _image(*known) for name, known in _image_kinds().items()},
-    **{f"points {suffix}": _file(f"a.{suffix}", _points, read_points) for suffix in ("npy", "json", "pts")},
+    **{f"points {suffix}": _file(f"a.{suffix}", _points, _detections) for suffix in ("npy", "json", "pts")},
     **{f"importer {make.__name__}": make for make in LINEAR_FORMATS},
     "importer facescape 1.6": _facescape,
     "importer facescape 1.3": _facescape_v13,
@@ -250,6 +274,10 @@ READERS: dict[str, Reader] = {
     "npz": _file("a.npz", lambda path: np.savez(path, a=POINTS, b=np.arange(4)), read_npz),
     "points csv": _file("a.csv", _table, _detections),
     "points parquet": _file("a.parquet", _table, _detections),
+    "points openface": _file("a.csv", _openface, _detections),
+    "points lists": _file("a.parquet", _list_table, _detections),
+    "points result": _file("a.json", _result, _detections),
+    **{f"points mesh {suffix}": _file(f"a.{suffix}", _mesh_points, _detections) for suffix in ("npy", "json")},
     "model bilinear": _file("m.safetensors", lambda path: save_model(tiny_bilinear(), path), load_model),
     "model linear": _file("m.safetensors", lambda path: save_model(tiny_linear(), path), load_model),
     "cascade": _checkpoint,

@@ -113,9 +113,9 @@ def test_missing_position_and_unknown_choice() -> None:
 
 
 def test_unknown_name_and_option() -> None:
-    with pytest.raises(ValueError, match="auto, face_alignment, dlib, file; got 'mtcnn'"):
+    with pytest.raises(ValueError, match="auto, mediapipe, face_alignment, dlib, file; got 'mtcnn'"):
         build_detector("mtcnn")
-    with pytest.raises(TypeError, match="options source, pts_origin, min_face, max_faces; got colour"):
+    with pytest.raises(TypeError, match="options source, origin, convention, min_face, max_faces; got colour"):
         build_detector("file", colour=1)
 
 

@@ -46,12 +46,18 @@ def _detect(picture: Path, **options: object) -> list[torch.Tensor]:
     return [face.points.float() for face in build_detector("file", **options).detect([IMAGE], paths=[picture])[0]]
 
 
-def test_pts_counts_from_one(points: torch.Tensor, tmp_path: Path) -> None:
+def test_pts_counts_from_one_and_other_files_from_zero(points: torch.Tensor, tmp_path: Path) -> None:
     _write_pts(tmp_path / "a.pts", points)
-    (found,) = _detect(tmp_path / "a.jpg")
-    assert_close(found, points, atol=1e-5, rtol=0)
-    (shifted,) = _detect(tmp_path / "a.jpg", pts_origin=0)
-    assert_close(shifted, points + 1, atol=1e-5, rtol=0)
+    np.save(tmp_path / "b.npy", points.numpy())
+    (tmp_path / "c.json").write_text(json.dumps(points.tolist()))
+    _write_table(tmp_path / "d.csv", ["d.jpg"], points[None])
+    sources = {"a": {}, "b": {}, "c": {}, "d": {"source": tmp_path / "d.csv"}}
+    for name, options in sources.items():
+        picture, own = tmp_path / f"{name}.jpg", int(name == "a")
+        assert_close(_detect(picture, **options)[0], points, atol=1e-5, rtol=0)
+        for origin in (0, 1):
+            (shifted,) = _detect(picture, origin=origin, **options)
+            assert_close(shifted, points + own - origin, atol=1e-5, rtol=0)
 
 
 def test_pts_with_crlf_and_byte_order_mark(points: torch.Tensor, tmp_path: Path) -> None:
@@ -170,7 +176,7 @@ def test_points_have_a_precision_of_their_own(
 def _bad(kind: str, points: torch.Tensor, folder: Path) -> None:
     rows = points.tolist()
     if kind == "count pts":
-        _write_pts(folder / "a.pts", points[:51])
+        _write_pts(folder / "a.pts", points[:50])
     elif kind == "declared":
         _write_pts(folder / "a.pts", points[:67], count=68)
     elif kind == "no braces":
@@ -201,7 +207,8 @@ def _bad(kind: str, points: torch.Tensor, folder: Path) -> None:
         (folder / "a.npy").write_bytes(b"")
     elif kind == "two blocks":
         _write_pts(folder / "a.pts", points)
-        (folder / "a.pts").write_text((folder / "a.pts").read_text() * 2)
+        text = (folder / "a.pts").read_text()
+        (folder / "a.pts").write_text(text + text.replace("68", "67", 1))
     elif kind == "open block":
         _write_pts(folder / "a.pts", points)
         (folder / "a.pts").write_text((folder / "a.pts").read_text() + "{\n1 2\n")
@@ -256,23 +263,23 @@ def _write_npy(file: Path, header: str, points: torch.Tensor) -> None:
 @pytest.mark.parametrize(
     ("kind", "came"),
     [
-        ("count pts", "expected 68 or 66 points of x and y; came shape (51, 2)"),
+        ("count pts", "49 (51 without 60 and 64), or 468 or 478 (MediaPipe's mesh) of x and y; came shape (50, 2)"),
         ("declared", "expected 68 points (n_points); came 67 lines"),
-        ("no braces", "expected the points of one face in one block between { and }; came no such block"),
+        ("no braces", "expected the points of each face in a block between { and }; came no such block"),
         ("words", "expected two numbers a line; came"),
         ("binary", "expected text; came bytes that are not UTF-8"),
-        ("count json", "expected 68 or 66 points of x and y; came shape (5, 2)"),
+        ("count json", "expected 68 points (iBUG), 66 (paper order), 51 (iBUG 17..67), 49 "),
         ("ragged", "came lists that are no table of numbers"),
         ("keys", "came the keys ['shape']"),
         ("not json", "expected JSON; came"),
         ("null", "expected finite points; came 1 with NaN"),
         ("nan", "expected finite points; came 1 with NaN"),
         ("infinite", "expected finite points; came 2 with NaN"),
-        ("three columns", "expected 68 or 66 points of x and y; came shape (68, 3)"),
+        ("three columns", "of x and y; came shape (68, 3)"),
         ("pickled", "expected a .npy array of numbers; came"),
         ("empty npy", "expected a .npy array of numbers; came"),
-        ("two blocks", "expected the points of one face in one block between { and }; came 2 blocks"),
-        ("open block", "expected the points of one face in one block between { and }; came other braces"),
+        ("two blocks", "expected 67 points (n_points); came 68 lines"),
+        ("open block", "expected the points of each face in a block between { and }; came other braces"),
         ("n_points of 5,000 digits", "points (n_points); came 68 lines"),
         ("deep", "came lists or objects nested too deep"),
         ("deep object", "came lists or objects nested too deep"),
@@ -292,7 +299,7 @@ def _write_npy(file: Path, header: str, points: torch.Tensor) -> None:
         ("too large", "expected the landmarks of one picture, at most 64 MB; came 1099512 MB"),
         ("outside", "expected landmarks inside the 100 x 120 picture; came none: x 5"),
         ("shares", "expected landmarks in px; came points that span 0."),
-        ("nothing", "(or .json, .npy); came no such file"),
+        ("nothing", "(or .json, .npy, .csv, .parquet); came no such file"),
     ],
 )
 def test_bad_file_is_named(kind: str, came: str, points: torch.Tensor, tmp_path: Path) -> None:
@@ -310,10 +317,10 @@ def test_points_partly_outside_are_a_face_cut_by_the_border(points: torch.Tensor
 @pytest.mark.parametrize(
     ("text", "came"),
     [
-        ("image,x0\na.jpg,1\n", "missing y0, x1"),
-        ("name;x0\n", "missing image, x0"),
-        ("", "came a file that cannot be read"),
-        ("image,x0,x_0\na.jpg,1,2\n", "expected every column once; came several of x0"),
+        ("image,x0,x1,y1\na.jpg,1,1,1\n", "came 3 such columns, missing y0"),
+        ("name;x0\n", r"expected the columns x0..x67 and y0..y67 .* came the columns name;x0"),
+        ("", "came the columns of an empty table"),
+        ("image,x0,x_0\na.jpg,1,2\n", "expected every column once; came x0, x_0"),
     ],
 )
 def test_bad_table_is_refused_when_it_is_opened(text: str, came: str, tmp_path: Path) -> None:
@@ -335,7 +342,7 @@ def test_bad_source_is_refused_when_it_is_opened(points: torch.Tensor, tmp_path:
         ("none.csv", "came nothing"),
         ("none", "came nothing"),
         ("words.parquet", "expected names and numbers in the columns"),
-        ("many.parquet", "more points"),
+        ("many.parquet", r"468 or 478 \(MediaPipe's mesh\); came 70 points in the columns x0..y69"),
     ):
         with pytest.raises(LandmarkFileError, match=came):
             build_detector("file", source=tmp_path / name)
@@ -344,5 +351,6 @@ def test_bad_source_is_refused_when_it_is_opened(points: torch.Tensor, tmp_path:
 def test_path_is_needed() -> None:
     with pytest.raises(ValueError, match="paths must name all 1 pictures"):
         build_detector("file").detect([IMAGE])
-    with pytest.raises(ValueError, match="pts_origin must be 0 or 1"):
-        build_detector("file", pts_origin=2)
+    for wrong in (2, -1, True):
+        with pytest.raises(ValueError, match="origin must be 0 or 1"):
+            build_detector("file", origin=wrong)

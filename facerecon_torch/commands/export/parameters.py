@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from facerecon_torch.checks import require_finite
-from facerecon_torch.commands.infer.names import face_suffix, result_names
+from facerecon_torch.commands.infer.names import result_names
 from facerecon_torch.commands.own_files import ABOUT_FORMAT, require_own_folder
 from facerecon_torch.data.prepared import PreparedSet, is_complete, load_prepared
 from facerecon_torch.errors import DataFileError, FaceReconError, ModelFileError
@@ -23,6 +24,7 @@ from facerecon_torch.export.released import (
     save_weights_mat,
 )
 from facerecon_torch.files import write_json
+from facerecon_torch.formats.face_document import face_suffix
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.model.io import load_model
@@ -39,7 +41,7 @@ _ABOUT = {
     "files": {
         "NAME.mat": "MATLAB 5: wID [1, I], wEP [1, E], R [3, 3], T",
         "NAME.data": "66 landmarks, 132 little-endian float32: x0 y0 x1 y1 ...; the paper's order: iBUG 17..67 without "
-        "60 and 64, then 0..16",
+        "60 and 64, then 0..16; no file where landmarks are missing",
         "NAME.ply": "the mesh in the model frame, mm",
         "samples.parquet": "all values, a row per sample",
     },
@@ -122,7 +124,6 @@ def export_parameters(source: Path, out: Path, *, model: FaceModel | None = None
 
 
 def _of_prepared(prepared: PreparedSet) -> list[ReleasedSample]:
-    has_landmarks = prepared.has_landmarks.tolist()
     samples = []
     for k, name in enumerate(prepared.names):
         labels = {"subject": prepared.subjects[k], "class": prepared.kinds[k], "code": prepared.codes[k]}
@@ -135,7 +136,7 @@ def _of_prepared(prepared: PreparedSet) -> list[ReleasedSample]:
                 rotation=prepared.rotation[k],
                 translation=prepared.translation[k],
                 scale=None,
-                landmarks=prepared.landmarks[k] if has_landmarks[k] else None,
+                landmarks=_complete(prepared.landmarks[k]),
                 columns={**labels, **measures, "flags": list(prepared.flags[k])},
             )
         )
@@ -168,7 +169,7 @@ def _of_results(table: Path) -> list[ReleasedSample]:
 def _released(row: Mapping[str, Any], name: str) -> ReleasedSample:
     """The face in a row of the table. Raises what a row of other types causes, ValueError for a value not finite."""
     camera = row["camera"]
-    values = {key: torch.tensor(row[key], dtype=torch.float32) for key in ("alpha", "beta", "landmarks_2d")}
+    values = {key: torch.tensor(row[key], dtype=torch.float32) for key in ("alpha", "beta")}
     values |= {key: torch.tensor(camera[key], dtype=torch.float32) for key in ("rotation", "translation", "scale")}
     for key, value in values.items():
         require_finite(key, value)
@@ -179,9 +180,14 @@ def _released(row: Mapping[str, Any], name: str) -> ReleasedSample:
         rotation=values["rotation"].reshape(3, 3),
         translation=values["translation"],
         scale=float(camera["scale"]),
-        landmarks=values["landmarks_2d"],
+        landmarks=_complete(torch.from_numpy(np.array(row["landmarks_2d"], dtype=np.float32))),  # null becomes NaN
         columns={"face": int(row["face"]), "score": float(row["score"])},
     )
+
+
+def _complete(landmarks: Tensor) -> Tensor | None:
+    """The landmarks; None where one is missing (NaN), since the released form has no mark for that."""
+    return None if bool(torch.isnan(landmarks).any()) else landmarks
 
 
 def _fitted(samples: list[ReleasedSample], model: FaceModel) -> Tensor:

@@ -7,15 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["face_suffix", "result_names"]
+__all__ = ["result_names"]
 
 _RESERVED = frozenset({"parameters", "failures"})  # of the files of a whole run
 _LONGEST = 200  # bytes of a name; file systems take 255, suffixes and all
-
-
-def face_suffix(face: int) -> str:
-    """What tells the files of an image's further faces from those of its first."""
-    return f"_face{face}" if face else ""
 
 
 def result_names(images: Sequence[Path]) -> dict[Path, str]:

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from facerecon_torch.cascade.reconstruction import Reconstruction
-from facerecon_torch.commands.infer.names import face_suffix, result_names
+from facerecon_torch.commands.infer.names import result_names
 from facerecon_torch.commands.infer.overlay import draw_faces
 from facerecon_torch.commands.infer.records import Origin, read_faces
 from facerecon_torch.commands.own_files import is_own, require_own
 from facerecon_torch.export.meshes import save_glb, save_obj, save_ply
 from facerecon_torch.export.parameters import FaceTable, FittedFaces, save_parameters_json
 from facerecon_torch.files import is_disk_full, path_text
+from facerecon_torch.formats.face_document import face_suffix
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.images.read import Pixels
 from facerecon_torch.images.write import save_png

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from facerecon_torch.geometry.projection import project_with_depth
 from facerecon_torch.images.read import Pixels, in_unit_range
+from facerecon_torch.landmarks.scheme import is_present
 from facerecon_torch.report.overlay import draw_overlay
 from facerecon_torch.structures import Camera, Mesh
 
@@ -25,10 +26,11 @@ def draw_faces(
     landmarks: Sequence[Float[Tensor, "68 2"]],
     fitted: Float[Tensor, "n 66 2"],
 ) -> UInt8[Tensor, "3 height width"]:
-    """The image with its faces on it, the last face drawn first."""
+    """The image with its faces on it, the last face drawn first; missing landmarks (NaN) are not drawn."""
     drawn = pixels.cpu().clone() if pixels.dtype == torch.uint8 else _as_bytes(pixels.cpu())
     for k in reversed(range(len(meshes))):
-        points, dots = project_with_depth(meshes[k].vertices, cameras[k]), landmarks[k].cpu()
+        points = project_with_depth(meshes[k].vertices, cameras[k])
+        dots = landmarks[k][is_present(landmarks[k])].cpu()
         for top, bottom, left, right in _pieces([points[:, :2], dots, fitted[k]], drawn.shape[-2:]):
             corner = points.new_tensor([left, top])
             piece = drawn[:, top:bottom, left:right]

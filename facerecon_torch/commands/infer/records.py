@@ -9,7 +9,8 @@ from pathlib import Path
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.own_files import read_document
-from facerecon_torch.export.parameters import JSON_FORMAT, JSON_VERSION, FittedFaces, face_in_document
+from facerecon_torch.export.parameters import JSON_VERSION, FittedFaces, face_in_document
+from facerecon_torch.formats.face_document import FACE_FORMAT
 from facerecon_torch.landmarks.detector import LandmarkDetector
 
 __all__ = ["Origin", "read_faces", "settings_digest"]
@@ -70,7 +71,7 @@ def read_faces(
             document = read_document(path)
             marks = [document.get(name) for name in ("format", "version", "made_from", "faces", "face")]
             names = tuple(document["expression_weights"])
-            if marks != [JSON_FORMAT, JSON_VERSION, asdict(origin), count, k] or names != expression_names:
+            if marks != [FACE_FORMAT, JSON_VERSION, asdict(origin), count, k] or names != expression_names:
                 return None
             faces.append(face_in_document(document))
     except Exception:  # a foreign or cut file is no record

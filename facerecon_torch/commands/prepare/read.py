@@ -20,7 +20,7 @@ from facerecon_torch.errors import DataFileError, FaceReconError
 from facerecon_torch.files import is_disk_full
 from facerecon_torch.fitting.crop import CropSpec, FaceCropper, apply_affine, crop_faces
 from facerecon_torch.landmarks.detector import LandmarkDetector, resize
-from facerecon_torch.landmarks.scheme import to_paper66
+from facerecon_torch.landmarks.scheme import is_present, to_paper66
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.registration.scan.landmark_lifting import lift_landmarks
 from facerecon_torch.registration.scan.surface import ScanBatch, resample_grid, resample_mesh
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 def find_landmarks(
     detector: LandmarkDetector, scan: RecordedScan, path: Path
 ) -> tuple[Float[Tensor, "66 2"], tuple[str, ...]]:
-    """Points in px of the photograph, and flags.
+    """Points in px of the photograph, NaN where missing, and flags.
 
     Of several faces, the one nearest to the labelled points is taken; without labelled points, the one nearest to the
     scan. The points are NaN with the flag `no_face` where no face is found, and with `other_face` where every face is
@@ -95,14 +95,15 @@ def _scan_pixels(scan: RecordedScan) -> Float[Tensor, "n 2"]:
 def _relative_distance(faces: Float[Tensor, "faces 66 2"], scan: RecordedScan) -> Float[Tensor, "faces"]:
     """Mean distance of each face's points from their expected places; a face beyond 1 is another one."""
     labelled = scan.labelled_pixels
-    is_labelled = torch.isfinite(labelled).all(dim=-1)
+    # A source gives the same points of all faces of a photograph.
+    is_labelled = torch.isfinite(labelled).all(dim=-1) & is_present(faces).all(dim=0).to(labelled.device)
     if int(is_labelled.sum()) >= 3:
         target, candidates, farthest = labelled[is_labelled], faces[:, is_labelled].to(labelled), _FARTHEST_POINTS
     else:
         target = _scan_pixels(scan)
         if not len(target):
             return faces.new_zeros(len(faces))  # nothing tells the faces apart
-        candidates, farthest = faces.mean(dim=1, keepdim=True).to(target), _FARTHEST_MIDDLE
+        candidates, farthest = faces.nanmean(dim=1, keepdim=True).to(target), _FARTHEST_MIDDLE
     centre = target.mean(dim=0)
     radius = (target - centre).square().sum(dim=-1).mean().sqrt().clamp_min(1)
     goal = target if farthest == _FARTHEST_POINTS else centre

@@ -22,7 +22,7 @@ from facerecon_torch.images.loader import decoded_ahead
 from facerecon_torch.landmarks.batches import DETECTED_TOGETHER, detect_in_batches
 from facerecon_torch.landmarks.detector import choose_faces
 from facerecon_torch.landmarks.registry import build_detector
-from facerecon_torch.landmarks.scheme import to_paper66
+from facerecon_torch.landmarks.scheme import N_INNER, to_paper66
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
@@ -119,8 +119,8 @@ def _face_set(
 
 
 def _with_landmarks(faces: FaceSet) -> FaceSet:
-    """The samples that have landmarks. Raises ValueError where none has."""
-    rows = torch.nonzero(torch.isfinite(faces.landmarks).flatten(1).all(1)).flatten()
+    """The samples that have landmarks, at least the inner ones. Raises ValueError where none has."""
+    rows = torch.nonzero(torch.isfinite(faces.landmarks[:, :N_INNER]).flatten(1).all(1)).flatten()
     if not len(rows):
         raise ValueError(f"{faces.name}: no landmarks in any of {len(faces)} images; is landmarks.source right?")
     if len(rows) == len(faces):
