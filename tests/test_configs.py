@@ -18,6 +18,7 @@ from facerecon_torch.commands.infer.options import InferOptions, InferSpecs
 from facerecon_torch.commands.prepare.specs import PrepareSpecs
 from facerecon_torch.config.recorded import RECORDED_DEFAULTS, build, recorded, write_config
 from facerecon_torch.config.train import TrainSpecs
+from facerecon_torch.landmarks.scheme import CONVENTIONS
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 
 GROUPS = ("model", "data", "landmarks", "fitting", "features", "cascade", "cv", "runtime")
@@ -50,6 +51,7 @@ def test_every_experiment_builds(name):
 @pytest.mark.parametrize(
     ("name", "keys"),
     [
+        ("shipped_ibug", "landmarks.convention=ibug experiment=shipped"),
         ("shipped", "data.train_subjects=400 data.train_images=8 cv.nested=0 runtime.half=true"),
         ("hog_patch", "data.shifted_subjects=0 cv.nested=0 features.hog.evaluation=patch"),
         ("hog_dense1", "data.shifted_subjects=0 cv.nested=0 features.hog.stride=1"),
@@ -63,10 +65,11 @@ def test_a_published_number_has_its_experiment(name, keys):
     assert f"experiment={name}" in (ROOT / "docs" / "results.md").read_text()
 
 
-def test_the_shipped_cascade_has_the_config_that_made_it():
-    path = pretrained_path().with_name("config.yaml")
+@pytest.mark.parametrize(("convention", "name"), [("mediapipe", "shipped"), ("ibug", "shipped_ibug")])
+def test_a_shipped_cascade_has_the_config_that_made_it(convention, name):
+    path = pretrained_path(convention).with_name("config.yaml")
     shipped = specs_of(search_path(), name="config", folder=path.parent)
-    asked = specs_of("experiment=shipped", "runtime.progress=false")
+    asked = specs_of(f"experiment={name}", "runtime.progress=false")
     assert shipped == asked.settled(CPU)
 
 
@@ -148,7 +151,11 @@ def test_only_plain_values_are_recorded():
 
 def _calls() -> list[tuple[str, str]]:
     """(command, arguments) of every call that the documents show."""
-    files = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), pretrained_path().with_name("MODEL_CARD.md")]
+    files = [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+        *(pretrained_path(c).with_name("MODEL_CARD.md") for c in CONVENTIONS),
+    ]
     text = "\n".join(file.read_text() for file in [*files, *sorted(config_folder().glob("*.yaml"))])
     found = re.findall(
         r"^(?:# |    |`)?facerecon (train|infer|prepare|synth)((?: [-\w.]+(?:=\S+)?)*)", text, re.MULTILINE
@@ -182,13 +189,14 @@ def test_landmarks_of_files_have_a_path():
 def test_landmarks_of_files_have_an_origin(origin):
     words = [] if origin is None else [f"landmarks.origin={origin}"]
     landmarks = build(composed("infer", "input=a.jpg", "output=b", "landmarks=file", *words)).landmarks
-    assert landmarks.options(CPU) == {"source": None, "origin": origin}
+    given = {"origin": origin} if origin is not None else {}
+    assert landmarks.options(CPU) == {"source": None, "convention": "ibug", **given}
 
 
 def test_an_origin_that_cannot_be_is_refused():
     with pytest.raises(ValueError, match=r"landmarks\.origin must be 0 or 1; got 2"):
         LandmarkSourceSpec(source="file", origin=2)
-    with pytest.raises(ValueError, match=r"landmarks\.origin is for landmarks\.source=file; got source 'dlib'"):
+    with pytest.raises(ValueError, match=r"landmarks\.origin is for file; got source 'dlib'"):
         LandmarkSourceSpec(source="dlib", origin=1)
 
 

@@ -60,8 +60,9 @@ def edit(path, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(version=2), "version: expected 1; got 2"),
+        (lambda d: d.update(version=1), "version: expected 2; got 1"),
         (lambda d: d.update(format="model"), "format: expected 'facerecon-cascade'; got 'model'"),
+        (lambda d: d.update(convention="dlib"), "convention must be mediapipe or ibug; got 'dlib'"),
         (lambda d: d.pop("crop"), "metadata keys: expected .*'crop'"),
         (lambda d: d["features"]["hog"].update(cell_px=7), "patch_px must be a multiple of cell_px"),
         (lambda d: d["fit"].update(colour=1), "colour"),

@@ -79,10 +79,10 @@ def test_auto_hands_its_options_on() -> None:
 @pytest.mark.parametrize(
     ("source", "option", "takers"),
     [
-        ("file", {"min_score": 0.5}, "min_score is for auto, face_alignment, dlib"),
-        ("noise", {"min_score": 0.5}, "min_score is for auto, face_alignment, dlib"),
-        ("truth", {"min_face": 0.5}, "min_face is for auto, face_alignment, dlib, file"),
-        ("set", {"max_faces": 1}, "max_faces is for auto, face_alignment, dlib, file"),
+        ("file", {"min_score": 0.5}, "min_score is for auto, mediapipe, face_alignment, dlib"),
+        ("noise", {"min_score": 0.5}, "min_score is for auto, mediapipe, face_alignment, dlib"),
+        ("truth", {"min_face": 0.5}, "min_face is for auto, mediapipe, face_alignment, dlib, file"),
+        ("set", {"max_faces": 1}, "max_faces is for auto, mediapipe, face_alignment, dlib, file"),
         ("dlib", {"dtype": "float16"}, "dtype is for face_alignment"),
     ],
 )

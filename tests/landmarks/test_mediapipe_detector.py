@@ -17,7 +17,7 @@ from facerecon_torch.landmarks.mediapipe.mesh_points import mesh_to_ibug68
 from facerecon_torch.landmarks.mediapipe_detector import MediapipeDetector
 from facerecon_torch.landmarks.scheme import MIRROR_68, from_paper66, interocular, mirror_points, to_paper66
 
-FACE_FREE = ("brick", "grass", "gravel", "coffee", "rocket", "coins", "clock", "moon", "page", "retina", "text", "horse")
+FACE_FREE = ("brick", "grass", "gravel", "coffee", "rocket", "clock", "moon", "page", "retina", "text", "horse")
 DECEIVERS = ("chelsea", "cat", "colorwheel", "logo", "hubble_deep_field")
 
 

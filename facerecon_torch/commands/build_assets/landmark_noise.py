@@ -77,9 +77,7 @@ class DetectionErrors:
     pitch: Float[Tensor, "m"]
 
 
-def detect_set(
-    detector: str, rendered: SyntheticSet, *, workers: int = 1, progress: bool = True
-) -> DetectionErrors:
+def detect_set(detector: str, rendered: SyntheticSet, *, workers: int = 1, progress: bool = True) -> DetectionErrors:
     """The errors of a detector on every image of a set."""
     points = _detect_all(detector, rendered, workers, progress)
     truth = rendered.landmarks

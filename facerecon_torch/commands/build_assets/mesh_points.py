@@ -87,9 +87,7 @@ def fit_pairs(
     return pairs
 
 
-def _best_pair(
-    seen: Float[Tensor, "n 468 2"], wanted: Float[Tensor, "n 2"], candidates: Int[Tensor, "m"]
-) -> _Pair:
+def _best_pair(seen: Float[Tensor, "n 468 2"], wanted: Float[Tensor, "n 2"], candidates: Int[Tensor, "m"]) -> _Pair:
     """With a, b the vertices and t the landmark, the share of least sum of squares is (t - a).(b - a) / |b - a|^2; all
     sums follow from products of vertices with each other and with the landmark."""
     points = seen[:, candidates]

@@ -78,7 +78,9 @@ def cut_regions(
     for k, image in enumerate(images):
         row = slice(k, k + 1)
         picture = image.to(to_region.device)[None]
-        regions[row] = resample(picture, to_region[row], host[row], size=size, outside=outside, rotated=rotated, fine=False)
+        regions[row] = resample(
+            picture, to_region[row], host[row], size=size, outside=outside, rotated=rotated, fine=False
+        )
     return regions
 
 

@@ -1,0 +1,153 @@
+"""Reconstruction from real detections on renders: each detector with the shipped cascade of its landmarks.
+
+    python -m benchmarks.real_detections landmarks=mediapipe,dlib sets=test,shifted output=results.json
+
+Errors are mean vertex distances to the true meshes in mm over the whole face, after a similarity, on the images where
+every detector finds the face. Intervals resample people; differences are paired. The mean face and each detector's
+landmark fit stand beside the cascades.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
+from facerecon_torch.commands.train.sets import synthetic_folder
+from facerecon_torch.data.specs import SyntheticPhotos
+from facerecon_torch.files import write_json
+from facerecon_torch.fitting.landmark_fit import LandmarkFitter
+from facerecon_torch.images.loader import decoded_ahead
+from facerecon_torch.images.read import read_pixels
+from facerecon_torch.landmarks.batches import detect_in_batches
+from facerecon_torch.landmarks.registry import build_detector
+from facerecon_torch.landmarks.scheme import to_paper66
+from facerecon_torch.metrics.bootstrap import Interval, paired_bootstrap, subject_interval
+from facerecon_torch.metrics.vertex_error import vertex_errors
+from facerecon_torch.synthetic.dataset import SyntheticSet, render_set
+from facerecon_torch.synthetic.spec import SyntheticSpec
+
+__all__ = ["main"]
+
+_KEYS = ("landmarks", "sets", "output")
+_BATCH = 32
+
+
+def main(words: Sequence[str]) -> int:
+    """Print the table of every set, and write it.
+
+    Raises:
+        ValueError: an unknown key.
+        DetectorError: a detector cannot run.
+    """
+    keys = dict(word.partition("=")[::2] for word in words)
+    if unknown := sorted(set(keys) - set(_KEYS)):
+        raise ValueError(f"keys must be {', '.join(_KEYS)}; got {', '.join(unknown)}")
+    detectors = keys.get("landmarks", "mediapipe,dlib").split(",")
+    report = {}
+    for family in keys.get("sets", "test,shifted").split(","):
+        rendered = _renders(family)
+        errors, found = _errors(rendered, detectors)
+        report[family] = _summary(errors, rendered.subjects, found)
+        _say(family, report[family])
+    if "output" in keys:
+        write_json(Path(keys["output"]), report)
+    return 0
+
+
+def _renders(family: str) -> SyntheticSet:
+    data = SyntheticPhotos()
+    sizes = {"test": (data.test_subjects, data.test_images), "shifted": (data.shifted_subjects, data.shifted_images)}
+    subjects, images = sizes[family]
+    spec = SyntheticSpec(subjects=subjects, images_per_subject=images, seed=data.seed, family=family)
+    return render_set(spec, synthetic_folder(spec, data.root))
+
+
+def _errors(rendered: SyntheticSet, detectors: Sequence[str]) -> tuple[dict[str, Tensor], Bool[Tensor, "n"]]:
+    """By method the error of every image, and where all detectors found the face."""
+    errors, found = dict[str, Tensor](), torch.ones(len(rendered), dtype=torch.bool)
+    for name in detectors:
+        model = FaceReconstructor.from_pretrained(detector=name)
+        points, seen = _detected(name, rendered)
+        found &= seen
+        fit = LandmarkFitter(model.face_model, model.spec.fit).fit(points.nan_to_num(0.0)).parameters
+        face, rows = model.face_model, model.face_model.topology.whole_vertices
+        mean = face.vertices(face.identity_mean, face.expression_mean).expand_as(rendered.vertices)
+        shapes = {
+            "mean face": mean,
+            f"landmark fit, {name}": face.vertices(fit.identity, fit.expression),
+            f"cascade, {name}": _cascaded(model, rendered, points, seen),
+        }
+        for method, vertices in shapes.items():
+            errors[method] = vertex_errors(vertices, rendered.vertices, "similarity", rows=rows).mae
+    return errors, found
+
+
+def _detected(name: str, rendered: SyntheticSet) -> tuple[Float[Tensor, "n 66 2"], Bool[Tensor, "n"]]:
+    """The points of the face nearest to the true one, NaN where there is none within it."""
+    detector, truth = build_detector(name), rendered.landmarks
+    points = torch.full((len(rendered), 66, 2), torch.nan)
+    with ThreadPoolExecutor(1) as pool:
+        for row, (_, answer) in enumerate(detect_in_batches(detector, decoded_ahead(rendered.images, pool, ahead=32))):
+            if isinstance(answer, Exception):
+                raise answer
+            for face in answer[1]:
+                middle = face.points.mean(0).to(truth)
+                if bool(((middle >= truth[row].amin(0)) & (middle <= truth[row].amax(0))).all()):
+                    points[row] = to_paper66(face.points)
+                    break
+    return points, torch.isfinite(points).flatten(1).all(1)
+
+
+def _cascaded(
+    model: FaceReconstructor, rendered: SyntheticSet, points: Float[Tensor, "n 66 2"], seen: Bool[Tensor, "n"]
+) -> Float[Tensor, "n vertices 3"]:
+    vertices = torch.zeros_like(rendered.vertices)
+    rows = torch.nonzero(seen)[:, 0]
+    for part in rows.split(_BATCH):
+        images = [read_pixels(rendered.images[k]) for k in part.tolist()]
+        vertices[part] = model.reconstruct(images, points[part]).vertices
+    return vertices
+
+
+def _summary(
+    errors: Mapping[str, Tensor], subjects: Tensor, found: Bool[Tensor, "n"]
+) -> dict[str, dict[str, list[float | None]]]:
+    """Mean and interval of every method, and of the differences from the first cascade."""
+    people = subjects[found]
+
+    def listed(interval: Interval) -> list[float | None]:
+        return [None if v is None else round(v, 4) for v in (interval.mean, interval.low, interval.high)]
+
+    first = next(name for name in errors if name.startswith("cascade"))
+    return {
+        "images": {"found by all, all": [int(found.sum()), len(found)]},
+        "error_mm": {
+            name: listed(subject_interval(values[found], people, torch.Generator().manual_seed(0)))
+            for name, values in errors.items()
+        },
+        f"minus {first}": {
+            name: listed(
+                paired_bootstrap(values[found], errors[first][found], people, torch.Generator().manual_seed(0))
+            )
+            for name, values in errors.items()
+            if name != first
+        },
+    }
+
+
+def _say(family: str, table: Mapping[str, Mapping[str, Sequence[float | None]]]) -> None:
+    for title, rows in table.items():
+        sys.stdout.write(f"{family}, {title}\n")
+        for name, values in rows.items():
+            sys.stdout.write(f"  {name:<32}" + "".join(f"{json.dumps(v):>10}" for v in values) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
