@@ -96,9 +96,11 @@ class FileLandmarks:
         if self._table is not None:
             place = f"{self.source}, image {picture.name}"
             rows = _matching(self._table, picture, str(self.source))
-            return as_faces(rows, place, origin=self.origin or 0, size=size), place
+            faces = as_faces(rows, place, origin=self.origin or 0, size=size, convention=self.convention)
+            return faces, place
         files = list(result_files(self._file_of(picture)))
-        return torch.cat([read_points(file, origin=self.origin, size=size) for file in files]), str(files[0])
+        parts = [read_points(file, origin=self.origin, size=size, convention=self.convention) for file in files]
+        return torch.cat(parts), str(files[0])
 
     def fingerprint(self, picture: Path) -> str:
         """What a picture's landmarks are made from, as text: the digest of its own files, or of its rows of the table.

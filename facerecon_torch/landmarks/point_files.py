@@ -36,7 +36,7 @@ _JSON_LAYOUTS = (
 
 
 def read_points(
-    file: Path, *, origin: int | None = None, size: tuple[int, int] | None = None
+    file: Path, *, origin: int | None = None, size: tuple[int, int] | None = None, convention: str | None = None
 ) -> Float[Tensor, "faces 68 2"]:
     """Landmarks of every face in a file of one picture, px; NaN for a contour that is missing.
 
@@ -44,6 +44,7 @@ def read_points(
         file: .pts with a block per face, .json, .npy, or a table (.csv, .parquet) without a column for names.
         origin: what the file calls the centre of the first pixel, 0 or 1; None: 1 for .pts, 0 for the others.
         size: width and height of the picture in px, for a mesh in shares of them.
+        convention: that the points must have, as far as the file shows it: a mesh is mediapipe's; None: any.
 
     Raises LandmarkFileError for a missing or damaged file, one of more than 64 MB, an unknown layout or number of
     points, NaN or infinity.
@@ -56,7 +57,7 @@ def read_points(
         origin = 1 if suffix == ".pts" else 0
     content = read_content(file)
     values = _read_table_of_one(file) if suffix in TABLE_SUFFIXES else readers[suffix](file, content)
-    return as_faces(values, file, origin=origin, size=size)
+    return as_faces(values, file, origin=origin, size=size, convention=convention)
 
 
 def result_files(file: Path) -> Iterator[Path]:
@@ -96,13 +97,23 @@ def read_content(file: Path) -> bytes:
 
 
 def as_faces(
-    values: Sequence[NDArray[np.float64]], source: object, *, origin: int = 0, size: tuple[int, int] | None = None
+    values: Sequence[NDArray[np.float64]],
+    source: object,
+    *,
+    origin: int = 0,
+    size: tuple[int, int] | None = None,
+    convention: str | None = None,
 ) -> Float[Tensor, "faces 68 2"]:
     """Arrays [n, 2] of single faces, or [faces, n, 2] of several, as checked points [faces, 68, 2] in px. Raises
     LandmarkFileError naming `source`."""
     faces = [_as_points(array, source) for array in values]
     if not faces:
         raise LandmarkFileError(f"{source}: expected the points of at least one face; came none")
+    if convention not in (None, "mediapipe") and any(points.shape[1] in MESH_COUNTS for points in faces):
+        raise LandmarkFileError(
+            f"{source}: expected {convention} landmarks; came MediaPipe's mesh. Give landmarks.convention=mediapipe, and "
+            "a cascade that was trained for it, as the default one is"
+        )
     return torch.cat([_checked(points, source, origin, size) for points in faces])
 
 

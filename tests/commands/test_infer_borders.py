@@ -19,7 +19,6 @@ import pytest
 import torch
 from PIL import Image
 
-import facerecon_torch
 from facerecon_torch.cascade.reconstruction import KnownSize
 from facerecon_torch.commands.infer import output_files
 from facerecon_torch.commands.infer.names import result_names
@@ -486,7 +485,7 @@ def test_large_pictures_need_little_memory(tmp_path):
     if psutil.virtual_memory().available < 6e9:
         pytest.skip("needs 6 GB of free memory")
     data = pytest.importorskip("skimage.data")
-    stored = Path(facerecon_torch.__file__).parent / "assets" / "demo" / "astronaut.pts"
+    stored = Path(__file__).parents[1] / "landmarks" / "astronaut.pts"
     points = read_points(stored)[0]
     Image.fromarray(data.astronaut()).save(tmp_path / "small.png")
     np.save(tmp_path / "small.npy", points)
