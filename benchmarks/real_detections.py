@@ -125,19 +125,18 @@ def _summary(
         return [None if v is None else round(v, 4) for v in (interval.mean, interval.low, interval.high)]
 
     first = next(name for name in errors if name.startswith("cascade"))
+
+    def difference(values: Tensor) -> list[float | None]:
+        generator = torch.Generator().manual_seed(0)
+        return listed(paired_bootstrap(values[found], errors[first][found], people, generator))
+
     return {
         "images": {"found by all, all": [int(found.sum()), len(found)]},
         "error_mm": {
             name: listed(subject_interval(values[found], people, torch.Generator().manual_seed(0)))
             for name, values in errors.items()
         },
-        f"minus {first}": {
-            name: listed(
-                paired_bootstrap(values[found], errors[first][found], people, torch.Generator().manual_seed(0))
-            )
-            for name, values in errors.items()
-            if name != first
-        },
+        f"minus {first}": {name: difference(values) for name, values in errors.items() if name != first},
     }
 
 

@@ -111,8 +111,8 @@ def as_faces(
         raise LandmarkFileError(f"{source}: expected the points of at least one face; came none")
     if convention not in (None, "mediapipe") and any(points.shape[1] in MESH_COUNTS for points in faces):
         raise LandmarkFileError(
-            f"{source}: expected {convention} landmarks; came MediaPipe's mesh. Give landmarks.convention=mediapipe, and "
-            "a cascade that was trained for it, as the default one is"
+            f"{source}: expected {convention} landmarks; came MediaPipe's mesh. Give landmarks.convention=mediapipe, "
+            "and a cascade that was trained for it, as the default one is"
         )
     return torch.cat([_checked(points, source, origin, size) for points in faces])
 

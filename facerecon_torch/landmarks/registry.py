@@ -66,8 +66,9 @@ def require_convention(detector: LandmarkDetector, convention: str) -> None:
         fitting = [name for name in DETECTORS if name not in ("auto", "file") and find_convention(name) == convention]
         raise DetectorError(
             f"detector {detector.name} finds {detector.convention} landmarks; this cascade was trained for "
-            f"{convention} ones. Take another detector ({', '.join(fitting)}; files with landmarks.convention={convention}), or the "
-            f"cascade for {detector.convention} landmarks: the package ships one of each"
+            f"{convention} ones. Take another detector ({', '.join(fitting)}; files with "
+            f"landmarks.convention={convention}), or the cascade for {detector.convention} landmarks: the package ships "
+            "one of each"
         )
 
 
