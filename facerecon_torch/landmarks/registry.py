@@ -67,8 +67,8 @@ def require_convention(detector: LandmarkDetector, convention: str) -> None:
         raise DetectorError(
             f"detector {detector.name} finds {detector.convention} landmarks; this cascade was trained for "
             f"{convention} ones. Take another detector ({', '.join(fitting)}; files with "
-            f"landmarks.convention={convention}), or the cascade for {detector.convention} landmarks: the package ships "
-            "one of each"
+            f"landmarks.convention={convention}), or the cascade for {detector.convention} landmarks: the package "
+            "ships one of each"
         )
 
 
