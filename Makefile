@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,bench,dev]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dlib]' \
-	  || echo "The dlib extra could not be installed; the demo will use its stored landmarks."
+	  || echo "The dlib extra could not be installed; tests that need it are skipped."
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 

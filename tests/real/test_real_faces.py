@@ -9,7 +9,6 @@ import torch
 from facerecon_torch import FaceReconstructor
 from facerecon_torch.fitting.landmark_fit import LandmarkFitter
 from facerecon_torch.landmarks.detector import choose_faces
-from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.metrics.scan import SEVEN_POINTS, scan_to_mesh
 from facerecon_torch.structures import FaceParameters
@@ -20,10 +19,12 @@ DATA = Path(os.environ.get("FACERECON_DATA", Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real faces are not here; set FACERECON_DATA")
 
 
-@pytest.fixture(scope="module")
-def face() -> FaceReconstructor:
-    pytest.importorskip("dlib")
-    return FaceReconstructor.from_pretrained(detector="dlib")
+@pytest.fixture(scope="module", params=["mediapipe", "dlib"])
+def face(request: pytest.FixtureRequest) -> FaceReconstructor:
+    """Each shipped cascade with a detector of its landmarks."""
+    if request.param == "dlib":
+        pytest.importorskip("dlib")
+    return FaceReconstructor.from_pretrained(detector=request.param)
 
 
 @pytest.mark.parametrize("name", ["obama.jpg", "biden.jpg"])
@@ -43,7 +44,7 @@ def scan_errors(face: FaceReconstructor) -> dict[str, tuple[float, float, float]
     """Median and mean scan-to-mesh distance in mm after similarity, and the size error in percent, of each method."""
     scan = read_scan(DATA / "james")
     picture = photograph(scan)
-    found = choose_faces(build_detector("dlib").detect([picture])[0], "largest")
+    found = choose_faces(face.landmark_detector.detect([picture])[0], "largest")
     landmarks = to_paper66(found[0].points[None]).float()  # the precision of the model
     model, topology = face.face_model, face.face_model.topology
     fitted = LandmarkFitter(model, face.spec.fit).fit(landmarks).parameters

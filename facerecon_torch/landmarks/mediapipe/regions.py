@@ -75,13 +75,21 @@ def cut_regions(
     """
     host = to_region.to("cpu", torch.float64)
     regions = to_region.new_empty(len(images), 3, size, size, dtype=torch.float32)
-    for k, image in enumerate(images):
-        row = slice(k, k + 1)
-        picture = image.to(to_region.device)[None]
-        regions[row] = resample(
-            picture, to_region[row], host[row], size=size, outside=outside, rotated=rotated, fine=False
+    for rows in _together(images, alone=rotated):
+        pictures = torch.stack([images[k].to(to_region.device) for k in rows])
+        regions[rows] = resample(
+            pictures, to_region[rows], host[rows], size=size, outside=outside, rotated=rotated, fine=False
         )
     return regions
+
+
+def _together(images: Sequence[Tensor], *, alone: bool) -> list[list[int]]:
+    """The rows of pictures of one size and dtype, whose regions are cut as one. Turned regions are cut `alone`: they
+    lie anywhere, and together all would read the whole picture."""
+    groups: dict[object, list[int]] = {}
+    for k, image in enumerate(images):
+        groups.setdefault(k if alone else (image.shape, image.dtype), []).append(k)
+    return list(groups.values())
 
 
 def to_image(points: Float[Tensor, "n m 2"], to_region: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n m 2"]:
