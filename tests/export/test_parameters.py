@@ -104,7 +104,7 @@ def test_the_schema_is_fixed(count, rng, tmp_path):
     assert len(read) == count
     assert dict(zip(read.schema.names, read.schema.types)) == SCHEMA
     assert read.schema.metadata == {
-        b"facerecon_format": b"1",
+        b"facerecon_format": b"2",
         b"units": b"px in the image frame, mm in the model frame",
     }
 
