@@ -199,4 +199,4 @@ def warn_of_impossible(images: Sequence[Reconstruction]) -> None:
         image = 0
         while k >= len(images[image]):
             k, image = k - len(images[image]), image + 1
-        _log.warning("image %d, face %d: %s", image, k, "; ".join(images[image][k].plausibility.reasons()))
+        _log.warning("image %d, face %d: %s", image, k, images[image][k].plausibility.reasons()[0])

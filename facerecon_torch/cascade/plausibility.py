@@ -4,6 +4,7 @@ The limits are measured by `python -m benchmarks.plausibility`; docs/plausibilit
 """
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,14 +14,16 @@ from facerecon_torch.landmarks.scheme import N_INNER, is_present
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.structures import Camera, FaceParameters, TensorRecord
 
-__all__ = ["Plausibility", "inner_landmarks", "measure_plausibility"]
+__all__ = ["Plausibility", "measure_plausibility"]
 
 # The first number of a pair marks a face as doubtful, the second as impossible.
-_RESIDUAL_MM = 9.0, 14.0  # faces: up to 7; points in a wrong order: from 15
-_SHAPE_DISTANCE = 3.0, 6.0  # landmark fits of faces: up to 2; of points in a wrong order: up to 27
-_VIEW_DEGREES = 95.0, 110.0  # heads seen by a detector: up to 90; mirrored points: 180 less the angle of the face
-_PROPORTION = 0.63  # faces: from 0.64; points stretched by 2: about 0.5. A stretched face is still a face: doubtful
-_LEAST_EXTENT = 1e-12  # of points that are one place, beside their spread
+_RESIDUAL_MM = 9.0, 14.0  # faces: up to 7; points in a wrong order: from 18
+_SHAPE_DISTANCE = 4.0, 10.0  # landmark fits of faces: up to 1.3; of points in a wrong order: up to 27
+_VIEW_DEGREES = 95.0, 110.0  # faces: up to 97 in full profile; mirrored points: from 125
+_PROPORTION = 0.61  # faces: from 0.60; points stretched by 2: about 0.5. A stretched face is a face: only doubtful
+_TURNED_DEGREES = 55.0  # view angle from which on landmark errors make the proportion unsure
+_LEAST_EXTENT = 1e-12  # px^2 per mm^2, of points that are one place
+_mean_faces: WeakKeyDictionary[FaceModel, Float[Tensor, "49 3"]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,7 @@ class Plausibility(TensorRecord):
     @property
     def plausible(self) -> Bool[Tensor, "*b"]:
         """Whether every measure is that of a face."""
-        return self._within(0) & (self.proportion >= _PROPORTION)
+        return self._within(0) & ~self._stretched
 
     @property
     def impossible(self) -> Bool[Tensor, "*b"]:
@@ -78,7 +81,7 @@ class Plausibility(TensorRecord):
                 f"the face looks away from the viewer: view angle {angle:.0f} degrees; are x and y exchanged, is y "
                 "counted upwards, or are the points mirrored?"
             )
-        if not proportion >= _PROPORTION:
+        if bool(self._stretched):
             listed.append(
                 f"the landmarks are a stretched face: proportion {proportion:.2f}; was the picture resized, or do the "
                 "points belong to another size of it?"
@@ -86,6 +89,11 @@ class Plausibility(TensorRecord):
         if not distance <= _SHAPE_DISTANCE[0]:
             listed.append(f"the shape is no face's: {distance:.1f} standard deviations from the mean face")
         return listed
+
+    @property
+    def _stretched(self) -> Bool[Tensor, "*b"]:
+        stretched: Tensor = (self.proportion < _PROPORTION) & (self.view_angle < _TURNED_DEGREES)
+        return stretched
 
     def _within(self, limit: int) -> Bool[Tensor, "*b"]:
         """Whether the measures are inside the first or second limits; False for a measure that is NaN."""
@@ -137,19 +145,24 @@ def measure_plausibility(
         contour_residual=_root_mean(square[..., N_INNER:], present[..., N_INNER:]),
         shape_distance=torch.maximum(*distances),
         view_angle=torch.rad2deg(torch.acos(facing)),
-        proportion=_proportion(inner_landmarks(model), inner.double()),
+        proportion=_proportion(_inner_landmarks(model), inner.double()),
         degenerate=camera.degenerate,
     )
     return measures.to(landmarks.dtype)
 
 
-def inner_landmarks(model: FaceModel) -> Float[Tensor, "49 3"]:
-    """The inner landmarks of the mean face in mm, model frame, float64. Raises ValueError for a model without
-    topology."""
+def _inner_landmarks(model: FaceModel) -> Float[Tensor, "49 3"]:
+    """The inner landmarks of the mean face in mm, model frame, float64 on the model's device; kept as long as the model
+    is. Raises ValueError for a model without topology."""
     if model.topology is None:
         raise ValueError("plausibility needs a whole face model; this one was restricted to some vertices")
-    rows = model.restrict(model.topology.landmark_vertices[:N_INNER])
-    return rows.vertices(rows.identity_mean, rows.expression_mean).double()
+    points = _mean_faces.get(model)
+    if points is None or points.device != model.device:
+        with torch.inference_mode(False), torch.no_grad():
+            rows = model.restrict(model.topology.landmark_vertices[:N_INNER])
+            points = rows.vertices(rows.identity_mean, rows.expression_mean).double()
+        _mean_faces[model] = points
+    return points
 
 
 def _root_mean(square: Float[Tensor, "*b n"], present: Bool[Tensor, "*b n"]) -> Float[Tensor, "*b"]:
@@ -181,4 +194,5 @@ def _proportion(mean: Float[Tensor, "n 3"], landmarks: Float[Tensor, "*b n 2"]) 
     spread = (half_trace.square() - determinant).clamp_min(0).sqrt()
     missing = (failed != 0) | ~(half_trace > _LEAST_EXTENT)
     ratio = (half_trace - spread).clamp_min(0) / (half_trace + spread).masked_fill(missing, 1.0)
-    return ratio.sqrt().masked_fill(missing, 1.0)
+    proportion: Tensor = ratio.sqrt().masked_fill(missing, 1.0)
+    return proportion

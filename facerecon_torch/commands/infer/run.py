@@ -238,7 +238,7 @@ class _Run:
             faces = solved[start : start + len(one.faces)]
             start += len(one.faces)
             impossible = faces.plausibility.impossible
-            reasons = ["; ".join(faces[k].plausibility.reasons()) for k in impossible.nonzero()[:, 0].tolist()]
+            reasons = [faces[k].plausibility.reasons()[0] for k in impossible.nonzero()[:, 0].tolist()]
             usable = (~impossible).nonzero()[:, 0]
             if not len(usable):
                 self._fail(one.path, NoFaceError(f"{one.path}: expected landmarks of a face; {reasons[0]}"))
