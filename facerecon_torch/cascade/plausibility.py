@@ -17,8 +17,8 @@ from facerecon_torch.structures import Camera, FaceParameters, TensorRecord
 __all__ = ["Plausibility", "measure_plausibility"]
 
 # The first number of a pair marks a face as doubtful, the second as impossible.
-_RESIDUAL_MM = 9.0, 14.0  # faces: up to 7; points in a wrong order: from 18
-_SHAPE_DISTANCE = 4.0, 10.0  # landmark fits of faces: up to 1.3; of points in a wrong order: up to 27
+_RESIDUAL_MM = 9.0, 14.0  # faces: up to 7.6; points in a wrong order: from 15
+_SHAPE_DISTANCE = 4.0, 10.0  # landmark fits of faces: up to 1.4; of points in a wrong order: up to 126
 _VIEW_DEGREES = 95.0, 110.0  # faces: up to 97 in full profile; mirrored points: from 125
 _PROPORTION = 0.61  # faces: from 0.60; points stretched by 2: about 0.5. A stretched face is a face: only doubtful
 _TURNED_DEGREES = 55.0  # view angle from which on landmark errors make the proportion unsure
