@@ -21,7 +21,7 @@ from facerecon_torch.landmarks.points import as_points66
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.structures import Detection
 
-__all__ = ["FoundFaces", "faces_at_once", "find_faces", "in_batches", "solve_found"]
+__all__ = ["FoundFaces", "faces_at_once", "find_faces", "in_batches", "solve_found", "warn_of_impossible"]
 
 _log = logging.getLogger(__name__)
 _BATCH_BYTES = 2**28  # of the pixels of a batch
@@ -159,7 +159,7 @@ def solve_found(
     solve: Callable[[list[Pixels], Float[Tensor, "n 66 2"]], Reconstruction],
     limit: int,
     like: Tensor,
-    keep_degenerate: bool,
+    keep_impossible: bool,
 ) -> list[Reconstruction]:
     """One batch of faces per image.
 
@@ -168,7 +168,7 @@ def solve_found(
         solve: reconstructs one face per image.
         limit: faces solved together.
         like: gives the device and dtype.
-        keep_degenerate: keep faces whose landmarks cannot fix a camera.
+        keep_impossible: keep faces that `Plausibility.impossible` marks.
     """
     images = [one.pixels for one in found for _ in range(len(one)) if one.pixels is not None]
     points, boxes, scores = (
@@ -178,8 +178,25 @@ def solve_found(
     parts = [slice(k, k + limit) for k in range(0, max(len(images), 1), limit)]
     faces = Reconstruction.cat([solve(images[part], points[part]) for part in parts])
     faces, start, answers = replace(faces, boxes=boxes, scores=scores), 0, list[Reconstruction]()
+    impossible = faces.plausibility.impossible
     for one in found:
-        rows = faces[start : start + len(one)]
-        answers.append(rows if keep_degenerate else rows[~rows.camera.degenerate])
+        part = slice(start, start + len(one))
+        answers.append(faces[part] if keep_impossible else faces[part][~impossible[part]])
         start += len(one)
     return answers
+
+
+def warn_of_impossible(images: Sequence[Reconstruction]) -> None:
+    """Log why faces at given landmarks cannot be faces; waits for the device once.
+
+    Args:
+        images: the faces of each image.
+    """
+    if not images:
+        return
+    impossible = torch.cat([faces.plausibility.impossible for faces in images])
+    for k in torch.nonzero(impossible)[:, 0].tolist():
+        image = 0
+        while k >= len(images[image]):
+            k, image = k - len(images[image]), image + 1
+        _log.warning("image %d, face %d: %s", image, k, images[image][k].plausibility.reasons()[0])

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from facerecon_torch.cascade.plausibility import Plausibility, measure_plausibility
 from facerecon_torch.fitting.crop import camera_from_crop
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import matrix_to_euler
@@ -119,6 +120,15 @@ class Reconstruction(TensorRecord):
         return torch.rad2deg(torch.stack(matrix_to_euler(self.camera.rotation), dim=-1))
 
     @cached_property
+    @torch.no_grad()
+    @in_own_precision
+    def plausibility(self) -> Plausibility:
+        """Measures that tell whether the landmarks are those of a face, computed on first use."""
+        return measure_plausibility(
+            self.parameters, self.camera, self.projected_2d, self.landmarks, self.size, self._model()
+        )
+
+    @cached_property
     @in_own_precision
     def _named_weights(self) -> tuple[tuple[str, ...], Float[Tensor, "*b names"]]:
         model = self._model()
@@ -162,6 +172,8 @@ class Reconstruction(TensorRecord):
         for name in ("vertices", "euler_degrees"):  # computed already: rows and moves of them are cheaper
             if name in self.__dict__:
                 changed.__dict__[name] = change(self.__dict__[name])
+        if "plausibility" in self.__dict__:
+            changed.__dict__["plausibility"] = self.plausibility._map(change)
         if "_named_weights" in self.__dict__:
             names, weights = self._named_weights
             changed.__dict__["_named_weights"] = (names, change(weights))
@@ -176,15 +188,17 @@ class Reconstruction(TensorRecord):
         for name in ("vertices", "euler_degrees"):
             if all(name in record.__dict__ for record in records):
                 joined.__dict__[name] = torch.cat([record.__dict__[name] for record in records])
+        if all("plausibility" in record.__dict__ for record in records):
+            joined.__dict__["plausibility"] = Plausibility.cat([record.plausibility for record in records])
         if all("_named_weights" in record.__dict__ for record in records):
             weights = torch.cat([record._named_weights[1] for record in records])
             joined.__dict__["_named_weights"] = (records[0]._named_weights[0], weights)
         return joined
 
     def __getstate__(self) -> dict[str, Any]:
-        """The record with its shapes and weights instead of its face model, which is many times as large."""
+        """The record with its shapes, weights and measures instead of its face model, which is many times as large."""
         if self.face_model is not None:
-            _ = self.vertices, self._named_weights, self._surface
+            _ = self.vertices, self.plausibility, self._named_weights, self._surface
         return {**self.__dict__, "face_model": None}
 
 

@@ -20,7 +20,7 @@ from facerecon_torch.cascade.checkpoint import (
 )
 from facerecon_torch.cascade.crops import ImageCropper, follow_faces
 from facerecon_torch.cascade.feature_cache import keeps_crops
-from facerecon_torch.cascade.found_faces import faces_at_once, find_faces, in_batches, solve_found
+from facerecon_torch.cascade.found_faces import faces_at_once, find_faces, in_batches, solve_found, warn_of_impossible
 from facerecon_torch.cascade.observe import look
 from facerecon_torch.cascade.reconstruction import KnownSize, Reconstruction, extent, in_image
 from facerecon_torch.cascade.stage_module import StageModule, require_stages
@@ -301,8 +301,8 @@ class FaceReconstructor(nn.Module):
             max_megapixels: larger files are unreadable; they are refused before they are decoded.
 
         Returns:
-            One batch of faces per image, also for a single image; without faces it has length 0. Detected faces whose
-            landmarks cannot fix a camera are left out; of given landmarks they are marked in `camera.degenerate`.
+            One batch of faces per image, also for a single image; without faces it has length 0. Detected faces that
+            `plausibility.impossible` marks are left out; at given landmarks they stay, and the reason is logged.
 
         Raises:
             ImageFileError, LandmarkFileError: a file cannot be read, unless `on_error="empty"`.
@@ -331,7 +331,10 @@ class FaceReconstructor(nn.Module):
         )
         solve = partial(self.reconstruct, size=size)
         like, keep = self.face_model.identity_mean, landmarks is not None
-        return [image for batch in in_batches(found, limit) for image in solve_found(batch, solve, limit, like, keep)]
+        solved = [image for batch in in_batches(found, limit) for image in solve_found(batch, solve, limit, like, keep)]
+        if keep:
+            warn_of_impossible(solved)
+        return solved
 
     @property
     def landmark_detector(self) -> LandmarkDetector:

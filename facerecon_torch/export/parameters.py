@@ -17,6 +17,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facerecon_torch.cascade.plausibility import Plausibility
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.export.meshes import suffixed_path
 from facerecon_torch.files import replacing, write_json
@@ -33,8 +34,16 @@ __all__ = [
     "save_parameters_json",
 ]
 
-FORMAT = 1  # of the table
-JSON_VERSION = 2
+FORMAT = 2  # of the table
+JSON_VERSION = 3
+_MEASURES = {
+    "residual_mm": "residual",
+    "contour_residual_mm": "contour_residual",
+    "shape_distance": "shape_distance",
+    "view_angle": "view_angle",
+    "proportion": "proportion",
+}
+"""Columns of `Plausibility`."""
 _ROWS = 8192  # written at a time; 50 MB of float64
 
 
@@ -51,6 +60,7 @@ class FittedFaces(TensorRecord):
         landmarks_2d: Detected landmarks in px; NaN where missing.
         landmarks_3d: Landmarks of the fitted face in mm, model frame.
         projected_2d: Their projection by the camera, in px.
+        plausibility: Measures that tell whether the landmarks are those of a face.
     """
 
     boxes: Float[Tensor, "*n 4"]
@@ -61,6 +71,7 @@ class FittedFaces(TensorRecord):
     landmarks_2d: Float[Tensor, "*n landmarks 2"]
     landmarks_3d: Float[Tensor, "*n landmarks 3"]
     projected_2d: Float[Tensor, "*n landmarks 2"]
+    plausibility: Plausibility
 
 
 def save_parameters_json(
@@ -103,6 +114,9 @@ def save_parameters_json(
         "face": number,
         "box": _list(face.boxes),
         "score": float(face.scores),
+        "plausible": bool(face.plausibility.plausible),
+        "warnings": face.plausibility.reasons(),
+        **{column: float(getattr(face.plausibility, name)) for column, name in _MEASURES.items()},
         "alpha": _list(face.parameters.identity),
         "beta": _list(face.parameters.expression),
         "expression_weights": dict(zip(names, _list(face.expression_weights), strict=True)),
@@ -150,6 +164,10 @@ def face_in_document(content: Mapping[str, Any]) -> FittedFaces:
         landmarks_2d=points(content["landmarks_2d"]),
         landmarks_3d=numbers(content["landmarks_3d"]),
         projected_2d=numbers(content["projected_2d"]),
+        plausibility=Plausibility(
+            **{name: numbers(content[column]) for column, name in _MEASURES.items()},
+            degenerate=torch.tensor(camera["degenerate"]),
+        ),
     )
 
 
@@ -231,6 +249,7 @@ def _require_faces(faces: FittedFaces, names: tuple[str, ...], *, batch_axes: in
         ("landmarks_2d", faces.landmarks_2d, (None, 2)),
         ("landmarks_3d", faces.landmarks_3d, (None, 3)),
         ("projected_2d", faces.projected_2d, (None, 2)),
+        *((column, getattr(faces.plausibility, name), ()) for column, name in _MEASURES.items()),
     ):
         require_shape(name, value, shape)
         if value.ndim != len(shape) + batch_axes or (batch_axes and len(value) != len(faces.scores)):
@@ -267,6 +286,8 @@ def _schema(names: tuple[str, ...]) -> Any:
         ("face", whole),
         ("box", pa.list_(real, 4)),
         ("score", real),
+        ("plausible", pa.bool_()),
+        *((column, real) for column in _MEASURES),
         ("alpha", pa.list_(real)),
         ("beta", pa.list_(real)),
         ("expression_weights", pa.struct([(name, real) for name in names])),
@@ -295,6 +316,8 @@ def _arrow_table(images: Sequence[tuple[int, str, FittedFaces]], schema: Any) ->
         "face": pa.array([k for _, _, faces in images for k in range(len(faces))], pa.int64()),
         "box": _vectors(pa, _array(faces.boxes)),
         "score": pa.array(_array(faces.scores)),
+        "plausible": pa.array(faces.plausibility.plausible.numpy()),
+        **{column: pa.array(_array(getattr(faces.plausibility, name))) for column, name in _MEASURES.items()},
         "alpha": _lists(pa, pa.array(_array(faces.parameters.identity).reshape(-1)), len(faces)),
         "beta": _lists(pa, pa.array(_array(faces.parameters.expression).reshape(-1)), len(faces)),
         "camera": pa.StructArray.from_arrays(camera, fields=list(schema.field("camera").type)),

@@ -149,7 +149,7 @@ def _row(sample: ReleasedSample) -> dict[str, object]:
 
 
 def _kind(pa: object, value: object) -> object:
-    kinds = {str: "string", float: "float64", int: "int64"}
+    kinds = {str: "string", float: "float64", int: "int64", bool: "bool_"}
     if isinstance(value, list):
         return pa.list_(pa.string())  # type: ignore[attr-defined]
     return getattr(pa, kinds[type(value)])()

@@ -19,6 +19,12 @@ SCHEMA = {
     "face": pa.int64(),
     "box": pa.list_(pa.float64(), 4),
     "score": pa.float64(),
+    "plausible": pa.bool_(),
+    "residual_mm": pa.float64(),
+    "contour_residual_mm": pa.float64(),
+    "shape_distance": pa.float64(),
+    "view_angle": pa.float64(),
+    "proportion": pa.float64(),
     "alpha": pa.list_(pa.float64()),
     "beta": pa.list_(pa.float64()),
     "expression_weights": pa.struct([(name, pa.float64()) for name in NAMES]),
@@ -58,8 +64,10 @@ def test_json_holds_every_value(rng, tmp_path):
     text = path.read_text(encoding="utf-8")
     read = json.loads(text)
     assert "\u00fc" in text
-    assert list(read) == ["format", "version", "made_from", "faces", *SCHEMA]
-    assert [read[name] for name in ("format", "version", "made_from", "faces")] == ["facerecon-face", 2, {}, 1]
+    assert set(read) == {"format", "version", "made_from", "faces", "warnings", *SCHEMA}
+    assert [read[name] for name in ("format", "version", "made_from", "faces")] == ["facerecon-face", 3, {}, 1]
+    assert (read["plausible"], read["warnings"]) == (False, ["the landmarks are degenerate: they fix no pose"])
+    assert read["residual_mm"] == face.plausibility.residual
     assert (read["image"], read["face"]) == ("a, b=\u00fc.jpg", 1)
     assert torch.tensor(read["alpha"]).equal(face.parameters.identity)
     assert torch.tensor(read["camera"]["rotation"]).reshape(3, 3).equal(face.camera.rotation)
@@ -104,7 +112,7 @@ def test_the_schema_is_fixed(count, rng, tmp_path):
     assert len(read) == count
     assert dict(zip(read.schema.names, read.schema.types)) == SCHEMA
     assert read.schema.metadata == {
-        b"facerecon_format": b"1",
+        b"facerecon_format": b"2",
         b"units": b"px in the image frame, mm in the model frame",
     }
 

@@ -173,6 +173,8 @@ def _released(row: Mapping[str, Any], name: str) -> ReleasedSample:
     values |= {key: torch.tensor(camera[key], dtype=torch.float32) for key in ("rotation", "translation", "scale")}
     for key, value in values.items():
         require_finite(key, value)
+    # Tables of earlier versions have no such columns.
+    measures = {key: row[key] for key in ("plausible", "residual_mm", "shape_distance") if key in row}
     return ReleasedSample(
         name=name,
         image=row["image"],
@@ -181,7 +183,7 @@ def _released(row: Mapping[str, Any], name: str) -> ReleasedSample:
         translation=values["translation"],
         scale=float(camera["scale"]),
         landmarks=_complete(torch.from_numpy(np.array(row["landmarks_2d"], dtype=np.float32))),  # null becomes NaN
-        columns={"face": int(row["face"]), "score": float(row["score"])},
+        columns={"face": int(row["face"]), "score": float(row["score"]), **measures},
     )
 
 

@@ -213,4 +213,5 @@ def _fitted_faces(image: ImageFaces) -> FittedFaces:
         landmarks_2d=faces.landmarks,
         landmarks_3d=faces.landmarks_3d,
         projected_2d=faces.projected_2d,
+        plausibility=faces.plausibility,
     )

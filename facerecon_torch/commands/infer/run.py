@@ -237,13 +237,16 @@ class _Run:
         for one in seen:
             faces = solved[start : start + len(one.faces)]
             start += len(one.faces)
-            usable = (~faces.camera.degenerate).nonzero()[:, 0]
+            impossible = faces.plausibility.impossible
+            reasons = [faces[k].plausibility.reasons()[0] for k in impossible.nonzero()[:, 0].tolist()]
+            usable = (~impossible).nonzero()[:, 0]
             if not len(usable):
-                reason = NoFaceError(f"{one.path}: expected landmarks that fix a pose; those found are degenerate")
-                self._fail(one.path, reason)
-            else:
-                detections = [one.faces[k] for k in usable.tolist()]
-                yield ImageFaces(one.path, one.pixels, detections, faces[usable], one.origin)
+                self._fail(one.path, NoFaceError(f"{one.path}: expected landmarks of a face; {reasons[0]}"))
+                continue
+            for reason in reasons:
+                _log.warning("%s: one of %d faces is left out: %s", one.path, len(faces), reason)
+            detections = [one.faces[k] for k in usable.tolist()]
+            yield ImageFaces(one.path, one.pixels, detections, faces[usable], one.origin)
 
     def _solve(self, faces: Sequence[tuple[Pixels, Detection]]) -> Reconstruction:
         """The faces of a batch on the CPU, with vertices where a format needs them."""
@@ -261,7 +264,7 @@ class _Run:
                 parameters = faces.parameters
                 shapes = self._vertices(parameters.identity, parameters.expression)
                 faces = faces.with_vertices(shapes * faces.size[:, None, None])
-        _ = faces.expression_weights  # computed by the batch
+        _ = faces.expression_weights, faces.plausibility  # computed by the batch
         return faces.cpu()
 
     def _on_device(self, images: Sequence[Pixels], landmarks: Float[Tensor, "n 66 2"]) -> Reconstruction:
