@@ -21,7 +21,7 @@ from facerecon_torch.cascade.plausibility import Plausibility
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.export.meshes import suffixed_path
 from facerecon_torch.files import replacing, write_json
-from facerecon_torch.formats.face_document import FACE_FORMAT
+from facerecon_torch.formats.face_document import CONVENTION_KEY, FACE_FORMAT
 from facerecon_torch.landmarks.scheme import is_present
 from facerecon_torch.structures import Camera, FaceParameters, TensorRecord
 
@@ -83,6 +83,7 @@ def save_parameters_json(
     expression_names: Sequence[str],
     count: int = 1,
     made_from: Mapping[str, str | None] | None = None,
+    convention: str | None = None,
 ) -> Path:
     """The path of a JSON file with one face, which bears the mark of this format.
 
@@ -94,6 +95,7 @@ def save_parameters_json(
         expression_names: One name for each of the face's expression weights.
         count: Number of faces in the image.
         made_from: Digests of what the face was made from, by name.
+        convention: What the landmarks mean (`landmarks.scheme.CONVENTIONS`), where it is known.
 
     Raises:
         ValueError: The suffix is another one, a shape does not fit, or a value is not finite.
@@ -109,6 +111,7 @@ def save_parameters_json(
         "format": FACE_FORMAT,
         "version": JSON_VERSION,
         "made_from": dict(made_from or {}),
+        "convention": convention,
         "faces": count,
         "image": image,
         "face": number,
@@ -176,6 +179,7 @@ class FaceTable:
 
     Args:
         expression_names: Names of the expression weights of all faces.
+        convention: What the landmarks mean, where it is known.
 
     Example:
         table = FaceTable(model.expression_names)
@@ -183,8 +187,8 @@ class FaceTable:
         table.save("parameters.parquet")
     """
 
-    def __init__(self, expression_names: Sequence[str]) -> None:
-        self._names = tuple(expression_names)
+    def __init__(self, expression_names: Sequence[str], *, convention: str | None = None) -> None:
+        self._names, self._convention = tuple(expression_names), convention
         self._images: list[tuple[int, str, FittedFaces]] = []
 
     def __len__(self) -> int:
@@ -214,7 +218,7 @@ class FaceTable:
         import pyarrow.parquet as pq
 
         target = suffixed_path(path, ".parquet")
-        schema = _schema(self._names)
+        schema = _schema(self._names, self._convention)
         with replacing(target) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
             for images in self._chunks():
                 writer.write_table(_arrow_table(images, schema))
@@ -269,7 +273,7 @@ def _points(points: Float[Tensor, "n 2"]) -> list[Any]:
     return [point if there else [None, None] for point, there in zip(_list(points), present)]
 
 
-def _schema(names: tuple[str, ...]) -> Any:
+def _schema(names: tuple[str, ...], convention: str | None) -> Any:
     import pyarrow as pa
 
     real, whole = pa.float64(), pa.int64()
@@ -298,7 +302,7 @@ def _schema(names: tuple[str, ...]) -> Any:
     ]
     kept = [column for column in columns if names or column[0] != "expression_weights"]  # Parquet has no empty group
     metadata = {"facerecon_format": str(FORMAT), "units": "px in the image frame, mm in the model frame"}
-    return pa.schema(kept, metadata=metadata)
+    return pa.schema(kept, metadata=metadata | ({CONVENTION_KEY: convention} if convention else {}))
 
 
 def _arrow_table(images: Sequence[tuple[int, str, FittedFaces]], schema: Any) -> Any:

@@ -13,8 +13,15 @@ from torch import Tensor
 
 from facerecon_torch.errors import LandmarkFileError
 from facerecon_torch.landmarks.detector import Box, require_image, require_selection, select_faces
-from facerecon_torch.landmarks.point_files import POINT_SUFFIXES, as_faces, read_content, read_points, result_files
-from facerecon_torch.landmarks.point_tables import TABLE_SUFFIXES, read_table
+from facerecon_torch.landmarks.point_files import (
+    POINT_SUFFIXES,
+    as_faces,
+    read_content,
+    read_points,
+    require_stored,
+    result_files,
+)
+from facerecon_torch.landmarks.point_tables import TABLE_SUFFIXES, read_table, stored_convention
 from facerecon_torch.landmarks.points import require_origin
 from facerecon_torch.landmarks.scheme import is_present
 from facerecon_torch.structures import Detection
@@ -65,6 +72,7 @@ class FileLandmarks:
             return
         if self.source.suffix.lower() in TABLE_SUFFIXES:
             names, rows = read_table(self.source)
+            require_stored(stored_convention(self.source), convention, self.source)
             self._table = None if names is None else _rows_by_name(names, rows)
         elif not self.source.is_file() or self.source.suffix.lower() not in POINT_SUFFIXES:
             raise LandmarkFileError(
@@ -98,7 +106,7 @@ class FileLandmarks:
             rows = _matching(self._table, picture, str(self.source))
             faces = as_faces(rows, place, origin=self.origin or 0, size=size, convention=self.convention)
             return faces, place
-        files = list(result_files(self._file_of(picture)))
+        files = list(result_files(self._file_of(picture), self.convention))
         parts = [read_points(file, origin=self.origin, size=size, convention=self.convention) for file in files]
         return torch.cat(parts), str(files[0])
 
@@ -112,7 +120,7 @@ class FileLandmarks:
             for row in _matching(self._table, picture, str(self.source)):
                 digest.update(row.tobytes())
         else:
-            for file in result_files(self._file_of(picture)):
+            for file in result_files(self._file_of(picture), self.convention):
                 digest.update(read_content(file))
         return f"origin={self.origin} {digest.hexdigest()}"
 

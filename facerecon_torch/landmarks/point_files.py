@@ -24,7 +24,7 @@ from facerecon_torch.formats.face_document import FACE_FORMAT, face_suffix
 from facerecon_torch.landmarks.point_tables import LIST_NAMES, TABLE_SUFFIXES, read_table
 from facerecon_torch.landmarks.points import LAYOUTS, MESH_COUNTS, are_shares, count_broken, is_layout, to_ibug68
 
-__all__ = ["POINT_SUFFIXES", "as_faces", "read_content", "read_points", "result_files"]
+__all__ = ["POINT_SUFFIXES", "as_faces", "read_content", "read_points", "require_stored", "result_files"]
 
 POINT_SUFFIXES = (".pts", ".json", ".npy", *TABLE_SUFFIXES)
 _LARGEST_FILE = 64 * 10**6  # bytes: 30,000 faces as JSON
@@ -60,9 +60,9 @@ def read_points(
     return as_faces(values, file, origin=origin, size=size, convention=convention)
 
 
-def result_files(file: Path) -> Iterator[Path]:
+def result_files(file: Path, convention: str) -> Iterator[Path]:
     """The files with the faces of a picture: `file`, and those of the further faces where `facerecon infer` wrote it
-    for the first one. Raises LandmarkFileError where `file` is damaged."""
+    for the first one. Raises LandmarkFileError where `file` is damaged, or its landmarks have another convention."""
     yield file
     if file.suffix.lower() != ".json":
         return
@@ -70,11 +70,21 @@ def result_files(file: Path) -> Iterator[Path]:
     document = _document(file, content) if FACE_FORMAT.encode() in content else None
     if not isinstance(document, dict) or document.get("format") != FACE_FORMAT or document.get("face") != 0:
         return
+    require_stored(document.get("convention"), convention, file)
     count = document.get("faces")
     if not isinstance(count, int):
         raise LandmarkFileError(f"{file}: expected the number of faces in `faces`; came {type(count).__name__}")
     for face in range(1, count):
         yield file.with_name(f"{file.stem}{face_suffix(face)}{file.suffix}")
+
+
+def require_stored(stored: object, convention: str, file: Path) -> None:
+    """Raise LandmarkFileError where a result of this package says that its landmarks mean something else."""
+    if stored not in (None, convention):
+        raise LandmarkFileError(
+            f"{file}: expected {convention} landmarks; came {_short(stored)} ones. "
+            f"Give landmarks.convention={_short(stored)}"
+        )
 
 
 def read_content(file: Path) -> bytes:

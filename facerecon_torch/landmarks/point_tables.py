@@ -16,9 +16,10 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from facerecon_torch.errors import LandmarkFileError
+from facerecon_torch.formats.face_document import CONVENTION_KEY
 from facerecon_torch.landmarks.points import LAYOUTS, is_layout
 
-__all__ = ["LIST_NAMES", "TABLE_SUFFIXES", "read_table"]
+__all__ = ["LIST_NAMES", "TABLE_SUFFIXES", "read_table", "stored_convention"]
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 LIST_NAMES = ("points", "landmarks", "landmarks_2d")
@@ -72,6 +73,19 @@ def read_table(file: Path) -> tuple[list[str] | None, list[NDArray[np.float64]]]
         raise LandmarkFileError(
             f"{file}: expected names and numbers in the columns of landmarks; came {error}"
         ) from error
+
+
+def stored_convention(file: Path) -> str | None:
+    """What the landmarks of a table of this package mean; None where it does not say so. Raises LandmarkFileError where
+    the file cannot be read."""
+    if file.suffix.lower() != ".parquet":
+        return None
+    try:
+        metadata = pa.parquet.read_schema(file).metadata or {}
+    except _READING as error:
+        raise _unreadable(file, error) from error
+    value = metadata.get(CONVENTION_KEY.encode())
+    return None if value is None else value.decode(errors="replace")
 
 
 def _unreadable(file: Path, error: Exception) -> LandmarkFileError:

@@ -14,6 +14,7 @@ from facerecon_torch.commands.infer.run import find_images, infer
 from facerecon_torch.commands.train import sets
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.data.face_set import FaceSet
+from facerecon_torch.errors import LandmarkFileError
 from facerecon_torch.images import save_png
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.landmarks.scheme import from_paper66
@@ -121,3 +122,23 @@ def test_training_takes_photographs_without_contour(pictures, tmp_path):
     kept = sets._with_landmarks(faces)
     assert [path.name for path in kept.images] == ["p0.png", "p1.png"]
     assert kept.landmarks.isnan().any(-1).sum(-1).tolist() == [0, 17]
+
+
+@pytest.mark.parametrize("source", ["out", "out/parameters.parquet"])
+def test_results_say_what_their_landmarks_mean(source, pictures, tmp_path, tiny_outcome):
+    """Results of mediapipe's landmarks are no source of iBUG ones: the other cascade would be taken for them."""
+    given = FileLandmarks(source=tmp_path / "marks", convention="mediapipe")
+    run(pictures, tmp_path / "out", tiny_outcome, given)
+    assert json.loads((tmp_path / "out" / "p0.json").read_text())["convention"] == "mediapipe"
+    again = run(
+        pictures, tmp_path / "again", tiny_outcome, FileLandmarks(source=tmp_path / source, convention="mediapipe")
+    )
+    assert (again.failures, again.faces) == ([], 4)
+    message = "expected ibug landmarks; came mediapipe ones. Give landmarks.convention=mediapipe"
+    if source == "out":
+        refused = run(pictures, tmp_path / "third", tiny_outcome, tmp_path / "out")
+        assert all(message in reason for _, reason in refused.failures)
+        assert len(refused.failures) == 3
+    else:
+        with pytest.raises(LandmarkFileError, match=message):
+            FileLandmarks(source=tmp_path / source)

@@ -81,6 +81,7 @@ class FaceFiles:
         model: FaceModel,
         formats: Sequence[str],
         outcome: Callable[[ImageFaces, Exception | None], None],
+        convention: str,
     ) -> None:
         if model.topology is None:
             raise ValueError("reconstruction needs a whole model; this one was restricted to some vertices")
@@ -92,7 +93,8 @@ class FaceFiles:
         self._position = {image: k for k, image in enumerate(images)}
         self._triangles, self._uv = model.topology.triangles.cpu(), model.topology.uv.cpu()
         self._expression_names = tuple(model.expression_names)
-        self._table = FaceTable(self._expression_names)
+        self._convention = convention
+        self._table = FaceTable(self._expression_names, convention=convention)
         self._outcome = outcome
         self._jobs: deque[_Job] = deque()
         if "overlay" in self._formats:
@@ -178,6 +180,7 @@ class FaceFiles:
                         expression_names=self._expression_names,
                         count=len(stems),
                         made_from=made_from,
+                        convention=self._convention,
                     )
 
     def _overlay(self, image: ImageFaces, meshes: Sequence[Mesh]) -> Tensor:

@@ -130,7 +130,7 @@ class _Run:
         self._reconstructor, model = reconstructor, reconstructor.face_model
         self._batch = options.faces_at_once(model.device)
         self._together = min(self._batch, DETECTED_TOGETHER)
-        self._files = FaceFiles(output, images, model, options.formats, self._count)
+        self._files = FaceFiles(output, images, model, options.formats, self._count, detector.convention)
         self._settings = settings_digest(reconstructor, detector, options)
         self._one = LatencySession(reconstructor, size=options.size) if options.mode == "latency" else None
         self._vertices = model.vertices
