@@ -64,7 +64,7 @@ def test_json_holds_every_value(rng, tmp_path):
     text = path.read_text(encoding="utf-8")
     read = json.loads(text)
     assert "\u00fc" in text
-    assert set(read) == {"format", "version", "made_from", "faces", "warnings", *SCHEMA}
+    assert set(read) == {"format", "version", "made_from", "convention", "faces", "warnings", *SCHEMA}
     assert [read[name] for name in ("format", "version", "made_from", "faces")] == ["facerecon-face", 3, {}, 1]
     assert (read["plausible"], read["warnings"]) == (False, ["the landmarks are degenerate: they fix no pose"])
     assert read["residual_mm"] == face.plausibility.residual
