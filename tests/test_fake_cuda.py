@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torc
 _UPRIGHT = torch.tensor([[1.1, 0.0, -3.0], [0.0, 1.1, 7.0]], dtype=torch.float64)
 RANGE = {"images.read:require_unit_range": [0.0, 1.0]}  # smallest and largest value of the images
 CROP_WINDOWS = {"fitting.crop:crop_faces": [_UPRIGHT.expand(3, 2, 3)]}
-FACE_REGIONS = {"landmarks.mediapipe.regions:cut_regions": [_UPRIGHT.expand(3, 2, 3)]}
+FACE_REGIONS = {"landmarks.mediapipe.regions:cut_faces": [_UPRIGHT.expand(3, 2, 3)]}
 RECONSTRUCTION = {**RANGE, "cascade.crops:crop": [_UPRIGHT.expand(3, 2, 3)], **CROP_WINDOWS}
 EXPRESSION_WEIGHTS = {
     "model.named_weights:nonnegative_least_squares": [False, False, True],  # have all faces converged?

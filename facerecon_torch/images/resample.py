@@ -55,14 +55,12 @@ def resample(
     size: int,
     outside: str,
     rotated: bool,
-    fine: bool = True,
 ) -> Float[Tensor, "b c crop crop"]:
     """Crops of `size` px in the images' dtype, clipped to [0, 1]; float32 for bytes, of which only those in the window
     become numbers.
 
     `to_crop` maps picture px to crop px; `host` is the same on the CPU in float64 and only decides which
-    part of the pictures is read. Without `rotated` the maps are pure scalings and shifts. Turned crops that are not
-    `fine` are sampled more coarsely before they are turned, for networks: half the time. Pictures much
+    part of the pictures is read. Without `rotated` the maps are pure scalings and shifts. Pictures much
     finer than the crop are averaged over whole blocks first, which leaves at least a factor of two to the
     kernel.
     """
@@ -70,7 +68,7 @@ def resample(
     part = _averaged(images[..., window.top : window.bottom, window.left : window.right], window.block)
     local, seen = _in_window(to_crop.double(), window), _in_window(host, window)
     if rotated:
-        return _turned(part, local, seen, size, window.reach, outside, fine).clamp_(0, 1)
+        return _turned(part, local, seen, size, window.reach, outside).clamp_(0, 1)
     return _separable(part, _upright(local, size), _upright(seen, size), _density(local), window.reach, outside).clamp_(
         0, 1
     )
@@ -197,25 +195,21 @@ def _turned(
     size: int,
     reach: int,
     outside: str,
-    fine: bool,
 ) -> Float[Tensor, "b c crop crop"]:
     """A turned crop: band-limited to the crop's density but sampled twice as densely, upright, then turned,
-    so that the second interpolation costs next to nothing. If not `fine`, 1.25 times as densely, and turned with a
-    linear kernel."""
+    so that the second interpolation costs next to nothing."""
     density = _density(to_crop)
-    finer = 2.0 if fine else 1.25
-    side = math.ceil(finer * size * math.sqrt(2)) + 8
-    places, seen = (_around(affine, size, side, finer) for affine in (to_crop, host))
+    side = math.ceil(2 * size * math.sqrt(2)) + 8
+    places, seen = (_around(affine, size, side) for affine in (to_crop, host))
     upright = _separable(part, places, seen, density, reach, outside)
     line = torch.arange(size, dtype=torch.float64, device=part.device) - (size - 1) / 2
     crop = torch.stack([line.expand(size, size), line[:, None].expand(size, size)], dim=-1)
     turn = density[:, None, None] * torch.linalg.inv_ex(to_crop[:, :, :2])[0]
-    grid = (crop @ turn[:, None].mT * (2 * finer / (side - 1))).to(part.dtype)
-    kernel = "bicubic" if fine else "bilinear"
-    return functional.grid_sample(upright, grid, mode=kernel, padding_mode="border", align_corners=True)
+    grid = (crop @ turn[:, None].mT * (4 / (side - 1))).to(part.dtype)
+    return functional.grid_sample(upright, grid, mode="bicubic", padding_mode="border", align_corners=True)
 
 
-def _around(to_crop: Float[Tensor, "b 2 3"], size: int, side: int, finer: float) -> Float[Tensor, "b 2 side"]:
-    """`side` places along either axis around the crop's middle, 1 / `finer` crop px apart."""
-    steps = (torch.arange(side, dtype=torch.float64, device=to_crop.device) - (side - 1) / 2) / finer
+def _around(to_crop: Float[Tensor, "b 2 3"], size: int, side: int) -> Float[Tensor, "b 2 side"]:
+    """`side` places along either axis around the crop's middle, half a crop px apart."""
+    steps = (torch.arange(side, dtype=torch.float64, device=to_crop.device) - (side - 1) / 2) / 2
     return _middle(to_crop, size)[..., None] + steps / _density(to_crop)[:, None, None]

@@ -16,7 +16,7 @@ from facerecon_torch.images.read import in_unit_range, read_pixels
 from facerecon_torch.landmarks.mediapipe import FaceDetector, FaceMesh
 from facerecon_torch.landmarks.mediapipe.face_detector import _merged
 from facerecon_torch.landmarks.mediapipe.networks import FaceMeshNetwork
-from facerecon_torch.landmarks.mediapipe.regions import face_regions, letterbox_maps, to_image
+from facerecon_torch.landmarks.mediapipe.regions import face_regions, letterbox, tiles, to_image
 from facerecon_torch.landmarks.mediapipe.weights import load_network, weight_file
 from tests.reference.weighted_nms import weighted_nms
 
@@ -164,9 +164,24 @@ def test_regions_and_letterboxes_map_back(generator):
     eyes = points[:, :2] @ maps[:, :, :2].mT + maps[:, None, :, 2]
     assert_close(eyes[:, 0, 1], eyes[:, 1, 1])  # level
     assert (eyes[:, 0, 0] < eyes[:, 1, 0]).all()
-    box = letterbox_maps(480, 640, 128)
+    square, box = letterbox(
+        [torch.full((3, 480, 640), 255, dtype=torch.uint8)], [(0, 0, 640, 480)], 128, torch.device("cpu")
+    )
+    assert_close(square[0, :, 16:112], torch.ones(3, 96, 128))
+    assert not square[0, :, :16].any()
     corners = to_image(torch.tensor([[[-0.5, 15.5], [127.5, 111.5]]]), box)
     assert_close(corners, torch.tensor([[[-0.5, -0.5], [639.5, 479.5]]]).double())
+
+
+def test_tiles_cover_the_picture():
+    for height, width, count in ((100, 100, 9), (101, 300, 3), (300, 200, 9), (7, 1, 3)):
+        windows = tiles(height, width)
+        covered = torch.zeros(height, width)
+        for left, top, right, bottom in windows:
+            covered[top:bottom, left:right] += 1
+            assert max(right - left, bottom - top) <= -(-max(height, width) // 2)
+        assert len(windows) == count
+        assert covered.min() >= 1
 
 
 def test_candidates_are_merged_as_one_after_the_other(generator):

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from facerecon_torch.landmarks.mediapipe.networks import VALUES, FullRangeNetwork, ShortRangeNetwork
-from facerecon_torch.landmarks.mediapipe.regions import chunks, cut_regions, letterbox_maps, tile_maps, to_image
+from facerecon_torch.landmarks.mediapipe.regions import Window, chunks, letterbox, to_image, whole
+from facerecon_torch.landmarks.mediapipe.regions import tiles as tile_windows
 from facerecon_torch.landmarks.mediapipe.weights import load_network
 from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import TensorRecord
@@ -77,17 +78,14 @@ class FaceDetector(nn.Module):
             images: [3, height, width], RGB bytes or floats in [0, 1], of any sizes.
             tiles: search nine overlapping tiles of half the side, for faces too small for the whole picture's input.
         """
-        maps = [
-            (tile_maps if tiles else letterbox_maps)(image.shape[-2], image.shape[-1], self.network.size)
-            for image in images
-        ]
-        owner = torch.arange(len(images)).repeat_interleave(torch.tensor([len(m) for m in maps], dtype=torch.long))
-        if not len(owner):
+        device, split = self.anchors.device, tile_windows if tiles else whole
+        parts = [(k, part) for k, image in enumerate(images) for part in split(image.shape[-2], image.shape[-1])]
+        if not parts:
             return []
-        to_input, own = torch.cat(maps), owner.to(self.anchors.device)
+        owner = torch.tensor([k for k, _ in parts]).to(device)
         found = [
-            self._candidates([images[k] for k in owner[part].tolist()], to_input[part], own[part])
-            for part in chunks(len(owner), self.anchors.device)
+            self._candidates([images[k] for k, _ in parts[rows]], [part for _, part in parts[rows]], owner[rows])
+            for rows in chunks(len(parts), device)
         ]
         places, scores, image = (torch.cat(column) for column in zip(*found))
         points, scores, image = _merged(places, scores, image)
@@ -97,19 +95,18 @@ class FaceDetector(nn.Module):
         ]
 
     def _candidates(
-        self, images: Sequence[Tensor], to_input: Float[Tensor, "n 2 3"], owner: Int[Tensor, "n"]
+        self, images: Sequence[Tensor], windows: Sequence[Window], owner: Int[Tensor, "n"]
     ) -> tuple[Float[Tensor, "m 8 2"], Float[Tensor, "m"], Int[Tensor, "m"]]:
         """Corners of boxes and six points in image px, scores, and the picture of each."""
-        on_device = to_input.to(self.anchors.device)
-        inputs = 2 * cut_regions(images, on_device, self.network.size, rotated=False, outside="zeros") - 1
-        values, logits = self.network(inputs.to(self.network.stem.weight.dtype))
+        inputs, to_input = letterbox(images, windows, self.network.size, self.anchors.device)
+        values, logits = self.network((2 * inputs - 1).to(self.network.stem.weight.dtype))
         scores = logits.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT).sigmoid()
         row, anchor = torch.nonzero(scores >= self.min_score, as_tuple=True)
         places = values[row, anchor].reshape(len(anchor), VALUES // 2, 2)  # centre, size, six points
         half = places[:, 1] / 2
         corners = torch.stack([places[:, 0] - half, places[:, 0] + half], 1)
         moved = torch.cat([corners, places[:, 2:]], 1) + self.anchors[anchor][:, None]
-        return to_image(moved, on_device[row]), scores[row, anchor], owner[row]
+        return to_image(moved, to_input[row]), scores[row, anchor], owner[row]
 
 
 def _anchors(size: int, grids: Sequence[tuple[int, int]]) -> Float[Tensor, "anchors 2"]:

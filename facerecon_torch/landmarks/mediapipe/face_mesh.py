@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from facerecon_torch.landmarks.mediapipe.networks import FaceMeshNetwork
-from facerecon_torch.landmarks.mediapipe.regions import chunks, cut_regions, face_regions, region_scale, to_image
+from facerecon_torch.landmarks.mediapipe.regions import chunks, cut_faces, face_regions, region_scale, to_image
 from facerecon_torch.landmarks.mediapipe.weights import load_network
 from facerecon_torch.runtime.precision import in_own_precision
 
@@ -54,7 +54,7 @@ class FaceMesh(nn.Module):
         meshes = [boxes.new_zeros(0, network.points, 3, dtype=torch.float64, device=weight.device)]
         presences = [weight.new_zeros(0, dtype=torch.float32)]
         for part in chunks(len(images), weight.device):
-            crops = cut_regions(images[part], to_region[part], network.size, rotated=True, outside="edge")
+            crops = cut_faces(images[part], to_region[part], network.size)
             inside, presence = network(crops.to(weight.dtype))
             meshes.append(_in_image(inside.double(), to_region[part]))
             presences.append(presence.sigmoid())
