@@ -24,7 +24,7 @@ def make_setup(evaluation: str = "dense") -> TrainSetup:
     hog = HogSpec(patch_px=32, cell_px=16, evaluation=evaluation)
     return TrainSetup(
         tiny_bilinear(),
-        ReconstructorSpec(crop=CropSpec(size=SIZE, px_per_mm=0.7), features=JointSpec(hog=hog)),
+        ReconstructorSpec(crop=CropSpec(size=SIZE, px_per_mm=0.7), features=JointSpec(hog=hog), convention="ibug"),
         CascadeSpec(stages=2, ridge=RidgeSpec(block_weights_grid=((1.0, 1.0),))),
     )
 

@@ -65,6 +65,11 @@ class MediapipeDetector:
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise DetectorError(f"detector mediapipe: device {self.device} was asked for; torch finds no CUDA device")
         require_selection(min_face, max_faces)
+        missing = [file for file in self.weight_files() if not file.is_file()]
+        if missing:
+            raise DetectorError(
+                f"detector mediapipe: expected the package's file {missing[0]}; there is none. Reinstall"
+            )
         self.tiles, self.min_score, self.min_face, self.max_faces = tiles, float(min_score), min_face, max_faces
         self._networks: _Networks | None = None
 

@@ -20,7 +20,7 @@ def _face(x, y):
 class _ByRedness:
     """As many faces as the first pixel's red says, the first in the middle of the truth, the others far off."""
 
-    name, licence = "dlib", "none"
+    name, licence, convention = "dlib", "none", "ibug"
 
     def detect(self, images, *, paths=None):
         return [[_face(20.0, 20.0), _face(300.0, 20.0)][: int(image[0, 0, 0]) % 4] for image in images]

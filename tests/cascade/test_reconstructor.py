@@ -22,7 +22,7 @@ from facerecon_torch.structures import Detection
 class Known:
     """A detector that gives the faces it was built with."""
 
-    name, licence, convention = "known", "none", "mediapipe"
+    name, licence, convention = "known", "none", "ibug"
 
     def __init__(self, *points):
         self.points = points

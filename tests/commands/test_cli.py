@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from PIL import Image
 
 from facerecon_torch.commands import demo
 from facerecon_torch.commands.cli import main
-from facerecon_torch.errors import DetectorError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,7 +80,7 @@ def astronaut(tmp_path_factory) -> Path:
 
 
 def test_landmarks_come_from_a_file(astronaut, tmp_path):
-    points = Path(demo.__file__).resolve().parents[1] / "assets" / "demo"
+    points = Path(__file__).parents[1] / "landmarks"
     photographs = tmp_path / "photos, [new] ${1}"
     photographs.mkdir()
     (photographs / "astronaut.png").write_bytes(astronaut.read_bytes())
@@ -92,7 +90,7 @@ def test_landmarks_come_from_a_file(astronaut, tmp_path):
     assert np.abs(np.subtract(face["projected_2d"], face["landmarks_2d"])[:49]).mean() < 4  # px
 
 
-def test_the_demo_does_without_dlib(tmp_path, monkeypatch):
+def test_the_demo_reconstructs_its_photograph(tmp_path, monkeypatch):
     pytest.importorskip("skimage")
 
     def command(words):
@@ -102,7 +100,6 @@ def test_the_demo_does_without_dlib(tmp_path, monkeypatch):
             (tmp_path / name).touch()
         return 0
 
-    monkeypatch.setattr(demo, "build_detector", Mock(side_effect=DetectorError("dlib is not installed")))
     monkeypatch.setattr(demo, "facerecon", command)
     assert demo.demo(tmp_path) == 0
 

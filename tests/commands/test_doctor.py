@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from facerecon_torch.commands import doctor
+from facerecon_torch.landmarks import mediapipe_detector
 from facerecon_torch.landmarks.face_alignment_detector import WEIGHT_FILES
 from facerecon_torch.landmarks.registry import DETECTORS, find_detector
 
@@ -54,6 +55,7 @@ def test_damaged_weights_are_found_by_loading_them(no_weights: Path) -> None:
 
 def test_no_detector_at_all_is_a_problem(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    monkeypatch.setattr(mediapipe_detector, "weight_file", lambda name: Path("gone") / name)
     assert doctor.run_doctor(["--quick"]) == 1
     text = capsys.readouterr().out
     assert 'pip install "facerecon-torch[dlib]"' in text

@@ -426,7 +426,7 @@ def test_a_picture_that_does_not_fit_the_memory_fails_alone(error, pictures, tmp
 )
 def test_a_detector_that_fails_on_one_picture(error, pictures, tmp_path, tiny_outcome):
     class Fails:
-        name, licence, convention = "fails", "none", "mediapipe"
+        name, licence, convention = "fails", "none", "ibug"
 
         def detect(self, images, *, paths=None):
             if "p1.png" in [path.name for path in paths]:

@@ -83,7 +83,8 @@ def test_multirun_ends_with_a_summary(rendered, tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     (setting,) = summary["settings"].values()
     assert setting["cascade"]["none"]["jobs"] == 2
-    assert setting["cascade"]["none"]["sd"] > 0  # every fold trains on other people
+    # Every fold trains on other people; so few that a cascade may keep no stage.
+    assert setting["landmark_fit_bias"]["none"]["sd"] > 0
     for job in range(2):
         assert (tmp_path / str(job) / "cascade.safetensors").is_file()
 

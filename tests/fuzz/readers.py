@@ -122,7 +122,9 @@ def _result(path: Path) -> None:
 
 def _detections(path: Path) -> Any:
     """The landmarks in a table or a result that were found: an empty cell is an error of its own picture."""
-    (faces,) = FileLandmarks(source=path).detect([torch.zeros(3, 100, 100)], paths=[Path("a.jpg")])
+    (faces,) = FileLandmarks(source=path, convention="mediapipe").detect(
+        [torch.zeros(3, 100, 100)], paths=[Path("a.jpg")]
+    )
     return [face.points[17:] if face.points[:17].isnan().all() else face.points for face in faces]
 
 

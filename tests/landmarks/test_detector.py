@@ -169,7 +169,7 @@ def test_bytes_are_resized_as_their_floats_are_and_bands_show_nowhere(
 class _Seen:
     """A detector that remembers what it was given, and fails where it is shown a certain picture."""
 
-    name, licence, convention = "seen", "none", "mediapipe"
+    name, licence, convention = "seen", "none", "ibug"
 
     def __init__(self, fails_on: int | None = None, answers: int | None = None) -> None:
         self.calls: list[list[Path | None]] = []

@@ -207,17 +207,19 @@ def test_missing_or_old_package(found: str | None, came: str, monkeypatch: pytes
 
 def test_device_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for name in ("face_alignment", "auto"):
+    for name, options in (("face_alignment", {}), ("auto", {"convention": "ibug"})):
         with pytest.raises(DetectorError, match="cuda:0 was asked for"):
-            build_detector(name, device="cuda:0")
+            build_detector(name, device="cuda:0", **options)
         with pytest.raises(DetectorError, match="must be cpu or cuda; got mps"):
-            build_detector(name, device="mps")
+            build_detector(name, device="mps", **options)
+    with pytest.raises(DetectorError, match="detector mediapipe: device cuda:0 was asked for"):
+        build_detector("auto", device="cuda:0")
 
 
 @pytest.mark.usefixtures("with_weights")
 def test_auto_takes_face_alignment_when_its_weights_are_there(caplog: pytest.LogCaptureFixture) -> None:
     _say.cache_clear()
-    assert {build_detector("auto").name for _ in range(2)} == {"face_alignment"}
+    assert {build_detector("auto", convention="ibug").name for _ in range(2)} == {"face_alignment"}
     assert sum("detector auto" in r.getMessage() for r in caplog.records) == 1
 
 
@@ -225,7 +227,7 @@ def test_auto_takes_face_alignment_when_its_weights_are_there(caplog: pytest.Log
 def test_auto_falls_back_to_dlib_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("dlib")
     _say.cache_clear()
-    assert {build_detector("auto").name for _ in range(2)} == {"dlib"}
+    assert {build_detector("auto", convention="ibug").name for _ in range(2)} == {"dlib"}
     said = [r.getMessage() for r in caplog.records if "detector auto" in r.getMessage()]
     assert len(said) == 1
     assert said[0].startswith("detector auto: dlib, because")
@@ -235,7 +237,7 @@ def test_auto_falls_back_to_dlib_and_says_so_once(caplog: pytest.LogCaptureFixtu
 def test_auto_without_any_detector_names_both_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
     with pytest.raises(DetectorError, match="came neither") as caught:
-        build_detector("auto")
+        build_detector("auto", convention="ibug")
     assert adapter.WEIGHT_FILES[0] in str(caught.value)
     assert 'pip install "facerecon-torch[dlib]"' in str(caught.value)
 

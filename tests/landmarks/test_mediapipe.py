@@ -101,7 +101,7 @@ def test_one_face_is_found_whatever_the_form_of_the_picture(which, photo):
     wide = torch.nn.functional.pad(photo, (0, 100, 0, 0))
     found = detector([photo, in_unit_range(photo), turned, wide])
     assert [len(faces) for faces in found] == [1, 1, 1, 1]
-    assert_close(found[1].boxes, found[0].boxes, rtol=0, atol=0.01)
+    assert_close(found[1].boxes, found[0].boxes, rtol=0, atol=0.1)  # bytes are resized as bytes
     x0, y0, x1, y1 = found[0].boxes[0].tolist()
     assert 150 < x0 < 200 < 250 < x1 < 300
     assert 50 < y0 < 110 < 160 < y1 < 200

