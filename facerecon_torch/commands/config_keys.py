@@ -1,6 +1,7 @@
 """The keys and groups of a command's configuration: its help, and one-line answers to calls that name none of them."""
 
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from facerecon_torch.commands.suggest import did_you_mean
 from facerecon_torch.config.targets import spec_target
 
 __all__ = ["checked", "command_help", "config_folder", "search_path"]
+
+_WIDTH = 120  # of the lines of help
 
 
 def config_folder() -> Path:
@@ -51,7 +54,8 @@ def command_help(name: str) -> str:
     lines += ["", "Keys (??? must be given):", *(f"  {line}" for line in own)] if own else []
     lines += ["", "Groups (GROUP=OPTION) with the keys of their default options (GROUP.KEY=VALUE):"]
     for group, default in _groups(file).items():
-        lines.append(f"  {group}: {' | '.join(_options(group))} (default: {default or 'none'})")
+        choice = f"  {group}: {' | '.join(_options(group))} (default: {default or 'none'})"
+        lines += textwrap.wrap(choice, _WIDTH, subsequent_indent=" " * (len(group) + 4))
         if default is not None:
             lines += [f"    {line}" for line in _body(config_folder() / group / f"{default}.yaml")]
     return "\n".join(lines) + "\n"

@@ -126,7 +126,7 @@ def test_sets_of_scans_bring_landmarks_and_are_tested_in_folds():
 def test_automatic_landmarks_become_the_detector_that_runs(monkeypatch):
     def choose_detector(*, device, convention):
         assert convention == "mediapipe"
-        return SimpleNamespace(name=f"chosen for {device}", licence="none", convention=convention, detect=None)
+        return SimpleNamespace(name=f"chosen for {device}", licence="none", convention=convention, detect=len)
 
     monkeypatch.setattr("facerecon_torch.landmarks.auto.choose_detector", choose_detector)
     monkeypatch.setitem(DETECTORS, "chosen for cpu", ("auto", "choose_detector"))
