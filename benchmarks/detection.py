@@ -29,7 +29,7 @@ from facerecon_torch.structures import Detection
 from facerecon_torch.synthetic.dataset import SyntheticSet, render_set
 from facerecon_torch.synthetic.spec import SyntheticSpec
 
-__all__ = ["main"]
+__all__ = ["detected", "lies_among", "main", "renders"]
 
 _KEYS = ("landmarks", "photos", "device")
 _QUALITIES = (75, 80, 85, 90, 95)  # of the JPEGs of the astronaut
@@ -101,7 +101,7 @@ def main(words: Sequence[str]) -> int:
     device = torch.device(keys.get("device", "cpu"))
     photos = [*_astronaut(), *_photos(keys.get("photos", ""))]
     faceless = [_wheel(name) for name in _WITHOUT_FACES]
-    renders = _renders()
+    rendered = renders("test")
     _say("detector", "photographs", "without a face", f"|yaw| <= {_SIDE_VIEW:.0f}", f"|yaw| > {_SIDE_VIEW:.0f}")
     status = 0
     for name in names:
@@ -111,7 +111,7 @@ def main(words: Sequence[str]) -> int:
             _say(name, f"  cannot run: {error}")
             status = 1
             continue
-        frontal, side = _on_renders(detector, renders)
+        frontal, side = _on_renders(detector, rendered)
         _say(name, str(_on_photos(detector, photos)), _false_alarms(detector, faceless), str(frontal), str(side))
     return status
 
@@ -147,15 +147,17 @@ def _photos(listed: str) -> list[tuple[Pixels, int]]:
     return photos
 
 
-def _renders() -> SyntheticSet:
+def renders(family: str) -> SyntheticSet:
+    """The `test` or `shifted` set of the training configuration."""
     data = SyntheticPhotos()
-    spec = SyntheticSpec(
-        subjects=data.test_subjects, images_per_subject=data.test_images, seed=data.seed, family="test"
-    )
+    sizes = {"test": (data.test_subjects, data.test_images), "shifted": (data.shifted_subjects, data.shifted_images)}
+    subjects, images = sizes[family]
+    spec = SyntheticSpec(subjects=subjects, images_per_subject=images, seed=data.seed, family=family)
     return render_set(spec, synthetic_folder(spec, data.root))
 
 
-def _detected(detector: LandmarkDetector, pictures: Iterable[Pixels]) -> Iterable[list[Detection]]:
+def detected(detector: LandmarkDetector, pictures: Iterable[Pixels]) -> Iterable[list[Detection]]:
+    """The faces of each picture."""
     for _, answer in detect_in_batches(detector, ((None, _Picture(pixels)) for pixels in pictures)):
         if isinstance(answer, Exception):
             raise answer
@@ -164,27 +166,28 @@ def _detected(detector: LandmarkDetector, pictures: Iterable[Pixels]) -> Iterabl
 
 def _on_photos(detector: LandmarkDetector, photos: Sequence[tuple[Pixels, int]]) -> _Count:
     count = _Count()
-    for faces, (_, expected) in zip(_detected(detector, (pixels for pixels, _ in photos)), photos):
+    for faces, (_, expected) in zip(detected(detector, (pixels for pixels, _ in photos)), photos):
         count.add(min(len(faces), expected), expected, max(0, len(faces) - expected))
     return count
 
 
 def _false_alarms(detector: LandmarkDetector, files: Sequence[Path]) -> str:
-    wrong = [file.stem for file, faces in zip(files, _detected(detector, (read_pixels(f) for f in files))) if faces]
+    wrong = [file.stem for file, faces in zip(files, detected(detector, (read_pixels(f) for f in files))) if faces]
     return f"{len(wrong)} of {len(files)}" + (f" ({', '.join(wrong)})" if wrong else "")
 
 
-def _on_renders(detector: LandmarkDetector, renders: SyntheticSet) -> tuple[_Count, _Count]:
+def _on_renders(detector: LandmarkDetector, rendered: SyntheticSet) -> tuple[_Count, _Count]:
     """Up to 45 degrees of yaw, and beyond. A face is found if the middle of its points lies among the true ones."""
     frontal, side = _Count(), _Count()
-    answers = _detected(detector, (read_pixels(file) for file in renders.images))
-    for faces, truth, yaw in zip(answers, renders.landmarks, renders.angles[:, 0].rad2deg().abs().tolist()):
-        right = sum(_lies_among(face.points, truth) for face in faces)
+    answers = detected(detector, (read_pixels(file) for file in rendered.images))
+    for faces, truth, yaw in zip(answers, rendered.landmarks, rendered.angles[:, 0].rad2deg().abs().tolist()):
+        right = sum(lies_among(face.points, truth) for face in faces)
         (side if yaw > _SIDE_VIEW else frontal).add(min(right, 1), 1, len(faces) - min(right, 1))
     return frontal, side
 
 
-def _lies_among(points: Tensor, truth: Tensor) -> bool:
+def lies_among(points: Tensor, truth: Tensor) -> bool:
+    """Whether the middle of the points lies among the true ones."""
     middle = points.mean(0).to(truth)
     return bool(((middle >= truth.amin(0)) & (middle <= truth.amax(0))).all())
 

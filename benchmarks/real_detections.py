@@ -10,27 +10,23 @@ landmark fit stand beside the cascades.
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from benchmarks.detection import detected, lies_among, renders
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
-from facerecon_torch.commands.train.sets import synthetic_folder
-from facerecon_torch.data.specs import SyntheticPhotos
 from facerecon_torch.files import write_json
 from facerecon_torch.fitting.landmark_fit import LandmarkFitter
-from facerecon_torch.images.loader import decoded_ahead
-from facerecon_torch.images.read import read_pixels
-from facerecon_torch.landmarks.batches import detect_in_batches
+from facerecon_torch.images.read import Pixels, read_pixels
+from facerecon_torch.landmarks.detector import LandmarkDetector
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.metrics.bootstrap import Interval, paired_bootstrap, subject_interval
 from facerecon_torch.metrics.vertex_error import vertex_errors
-from facerecon_torch.synthetic.dataset import SyntheticSet, render_set
-from facerecon_torch.synthetic.spec import SyntheticSpec
+from facerecon_torch.synthetic.dataset import SyntheticSet
 
 __all__ = ["main"]
 
@@ -51,7 +47,7 @@ def main(words: Sequence[str]) -> int:
     detectors = keys.get("landmarks", "mediapipe,dlib").split(",")
     report = {}
     for family in keys.get("sets", "test,shifted").split(","):
-        rendered = _renders(family)
+        rendered = renders(family)
         errors, found = _errors(rendered, detectors)
         report[family] = _summary(errors, rendered.subjects, found)
         _say(family, report[family])
@@ -60,20 +56,14 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def _renders(family: str) -> SyntheticSet:
-    data = SyntheticPhotos()
-    sizes = {"test": (data.test_subjects, data.test_images), "shifted": (data.shifted_subjects, data.shifted_images)}
-    subjects, images = sizes[family]
-    spec = SyntheticSpec(subjects=subjects, images_per_subject=images, seed=data.seed, family=family)
-    return render_set(spec, synthetic_folder(spec, data.root))
-
-
 def _errors(rendered: SyntheticSet, detectors: Sequence[str]) -> tuple[dict[str, Tensor], Bool[Tensor, "n"]]:
     """By method the error of every image, and where all detectors found the face."""
     errors, found = dict[str, Tensor](), torch.ones(len(rendered), dtype=torch.bool)
+    pictures = [read_pixels(file) for file in rendered.images]
     for name in detectors:
         model = FaceReconstructor.from_pretrained(detector=name)
-        points, seen = _detected(name, rendered)
+        points = _found(build_detector(name), pictures, rendered.landmarks)
+        seen = torch.isfinite(points).flatten(1).all(1)
         found &= seen
         fit = LandmarkFitter(model.face_model, model.spec.fit).fit(points.nan_to_num(0.0)).parameters
         face, rows = model.face_model, model.face_model.topology.whole_vertices
@@ -81,37 +71,31 @@ def _errors(rendered: SyntheticSet, detectors: Sequence[str]) -> tuple[dict[str,
         shapes = {
             "mean face": mean,
             f"landmark fit, {name}": face.vertices(fit.identity, fit.expression),
-            f"cascade, {name}": _cascaded(model, rendered, points, seen),
+            f"cascade, {name}": _cascaded(model, pictures, points, seen),
         }
         for method, vertices in shapes.items():
             errors[method] = vertex_errors(vertices, rendered.vertices, "similarity", rows=rows).mae
     return errors, found
 
 
-def _detected(name: str, rendered: SyntheticSet) -> tuple[Float[Tensor, "n 66 2"], Bool[Tensor, "n"]]:
-    """The points of the face nearest to the true one, NaN where there is none within it."""
-    detector, truth = build_detector(name), rendered.landmarks
-    points = torch.full((len(rendered), 66, 2), torch.nan)
-    with ThreadPoolExecutor(1) as pool:
-        for row, (_, answer) in enumerate(detect_in_batches(detector, decoded_ahead(rendered.images, pool, ahead=32))):
-            if isinstance(answer, Exception):
-                raise answer
-            for face in answer[1]:
-                middle = face.points.mean(0).to(truth)
-                if bool(((middle >= truth[row].amin(0)) & (middle <= truth[row].amax(0))).all()):
-                    points[row] = to_paper66(face.points)
-                    break
-    return points, torch.isfinite(points).flatten(1).all(1)
+def _found(
+    detector: LandmarkDetector, pictures: Sequence[Pixels], truth: Float[Tensor, "n 66 2"]
+) -> Float[Tensor, "n 66 2"]:
+    """The points of the first face that lies among the true points, NaN where there is none."""
+    points = torch.full_like(truth, torch.nan)
+    for row, faces in enumerate(detected(detector, pictures)):
+        own = [face for face in faces if lies_among(face.points, truth[row])]
+        if own:
+            points[row] = to_paper66(own[0].points)
+    return points
 
 
 def _cascaded(
-    model: FaceReconstructor, rendered: SyntheticSet, points: Float[Tensor, "n 66 2"], seen: Bool[Tensor, "n"]
+    model: FaceReconstructor, pictures: Sequence[Pixels], points: Float[Tensor, "n 66 2"], seen: Bool[Tensor, "n"]
 ) -> Float[Tensor, "n vertices 3"]:
-    vertices = torch.zeros_like(rendered.vertices)
-    rows = torch.nonzero(seen)[:, 0]
-    for part in rows.split(_BATCH):
-        images = [read_pixels(rendered.images[k]) for k in part.tolist()]
-        vertices[part] = model.reconstruct(images, points[part]).vertices
+    vertices = torch.zeros(len(points), model.face_model.n_vertices, 3)
+    for part in torch.nonzero(seen)[:, 0].split(_BATCH):
+        vertices[part] = model.reconstruct([pictures[k] for k in part.tolist()], points[part]).vertices
     return vertices
 
 

@@ -24,7 +24,7 @@ from facerecon_torch.fitting.contour import ContourSpec
 from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.fitting.landmark_fit import FitSpec
 from facerecon_torch.formats.json_file import parse_json
-from facerecon_torch.landmarks.scheme import CONVENTIONS
+from facerecon_torch.landmarks.scheme import CONVENTIONS, check_convention
 from facerecon_torch.regression.cascade import Cascade
 from facerecon_torch.regression.io import cascade_from_tensors, cascade_meta, cascade_to_tensors
 
@@ -69,8 +69,7 @@ class ReconstructorSpec:
     def __post_init__(self) -> None:
         if self.start not in STARTS:
             raise ValueError(f"start must be {' or '.join(STARTS)}; got {self.start!r}")
-        if self.convention not in CONVENTIONS:
-            raise ValueError(f"convention must be {' or '.join(CONVENTIONS)}; got {self.convention!r}")
+        check_convention(self.convention)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +84,7 @@ class Checkpoint:
 
 def pretrained_path(convention: str = CONVENTIONS[0]) -> Path:
     """The cascade that the package ships for landmarks of a convention. Raises ValueError for a name that is none."""
-    if convention not in CONVENTIONS:
-        raise ValueError(f"convention must be {' or '.join(CONVENTIONS)}; got {convention!r}")
+    check_convention(convention)
     folder = Path(str(importlib.resources.files("facerecon_torch"))) / "assets" / "pretrained" / convention
     return folder / "cascade.safetensors"
 

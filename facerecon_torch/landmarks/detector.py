@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facerecon_torch.checks import require_count
-from facerecon_torch.errors import NoFaceError
+from facerecon_torch.errors import DetectorError, NoFaceError
 from facerecon_torch.images.read import Pixels, in_unit_range, require_unit_range
 from facerecon_torch.structures import Detection
 
 __all__ = [
     "FREE",
+    "Box",
     "FaceBox",
     "LandmarkDetector",
     "choose_faces",
@@ -153,6 +154,12 @@ def box_area(face: FaceBox | Detection) -> float:
     """In square px."""
     x0, y0, x1, y1 = face.box
     return max(x1 - x0, 0.0) * max(y1 - y0, 0.0)
+
+
+def require_cuda(detector: str, device: torch.device) -> None:
+    """Raise DetectorError for a CUDA device that torch cannot use: never another one instead."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DetectorError(f"detector {detector}: device {device} was asked for; torch finds no CUDA device")
 
 
 def require_image(image: Tensor) -> None:

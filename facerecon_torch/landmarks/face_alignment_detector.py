@@ -20,6 +20,7 @@ from facerecon_torch.landmarks.detector import (
     FaceBox,
     as_bytes,
     on_host,
+    require_cuda,
     require_image,
     require_selection,
     resize,
@@ -190,8 +191,7 @@ def usable_device(device: str | torch.device) -> torch.device:
     chosen = torch.device(device)
     if chosen.type not in ("cpu", "cuda"):
         raise DetectorError(f"detector face_alignment: device must be cpu or cuda; got {chosen}")
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise DetectorError(f"detector face_alignment: device {chosen} was asked for; torch finds no CUDA device")
+    require_cuda("face_alignment", chosen)
     return chosen
 
 

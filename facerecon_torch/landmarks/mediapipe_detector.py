@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facerecon_torch.errors import DetectorError
-from facerecon_torch.landmarks.detector import FREE, require_image, require_selection, select_faces
+from facerecon_torch.landmarks.detector import FREE, require_cuda, require_image, require_selection, select_faces
 from facerecon_torch.landmarks.mediapipe.face_detector import FaceBoxes, FaceDetector
 from facerecon_torch.landmarks.mediapipe.face_mesh import FaceMesh
 from facerecon_torch.landmarks.mediapipe.mesh_points import mesh_to_ibug68
@@ -62,8 +62,7 @@ class MediapipeDetector:
         if not 0 <= min_score <= 1:
             raise ValueError(f"min_score must lie in [0, 1]; got {min_score}")
         self.device = torch.device(device)
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise DetectorError(f"detector mediapipe: device {self.device} was asked for; torch finds no CUDA device")
+        require_cuda(self.name, self.device)
         require_selection(min_face, max_faces)
         missing = [file for file in self.weight_files() if not file.is_file()]
         if missing:

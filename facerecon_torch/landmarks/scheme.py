@@ -13,6 +13,7 @@ from facerecon_torch.model.topology import N_CONTOUR, N_LANDMARKS
 
 __all__ = [
     "CONVENTIONS",
+    "check_convention",
     "GROUPS_66",
     "GROUPS_68",
     "IBUG_OF_PAPER",
@@ -85,6 +86,12 @@ GROUPS_68: dict[str, tuple[int, ...]] = {
 GROUPS_66: dict[str, tuple[int, ...]] = {
     name: tuple(_PAPER_OF_IBUG[i] for i in members if i not in _LEFT_OUT) for name, members in GROUPS_68.items()
 }
+
+
+def check_convention(value: object, key: str = "convention") -> None:
+    """Raise ValueError unless `value` is one of `CONVENTIONS`; `key` is how the user spells it."""
+    if value not in CONVENTIONS:
+        raise ValueError(f"{key} must be {' or '.join(CONVENTIONS)}; got {value!r}")
 
 
 def to_paper66(points: Float[Tensor, "*b 68 c"]) -> Float[Tensor, "*b 66 c"]:

@@ -8,7 +8,7 @@ import torch
 from facerecon_torch.landmarks.detector import require_selection
 from facerecon_torch.landmarks.points import require_origin
 from facerecon_torch.landmarks.registry import DETECTORS, build_detector, detector_options, find_convention
-from facerecon_torch.landmarks.scheme import CONVENTIONS
+from facerecon_torch.landmarks.scheme import CONVENTIONS, check_convention
 
 __all__ = ["OPTIONS", "TRAINING_SOURCES", "LandmarkSourceSpec"]
 
@@ -44,8 +44,8 @@ class LandmarkSourceSpec:
             raise ValueError(f"landmarks.source must be one of {', '.join(sources)}; got {self.source!r}")
         if self.path is not None and self.source != "file":
             raise ValueError(f"landmarks.path is for landmarks.source=file; got source {self.source!r}")
-        if self.convention not in (None, *CONVENTIONS):
-            raise ValueError(f"landmarks.convention must be {' or '.join(CONVENTIONS)}; got {self.convention!r}")
+        if self.convention is not None:
+            check_convention(self.convention, "landmarks.convention")
         require_selection(self.min_face, self.max_faces, "landmarks.")
         require_origin("landmarks.origin", self.origin)
         for option in self._asked():

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from facerecon_torch.checks import require_file, require_finite, require_shape
 from facerecon_torch.errors import ModelFileError
-from facerecon_torch.landmarks.scheme import CONVENTIONS, MIRROR_66, N_LANDMARKS
+from facerecon_torch.landmarks.scheme import MIRROR_66, N_LANDMARKS, check_convention
 
 __all__ = ["NoiseTable", "load_noise_table", "mirror_errors", "noise_file", "sample_landmark_noise", "turn_errors"]
 
@@ -70,8 +70,7 @@ class NoiseTable:
 
 def noise_file(convention: str) -> Path:
     """The committed table of the detectors of a convention. Raises ValueError for a name that is none."""
-    if convention not in CONVENTIONS:
-        raise ValueError(f"convention must be {' or '.join(CONVENTIONS)}; got {convention!r}")
+    check_convention(convention)
     return _FOLDER / f"landmark_noise_{convention}.safetensors"
 
 

@@ -39,7 +39,7 @@ def world(tmp_path, monkeypatch):
         landmarks=torch.tensor([[10.0, 10.0], [30.0, 30.0]]).expand(5, 2, 2),
         angles=torch.tensor([[yaw, 0.0, 0.0] for yaw in yaws]).deg2rad() * 0.9999,
     )
-    monkeypatch.setattr(detection, "_renders", lambda: renders)
+    monkeypatch.setattr(detection, "renders", lambda family: renders)
     monkeypatch.setattr(detection, "_astronaut", list)
     monkeypatch.setattr(detection, "_wheel", lambda name: _picture(tmp_path / name, int(name == "moon.png")))
     return tmp_path
