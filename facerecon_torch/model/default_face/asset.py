@@ -13,6 +13,7 @@ from facerecon_torch.checks import require_file
 from facerecon_torch.errors import ModelFileError
 
 __all__ = [
+    "ADULT_SIZE",
     "ASSET_FOLDER",
     "FILES",
     "MASKS",
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 ASSET_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "default_face"
+ADULT_SIZE = 1.072
+"""Millimetres of the model per millimetre of MakeHuman's files, whose heads are smaller than published ones: the middle
+of 1.064 (men) and 1.080 (women). The painter's lengths are MakeHuman's millimetres."""
 STEP_MM = 0.025
 """Targets are stored as int16 multiples of this many millimetres."""
 PARTS = ("skin", "lips", "mouth", "left_eye", "right_eye", "hair", "lashes", "cloth")
@@ -34,7 +38,7 @@ MASKS = ("face", "lips", "eyelids", "ears", "inside-mouth")
 """Names of the vertex masks."""
 FILES = ("source.safetensors", "source.json", "tables.safetensors", "factors.safetensors")
 """The files that determine the default model."""
-FORMAT = "facerecon_torch.default_face/2"
+FORMAT = "facerecon_torch.default_face/3"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,8 @@ class SourceAsset:
 
     The first `n_face` vertices and the first `n_face_triangles` triangles are the model's. Target t moves vertex
     target_vertices[k] by target_steps[k] x 0.025 mm for k in target_offsets[t]:target_offsets[t + 1].
+    `anatomy` are the vertices of 68 anatomical marks by iBUG number (the rim of the lips, the middle of the brow);
+    `spreads` are the standard deviations of the weights of local sliders and smooth fields.
     """
 
     n_face: int
@@ -58,6 +64,8 @@ class SourceAsset:
     target_offsets: Int[np.ndarray, "targets_and_end"]
     target_vertices: Int[np.ndarray, "entries"]
     target_steps: Int[np.ndarray, "entries 3"]
+    anatomy: Int[np.ndarray, "68"]
+    spreads: dict[str, float]
     origin: str
 
 
@@ -77,6 +85,7 @@ def write_asset(asset: SourceAsset, folder: Path) -> None:
         "target_offsets": asset.target_offsets.astype(np.int64),
         "target_vertices": asset.target_vertices.astype(np.uint16),
         "target_steps": asset.target_steps.astype(np.int16),
+        "anatomy": asset.anatomy.astype(np.uint16),
     }
     write_tensors(folder / "source.safetensors", tensors)
     header = {
@@ -88,6 +97,7 @@ def write_asset(asset: SourceAsset, folder: Path) -> None:
         "masks": MASKS,
         "origin": asset.origin,
         "target_names": asset.target_names,
+        "spreads": asset.spreads,
     }
     (folder / "source.json").write_text(json.dumps(header, indent=1) + "\n")
 
@@ -117,6 +127,8 @@ def read_asset(folder: Path = ASSET_FOLDER) -> SourceAsset:
         target_offsets=tensors["target_offsets"],
         target_vertices=tensors["target_vertices"].astype(np.int64),
         target_steps=tensors["target_steps"],
+        anatomy=tensors["anatomy"].astype(np.int64),
+        spreads={str(name): float(value) for name, value in header["spreads"].items()},
         origin=str(header["origin"]),
     )
 

@@ -6,7 +6,7 @@ an HOSVD differ between machines in sign and in near-equal columns; with committ
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from facerecon_torch.model.default_face.asset import ASSET_FOLDER, FILES, read_t
 from facerecon_torch.model.default_face.shapes import FaceSource, load_source, load_topology
 from facerecon_torch.model.hosvd import hosvd
 from facerecon_torch.model.io import load_model, save_model
+from facerecon_torch.model.topology import FaceTopology
 
 __all__ = [
     "CORE_STEP_MM",
@@ -29,7 +30,9 @@ __all__ = [
     "expression_names",
     "identity_blocks",
     "load_default_face",
+    "model_of",
     "projected_core",
+    "tensor_factors",
 ]
 
 _log = logging.getLogger(__name__)
@@ -59,17 +62,21 @@ def identity_blocks(
         yield torch.cat([face, face + basis], 1)
 
 
-def write_factors(source: FaceSource, folder: Path) -> None:
-    """Write factors.safetensors: the building people and the HOSVD factors of their tensor (30 s, 2 GB)."""
+def tensor_factors(source: FaceSource) -> dict[str, Tensor]:
+    """The building people's sliders and the HOSVD factors of their tensor (30 s, 2 GB)."""
     people = source.sample(N_BUILDING, torch.Generator().manual_seed(BUILDING_SEED))
     blocks = [part.permute(2, 3, 0, 1).flatten(0, 1) for part in identity_blocks(source, people.sliders)]
     result = hosvd(torch.cat(blocks, 1), IDENTITY_RANK, EXPRESSION_RANK)
-    factors = {
+    return {
         "sliders": people.sliders.float(),
         "identity_rows": result.identity_rows.double(),
         "expression_rows": result.expression_rows.double(),
     }
-    write_tensors(folder / "factors.safetensors", {name: array.numpy() for name, array in factors.items()})
+
+
+def write_factors(source: FaceSource, folder: Path) -> None:
+    """Write factors.safetensors."""
+    write_tensors(folder / "factors.safetensors", {k: v.numpy() for k, v in tensor_factors(source).items()})
 
 
 def projected_core(
@@ -95,21 +102,24 @@ def projected_core(
     return still + torch.einsum("ivab,jvb->vaij", maps, moves)
 
 
-def build_default_face() -> BilinearModel:
-    """The model built from the committed asset: float32, core rounded to CORE_STEP_MM (a few seconds, 1.5 GB)."""
-    source = load_source(torch.float64)
-    factors = {
-        name: torch.from_numpy(array) for name, array in read_tensors(ASSET_FOLDER / "factors.safetensors").items()
-    }
+def model_of(source: FaceSource, factors: Mapping[str, Tensor], topology: FaceTopology) -> BilinearModel:
+    """The model of a float64 source, float32, core rounded to CORE_STEP_MM."""
     rows = factors["identity_rows"], factors["expression_rows"]
     core = projected_core(source, factors["sliders"].double(), *rows)
     return BilinearModel(
         ((core / CORE_STEP_MM).round() * CORE_STEP_MM).float(),
         rows[0].float(),
         rows[1].float(),
-        load_topology(),
+        topology,
         expression_names=expression_names(source),
     )
+
+
+def build_default_face() -> BilinearModel:
+    """The model built from the committed asset (a few seconds, 1.5 GB)."""
+    arrays = read_tensors(ASSET_FOLDER / "factors.safetensors")
+    factors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return model_of(load_source(torch.float64), factors, load_topology())
 
 
 def load_default_face() -> BilinearModel:

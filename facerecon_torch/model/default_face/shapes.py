@@ -129,7 +129,8 @@ class FaceSource:
 
     The first `n_face` of the `n_head` vertices are the model's. Computation runs on the CPU in `dtype`.
     `triangle_parts` indexes `part_names`; `masks` are soft regions in [0, 1] per vertex. `expression_names` names the
-    46 entries of a weight vector; the neutral face has zero weights.
+    46 entries of a weight vector; the neutral face has zero weights. `anatomy` are the vertices of the 68 anatomical
+    marks, `spreads` the standard deviations of local sliders and smooth fields.
     """
 
     def __init__(self, asset: SourceAsset, *, dtype: torch.dtype = torch.float32) -> None:
@@ -138,6 +139,8 @@ class FaceSource:
         self.triangle_parts: Int[Tensor, "t"] = torch.from_numpy(asset.triangle_parts)
         self.part_names = PARTS
         self.masks: dict[str, Float[Tensor, "v"]] = dict(zip(MASKS, torch.from_numpy(asset.masks)))
+        self.anatomy: Int[Tensor, "68"] = torch.from_numpy(asset.anatomy)
+        self.spreads = asset.spreads
         rows = {name: i for i, name in enumerate(asset.target_names)}
         self.identity_names = tuple(name for name in rows if not name.startswith("face/"))
         table = _expression_table(tuple(n.removeprefix("face/") for n in rows if n.startswith("face/")))
@@ -147,7 +150,7 @@ class FaceSource:
         self.expression_targets: Float[Tensor, "exps v 3"] = torch.stack(
             [dense[[rows[f"face/{unit}"] for unit in units]].sum(0) for units in table.values()]
         )
-        self.mean_sliders: Float[Tensor, "targets"] = expected_sliders(self.identity_names).to(dtype)
+        self.mean_sliders: Float[Tensor, "targets"] = expected_sliders(self.identity_names, self.spreads).to(dtype)
         base = torch.from_numpy(asset.base).to(dtype)
         mean = base + torch.tensordot(self.mean_sliders, self.identity_targets, 1)
         self._base: Tensor = base - mean[: self.n_face].mean(0)
@@ -162,7 +165,7 @@ class FaceSource:
 
     def sample(self, n: int, generator: torch.Generator, *, family: Family = "core") -> Identities:
         """Random people; see `sample_identities`."""
-        return sample_identities(n, generator, self.identity_names, family=family)
+        return sample_identities(n, generator, self.identity_names, self.spreads, family=family)
 
     def identity_vertices(self, sliders: Float[Tensor, "*n targets"]) -> Float[Tensor, "*n head 3"]:
         """Neutral meshes, rigidly aligned (no scale) to the mean face on the face vertices."""

@@ -1,11 +1,13 @@
 """Random people: weights of the identity targets.
 
-Target weights are products of the macro sliders (gender, ancestry, age, muscle, weight), as in MakeHuman. A slider
+Local sliders and smooth fields have the spreads of the asset, chosen so that published measures vary as they do
+between adults; the `mean/` targets move the mean of each ancestry and sex. Target weights are products of the macro sliders (gender, ancestry, age, muscle, weight), as in MakeHuman. A slider
 weights its `incr` target when positive and its `decr` target when negative; left and right are equal. The groups in
 HELD_OUT are nonzero in the `shifted` family only, which neither the core nor training uses.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +23,7 @@ __all__ = [
     "HELD_OUT",
     "Family",
     "Identities",
+    "axis_spreads",
     "expected_sliders",
     "sample_identities",
     "slider_axes",
@@ -50,6 +53,8 @@ GENDER_BETA, ANCESTRY_DIRICHLET = 0.35, 0.5
 MUSCLE_SD, WEIGHT_SD = 0.3, 0.35
 LOCAL_SD, LOCAL_LIMIT, ASYMMETRY_SD, SHIFTED_SD = 0.17, 0.9, 0.06, 0.25
 HEAD_SHAPE_LIMIT = 0.3
+FIELD = "field/"
+"""Beginning of the names of smooth displacement fields, whose weights may be negative."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +120,14 @@ def _opposite(name: str, column: dict[str, int]) -> str | None:
 
 
 def sample_identities(
-    n: int, generator: torch.Generator, names: tuple[str, ...], *, family: Family = "core"
+    n: int,
+    generator: torch.Generator,
+    names: tuple[str, ...],
+    spreads: Mapping[str, float],
+    *,
+    family: Family = "core",
 ) -> Identities:
-    """n random people; `names` are the identity targets in column order.
+    """n random people; `names` are the identity targets in column order, `spreads` those of the asset.
 
     The same generator state gives the same people. Raises ValueError for a negative n or an unknown family.
     """
@@ -134,12 +144,16 @@ def sample_identities(
     shape = draw.dirichlet([1.0] * len(HEAD_SHAPES), n) * draw.uniform(0.0, HEAD_SHAPE_LIMIT, (n, 1))
     for k, head in enumerate(HEAD_SHAPES):
         sliders[:, names.index(f"local/head-{head}")] = shape[:, k]
+    widths = axis_spreads(names, spreads)
     for axis in slider_axes(names):
-        value = draw.normal(0.0, _spread(axis), n).clip(-LOCAL_LIMIT, LOCAL_LIMIT)
+        value = draw.normal(0.0, widths[axis.name], n).clip(-LOCAL_LIMIT, LOCAL_LIMIT)
         if axis.held_out and family == "core":
             continue
         sliders[:, list(axis.increase)] = np.maximum(value, 0.0)[:, None]
         sliders[:, list(axis.decrease)] = np.maximum(-value, 0.0)[:, None]
+    for column, name in enumerate(names):
+        if name.startswith(FIELD):
+            sliders[:, column] = draw.normal(0.0, spreads.get(name, 0.0), n)
     return Identities(
         sliders=torch.from_numpy(sliders).float(),
         gender=torch.from_numpy(gender).float(),
@@ -150,32 +164,42 @@ def sample_identities(
     )
 
 
-def expected_sliders(names: tuple[str, ...]) -> Float[Tensor, "targets"]:
-    """The mean of `sample_identities(family="core")`, whose mesh is the mean face as targets are additive.
+def expected_sliders(
+    names: tuple[str, ...],
+    spreads: Mapping[str, float],
+    *,
+    gender: float = 0.5,
+    ancestry: Sequence[float] = (1 / 3, 1 / 3, 1 / 3),
+) -> Float[Tensor, "targets"]:
+    """The mean of `sample_identities(family="core")`, whose mesh is the mean face as targets are additive; or that of
+    the people of one gender and ancestry.
 
     E max(0, x) = sd / sqrt(2 pi) for a centred normal x; the clipping changes it by less than 1e-3.
     """
     half = np.array([1.0]) / math.sqrt(2.0 * math.pi)
     share = AGE_SHARE * AGE_BETA[0] / sum(AGE_BETA)
-    thirds = np.full((1, 3), 1.0 / 3.0)
 
     def ends(sd: float) -> dict[str, Float[np.ndarray, "1"]]:
         return {"min": sd * half, "average": 1.0 - 2.0 * sd * half, "max": sd * half}
 
-    sliders = _macro_weights(names, np.array([0.5]), thirds, np.array([share]), ends(MUSCLE_SD), ends(WEIGHT_SD))
+    macros = np.array([gender]), np.array([ancestry]), np.array([share])
+    sliders = _macro_weights(names, *macros, ends(MUSCLE_SD), ends(WEIGHT_SD))
     for head in HEAD_SHAPES:
         sliders[:, names.index(f"local/head-{head}")] = 0.5 * HEAD_SHAPE_LIMIT / len(HEAD_SHAPES)
+    widths = axis_spreads(names, spreads)
     for axis in slider_axes(names):
         if not axis.held_out:
-            sliders[:, [*axis.increase, *axis.decrease]] = _spread(axis) * half
+            sliders[:, [*axis.increase, *axis.decrease]] = widths[axis.name] * half
     return torch.from_numpy(sliders[0]).float()
 
 
-def _spread(axis: Axis) -> float:
-    """The standard deviation of a local slider."""
-    if axis.asymmetric:
-        return ASYMMETRY_SD
-    return SHIFTED_SD if axis.held_out else LOCAL_SD
+def axis_spreads(names: tuple[str, ...], spreads: Mapping[str, float]) -> dict[str, float]:
+    """The standard deviation of every local slider: the given one, else that of its kind."""
+    widths = {}
+    for axis in slider_axes(names):
+        usual = ASYMMETRY_SD if axis.asymmetric else SHIFTED_SD if axis.held_out else LOCAL_SD
+        widths[axis.name] = spreads.get(axis.name, usual)
+    return widths
 
 
 def _three_way(value: Float[np.ndarray, "n"]) -> dict[str, Float[np.ndarray, "n"]]:
@@ -191,7 +215,7 @@ def _macro_weights(
     muscle: dict[str, Float[np.ndarray, "n"]],
     weight: dict[str, Float[np.ndarray, "n"]],
 ) -> Float[np.ndarray, "n targets"]:
-    """The weights of the race and universal targets, products of the shares in their names; 0 for other targets."""
+    """The weights of the race, universal and mean targets, products of the shares in their names; 0 for others."""
     genders, ages = {"female": 1.0 - gender, "male": gender}, {"young": 1.0 - age, "old": age}
     result = np.zeros((len(gender), len(names)))
     for column, name in enumerate(names):
@@ -199,6 +223,9 @@ def _macro_weights(
         if kind == "race":
             race, sex, stage = rest.split("-")
             result[:, column] = ancestry[:, ANCESTRIES.index(race)] * genders[sex] * ages[stage]
+        elif kind == "mean":
+            race, sex = rest.split("-")
+            result[:, column] = ancestry[:, ANCESTRIES.index(race)] * genders[sex]
         elif kind == "univ":
             sex, stage, brawn, mass = rest.split("-")
             result[:, column] = genders[sex] * ages[stage]

@@ -1,7 +1,9 @@
 """The rendered head: the source's bust with teeth and long hair, its tables, and the true landmarks of its face.
 
-Reference frame: the neutral mean head in the model frame, mm. Every rendered vertex has a fixed reference position at
-which texture, hairline and occlusion are sampled, so they follow the surface of any identity and expression.
+Reference frame: the neutral mean head in the model frame, in the painter's millimetres (1 / ADULT_SIZE of the model's).
+Every rendered vertex has a fixed reference position at which texture, hairline and occlusion are sampled, so they follow
+the surface of any identity and expression. Skin is painted around anatomical marks, not around the points where a
+detector puts its landmarks: the appearance must not depend on the detector.
 """
 
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.landmarks.scheme import N_INNER
 from facerecon_torch.model.default_face import FaceSource, load_source, load_topology
+from facerecon_torch.model.default_face.asset import ADULT_SIZE
 from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.people.canvas import Atlas
 from facerecon_torch.synthetic.procedural import smooth_step
@@ -25,16 +28,6 @@ __all__ = ["PARTS", "Head", "contour_candidates", "load_head", "true_landmarks"]
 
 PARTS = ("skin", "lips", "mouth", "left_eye", "right_eye", "curtain", "lashes", "cloth", "teeth")
 _LEFT_OUT = ("hair", "lashes", "cloth")  # helper shells of the source; the renderer has its own
-_PAINT_MARKS = (
-    1493, 1491, 1494, 1497, 737, 1537, 1479, 1424, 1481, 3352, 3404, 3459, 2682, 3421, 3418, 3415, 3417,  # jaw
-    254, 207, 176, 177, 181, 2182, 2178, 2177, 2207, 2248,  # brows
-    132, 131, 201, 1310, 358, 314, 343, 2302, 2344,  # nose
-    1260, 1255, 1271, 1275, 1268, 1265, 3208, 3204, 3188, 3193, 3198, 3201,  # eyes
-    1238, 1591, 460, 466, 2444, 3510, 3172, 2460, 2466, 492, 486, 480,  # outer lips
-    1238, 453, 468, 2438, 3172, 2462, 494, 482,  # inner lips
-)  # fmt: skip
-"""Vertices of the 68 iBUG points in skin painting. They are anatomical (the middle of the brow, the rim of the lips),
-not the points where a detector puts its landmarks: the appearance must not depend on the detector."""
 _OCCLUSION_RAYS = 96
 _CURTAIN = (44, 20)  # columns around the back of the head, rows from the crown down
 _TEETH = 12  # columns of one row of teeth
@@ -73,8 +66,8 @@ def load_head() -> Head:
     left_out = torch.tensor([names[part] for part in _LEFT_OUT])
     keep = ~torch.isin(source.triangle_parts, left_out)
     triangles, parts = source.triangles[keep], source.triangle_parts[keep]
-    marks = torch.tensor(_PAINT_MARKS)
-    reference, n = source.mean, len(source.mean)
+    marks = source.anatomy
+    reference, n = source.mean / ADULT_SIZE, len(source.mean)
     pieces, faces, labels = [reference], [triangles], [parts]
     groups = []
     for label, (points, quads) in (

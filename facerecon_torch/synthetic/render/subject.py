@@ -11,6 +11,7 @@ from torch.nn.functional import embedding_bag, interpolate, normalize
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.model.default_face import FaceSource
+from facerecon_torch.model.default_face.asset import ADULT_SIZE
 from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.people.appearance import Appearance
 from facerecon_torch.synthetic.people.hair import Hair, draw_hair, shape_curtain
@@ -56,6 +57,7 @@ def full_mesh(
     head: Head, painted: PaintedHead, neutral: Float[Tensor, "s 3"], vertices: Float[Tensor, "s 3"]
 ) -> tuple[Float[Tensor, "v 3"], Int[Tensor, "t 3"]]:
     """Vertices and triangles of the rendered head: skin and hair surface, teeth, long hair."""
+    neutral, vertices = neutral / ADULT_SIZE, vertices / ADULT_SIZE  # the painter's millimetres
     n, marks = head.n_source, head.marks
     normals = vertex_normals(vertices, head.triangles[(head.triangles < n).all(1)])
     thickness = painted.hair.thickness(head.reference[:n], head.ears[:n])
@@ -72,7 +74,7 @@ def full_mesh(
     triangles = head.triangles
     if painted.look.hair_style not in _HANGING:
         triangles = triangles[(triangles < int(head.curtain[0])).all(1)]
-    return torch.cat([surface, upper, lower, curtain]), triangles
+    return ADULT_SIZE * torch.cat([surface, upper, lower, curtain]), triangles
 
 
 def _widen(vertices: Float[Tensor, "s 3"], reference: Float[Tensor, "s 3"]) -> Float[Tensor, "s 3"]:
