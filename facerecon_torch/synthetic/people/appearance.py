@@ -203,7 +203,7 @@ def draw_appearance(macro: Macro, generator: torch.Generator, *, shifted: bool =
     )
 
 
-def _detail(macro: Macro, generator: torch.Generator) -> dict[str, float]:
+def _detail(macro: Macro, generator: torch.Generator) -> dict[str, Any]:
     """The detail of skin and teeth, coarser in the old."""
     return {
         "bumps": clipped_normal(generator, 0.03 + 0.03 * macro.age + 0.01 * macro.gender, 0.012, 0.01, 0.09),
