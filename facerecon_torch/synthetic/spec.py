@@ -13,7 +13,7 @@ from facerecon_torch.model.default_face.asset import ASSET_FOLDER
 __all__ = ["RENDERER_VERSION", "SyntheticSpec", "describe_hash", "seeded"]
 
 FAMILIES = ("train", "test", "shifted")
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 """Part of the hash; raised whenever the same spec would give other images."""
 _ID_STEP = 1_000_000
 

@@ -45,3 +45,12 @@ def test_shifted_looks_ignore_the_sliders() -> None:
     one = _crowd(replace(MIDDLE, gender=1.0, african=1.0, asian=0.0, caucasian=0.0), shifted=True)
     other = _crowd(replace(MIDDLE, gender=0.0, african=0.0, asian=0.0, caucasian=1.0), shifted=True)
     assert one == other
+
+
+def test_only_the_ordinary_families_have_detail_and_the_old_more() -> None:
+    old, young = _crowd(replace(MIDDLE, age=0.9)), _crowd(replace(MIDDLE, age=0.0))
+    for name in ("bumps", "mottle"):
+        assert _mean(old, name) > 1.2 * _mean(young, name)
+        assert min(getattr(look, name) for look in old + young) > 0
+    assert min(look.tooth_gaps for look in old + young) > 0.2
+    assert all(max(look.bumps, look.mottle, look.tooth_gaps) == 0 for look in _crowd(MIDDLE, shifted=True))

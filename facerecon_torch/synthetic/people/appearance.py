@@ -1,7 +1,8 @@
 """Random appearance of a subject, dependent on the macro sliders that shape the head.
 
 Skin tone depends on ancestry; brows, stubble and lips on gender; wrinkles and grey hair on age. In the `shifted` family
-skin, hair and make-up are independent of the sliders and come from ranges that the other families never reach.
+skin, hair and make-up are independent of the sliders and come from ranges that the other families never reach; it does
+not change with the renderer, so it has none of the detail of `_detail`.
 """
 
 from dataclasses import dataclass
@@ -50,7 +51,11 @@ class Macro:
 
 @dataclass(frozen=True, kw_only=True)
 class Appearance:
-    """Parameters of skin, hair, make-up and clothing of one subject. Lengths in mm, most strengths in [0, 1]."""
+    """Parameters of skin, hair, make-up and clothing of one subject. Lengths in mm, most strengths in [0, 1].
+
+    `bumps` is the deviation in mm of the skin's relief between 1 and 7 mm, `mottle` the strength of its specks of
+    colour, `tooth_gaps` the darkness between teeth; all three are 0 in the shifted family.
+    """
 
     skin: Colour
     lips: Colour
@@ -85,6 +90,9 @@ class Appearance:
     hair_curl: float
     collar: float
     stripes: float
+    bumps: float
+    mottle: float
+    tooth_gaps: float
 
 
 def _mix(colours: list[Colour], weights: list[float]) -> Colour:
@@ -191,7 +199,17 @@ def draw_appearance(macro: Macro, generator: torch.Generator, *, shifted: bool =
         **_hair_style(macro, style, generator),
         collar=uniform(generator, -12.0, 25.0),
         stripes=uniform(generator) if uniform(generator) < 0.3 else 0.0,
+        **(dict.fromkeys(("bumps", "mottle", "tooth_gaps"), 0.0) if shifted else _detail(macro, generator)),
     )
+
+
+def _detail(macro: Macro, generator: torch.Generator) -> dict[str, Any]:
+    """The detail of skin and teeth, coarser in the old."""
+    return {
+        "bumps": clipped_normal(generator, 0.03 + 0.03 * macro.age + 0.01 * macro.gender, 0.012, 0.01, 0.09),
+        "mottle": clipped_normal(generator, 0.18 + 0.08 * macro.age, 0.07, 0.05, 0.4),
+        "tooth_gaps": uniform(generator, 0.25, 0.75),
+    }
 
 
 def _hair_style(macro: Macro, style: str, generator: torch.Generator) -> dict[str, Any]:

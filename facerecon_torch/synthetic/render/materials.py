@@ -20,6 +20,7 @@ __all__ = ["Fragments", "MaterialSources", "Materials", "assign_materials"]
 _PART = {name: i for i, name in enumerate(PARTS)}
 _MOUTH = (0.30, 0.085, 0.075)
 _TEETH = (0.62, 0.56, 0.46)
+_TOOTH_EDGES = (0.0, 8.4, 14.4, 18.6, 20.6)  # mm from the middle: incisors, canine, premolars, seen from the front
 _SCLERA = (0.62, 0.56, 0.53)
 
 
@@ -97,7 +98,7 @@ def assign_materials(points: Fragments, sources: MaterialSources) -> Materials:
     inside = points.rows("mouth")
     materials.colour[:, inside] = torch.tensor(_MOUTH)[:, None]
     materials.gloss[inside] = 0.3
-    _teeth(materials, points)
+    _teeth(materials, points, sources.look.tooth_gaps)
     for side, part in enumerate(("left_eye", "right_eye")):
         _eye(materials, points, points.rows(part), sources, side)
     return materials
@@ -151,10 +152,15 @@ def _blend_hair(materials: Materials, rows: Tensor, cover: Tensor, strands: Tens
     materials.fleshy[rows] *= 1 - cover
 
 
-def _teeth(materials: Materials, points: Fragments) -> None:
+def _teeth(materials: Materials, points: Fragments, gaps: float) -> None:
+    """Fill in enamel, darker by `gaps` between neighbouring teeth."""
     rows = points.rows("teeth")
-    gaps = 0.85 + 0.15 * torch.cos(points.reference[0, rows] * 0.85).abs().clamp_min(0.2)
-    materials.colour[:, rows] = gaps * torch.tensor(_TEETH)[:, None]
+    x = points.reference[0, rows]
+    level = 0.85 + 0.15 * torch.cos(x * 0.85).abs().clamp_min(0.2)
+    if gaps > 0:
+        apart = (x.abs()[:, None] - torch.tensor(_TOOTH_EDGES)).abs().amin(1)
+        level = level * (1 - gaps * smooth_step(apart, 0.9, 0.2))
+    materials.colour[:, rows] = level * torch.tensor(_TEETH)[:, None]
     materials.gloss[rows] = 0.6
     materials.sharpness[rows] = 40.0
 

@@ -16,6 +16,7 @@ __all__ = ["CameraSettings", "draw_background", "draw_camera_settings", "encode_
 
 _COARSE = 96  # px, side of the image that is enlarged: backgrounds are out of focus
 _LEVELS = 8192  # per unit of exposure; noise dithers the steps away
+_SHARPENED = 1.2  # px, width of the detail that cameras sharpen
 _AXIS = torch.arange(2 * _LEVELS) / _LEVELS
 
 
@@ -72,7 +73,8 @@ def _foliage(generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class CameraSettings:
-    """Camera settings of one image; `blur` in px, `noise` as deviation at full scale."""
+    """Camera settings of one image; `blur` in px, `noise` as deviation at full scale, `sharpening` as the share of the
+    fine detail that is added once more."""
 
     target: float  # linear level of the face's mean
     balance: tuple[float, float, float]
@@ -82,11 +84,12 @@ class CameraSettings:
     blur: float
     noise: float
     grey: bool
+    sharpening: float
     quality: int
 
 
-def draw_camera_settings(generator: torch.Generator) -> CameraSettings:
-    """Random camera settings of one image."""
+def draw_camera_settings(generator: torch.Generator, *, shifted: bool = False) -> CameraSettings:
+    """Random camera settings of one image. Cameras sharpen, but not those of the shifted family."""
     warm = clipped_normal(generator, 0.0, 0.07, -0.18, 0.18)
     return CameraSettings(
         target=uniform(generator, 0.13, 0.40),
@@ -98,6 +101,7 @@ def draw_camera_settings(generator: torch.Generator) -> CameraSettings:
         noise=0.004 + 0.028 * uniform(generator) ** 2,
         grey=uniform(generator) < 0.04,
         quality=int(torch.randint(45, 97, (), generator=generator)),
+        sharpening=0.0 if shifted else clipped_normal(generator, 0.5, 0.35, 0.0, 1.5),
     )
 
 
@@ -114,6 +118,8 @@ def expose(
     grain = torch.randn(sensed.shape, generator=generator) * (0.5 * settings.noise)
     sensed = sensed + grain * (0.3 + sensed.clamp(0, 1).sqrt())
     shown = _tone_curve(settings)[(sensed * _LEVELS).clamp(0, len(_AXIS) - 1).long()]
+    if settings.sharpening > 0:
+        shown = shown + settings.sharpening * (shown - blur(shown, _SHARPENED))
     grey = (shown * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0, keepdim=True)
     saturation = 0.0 if settings.grey else settings.saturation
     return (grey + saturation * (shown - grey)).clamp(0, 1)

@@ -221,7 +221,7 @@ def _render_image(
     radiance, mean = render_head(
         head, painted, meshes, camera, light=light, gaze=gaze, background=background, generator=generator
     )
-    settings = draw_camera_settings(generator)
+    settings = draw_camera_settings(generator, shifted=shifted)
     jpeg = encode_jpeg(expose(radiance, mean, settings, generator), settings.quality)
     row = {
         "vertices": face,
