@@ -81,12 +81,18 @@ def import_model(
 
 def _listed(imported: ImportedModel) -> dict[int, int]:
     """The landmark vertices of the lists; a front part has a table of its vertices in the whole head."""
-    head = imported.tables.get("vertices_of_head")
+    head, name = imported.tables.get("vertices_of_head"), _list_name(imported)
     if head is None:
-        return known_landmarks(imported.topology_name, imported.n_vertices)
+        return known_landmarks(name, imported.n_vertices)
     place = {vertex: row for row, vertex in enumerate(head.tolist())}
-    whole = known_landmarks(_HEAD_OF_FRONT, max(entry.n_vertices for entry in landmark_lists(_HEAD_OF_FRONT)))
+    whole = known_landmarks(name, max((entry.n_vertices for entry in landmark_lists(name)), default=0))
     return {point: place[vertex] for point, vertex in whole.items() if vertex in place}
+
+
+def _list_name(imported: ImportedModel) -> str:
+    """The name of the landmark lists: that of the mesh, or of FaceScape's head for its front."""
+    front = "vertices_of_head" in imported.tables and not landmark_lists(imported.topology_name)
+    return _HEAD_OF_FRONT if front and imported.topology_name.endswith("_front") else imported.topology_name
 
 
 def read_known(path: Path, imported: ImportedModel) -> dict[int, int]:
@@ -132,7 +138,7 @@ def _vertex(path: Path, point: str, value: object, mean: Float[Tensor, "v 3"]) -
 def _report(imported: ImportedModel, derived: DerivedTopology, mean: Float[Tensor, "v 3"]) -> dict[str, Any]:
     lists = [
         {"name": entry.name, "source": entry.source, "licence": entry.licence, "verified": entry.verified}
-        for entry in landmark_lists(_HEAD_OF_FRONT if "vertices_of_head" in imported.tables else imported.topology_name)
+        for entry in landmark_lists(_list_name(imported))
     ]
     kinds = [item.kind for item in derived.items]
     return {

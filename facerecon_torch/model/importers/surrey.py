@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from facerecon_torch.formats.format_errors import format_error, read_bounded, shown
+from facerecon_torch.formats.polygon_mesh import corner_texture
 from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused, require_plain
 from facerecon_torch.model.importers.linear_parts import (
     BLENDSHAPE_VARIANCE,
@@ -195,6 +196,7 @@ def _parts(file: Path, model: _Model, expression: "_Pca | dict[str, Array] | Non
     if texture and colour.mean.size == 0:
         raise refused(file, "colour", "a colour model", "none: the public model has shapes only")
     offset, basis, variance = _expression(file, expression, n_vertices)
+    uv, corner_uv = _texture(file, model, n_vertices)
     return LinearParts(
         mean=(shape.mean + offset).reshape(-1, 3),
         triangles=shape.triangles,
@@ -203,7 +205,8 @@ def _parts(file: Path, model: _Model, expression: "_Pca | dict[str, Array] | Non
         identity_variance=np.ones_like(shape.variance),
         expression_variance=variance,
         names=tuple(expression) if isinstance(expression, dict) else (),
-        uv=_vertex_uv(file, model, n_vertices),
+        uv=uv,
+        corner_uv=corner_uv,
         colour_mean=_of_mesh(file, "colour mean", colour.mean[:, None], n_vertices)[..., 0] if texture else None,
         colour_basis=_of_mesh(file, "colour basis", colour.basis * _deviations(file, "colour", colour), n_vertices)
         if texture
@@ -241,22 +244,21 @@ def _deviations(file: Path, name: str, pca: _Pca) -> Array:
     return np.sqrt(pca.variance)
 
 
-def _vertex_uv(file: Path, model: _Model, n_vertices: int) -> Array | None:
-    """The texture coordinates of the vertices, v upwards; those of a vertex's first triangle if the model has texture
-    triangles."""
+def _texture(file: Path, model: _Model, n_vertices: int) -> tuple[Array | None, Array | None]:
+    """The texture coordinates of the vertices, v upwards, and those of the triangles' corners where a vertex has
+    several; only models with texture triangles have such."""
     require_plain(file, "texture coordinates", model.uv)
     uv = np.stack([model.uv[:, 0], 1 - model.uv[:, 1]], axis=1)
     if len(uv) == 0:
-        return None
+        return None, None
     if len(model.texture_triangles) == 0:
         if len(uv) != n_vertices:
             raise refused(file, "texture coordinates", f"{n_vertices}, one per vertex", len(uv))
-        return uv
+        return uv, None
     corner, texture = model.shape.triangles.reshape(-1), model.texture_triangles.reshape(-1)
     if len(corner) != len(texture) or texture.min() < 0 or texture.max() >= len(uv):
         raise refused(file, "texture triangles", f"{len(corner) // 3} with indices below {len(uv)}", len(texture) // 3)
     if len(corner) == 0 or corner.min() < 0 or corner.max() >= n_vertices:
         raise refused(file, "shape triangles", f"vertices in 0..{n_vertices - 1}", "others")
-    at_vertices = np.zeros((n_vertices, 2))
-    at_vertices[corner[::-1]] = uv[texture[::-1]]
-    return at_vertices
+    found = corner_texture(uv, model.shape.triangles.tolist(), model.texture_triangles.tolist(), n_vertices)
+    return found.uv, found.corner_uv
