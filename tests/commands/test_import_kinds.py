@@ -36,8 +36,8 @@ def calls(monkeypatch):
     """What the stand-in for `derive_topology` was called with."""
     calls = []
 
-    def derive(mean, triangles, uv, known, *, given, spec):
-        calls.append({"mean": mean, "uv": uv, "known": known, "given": given})
+    def derive(mean, triangles, uv, known, *, given, listed, spec):
+        calls.append({"mean": mean, "uv": uv, "known": known, "given": given, "listed": set(listed)})
         count = torch.arange(len(mean))
         lines = count[100 : 100 + 51].reshape(17, 3)
         flat_uv = torch.zeros(len(mean), 2) if uv is None else uv
@@ -125,6 +125,7 @@ def test_a_known_mesh_brings_its_list_and_the_users_landmarks_win(calls, tmp_pat
     model, listed = _points(26317, "facescape_26317"), landmark_lists("facescape_26317")[0].vertices
     report = import_model.import_model(model, tmp_path / "out.safetensors", known={30: 5})
     assert calls[0]["known"] == {**listed, 30: 5}
+    assert calls[0]["listed"] == set(listed) - {30}  # a user's own landmark is never placed anew
     assert [found["name"] for found in report["landmark_lists"]] == ["ibug68_v16"]
     assert json.loads((tmp_path / "out.report.json").read_text())["mesh"] == "facescape_26317"
 

@@ -48,7 +48,7 @@ KINDS: dict[str, Kind] = {
     "3ddfa-v2": Kind("bfm_noneck.read_bfm_noneck", "bfm_noneck_v3.pkl", ("spread", *_COUNTS)),
     "gnm": Kind("gnm.read_gnm", "gnm_head.npz", ("gnm_region", *_COUNTS)),
     "flame": Kind("flame.read_flame", ".pkl or .npz", ("split", *_COUNTS)),
-    "surrey": Kind("surrey.read_surrey", ".bin file", ("blendshapes", "texture", *_COUNTS)),
+    "surrey": Kind("surrey.read_surrey", ".bin file", ("blendshapes", "contours", "texture", *_COUNTS)),
     "mesh": Kind("template_mesh.read_template_mesh", "template, OBJ or PLY", ("modes", "unit", *_COUNTS)),
 }
 """All kinds of models; a new kind is one entry."""
@@ -82,6 +82,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "n_expression": {"type": int, "metavar": "N", "help": "expression modes to keep (default: all)"},
     "split": {"type": int, "help": "identity columns in shapedirs (default: 300 of 400)"},
     "blendshapes": {"type": Path, "help": "file of expression blendshapes"},
+    "contours": {"type": Path, "help": "sfm_model_contours.json: where the landmarks of the contour are"},
     "modes": {"type": Path, "required": True, "help": "folder of deformed meshes, or .npz of offsets"},
     "unit": {"help": "unit of the template: mm, cm, dm, m .. (default: mm)"},
 }

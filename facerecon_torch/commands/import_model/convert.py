@@ -26,7 +26,7 @@ __all__ = ["ImportSpec", "import_model", "read_known", "summary_lines"]
 
 _HEAD_OF_FRONT = "facescape_26317"  # the mesh with the landmark lists of front parts
 _NAMED = 6  # uncertain parts named in an error; the report lists all
-_TABLES = ("inner_landmarks", "contour_lines", "centre_vertices", "whole_vertices")
+_TABLES = ("inner_landmarks", "contour_lines", "centre_vertices", "whole_vertices", "contour_rim")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +62,15 @@ def import_model(
     listed = _listed(imported)
     mean = imported.mean_vertices()
     given = {name: imported.tables[name] for name in _TABLES if name in imported.tables}
+    own = known or {}
     derived = derive_topology(
-        mean, imported.triangles, imported.uv, {**listed, **(known or {})}, given=given, spec=spec.topology
+        mean,
+        imported.triangles,
+        imported.uv,
+        {**listed, **own},
+        given=given,
+        listed=listed.keys() - own.keys(),
+        spec=spec.topology,
     )
     report = _report(imported, derived, mean)
     accepted = spec.allow_uncertain or not derived.uncertain
@@ -155,6 +162,7 @@ def _report(imported: ImportedModel, derived: DerivedTopology, mean: Float[Tenso
         },
         "uncertain": [f"{item.kind} {item.name}: {item.reason}" for item in derived.uncertain],
         "registration": {"scale": derived.scale, "median_distance_mm": derived.residual},
+        "replaced_landmarks_mm": {str(point): round(value, 2) for point, value in derived.replaced.items()},
         "disagreement_mm": {str(point): round(value, 2) for point, value in derived.disagreement.items()},
         "items": [asdict(item) for item in derived.items],
         "centre": len(derived.topology.centre_vertices),
@@ -205,6 +213,10 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         f"to {max(report['line_vertices'])} vertices",
         f"default face registered at {report['registration']['median_distance_mm']:.2f} mm, "
         f"{report['registration']['scale']:.3f} times its size",
+    ]
+    lines += [
+        f"landmark {point} of the list lay {distance:.1f} mm from its place on the registered face: placed anew"
+        for point, distance in report["replaced_landmarks_mm"].items()
     ]
     lines += [f"uncertain: {part}" for part in report["uncertain"]]
     return [*lines, f"sha256 {report['sha256']}, {report['bytes'] / 1e6:.1f} MB ({report['storage']})"]

@@ -2,8 +2,9 @@
 vertices.
 
     template_vertex_positions [V, 3] | vertex_identity_basis [253, V, 3] | expression_basis [383, V, 3]
-    triangles [T, 3] | identity_names, expression_names: one per component, which begin with its region | triangle_uvs [T, 3, 2]
-    vertex_groups [G, V], vertex_group_names [G] | version "3.0", variant "head" | joints, skinning and others, not read
+    triangles [T, 3] | triangle_uvs [T, 3, 2] | vertex_groups [G, V], vertex_group_names [G]
+    identity_names, expression_names: one per component, which begin with its region
+    version "3.0" | variant "head" | joints, skinning and others, not read
 
 Bases are scaled to standard deviations and add up on the head at rest. A linear model has no joints: neck and eyes stay
 at rest. The unit is not stated in the file: it is the one at which the head is 0.15 to 0.4 m high.

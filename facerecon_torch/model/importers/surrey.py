@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from facerecon_torch.formats.format_errors import format_error, read_bounded, shown
+from facerecon_torch.formats.json_file import read_json
 from facerecon_torch.formats.polygon_mesh import corner_texture
 from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused, require_plain
 from facerecon_torch.model.importers.linear_parts import (
@@ -53,6 +54,7 @@ class _Model:
 def read_surrey(
     path: str | os.PathLike[str],
     blendshapes: str | os.PathLike[str] | None = None,
+    contours: str | os.PathLike[str] | None = None,
     *,
     texture: bool = False,
     n_identity: int | None = None,
@@ -65,6 +67,7 @@ def read_surrey(
     Args:
         path: The file.
         blendshapes: A file of expression blendshapes, for a model without expressions of its own.
+        contours: eos's sfm_model_contours.json: the vertices among which the landmarks of the contour are.
         texture: Whether to read the colour model.
         n_identity: Largest number of identity columns.
         n_expression: Largest number of expression columns.
@@ -80,6 +83,8 @@ def read_surrey(
     if found is not None and model.expression is not None:
         raise refused(file, "expressions", "none beside the file of blendshapes", "a model with its own expressions")
     parts = _parts(file, model, found if found is not None else model.expression, texture)
+    if contours is not None:
+        parts.tables["contour_rim"] = _rim(Path(contours), len(parts.mean))
     return assemble(
         file,
         parts,
@@ -189,6 +194,20 @@ def _blendshapes(archive: _Archive) -> dict[str, Array]:
             raise format_error(archive.file, "blendshape name", "names that differ", shown(name))
         shapes[name] = archive.matrix(f"blendshape {name[:40]!r}").reshape(-1)
     return shapes
+
+
+def _rim(file: Path, n_vertices: int) -> Array:
+    """The vertices of both sides of the contour, each once."""
+    with as_model_errors():
+        sides = read_json(file).get("model_contour")
+    lists = (
+        [sides.get(f"{side}_contour", sides.get(side)) for side in ("right", "left")] if isinstance(sides, dict) else []
+    )
+    vertices = [vertex for row in lists if isinstance(row, list) for vertex in row]
+    if len(lists) != 2 or not all(lists) or not all(type(v) is int and 0 <= v < n_vertices for v in vertices):
+        expected = f"right_contour and left_contour, lists of vertices in 0..{n_vertices - 1}"
+        raise refused(file, "model_contour", expected, shown(sides))
+    return np.unique(np.array(vertices, dtype=np.int64))
 
 
 def _parts(file: Path, model: _Model, expression: "_Pca | dict[str, Array] | None", texture: bool) -> LinearParts:
