@@ -16,6 +16,7 @@ from facerecon_torch.model.io import load_model
 from facerecon_torch.model.topology import FaceTopology, landmark_lists
 from facerecon_torch.registration.topology.checks import DerivedItem
 from facerecon_torch.registration.topology.complete import DerivedTopology
+from tests.model.importers.writers_basel_gnm import write_deep3d, write_gnm, write_noneck
 from tests.model.importers.writers_linear import Face, flame_arrays, flat, obj_text, surrey, write_bfm2009, write_bfm_h5
 from tests.registration.foreign_face import make_foreign_face
 
@@ -82,6 +83,9 @@ _WRITERS = {
     "surrey": lambda path, face: path.write_bytes(surrey(face, version=2, expression="pca")),
     "ict": lambda path, face: _write_ict(path.parent, face),
     "facewarehouse-mat": _write_mat,
+    "gnm": lambda path, face: write_gnm(path, face, vertex_group_names=np.array(["skin", "teeth", "outside"])),
+    "deep3d": write_deep3d,
+    "3ddfa-v2": lambda path, face: write_noneck(path.parent, face),
 }
 _CASES = {
     "bfm2009": ("model.mat", ["--texture"], (3, 0)),
@@ -90,6 +94,9 @@ _CASES = {
     "surrey": ("model.bin", [], (3, 2)),
     "ict": ("FaceXModel", ["--region", "whole"], (1, 1)),
     "facewarehouse-mat": ("model.mat", ["--mm-per-unit", "100"], (2, 2)),
+    "gnm": ("gnm_head.npz", ["--region", "skin"], (3, 2)),
+    "deep3d": ("BFM_model_front.mat", ["--texture"], (3, 2)),
+    "3ddfa-v2": ("bfm_noneck_v3.pkl", ["--n-expression", "1"], (3, 1)),
 }
 
 

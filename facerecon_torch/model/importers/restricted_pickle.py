@@ -23,6 +23,7 @@ __all__ = ["plain_array", "read_pickled_array", "read_restricted_pickle"]
 LARGEST = 1 << 30
 _MOST_STEPS = 20_000  # models have hundreds; bounds the nesting, which Python follows by recursion
 _MEMO = ("PUT", "BINPUT", "LONG_BINPUT")
+_OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
 _NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 
 
@@ -167,7 +168,7 @@ def _steps(content: bytes) -> Iterator[tuple[str, Any]]:
     stream = io.BytesIO(content)
     name = ""
     while name != "STOP":
-        opcode = pickletools.code2op.get(stream.read(1).decode("latin1"))
+        opcode = _OPCODES.get(stream.read(1).decode("latin1"))
         if opcode is None:
             raise ValueError("an unknown step, or no last one")
         name, argument = opcode.name, None
