@@ -153,6 +153,7 @@ class Mesh(_Movable):
         vertices: mm, model frame.
         triangles: vertex numbers, counter-clockwise seen from outside.
         uv: texture coordinates of the vertices.
+        corner_uv: texture coordinates of the triangles' corners, of a mesh whose vertices have several at seams.
 
     Example:
         >>> save_obj(faces[0].mesh, "face.obj")
@@ -161,6 +162,7 @@ class Mesh(_Movable):
     vertices: Float[Tensor, "vertices 3"]
     triangles: Int[Tensor, "triangles 3"]
     uv: Float[Tensor, "vertices 2"] | None = None
+    corner_uv: Float[Tensor, "triangles 3 2"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

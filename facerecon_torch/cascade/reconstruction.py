@@ -142,19 +142,19 @@ class Reconstruction(TensorRecord):
         return dict(zip(names, weights.unbind(-1)))
 
     @cached_property
-    def _surface(self) -> tuple[Tensor, Tensor]:
+    def _surface(self) -> dict[str, Tensor]:
         topology = self._model().topology
         if topology is None:
             raise ValueError("a mesh needs a whole face model; this one was restricted to some vertices")
-        return topology.triangles, topology.uv
+        return topology.surface()
 
     @property
     def mesh(self) -> Mesh:
         """The mesh of one face. Raises ValueError for a batch: take `faces[k].mesh`."""
         if self.size.ndim:
             raise ValueError(f"mesh is that of one face; this is a batch of {len(self)}: take faces[k].mesh")
-        triangles, uv = (table.to(self.vertices.device) for table in self._surface)
-        return Mesh(vertices=self.vertices, triangles=triangles, uv=uv)
+        tables = {name: table.to(self.vertices.device) for name, table in self._surface.items()}
+        return Mesh(vertices=self.vertices, **tables)
 
     def with_vertices(self, vertices: Float[Tensor, "*b vertices 3"]) -> "Reconstruction":
         """The same faces with `vertices` (mm, model frame, at the faces' size) that were computed elsewhere."""

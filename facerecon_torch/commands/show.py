@@ -36,7 +36,17 @@ def draw_model(model: FaceModel, *, tile: int = _TILE, columns: int = _COLUMNS) 
     scale = _FILLED * tile / float((high - low)[:, :2].max())
     middles = (low + high) / 2
     tiles = [_render_tile(shape, middle, scale, model, tile) for shape, middle in zip(seen, middles)]
-    rows = [torch.cat(tiles[i : i + columns], dim=2) for i in range(0, len(tiles), columns)]
+    return _sheet(tiles, (columns, *(2 * min(columns, n) for n in (model.n_identity, model.n_expression))), columns)
+
+
+def _sheet(tiles: list[Tensor], groups: tuple[int, ...], columns: int) -> Float[Tensor, "3 height width"]:
+    """The tiles in rows of `columns`; every group of them begins a row, and white tiles fill its last one."""
+    rows, start = [], 0
+    for size in groups:
+        group = tiles[start : start + size]
+        group += [torch.ones_like(tiles[0])] * (-size % columns)
+        rows += [torch.cat(group[i : i + columns], dim=2) for i in range(0, len(group), columns)]
+        start += size
     return torch.cat(rows, dim=1)
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,17 @@ _KINDS = {1: "SCALAR", 2: "VEC2", 3: "VEC3"}
 
 @dataclass(frozen=True)
 class MeshArrays:
-    """Vertices in mm; normals of unit length; colours are sRGB in [0, 1]; uv in [0, 1] with v upwards."""
+    """Vertices in mm; normals of unit length; colours are sRGB in [0, 1]; texture coordinates in [0, 1], v upwards.
+
+    A mesh with seams has `uv_triangles`, which count the rows of `uv`; otherwise `uv` has one row per vertex.
+    """
 
     vertices: NDArray[np.float64]
     triangles: NDArray[np.int32]
     normals: NDArray[np.float64] | None
     uv: NDArray[np.float64] | None
     colours: NDArray[np.float64] | None
+    uv_triangles: NDArray[np.int32] | None = None
 
 
 def mesh_arrays(mesh: Mesh, *, normals: bool, colours: Tensor | None) -> MeshArrays:
@@ -64,12 +68,35 @@ def mesh_arrays(mesh: Mesh, *, normals: bool, colours: Tensor | None) -> MeshArr
         if values is not None:
             require_shape(name, values, (count, width))
             require_finite(name, values)
-    return MeshArrays(
+    arrays = MeshArrays(
         _array(mesh.vertices),
         np.ascontiguousarray(mesh.triangles.detach().cpu().numpy().astype(np.int32)),
         _unit_normals(mesh) if normals else None,
         None if mesh.uv is None else _array(mesh.uv),
         None if colours is None else _array(colours.clamp(0, 1)),
+    )
+    if mesh.corner_uv is None:
+        return arrays
+    require_shape("mesh.corner_uv", mesh.corner_uv, (len(mesh.triangles), 3, 2))
+    require_finite("mesh.corner_uv", mesh.corner_uv)
+    uv, rows = np.unique(_array(mesh.corner_uv).reshape(-1, 2), axis=0, return_inverse=True)
+    return replace(arrays, uv=uv, uv_triangles=rows.reshape(-1, 3).astype(np.int32))
+
+
+def _split_at_seams(arrays: MeshArrays) -> MeshArrays:
+    """The mesh with a vertex for every pair of vertex and texture coordinate, in the order of the vertices."""
+    if arrays.uv is None or arrays.uv_triangles is None:
+        return arrays
+    corners = np.stack([arrays.triangles.ravel(), arrays.uv_triangles.ravel()], axis=1)
+    pairs, rows = np.unique(corners, axis=0, return_inverse=True)
+    loose = np.setdiff1d(np.arange(len(arrays.vertices)), pairs[:, 0])  # of no triangle; they come last
+    vertex = np.concatenate([pairs[:, 0], loose])
+    return MeshArrays(
+        arrays.vertices[vertex],
+        rows.reshape(-1, 3).astype(np.int32),
+        None if arrays.normals is None else arrays.normals[vertex],
+        np.concatenate([arrays.uv[pairs[:, 1]], np.zeros((len(loose), 2))]),
+        None if arrays.colours is None else arrays.colours[vertex],
     )
 
 
@@ -94,6 +121,8 @@ def _unit_normals(mesh: Mesh) -> NDArray[np.float64]:
 
 def save_obj(mesh: Mesh, path: str | os.PathLike[str], *, normals: bool = True, colours: Tensor | None = None) -> Path:
     """The path of an OBJ file: mm with 5 decimals, indices from 1, uv with v upwards, colours after x y z.
+
+    A vertex at a seam of the texture has several texture coordinates.
 
     Args:
         mesh: The mesh, in mm.
@@ -128,7 +157,9 @@ def _sections(arrays: MeshArrays) -> Iterator[str]:
         (False, True): "%d//%d",
         (True, True): "%d/%d/%d",
     }[arrays.uv is not None, arrays.normals is not None]
-    indices = np.repeat(arrays.triangles + 1, corner.count("%d"), axis=1)
+    indices = np.stack([arrays.triangles + 1] * corner.count("%d"), axis=2)
+    if arrays.uv_triangles is not None:
+        indices[..., 1] = arrays.uv_triangles + 1
     yield _lines(" ".join(["f", corner, corner, corner]), indices)
 
 
@@ -139,6 +170,8 @@ def _lines(pattern: str, rows: NDArray[np.float64] | NDArray[np.int32]) -> str:
 
 def save_ply(mesh: Mesh, path: str | os.PathLike[str], *, normals: bool = True, colours: Tensor | None = None) -> Path:
     """The path of a binary PLY file: float32 x y z in mm, nx ny nz, s t (v upwards), and 8-bit red green blue.
+
+    The format has one texture coordinate per vertex: at seams the texture is torn, unlike in OBJ and GLB.
 
     Args:
         mesh: The mesh, in mm.
@@ -153,7 +186,7 @@ def save_ply(mesh: Mesh, path: str | os.PathLike[str], *, normals: bool = True, 
         save_ply(face.mesh, "face.ply")
     """
     target = suffixed_path(path, ".ply")
-    arrays = mesh_arrays(mesh, normals=normals, colours=colours)
+    arrays = mesh_arrays(replace(mesh, corner_uv=None), normals=normals, colours=colours)
     columns = [("x y z", "<f4", arrays.vertices)]
     if arrays.normals is not None:
         columns.append(("nx ny nz", "<f4", arrays.normals))
@@ -191,6 +224,8 @@ def _header(fields: list[tuple[str, str]], vertices: int, faces: int) -> bytes:
 def save_glb(mesh: Mesh, path: str | os.PathLike[str], *, normals: bool = True, colours: Tensor | None = None) -> Path:
     """The path of a binary glTF file with one double-sided mesh, in metres.
 
+    Vertices are split at the seams of the texture, since the format has one texture coordinate per vertex.
+
     Args:
         mesh: The mesh, in mm.
         path: The file to write; it must end in .glb.
@@ -204,7 +239,8 @@ def save_glb(mesh: Mesh, path: str | os.PathLike[str], *, normals: bool = True, 
         save_glb(face.mesh, "face.glb")
     """
     target = suffixed_path(path, ".glb")
-    document, binary = _document(mesh_arrays(mesh, normals=normals, colours=colours), name=target.stem)
+    arrays = _split_at_seams(mesh_arrays(mesh, normals=normals, colours=colours))
+    document, binary = _document(arrays, name=target.stem)
     text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode("utf-8")
     chunks = _chunk(b"JSON", text, b" ") + _chunk(b"BIN\0", binary, b"\0")
     with replacing(target) as aside:

@@ -19,7 +19,7 @@ from torch import Tensor
 from facerecon_torch.formats.format_errors import format_error, read_ascii, require_range, shown
 from facerecon_torch.formats.ply_file import read_ply
 
-__all__ = ["PolygonMesh", "read_polygon_mesh", "triangle_fans"]
+__all__ = ["CornerTexture", "PolygonMesh", "corner_texture", "read_polygon_mesh", "triangle_fans"]
 
 REACH = 1e6  # in the unit of the vertices; a kilometre in mm
 LARGEST_TEXT = 1 << 29
@@ -30,18 +30,28 @@ _IGNORED = frozenset({"vn", "vp", "o", "g", "s", "l", "p", "usemtl", "mtllib"})
 
 @dataclass(frozen=True, slots=True)
 class PolygonMesh:
-    """A mesh of triangles with one texture coordinate per vertex.
+    """A mesh of triangles with texture coordinates.
 
     `uv` holds the texture coordinate of each vertex's first corner, 0 for a vertex without one; it is None if the file
     has no texture coordinates. `n_polygons` counts the polygons of the file, `n_seams` the vertices with several
-    texture coordinates.
+    texture coordinates; `corner_uv` holds those of all corners of the triangles, and is None without such vertices.
     """
 
     vertices: Float[Tensor, "vertices 3"]
     triangles: Int64[Tensor, "triangles 3"]
     uv: Float[Tensor, "vertices 2"] | None
+    corner_uv: Float[Tensor, "triangles 3 2"] | None
     n_polygons: int
     n_seams: int
+
+
+@dataclass(frozen=True, slots=True)
+class CornerTexture:
+    """Texture coordinates of a mesh's vertices, and of its triangles' corners if some vertices have several."""
+
+    uv: Float[np.ndarray, "vertices 2"]  # of the first corner of every vertex; 0 for a vertex without one
+    corner_uv: Float[np.ndarray, "triangles 3 2"] | None
+    n_seams: int  # vertices with several texture coordinates
 
 
 def read_polygon_mesh(
@@ -79,16 +89,17 @@ def read_polygon_mesh(
         raise format_error(file, "vertices", n_vertices, len(vertices))
     require_range(file, "vertices", vertices, -REACH, REACH)
     require_range(file, "texture coordinates", uv, -REACH, REACH)
-    polygons = polygons if faces else []
+    polygons, corner_uv = (polygons, corner_uv) if faces else ([], [])
     _require_indices(file, "polygons", polygons, lowest=0, count=len(vertices))
     _require_indices(file, "texture indices", corner_uv, lowest=-1, count=len(uv))
-    vertex_uv, n_seams = _vertex_uv(uv, polygons, corner_uv, len(vertices))
+    texture = corner_texture(uv, polygons, corner_uv, len(vertices)) if corner_uv else None
     return PolygonMesh(
         vertices=torch.from_numpy(np.ascontiguousarray(vertices, dtype=np.float64)),
         triangles=torch.from_numpy(triangle_fans(polygons)),
-        uv=None if vertex_uv is None else torch.from_numpy(vertex_uv),
+        uv=None if texture is None else torch.from_numpy(texture.uv),
+        corner_uv=None if texture is None or texture.corner_uv is None else torch.from_numpy(texture.corner_uv),
         n_polygons=len(polygons),
-        n_seams=n_seams,
+        n_seams=0 if texture is None else texture.n_seams,
     )
 
 
@@ -157,17 +168,25 @@ def _require_indices(file: Path, name: str, rows: list[list[int]], *, lowest: in
         raise format_error(file, name, f"indices below {count}, counted from 0", f"{low} to {high}")
 
 
-def _vertex_uv(
-    uv: NDArray[np.float64], polygons: list[list[int]], corner_uv: list[list[int]], n_vertices: int
-) -> tuple[NDArray[np.float64] | None, int]:
-    """Texture coordinates of the vertices, and the number of vertices with several."""
-    if not corner_uv:
-        return None, 0
+def corner_texture(
+    uv: NDArray[np.float64], polygons: list[list[int]], textures: list[list[int]], n_vertices: int
+) -> CornerTexture:
+    """The texture coordinates of a mesh of polygons.
+
+    Args:
+        uv: The coordinates that `textures` counts.
+        polygons: The vertices of every polygon.
+        textures: The rows of `uv` at the same corners; -1 for a corner without, which gets that of its vertex.
+        n_vertices: Number of vertices.
+    """
     vertex = np.array([index for polygon in polygons for index in polygon], dtype=np.int64)
-    texture = np.array([index for textures in corner_uv for index in textures], dtype=np.int64)
-    vertex, texture = vertex[texture >= 0], texture[texture >= 0]
-    used, first = np.unique(vertex, return_index=True)
+    texture = np.array([index for corners in textures for index in corners], dtype=np.int64)
+    has = texture >= 0
+    used, first = np.unique(vertex[has], return_index=True)
     vertex_uv = np.zeros((n_vertices, 2))
-    vertex_uv[used] = uv[texture[first]]
-    differs = (vertex_uv[vertex] != uv[texture]).any(axis=1)
-    return vertex_uv, len(np.unique(vertex[differs]))
+    vertex_uv[used] = uv[texture[has][first]]
+    at_corners = np.where(has[:, None], uv[texture], vertex_uv[vertex])
+    n_seams = len(np.unique(vertex[(at_corners != vertex_uv[vertex]).any(axis=1)]))
+    starts = np.cumsum([0, *map(len, polygons)]).tolist()
+    fans = triangle_fans([[*range(start, start + len(corners))] for start, corners in zip(starts, polygons)])
+    return CornerTexture(vertex_uv, at_corners[fans] if n_seams else None, n_seams)

@@ -117,7 +117,10 @@ class FaceModel(nn.Module, ABC):
 
     @property
     def sha256(self) -> str:
-        """The hash of factors and topology as float32 and int64: equal on every device, in float32 and in float64."""
+        """The hash of factors and topology as float32 and int64: equal on every device, in float32 and in float64.
+
+        Texture coordinates of corners are left out: they change no shape, and models without them keep their hash.
+        """
         if self._sha256 is None:
             self._sha256 = _hash_of(self)
         return self._sha256
@@ -143,7 +146,9 @@ def _hash_of(model: FaceModel) -> str:
     digest = sha256(type(model).__name__.encode())
     arrays = dict(model.factors())
     if model.topology is not None:
-        arrays |= {f"topology.{name}": table for name, table in model.topology.tables().items()}
+        tables = model.topology.tables()
+        tables.pop("corner_uv", None)
+        arrays |= {f"topology.{name}": table for name, table in tables.items()}
     for name, array in sorted(arrays.items()):
         canonical = array.detach().to("cpu", torch.float32 if array.is_floating_point() else torch.int64)
         digest.update(f"{name}{tuple(canonical.shape)}".encode())

@@ -2,8 +2,9 @@
 
 The file holds the factors that define the shapes (bilinear: core and rows; linear: mean, bases, priors, texture) and
 the topology. The document holds format, version, kind, gauge, expression names and the SHA-256 of all tensors and of
-the document itself, so that a damaged or edited file is refused. Large arrays may be stored as float16 (lossy), float32
-or float64; small arrays are at least float32.
+the document itself, so that a damaged or edited file is refused. Version 2 adds topology.corner_uv, the texture
+coordinates of a mesh with seams; files without it are of version 1. Large arrays may be stored as float16 (lossy),
+float32 or float64; small arrays are at least float32.
 """
 
 import json
@@ -26,10 +27,11 @@ from facerecon_torch.model.gauge import Gauge
 from facerecon_torch.model.linear import LinearModel
 from facerecon_torch.model.topology import FaceTopology
 
-__all__ = ["FORMAT", "VERSION", "load_model", "save_model"]
+__all__ = ["FORMAT", "SEAM_VERSION", "VERSION", "load_model", "save_model"]
 
 FORMAT = "facerecon-model"
-VERSION = 1
+VERSION, SEAM_VERSION = 1, 2
+"""The version of a file, and of one whose topology has texture coordinates of corners."""
 
 _METADATA_KEY = "facerecon"
 _STORAGE = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
@@ -98,7 +100,7 @@ def save_model(model: FaceModel, path: str | Path, *, storage: str = "float32") 
             tensors[f"topology.{name}"] = _stored(name, table, storage)
     document: dict[str, Any] = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": SEAM_VERSION if "topology.corner_uv" in tensors else VERSION,
         "kind": kind,
         "gauge": model.gauge if isinstance(model, BilinearModel) else "free",
         "storage": storage,
@@ -170,8 +172,8 @@ def _read_document(path: Path, text: str | None) -> dict[str, Any]:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         got = document.get("format") if isinstance(document, dict) else document
         raise _mismatch(path, "format", repr(FORMAT), repr(got))
-    if document.get("version") != VERSION:
-        raise _mismatch(path, "version", VERSION, document.get("version"))
+    if document.get("version") not in (VERSION, SEAM_VERSION):
+        raise _mismatch(path, "version", f"{VERSION} or {SEAM_VERSION}", document.get("version"))
     if set(document) != set(_DOCUMENT):
         raise _mismatch(path, "metadata keys", sorted(_DOCUMENT), sorted(document))
     for key, kind in _DOCUMENT.items():
@@ -188,7 +190,7 @@ def _read_document(path: Path, text: str | None) -> dict[str, Any]:
 def _read_tensors(path: Path, document: dict[str, Any], file: Any) -> dict[str, Tensor]:
     expected = set(_FACTORS[document["kind"]])
     expected |= set(_TEXTURE) if document["texture"] else set()
-    expected |= {f"topology.{name}" for name in _TOPOLOGY} if document["topology"] else set()
+    expected |= {f"topology.{name}" for name in _tables_of(document)}
     if expected != set(file.keys()):
         missing, extra = sorted(expected - set(file.keys())), sorted(set(file.keys()) - expected)
         raise _mismatch(path, "tensors", sorted(expected), f"missing {missing}, unknown {extra}")
@@ -200,8 +202,14 @@ def _read_tensors(path: Path, document: dict[str, Any], file: Any) -> dict[str, 
     return tensors
 
 
+def _tables_of(document: dict[str, Any]) -> tuple[str, ...]:
+    """The names of the topology's tables in a file."""
+    seams = ("corner_uv",) if document["version"] == SEAM_VERSION else ()
+    return (*_TOPOLOGY, *seams) if document["topology"] else seams
+
+
 def _expected_dtype(name: str, storage: str) -> torch.dtype:
-    if name.startswith("topology.") and name != "topology.uv":
+    if name.startswith("topology.") and name not in ("topology.uv", "topology.corner_uv"):
         return torch.int64
     if name in _LARGE:
         return _STORAGE[storage]
@@ -213,7 +221,7 @@ def _build(document: dict[str, Any], tensors: dict[str, Tensor]) -> FaceModel:
     arrays = {name: array.to(dtype) if array.is_floating_point() else array for name, array in tensors.items()}
     topology = None
     if document["topology"]:
-        topology = FaceTopology(**{name: arrays.pop(f"topology.{name}") for name in _TOPOLOGY})
+        topology = FaceTopology(**{name: arrays.pop(f"topology.{name}") for name in _tables_of(document)})
     names = document["expression_names"]
     if document["kind"] == "bilinear":
         return BilinearModel(**arrays, topology=topology, expression_names=names, gauge=document["gauge"])

@@ -29,21 +29,25 @@ class FaceTopology:
     """The index tables of one face mesh; every index counts vertices, from 0.
 
     Raises:
-        TypeError: A table is not an int64 tensor (uv: a floating-point tensor).
+        TypeError: A table is not an int64 tensor (uv and corner_uv: a floating-point tensor).
         ValueError: A table has a wrong shape or an index outside the mesh.
     """
 
     triangles: Tensor  # [T, 3], counter-clockwise seen from outside
-    uv: Tensor  # [V, 2], texture coordinates in [0, 1], v upwards
+    uv: Tensor  # [V, 2], texture coordinates in [0, 1], v upwards; at a seam one of the vertex's several
     landmark_vertices: Tensor  # [66], paper order: 49 inner, then 17 contour
     contour_lines: Tensor  # [17, L], one line per contour landmark, from the back to the front, padded with -1
     centre_vertices: Tensor  # [C], vertices of the "centre" error
     whole_vertices: Tensor  # [W], vertices of the "whole" error
+    corner_uv: Tensor | None = None  # [T, 3, 2], texture coordinates of the triangles' corners, of a mesh with seams
 
     def __post_init__(self) -> None:
         _require_table("uv", self.uv, (None, 2), integer=False)
         require_finite("topology.uv", self.uv)
         _require_table("triangles", self.triangles, (None, 3))
+        if self.corner_uv is not None:
+            _require_table("corner_uv", self.corner_uv, (len(self.triangles), 3, 2), integer=False)
+            require_finite("topology.corner_uv", self.corner_uv)
         _require_table("landmark_vertices", self.landmark_vertices, (N_LANDMARKS,))
         _require_table("contour_lines", self.contour_lines, (N_CONTOUR, None))
         for name in ("centre_vertices", "whole_vertices"):
@@ -81,9 +85,14 @@ class FaceTopology:
         """The topology on another device."""
         return self.map(lambda table: table.to(device))
 
+    def surface(self) -> dict[str, Tensor]:
+        """The tables of a Mesh: `triangles`, `uv` and, of a mesh that has it, `corner_uv`."""
+        return {name: table for name, table in self.tables().items() if name in ("triangles", "uv", "corner_uv")}
+
     def tables(self) -> dict[str, Tensor]:
-        """All tables by name, in the order of the fields."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """All tables by name, in the order of the fields; `corner_uv` only of a mesh that has it."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: table for name, table in named.items() if table is not None}
 
 
 def _require_table(name: str, table: Any, shape: tuple[int | None, ...], integer: bool = True) -> None:

@@ -16,6 +16,7 @@ from facerecon_torch.model.io import load_model
 from facerecon_torch.model.topology import FaceTopology, landmark_lists
 from facerecon_torch.registration.topology.checks import DerivedItem
 from facerecon_torch.registration.topology.complete import DerivedTopology
+from tests.model.importers.writers_basel_gnm import write_deep3d, write_gnm, write_noneck
 from tests.model.importers.writers_linear import Face, flame_arrays, flat, obj_text, surrey, write_bfm2009, write_bfm_h5
 from tests.registration.foreign_face import make_foreign_face
 
@@ -36,8 +37,8 @@ def calls(monkeypatch):
     """What the stand-in for `derive_topology` was called with."""
     calls = []
 
-    def derive(mean, triangles, uv, known, *, given, spec):
-        calls.append({"mean": mean, "uv": uv, "known": known, "given": given})
+    def derive(mean, triangles, uv, known, *, given, listed, spec):
+        calls.append({"mean": mean, "uv": uv, "known": known, "given": given, "listed": set(listed)})
         count = torch.arange(len(mean))
         lines = count[100 : 100 + 51].reshape(17, 3)
         flat_uv = torch.zeros(len(mean), 2) if uv is None else uv
@@ -82,6 +83,9 @@ _WRITERS = {
     "surrey": lambda path, face: path.write_bytes(surrey(face, version=2, expression="pca")),
     "ict": lambda path, face: _write_ict(path.parent, face),
     "facewarehouse-mat": _write_mat,
+    "gnm": lambda path, face: write_gnm(path, face, vertex_group_names=np.array(["skin", "teeth", "outside"])),
+    "deep3d": write_deep3d,
+    "3ddfa-v2": lambda path, face: write_noneck(path.parent, face),
 }
 _CASES = {
     "bfm2009": ("model.mat", ["--texture"], (3, 0)),
@@ -90,6 +94,9 @@ _CASES = {
     "surrey": ("model.bin", [], (3, 2)),
     "ict": ("FaceXModel", ["--region", "whole"], (1, 1)),
     "facewarehouse-mat": ("model.mat", ["--mm-per-unit", "100"], (2, 2)),
+    "gnm": ("gnm_head.npz", ["--region", "skin"], (3, 2)),
+    "deep3d": ("BFM_model_front.mat", ["--texture"], (3, 2)),
+    "3ddfa-v2": ("bfm_noneck_v3.pkl", ["--n-expression", "1"], (3, 1)),
 }
 
 
@@ -125,6 +132,7 @@ def test_a_known_mesh_brings_its_list_and_the_users_landmarks_win(calls, tmp_pat
     model, listed = _points(26317, "facescape_26317"), landmark_lists("facescape_26317")[0].vertices
     report = import_model.import_model(model, tmp_path / "out.safetensors", known={30: 5})
     assert calls[0]["known"] == {**listed, 30: 5}
+    assert calls[0]["listed"] == set(listed) - {30}  # a user's own landmark is never placed anew
     assert [found["name"] for found in report["landmark_lists"]] == ["ibug68_v16"]
     assert json.loads((tmp_path / "out.report.json").read_text())["mesh"] == "facescape_26317"
 

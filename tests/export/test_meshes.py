@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 import trimesh
 
 from facerecon_torch.export import save_glb, save_obj, save_ply
+from facerecon_torch.model.default_face import load_source, load_topology
 from facerecon_torch.structures import Mesh
 
 WRITERS = {".obj": save_obj, ".ply": save_ply, ".glb": save_glb}
@@ -24,6 +26,73 @@ def _mesh(rng, dtype=torch.float32):
     vertices = torch.as_tensor(ball.vertices.copy(), dtype=dtype) + torch.tensor([0.0, 12.5, 3.0], dtype=dtype)
     uv = torch.rand(len(vertices), 2, generator=rng, dtype=torch.float64).to(dtype)
     return Mesh(vertices=vertices, triangles=torch.as_tensor(ball.faces.copy()), uv=uv)
+
+
+def _with_seam(mesh, rng):
+    """The mesh with other texture coordinates on its right half: its middle line is a seam."""
+    corner_uv = mesh.uv[mesh.triangles]
+    right = mesh.vertices[mesh.triangles][..., 0].mean(dim=1) > 0
+    return replace(mesh, corner_uv=torch.where(right[:, None, None], (corner_uv + 1) / 3, corner_uv))
+
+
+def _obj_corners(path):
+    """Positions, texture coordinates and normals at the corners [T, 3, n] that the lines of an OBJ file name."""
+    tables = {"v": [], "vt": [], "vn": []}
+    corners = []
+    for kind, *words in map(str.split, path.read_text().splitlines()):
+        if kind in tables:
+            tables[kind].append([float(word) for word in words])
+        elif kind == "f":
+            corners.append([[int(index) - 1 for index in word.split("/")] for word in words])
+    corners = np.array(corners)
+    return [np.array(table)[corners[..., k]] for k, table in enumerate(tables.values())]
+
+
+def test_a_seam_is_kept_in_an_obj_and_vertices_stay_whole(tmp_path, rng):
+    mesh = _with_seam(_mesh(rng), rng)
+    positions, uv, normals = _obj_corners(save_obj(mesh, tmp_path / "a.obj"))
+    np.testing.assert_allclose(uv, mesh.corner_uv, atol=1e-6)
+    np.testing.assert_allclose(positions, mesh.vertices[mesh.triangles], atol=1e-5)
+    assert normals.shape == positions.shape
+    text = (tmp_path / "a.obj").read_text()
+    assert text.count("\nv ") == len(mesh.vertices) < text.count("\nvt ")
+
+
+def test_a_glb_splits_vertices_at_a_seam_only(tmp_path, rng):
+    mesh = _with_seam(_mesh(rng), rng)
+    colours = torch.rand(len(mesh.vertices), 3, generator=rng)
+    columns = _columns(*_glb(save_glb(mesh, tmp_path / "a.glb", colours=colours)))
+    at = columns["indices"].reshape(-1, 3)
+    uv = columns["TEXCOORD_0"][at]
+    np.testing.assert_allclose(np.stack([uv[..., 0], 1 - uv[..., 1]], -1), mesh.corner_uv, atol=1e-6)
+    np.testing.assert_allclose(columns["POSITION"][at] * 1e3, mesh.vertices[mesh.triangles], atol=1e-4)
+    whole = _columns(*_glb(save_glb(replace(mesh, corner_uv=None), tmp_path / "b.glb", colours=colours)))
+    old = whole["indices"].reshape(-1, 3)
+    for name in ("NORMAL", "COLOR_0"):
+        np.testing.assert_array_equal(columns[name][at], whole[name][old])
+    right = mesh.vertices[mesh.triangles][..., 0].mean(dim=1) > 0
+    both = np.intersect1d(mesh.triangles[right], mesh.triangles[~right])
+    assert len(columns["POSITION"]) == len(mesh.vertices) + len(both)
+
+
+def test_texture_coordinates_of_corners_must_be_finite(tmp_path, rng):
+    mesh = _with_seam(_mesh(rng), rng)
+    mesh.corner_uv[0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"mesh.corner_uv must be finite"):
+        save_obj(mesh, tmp_path / "a.obj")
+
+
+def test_the_default_face_has_no_torn_triangle(tmp_path):
+    """Every triangle's texture is that of the source; with one coordinate a vertex, triangles at seams are torn."""
+    topology = load_topology()
+    mesh = Mesh(vertices=load_source().mean[: topology.n_vertices], **topology.surface())
+    _, uv, _ = _obj_corners(save_obj(mesh, tmp_path / "a.obj"))
+    sides = np.linalg.norm(uv - uv[:, [1, 2, 0]], axis=-1).max(axis=1)
+    torn = (topology.uv[topology.triangles] - topology.corner_uv).abs().amax(dim=(1, 2)) > 1e-4
+    assert int(torn.sum()) > 0
+    assert sides.max() < 0.2
+    one_each = topology.uv[topology.triangles]
+    assert (one_each - one_each[:, [1, 2, 0]]).norm(dim=-1).max() > 0.2
 
 
 def _read(path):

@@ -50,6 +50,20 @@ def test_the_first_corner_decides_about_texture_coordinates_and_seams_are_counte
     mesh = read_polygon_mesh(write(tmp_path, SQUARE + "f 1/1 2/2 3/1\nf 1/2 3/1 4/1\n"))
     assert mesh.uv.tolist() == [[0, 0], [1, 0.5], [0, 0], [0, 0], [0, 0]]
     assert mesh.n_seams == 1
+    square = [[0, 0], [1, 0.5], [0, 0]]
+    assert mesh.corner_uv.tolist() == [square, [[1, 0.5], [0, 0], [0, 0]]]
+
+
+def test_corners_of_a_polygon_keep_their_texture_in_its_fan(tmp_path):
+    lines = SQUARE + "vt 0.25 0.75\nf 1/1 2/2 3/1 4/3\nf 1/2 2/2 4/3\n"
+    mesh = read_polygon_mesh(write(tmp_path, lines))
+    a, b, c = [0, 0], [1, 0.5], [0.25, 0.75]
+    assert mesh.triangles[:2].tolist() == [[0, 1, 2], [0, 2, 3]]
+    assert mesh.corner_uv.tolist() == [[a, b, a], [a, a, c], [b, b, c]]
+
+
+def test_a_mesh_without_seams_has_no_corners(tmp_path):
+    assert read_polygon_mesh(write(tmp_path, SQUARE + "f 1/1 2/2 3/1\n")).corner_uv is None
 
 
 def test_positions_alone_leave_the_faces_unread(tmp_path):

@@ -32,6 +32,7 @@ from facerecon_torch.formats.polygon_mesh import read_polygon_mesh
 from facerecon_torch.images.read import read_pixels
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.model.importers.facescape import read_facescape, read_facescape_v13
+from facerecon_torch.model.importers.surrey import read_surrey
 from facerecon_torch.model.importers.tensor_file import read_tensor_core
 from facerecon_torch.model.io import load_model, save_model
 from facerecon_torch.structures import Mesh
@@ -51,6 +52,7 @@ from tests.export.fitted_faces import drawn_faces
 from tests.model.importers import small_faces
 from tests.model.importers.test_facescape import N_EXP, N_ID, V, content
 from tests.model.importers.test_linear_format_errors import FORMATS as LINEAR_FORMATS
+from tests.model.importers.writers_linear import small_face, surrey
 from tests.tiny_model import tiny_bilinear, tiny_linear
 from tests.tiny_world import make_samples, make_setup
 
@@ -251,6 +253,13 @@ def _tensor_core(folder: Path) -> tuple[Path, Callable[[], Any]]:
     return path, lambda: read_tensor_core(path, mesh, identity_rows=people, expression_rows=expressions)
 
 
+def _surrey_contours(folder: Path) -> tuple[Path, Callable[[], Any]]:
+    path, model = folder / "contours.json", folder / "model.bin"
+    path.write_text(json.dumps({"model_contour": {"right_contour": [1, 5, 9], "left_contour": [2, 6, 10]}}))
+    model.write_bytes(surrey(small_face()))
+    return path, lambda: read_surrey(model, contours=path)
+
+
 def _mesh() -> Mesh:
     vertices, _ = small_faces.grid()
     return Mesh(vertices=vertices.float(), triangles=small_faces.triangles(), uv=None)
@@ -263,6 +272,7 @@ READERS: dict[str, Reader] = {
     "importer facescape 1.6": _facescape,
     "importer facescape 1.3": _facescape_v13,
     "importer tensor core": _tensor_core,
+    "importer surrey contours": _surrey_contours,
     **{f"data {name}": _data(name) for name in DATA_FORMATS},
     "bosphorus bnt": _file("a.bnt", partial(write_bnt, scan_of()), read_bnt),
     "bosphorus lm2": _file("a.lm2", partial(write_landmarks, landmarks_of(2)), read_landmarks),

@@ -1,6 +1,8 @@
 """The native model file: exact round trips, and every damaged file refused with file, key, expected and got."""
 
 import json
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -71,6 +73,28 @@ def test_round_trip_is_exact(tmp_path, kind, storage):
     if model.topology is not None:
         for ours, theirs in zip(again.topology.tables().values(), model.topology.tables().values(), strict=True):
             assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def with_seams(model):
+    """The model with texture coordinates of corners that no two triangles share."""
+    corner_uv = torch.rand(len(model.topology.triangles), 3, 2, generator=torch.Generator().manual_seed(0))
+    seamed = deepcopy(model)
+    seamed._topology = replace(model.topology, corner_uv=corner_uv)
+    return seamed
+
+
+@pytest.mark.parametrize("build", [tiny_bilinear, tiny_linear])
+def test_texture_seams_are_kept_and_change_no_hash(tmp_path, build):
+    model = build()
+    seamed = with_seams(model)
+    assert seamed.sha256 == model.sha256
+    save_model(seamed, tmp_path / "seams.safetensors")
+    save_model(model, tmp_path / "none.safetensors")
+    assert [read(tmp_path / f"{name}.safetensors")[1]["version"] for name in ("none", "seams")] == [1, 2]
+    again = load_model(tmp_path / "seams.safetensors")
+    assert torch.equal(again.topology.corner_uv, seamed.topology.corner_uv)
+    assert load_model(tmp_path / "none.safetensors").topology.corner_uv is None
+    assert again.to(torch.float64).topology.corner_uv.dtype == torch.float64
 
 
 @pytest.mark.parametrize("build", [tiny_bilinear, tiny_linear])
@@ -160,8 +184,9 @@ def test_every_changed_byte_is_noticed(path):
     ("document", "message"),
     [
         ({"format": "cascade"}, r"format: expected 'facerecon-model'; got 'cascade'"),
-        ({"version": 2}, r"version: expected 1; got 2"),
-        ({"version": None}, r"version: expected 1; got None"),
+        ({"version": 3}, r"version: expected 1 or 2; got 3"),
+        ({"version": 2}, r"tensors: expected .*missing \['topology.corner_uv'\]"),
+        ({"version": None}, r"version: expected 1 or 2; got None"),
         ({"version": True}, r"version: expected a value of type int; got True"),
         ({"gauge": None}, r"metadata keys: expected .*'gauge'.*; got "),
         ({"surprise": 1}, r"metadata keys: expected .*; got .*'surprise'"),

@@ -108,6 +108,49 @@ def test_what_a_mesh_has_lost_is_uncertain_with_a_reason(foreign, default):
     assert not any(index > 49 + 8 for kind, index in doubts if kind == "landmark")
 
 
+def _all_known(foreign):
+    return foreign.known([point for point in IBUG_OF_PAPER if point >= 17])
+
+
+def _moved_along(foreign, vertex, direction, length):
+    """The vertex nearest to a place `length` mm from another."""
+    goal = foreign.vertices[vertex] + length * torch.tensor(direction, dtype=torch.float64)
+    return int((foreign.vertices - goal).norm(dim=-1).argmin())
+
+
+def test_one_wrong_entry_of_a_list_is_placed_by_the_registration(foreign, default):
+    known = _all_known(foreign)
+    truth = foreign.vertices[known[33]]
+    wrong = known | {33: _moved_along(foreign, known[33], [1.0, 0.0, 0.0], 22.0)}
+    spec = TopologySpec(fit=TopologyFitSpec(rounds=12, stiffness=(10.0, 1.0)))
+    refused = derive_topology(foreign.vertices, foreign.triangles, None, wrong, spec=spec, default=default)
+    assert ("known landmark", IBUG_OF_PAPER.index(33)) in {(item.kind, item.index) for item in refused.uncertain}
+    found = derive_topology(foreign.vertices, foreign.triangles, None, wrong, listed=wrong, spec=spec, default=default)
+    assert set(found.replaced) == {33}
+    assert found.replaced[33] > 12.0
+    assert found.uncertain == ()
+    placed = foreign.vertices[found.topology.landmark_vertices[IBUG_OF_PAPER.index(33)]]
+    assert float((placed - truth).norm()) < 3.5
+
+
+def test_a_list_of_another_mesh_is_not_mended(foreign, default):
+    known = _all_known(foreign)
+    wrong = known | {p: _moved_along(foreign, known[p], [0.0, -1.0, 0.0], 30.0) for p in (17, 19, 21, 22, 24, 26, 33)}
+    found = derive_topology(foreign.vertices, foreign.triangles, None, wrong, listed=wrong, spec=QUICK, default=default)
+    assert found.replaced == {}
+    assert found.uncertain != ()
+
+
+def test_landmarks_of_the_contour_are_among_the_vertices_that_the_model_names(foreign, default):
+    contour = foreign.known([point for point in range(17) if point != 8])
+    rim = torch.tensor(sorted(contour.values()))
+    known = _all_known(foreign) | foreign.known([8])
+    given = {"contour_rim": rim}
+    found = derive_topology(foreign.vertices, foreign.triangles, None, known, given=given, spec=QUICK, default=default)
+    placed = dict(zip(IBUG_OF_PAPER[49:], found.topology.landmark_vertices[49:].tolist()))
+    assert placed == contour | foreign.known([8])
+
+
 def test_tables_that_a_model_brings_are_kept_and_lines_turned_from_back_to_front(derived, foreign, default):
     made = derived.topology
     used = made.contour_lines >= 0

@@ -12,6 +12,7 @@ from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.registration.scan.eyes import EyelidSpec
 from facerecon_torch.registration.scan.icp import ScanFit
 from facerecon_torch.registration.scan.nonrigid import DeformSpec, deform, flipped_triangles, moved_as_one, vertices_of
+from facerecon_torch.registration.scan.register import lids_off
 from facerecon_torch.registration.scan.surface import resample_grid, resample_mesh, stack_scans
 from facerecon_torch.structures import FaceParameters
 from tests.registration.scanning import pose, scan_grid
@@ -71,7 +72,7 @@ def _off(mesh, truth, model):
 
 def test_a_scan_of_the_model_changes_nothing(model, mean):
     scans = resample_mesh(_posed(mean, 20.0), model.topology.triangles)
-    answer = deform(model, _fit(model, yaw=20.0), scans, _nothing())
+    answer = deform(model, _fit(model, yaw=20.0), scans, _nothing(), _nothing())
     on = answer.covered[0]
     assert int(on.sum()) > 1200
     assert float((answer.mesh[0] - mean).norm(dim=-1)[on].median()) < 0.08
@@ -83,7 +84,7 @@ def test_a_bump_is_followed_without_sliding(model, mean, rng):
     cheek = _cheek(mean)
     truth = _bump(mean, model, cheek)
     scans = resample_grid(*scan_grid(_posed(truth), model.topology.triangles, rng))
-    answer = deform(model, _fit(model), scans, _nothing())
+    answer = deform(model, _fit(model), scans, _nothing(), _nothing())
     near = (mean - mean[cheek]).norm(dim=-1) < 20
     on = answer.covered[0]
     assert float((near & on).sum() / near.sum()) > 0.75
@@ -101,7 +102,9 @@ def test_holes_drag_nothing(model, mean, rng):
     points, valid = scan_grid(posed, model.topology.triangles, rng)
     away = (points[..., :2] - posed[cheek, :2]).norm(dim=-1)
     points[..., 2] -= torch.where((away < 8) & valid, 20.0, 0.0)
-    answer = deform(model, _fit(model), resample_grid(points, valid & ((away < 6.0) | (away > 10.0))), _nothing())
+    answer = deform(
+        model, _fit(model), resample_grid(points, valid & ((away < 6.0) | (away > 10.0))), _nothing(), _nothing()
+    )
     inside = (_posed(mean)[:, :2] - posed[cheek, :2]).norm(dim=-1) < 8
     inside &= vertex_normals(mean, model.topology.triangles)[:, 2] > 0.3
     assert int(inside.sum()) >= 5
@@ -116,7 +119,7 @@ def test_the_unseen_half_follows_smoothly_and_is_not_covered(model, mean, rng):
     posed = _posed(truth)
     points, valid = scan_grid(posed, model.topology.triangles, rng)
     seam = float(posed[model.topology.landmark_vertices[10], 0])  # bridge of the nose
-    answer = deform(model, _fit(model), resample_grid(points, valid & (points[..., 0] > seam)), _nothing())
+    answer = deform(model, _fit(model), resample_grid(points, valid & (points[..., 0] > seam)), _nothing(), _nothing())
     hidden = _posed(mean)[:, 0] < seam - 2
     assert not bool(answer.covered[0][hidden].any())
     shift = answer.mesh[0] - mean
@@ -132,9 +135,9 @@ def test_the_unseen_half_follows_smoothly_and_is_not_covered(model, mean, rng):
 def test_a_batch_is_its_scans_one_by_one(model, mean, rng):
     meshes = [mean, _bump(mean, model, _cheek(mean)), 1.01 * mean]
     scans = [resample_grid(*scan_grid(_posed(m), model.topology.triangles, rng)) for m in meshes]
-    together = deform(model, _fit(model, 3), stack_scans(scans), _nothing(3))
+    together = deform(model, _fit(model, 3), stack_scans(scans), _nothing(3), _nothing(3))
     for k, scan in enumerate(scans):
-        alone = deform(model, _fit(model), scan, _nothing())
+        alone = deform(model, _fit(model), scan, _nothing(), _nothing())
         assert float((together.mesh[k] - alone.mesh[0]).abs().max()) < 1e-2
         assert float((together.covered[k] != alone.covered[0]).float().mean()) < 1e-3
 
@@ -142,7 +145,7 @@ def test_a_batch_is_its_scans_one_by_one(model, mean, rng):
 def test_without_a_scan_the_fitted_mesh_stays(model, mean):
     scans = resample_mesh(_posed(mean), model.topology.triangles)
     empty = dataclasses.replace(scans, valid=torch.zeros_like(scans.valid))
-    answer = deform(model, _fit(model), empty, _nothing())
+    answer = deform(model, _fit(model), empty, _nothing(), _nothing())
     assert not bool(answer.covered.any())
     skin = answer.mesh[0, : model.n_vertices - 144]  # eyeballs may give way to the lids
     assert_close(skin, mean[: len(skin)], atol=1e-4, rtol=0)
@@ -167,21 +170,45 @@ def test_lids_meet_where_the_fit_has_nearly_closed_the_eyes(model, share, meet):
     mesh = model.vertices(parameters.identity, parameters.expression)[0]
     scans = resample_mesh(_posed(mesh), model.topology.triangles)
     fit = dataclasses.replace(_fit(model), parameters=parameters)
-    answer = deform(model, fit, scans, _nothing())
+    answer = deform(model, fit, scans, _nothing(), _nothing())
     before, after = _opening(mesh, model), _opening(answer.mesh[0], model)
     assert answer.flipped.tolist() == [0]
     if meet:
         assert after < 0.5 * before < 2.5  # the scan, open by a slit here, pulls the other way
-        kept = deform(model, fit, scans, _nothing(), DeformSpec(eyelids=EyelidSpec(closed=0.0)))
+        kept = deform(model, fit, scans, _nothing(), _nothing(), DeformSpec(eyelids=EyelidSpec(closed=0.0)))
         assert _opening(kept.mesh[0], model) == pytest.approx(before, abs=0.5)
     else:
         assert after == pytest.approx(before, abs=0.5)
 
 
+def test_labelled_lids_are_followed_where_the_fit_is_wrong(model, mean):
+    """The scan's eyes are half shut, the fit's wide open: the surface alone does not tell where lids end."""
+    shut = _blinking(model, 0.45)
+    truth = model.vertices(shut.identity, shut.expression)[0]
+    scans = resample_mesh(_posed(truth), model.topology.triangles)
+    labelled = _nothing()
+    labelled[0, EYES] = _posed(truth)[model.topology.landmark_vertices[EYES]]
+    want, open_wide = _opening(truth, model), _opening(mean, model)
+    assert open_wide - want > 3.0
+    blind = deform(model, _fit(model), scans, _nothing(), _nothing()).mesh[0]
+    told = deform(model, _fit(model), scans, labelled, _nothing()).mesh[0]
+    assert abs(_opening(told, model) - want) < 0.5 * abs(_opening(blind, model) - want)
+    assert abs(_opening(told, model) - want) < 1.0
+    one_eye = labelled.clone()
+    one_eye[0, EYES[7]] = torch.nan  # an upper lid of the second eye: not all four points are known
+    lids = deform(model, _fit(model), scans, one_eye, _nothing()).mesh[0][model.topology.landmark_vertices[EYES], 1]
+    first = float((lids[[1, 2]] - lids[[5, 4]]).mean())
+    assert abs(first - want) < 1.5
+    marks = model.topology.landmark_vertices
+    for mesh, off in ((truth, 0.0), (mean, open_wide - want)):
+        assert float(lids_off(_posed(mesh)[marks][None], labelled)[0]) == pytest.approx(off, abs=0.5)
+    assert lids_off(_posed(mean)[marks][None], _nothing()).tolist() == [0.0]
+
+
 def test_eyeballs_move_rigidly_and_stay_behind_the_lids(model, mean):
     truth = mean + torch.tensor([0.5, 0.0, -2.0])
     scans = resample_mesh(_posed(truth), model.topology.triangles)
-    mesh = deform(model, _fit(model), scans, _nothing()).mesh[0]
+    mesh = deform(model, _fit(model), scans, _nothing(), _nothing()).mesh[0]
     for ball in (slice(-144, -72), slice(-72, None)):
         shift = mesh[ball] - mean[ball]
         assert float((shift - shift.mean(0)).abs().max()) < 1e-3
@@ -212,7 +239,7 @@ def test_a_torn_scan_leaves_no_fold(model, mean, rng):
     """Steps of several mm across the face, as between badly stitched views."""
     points, valid = scan_grid(_posed(mean), model.topology.triangles, rng)
     points[..., 2] += 5 * ((points[..., 0] / 12).floor() % 2) * valid
-    answer = deform(model, _fit(model), resample_grid(points, valid), _nothing())
+    answer = deform(model, _fit(model), resample_grid(points, valid), _nothing(), _nothing())
     moved = answer.mesh[0]
     assert answer.flipped.tolist() == [0]
     assert not bool(flipped_triangles(moved, mean, model.topology.triangles).any())
@@ -236,7 +263,8 @@ def test_specs_say_what_they_want(wrong, says):
 
 def test_wrong_input_is_refused(model, mean):
     scans = resample_mesh(_posed(mean), model.topology.triangles, spacing=4.0)
-    with pytest.raises(ValueError, match="lifted"):
-        deform(model, _fit(model), scans, _nothing(2))
+    for points in ((_nothing(), _nothing(2)), (_nothing(2), _nothing())):
+        with pytest.raises(ValueError, match=r"lifted|labelled"):
+            deform(model, _fit(model), scans, *points)
     with pytest.raises(ValueError, match="topology"):
-        deform(model.restrict(torch.arange(50)), _fit(model), scans, _nothing())
+        deform(model.restrict(torch.arange(50)), _fit(model), scans, _nothing(), _nothing())

@@ -44,8 +44,11 @@ KINDS: dict[str, Kind] = {
     "bfm2009": Kind("bfm2009.read_bfm2009", ".mat file, or folder with it", ("bfm_region", "texture", *_COUNTS)),
     "bfm2017": Kind("bfm_h5.read_bfm_h5", ".h5 file", ("texture", *_COUNTS)),
     "bfm2019": Kind("bfm_h5.read_bfm_h5", ".h5 file", ("texture", *_COUNTS)),
+    "deep3d": Kind("bfm2009.read_deep3d", "BFM_model_front.mat", ("texture", *_COUNTS)),
+    "3ddfa-v2": Kind("bfm_noneck.read_bfm_noneck", "bfm_noneck_v3.pkl", ("spread", *_COUNTS)),
+    "gnm": Kind("gnm.read_gnm", "gnm_head.npz", ("gnm_region", *_COUNTS)),
     "flame": Kind("flame.read_flame", ".pkl or .npz", ("split", *_COUNTS)),
-    "surrey": Kind("surrey.read_surrey", ".bin file", ("blendshapes", "texture", *_COUNTS)),
+    "surrey": Kind("surrey.read_surrey", ".bin file", ("blendshapes", "contours", "texture", *_COUNTS)),
     "mesh": Kind("template_mesh.read_template_mesh", "template, OBJ or PLY", ("modes", "unit", *_COUNTS)),
 }
 """All kinds of models; a new kind is one entry."""
@@ -72,16 +75,19 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "front": {"action": "store_true", "help": "only the face, not the head"},
     "ict_region": {"dest": "region", "choices": ("face", "narrow", "whole"), "help": "(default: face)"},
     "bfm_region": {"dest": "region", "choices": ("all", "front"), "help": "(default: all)"},
+    "gnm_region": {"dest": "region", "choices": ("skin", "all"), "help": "(default: skin)"},
+    "spread": {"type": Path, "help": "mean and std of the weights (default: param_mean_std_62d_120x120.pkl beside it)"},
     "texture": {"action": "store_true", "help": "with the texture basis"},
     "n_identity": {"type": int, "metavar": "N", "help": "identity modes to keep (default: all)"},
     "n_expression": {"type": int, "metavar": "N", "help": "expression modes to keep (default: all)"},
     "split": {"type": int, "help": "identity columns in shapedirs (default: 300 of 400)"},
     "blendshapes": {"type": Path, "help": "file of expression blendshapes"},
+    "contours": {"type": Path, "help": "sfm_model_contours.json: where the landmarks of the contour are"},
     "modes": {"type": Path, "required": True, "help": "folder of deformed meshes, or .npz of offsets"},
     "unit": {"help": "unit of the template: mm, cm, dm, m .. (default: mm)"},
 }
 _FLAGS = {"people_of_core": "--people", "n_people": "--people", "n_expressions": "--expressions"}
-_FLAGS |= {"ict_region": "--region", "bfm_region": "--region"}
+_FLAGS |= {"ict_region": "--region", "bfm_region": "--region", "gnm_region": "--region"}
 
 
 def dest_of(option: str) -> str:

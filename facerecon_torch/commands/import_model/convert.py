@@ -26,7 +26,7 @@ __all__ = ["ImportSpec", "import_model", "read_known", "summary_lines"]
 
 _HEAD_OF_FRONT = "facescape_26317"  # the mesh with the landmark lists of front parts
 _NAMED = 6  # uncertain parts named in an error; the report lists all
-_TABLES = ("inner_landmarks", "contour_lines", "centre_vertices", "whole_vertices")
+_TABLES = ("inner_landmarks", "contour_lines", "centre_vertices", "whole_vertices", "contour_rim")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +62,15 @@ def import_model(
     listed = _listed(imported)
     mean = imported.mean_vertices()
     given = {name: imported.tables[name] for name in _TABLES if name in imported.tables}
+    own = known or {}
     derived = derive_topology(
-        mean, imported.triangles, imported.uv, {**listed, **(known or {})}, given=given, spec=spec.topology
+        mean,
+        imported.triangles,
+        imported.uv,
+        {**listed, **own},
+        given=given,
+        listed=listed.keys() - own.keys(),
+        spec=spec.topology,
     )
     report = _report(imported, derived, mean)
     accepted = spec.allow_uncertain or not derived.uncertain
@@ -81,12 +88,18 @@ def import_model(
 
 def _listed(imported: ImportedModel) -> dict[int, int]:
     """The landmark vertices of the lists; a front part has a table of its vertices in the whole head."""
-    head = imported.tables.get("vertices_of_head")
+    head, name = imported.tables.get("vertices_of_head"), _list_name(imported)
     if head is None:
-        return known_landmarks(imported.topology_name, imported.n_vertices)
+        return known_landmarks(name, imported.n_vertices)
     place = {vertex: row for row, vertex in enumerate(head.tolist())}
-    whole = known_landmarks(_HEAD_OF_FRONT, max(entry.n_vertices for entry in landmark_lists(_HEAD_OF_FRONT)))
+    whole = known_landmarks(name, max((entry.n_vertices for entry in landmark_lists(name)), default=0))
     return {point: place[vertex] for point, vertex in whole.items() if vertex in place}
+
+
+def _list_name(imported: ImportedModel) -> str:
+    """The name of the landmark lists: that of the mesh, or of FaceScape's head for its front."""
+    front = "vertices_of_head" in imported.tables and not landmark_lists(imported.topology_name)
+    return _HEAD_OF_FRONT if front and imported.topology_name.endswith("_front") else imported.topology_name
 
 
 def read_known(path: Path, imported: ImportedModel) -> dict[int, int]:
@@ -132,7 +145,7 @@ def _vertex(path: Path, point: str, value: object, mean: Float[Tensor, "v 3"]) -
 def _report(imported: ImportedModel, derived: DerivedTopology, mean: Float[Tensor, "v 3"]) -> dict[str, Any]:
     lists = [
         {"name": entry.name, "source": entry.source, "licence": entry.licence, "verified": entry.verified}
-        for entry in landmark_lists(_HEAD_OF_FRONT if "vertices_of_head" in imported.tables else imported.topology_name)
+        for entry in landmark_lists(_list_name(imported))
     ]
     kinds = [item.kind for item in derived.items]
     return {
@@ -149,6 +162,7 @@ def _report(imported: ImportedModel, derived: DerivedTopology, mean: Float[Tenso
         },
         "uncertain": [f"{item.kind} {item.name}: {item.reason}" for item in derived.uncertain],
         "registration": {"scale": derived.scale, "median_distance_mm": derived.residual},
+        "replaced_landmarks_mm": {str(point): round(value, 2) for point, value in derived.replaced.items()},
         "disagreement_mm": {str(point): round(value, 2) for point, value in derived.disagreement.items()},
         "items": [asdict(item) for item in derived.items],
         "centre": len(derived.topology.centre_vertices),
@@ -199,6 +213,10 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         f"to {max(report['line_vertices'])} vertices",
         f"default face registered at {report['registration']['median_distance_mm']:.2f} mm, "
         f"{report['registration']['scale']:.3f} times its size",
+    ]
+    lines += [
+        f"landmark {point} of the list lay {distance:.1f} mm from its place on the registered face: placed anew"
+        for point, distance in report["replaced_landmarks_mm"].items()
     ]
     lines += [f"uncertain: {part}" for part in report["uncertain"]]
     return [*lines, f"sha256 {report['sha256']}, {report['bytes'] / 1e6:.1f} MB ({report['storage']})"]

@@ -91,7 +91,7 @@ class FaceFiles:
         self._formats = tuple(formats)
         self._names = result_names(images)
         self._position = {image: k for k, image in enumerate(images)}
-        self._triangles, self._uv = model.topology.triangles.cpu(), model.topology.uv.cpu()
+        self._surface = model.topology.to("cpu").surface()
         self._expression_names = tuple(model.expression_names)
         self._convention = convention
         self._table = FaceTable(self._expression_names, convention=convention)
@@ -163,7 +163,7 @@ class FaceFiles:
             require_own([*results, overlay] if "overlay" in self._formats else results)
             self._remove_earlier(name)
             vertices = image.faces.vertices if self.need_vertices else ()
-            meshes = [Mesh(vertices=v, triangles=self._triangles, uv=self._uv) for v in vertices]
+            meshes = [Mesh(vertices=v, **self._surface) for v in vertices]
             if "overlay" in self._formats:
                 save_png(self._overlay(image, meshes), overlay)
             made_from = asdict(image.origin)

@@ -212,5 +212,6 @@ def load_topology() -> FaceTopology:
     return FaceTopology(
         triangles=torch.from_numpy(asset.triangles[: asset.n_face_triangles]),
         uv=torch.from_numpy(asset.uv[: asset.n_face].copy()),
+        corner_uv=torch.from_numpy(asset.corner_uv[: asset.n_face_triangles].astype(np.float32)),
         **{name: torch.from_numpy(table.astype(np.int64)) for name, table in tables.items()},
     )

@@ -10,6 +10,10 @@ Expressions are in face3d's file, or in files beside the model (the same layout,
     BFM_exp_idx.mat: trimIndex [V'], from 1 into V = 53490 -> V' = 53215
     BFM_front_idx.mat: idx [35709], from 1 into V', the front of the face
 
+BFM_model_front.mat of Deep3DFaceRecon is this front in one file, in dm and scaled to standard deviations:
+
+    meanshape, meantex [1, 3 V] | idBase [3 V, 80] | exBase [3 V, 64] | texBase [3 V, 80] | tri [T, 3] from 1
+
 The origin is that of the file, so that 300W-LP's poses hold (`coefficients_from_300wlp`).
 """
 
@@ -26,12 +30,13 @@ from facerecon_torch.formats.matlab5 import MatVariable, iter_variables
 from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused, require_plain
 from facerecon_torch.model.importers.linear_parts import Array, LinearParts, assemble, columns
 
-__all__ = ["REGIONS", "coefficients_from_300wlp", "read_bfm2009"]
+__all__ = ["REGIONS", "coefficients_from_300wlp", "read_bfm2009", "read_deep3d"]
 
 REGIONS = ("all", "front")
 TOPOLOGIES = {53490: "bfm2009_53490", 53215: "bfm_53215", 35709: "bfm_35709"}
 MODEL_FILES = ("01_MorphableModel.mat", "BFM.mat")
 MM_PER_UNIT = 1e-3
+_DEEP3D_UNIT_MM = 100.0
 IDENTITY_SCALE = 1e-5  # our alpha per unit of Shape_Para: standard deviations become 0.05 to 9
 LARGEST = 1 << 31
 _MAX_COMPONENTS = 4096
@@ -92,6 +97,57 @@ def read_bfm2009(
         file,
         kept,
         unit_mm=MM_PER_UNIT,
+        topology_name=TOPOLOGIES.get(n_vertices, f"bfm2009_{n_vertices}"),
+        centre=False,
+        n_identity=n_identity,
+        n_expression=n_expression,
+    )
+
+
+def read_deep3d(
+    path: str | os.PathLike[str],
+    *,
+    texture: bool = False,
+    n_identity: int | None = None,
+    n_expression: int | None = None,
+) -> ImportedModel:
+    """The model of a BFM_model_front.mat; alpha and beta are Deep3DFaceRecon's, of variance 1.
+
+    Written from the public code that writes this file; the real one was not at hand.
+
+    Args:
+        path: The file.
+        texture: Whether to read the texture.
+        n_identity: Largest number of identity columns.
+        n_expression: Largest number of expression columns.
+
+    Raises:
+        ModelFileError: The file is damaged, or lacks an array or has one of another mesh.
+    """
+    file = Path(path)
+    with as_model_errors():
+        arrays = _arrays(file)
+        mean = _matrix(file, arrays, "meanshape", (None, 1))[:, 0]
+        if len(mean) % 3:
+            raise format_error(file, "meanshape", "3 V numbers", len(mean))
+        identity, expression = (_matrix(file, arrays, name, (len(mean), None)) for name in ("idBase", "exBase"))
+        parts = LinearParts(
+            mean=mean.reshape(-1, 3),
+            triangles=_triangles(file, arrays, len(mean) // 3),
+            identity=columns(identity),
+            expression=columns(expression),
+            identity_variance=np.ones(identity.shape[1]),
+            expression_variance=np.ones(expression.shape[1]),
+        )
+        if texture:
+            colour_mean = _matrix(file, arrays, "meantex", (len(mean), 1)).reshape(-1, 3) / 255
+            colours = columns(_matrix(file, arrays, "texBase", (len(mean), None))) / 255
+            parts = replace(parts, colour_mean=colour_mean, colour_basis=colours)
+    n_vertices = len(parts.mean)
+    return assemble(
+        file,
+        parts,
+        unit_mm=_DEEP3D_UNIT_MM,
         topology_name=TOPOLOGIES.get(n_vertices, f"bfm2009_{n_vertices}"),
         centre=False,
         n_identity=n_identity,

@@ -29,7 +29,7 @@ from facerecon_torch.model.importers.imported import (
     as_model_errors,
     refused,
 )
-from facerecon_torch.model.importers.linear_parts import outward
+from facerecon_torch.model.importers.linear_parts import outward, turned_corners
 from facerecon_torch.model.named_weights import NEUTRAL
 
 __all__ = [
@@ -203,6 +203,7 @@ def assemble_bilinear(
     mm_per_unit: float | None,
     summary: dict[str, object],
     tables: dict[str, Tensor] | None = None,
+    corner_uv: Tensor | None = None,
 ) -> ImportedModel:
     """The model with its core in mm.
 
@@ -216,6 +217,7 @@ def assemble_bilinear(
         mm_per_unit: The unit; by default the power of ten that makes the mean face 80 to 600 mm long.
         summary: Further entries of the summary.
         tables: Tables of a FaceTopology that the file has.
+        corner_uv: Texture coordinates of the triangles' corners, of a mesh with seams.
 
     Raises:
         ModelFileError: No unit gives a plausible face, or ImportedModel refuses the arrays.
@@ -239,6 +241,7 @@ def assemble_bilinear(
             factors={**factors, "core": core},
             triangles=triangles,
             uv=None if uv is None else uv.to(core.dtype),
+            corner_uv=turned_corners(None if corner_uv is None else corner_uv.to(core.dtype), turned),
             expression_names=tuple(names),
             topology_name=topology_name,
             summary={**counts, **summary},

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from facerecon_torch.formats.format_errors import file_size
 from facerecon_torch.formats.npz_file import read_npz
-from facerecon_torch.formats.polygon_mesh import read_polygon_mesh, triangle_fans
+from facerecon_torch.formats.polygon_mesh import corner_texture, read_polygon_mesh, triangle_fans
 from facerecon_torch.model.importers.building import assemble_bilinear, expression_names, rows_with_moments
 from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused, require_plain
 
@@ -55,7 +55,7 @@ def read_facescape(path: _Path, *, front: bool = False, mm_per_unit: float | Non
             kept = _indices(file, arrays, "v_indices_front", n_vertices)
             core, tables = core[kept], {"vertices_of_head": torch.from_numpy(kept)}
         faces = _indices(file, arrays, f"fv_indices{tail}", len(core))
-        uv = _vertex_uv(file, arrays, faces, f"ft_indices{tail}", len(core))
+        uv, corner_uv = _texture(file, arrays, faces, f"ft_indices{tail}", len(core))
     return assemble_bilinear(
         file,
         {
@@ -70,6 +70,7 @@ def read_facescape(path: _Path, *, front: bool = False, mm_per_unit: float | Non
         mm_per_unit=mm_per_unit,
         summary={"version": "1.6", "part": "face" if front else "head", "identity_prior": "id_mean and id_var"},
         tables=tables,
+        corner_uv=corner_uv,
     )
 
 
@@ -131,6 +132,7 @@ def read_facescape_v13(
         topology_name=f"facescape_{n_vertices}_v10",
         mm_per_unit=mm_per_unit,
         summary={"version": "1.3", "part": "head", "people": len(rows)},
+        corner_uv=faces.corner_uv,
     )
 
 
@@ -160,20 +162,21 @@ def _indices(file: Path, arrays: dict[str, _Array], name: str, count: int) -> _I
     return indices
 
 
-def _vertex_uv(file: Path, arrays: dict[str, _Array], faces: _Indices, name: str, count: int) -> Tensor | None:
-    """The texture coordinate of each vertex's first corner; None if the file has none."""
+def _texture(
+    file: Path, arrays: dict[str, _Array], faces: _Indices, name: str, count: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """Texture coordinates of the vertices and, where a vertex has several, of the triangles' corners; None if the file
+    has none."""
     if "texcoords" not in arrays or name not in arrays:
-        return None
+        return None, None
     coordinates = _numbers(file, arrays, "texcoords", 2)
     textures = _indices(file, arrays, name, len(coordinates))
     if textures.shape != faces.shape or coordinates.shape[1] < 2:
         raise refused(
             file, name, f"shape {faces.shape}, into texcoords [n, 2]", f"{textures.shape}, {coordinates.shape}"
         )
-    vertices, first = np.unique(faces.ravel(), return_index=True)
-    uv = np.zeros((count, 2), dtype=np.float32)
-    uv[vertices] = coordinates[textures.ravel()[first], :2]
-    return torch.from_numpy(uv)
+    texture = corner_texture(coordinates[:, :2].astype(np.float64), faces.tolist(), textures.tolist(), count)
+    return torch.from_numpy(texture.uv), None if texture.corner_uv is None else torch.from_numpy(texture.corner_uv)
 
 
 def _npy(file: Path, name: str, ndim: int) -> _Array:

@@ -89,6 +89,7 @@ def read_facewarehouse(
         topology_name=f"facewarehouse_{header.n_vertices}",
         mm_per_unit=1.0,
         summary={**built.summary, **people, "mm_per_unit": MM_PER_DM},
+        corner_uv=mesh.corner_uv,
     )
 
 

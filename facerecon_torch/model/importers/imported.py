@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,6 +87,7 @@ class ImportedModel:
     topology_name: str  # key of the mesh in the lists of landmark vertices, as "facewarehouse_11510"
     summary: dict[str, object] = field(default_factory=dict)  # JSON values: counts, ranks, variance kept, errors in mm
     tables: dict[str, Tensor] = field(default_factory=dict)  # int64, the tables of a FaceTopology that the file has
+    corner_uv: Tensor | None = None  # [T, 3, 2], as `uv`, of the triangles' corners; None for a mesh without seams
 
     def __post_init__(self) -> None:
         if self.kind not in _FACTORS:
@@ -105,6 +106,9 @@ class ImportedModel:
         if self.uv is not None:
             require_shape("uv", self.uv, (self.n_vertices, 2))
             require_finite("uv", self.uv)
+        if self.corner_uv is not None:
+            require_shape("corner_uv", self.corner_uv, (len(self.triangles), 3, 2))
+            require_finite("corner_uv", self.corner_uv)
         _require_size(self.mean_vertices())
 
     def _require_shapes(self) -> None:
@@ -138,7 +142,7 @@ class ImportedModel:
         """The model with a topology.
 
         Args:
-            topology: Tables whose triangles are those of this mesh.
+            topology: Tables whose triangles are those of this mesh; it gets the texture coordinates of the corners.
             gauge: Gauge of a bilinear model.
 
         Raises:
@@ -149,6 +153,8 @@ class ImportedModel:
                 f"topology must have the {len(self.triangles)} triangles of {self.topology_name}; "
                 f"got {len(topology.triangles)} others"
             )
+        if topology is not None and self.corner_uv is not None:
+            topology = replace(topology, corner_uv=self.corner_uv.to(topology.uv))
         names = self.expression_names
         if self.kind == "bilinear":
             return BilinearModel(**self.factors, topology=topology, expression_names=names, gauge=gauge)

@@ -13,7 +13,7 @@ from torch import Tensor
 from facerecon_torch.model.importers.imported import ImportedModel, refused, require_plain
 from facerecon_torch.model.named_weights import NEUTRAL
 
-__all__ = ["BLENDSHAPE_VARIANCE", "Array", "LinearParts", "assemble", "columns", "outward"]
+__all__ = ["BLENDSHAPE_VARIANCE", "Array", "LinearParts", "assemble", "columns", "outward", "turned_corners"]
 
 BLENDSHAPE_VARIANCE = 1 / 3  # about 0, of a weight spread evenly over [0, 1]
 FRONT = 0.05  # share of the triangles, nearest to the viewer, whose normals decide which side is outside
@@ -37,22 +37,26 @@ class LinearParts:
     expression_variance: Array  # [E]
     names: Sequence[str] = ()
     uv: Array | None = None  # [V, 2]
+    corner_uv: Array | None = None  # [T, 3, 2], of a mesh with texture seams
     colour_mean: Array | None = None  # [V, 3]
     colour_basis: Array | None = None  # [V, 3, C]
     notes: dict[str, object] = field(default_factory=dict)
+    tables: dict[str, Array] = field(default_factory=dict)  # `tables` of the ImportedModel
 
     def rows(self, kept: Array) -> "LinearParts":
         """The model of the vertices `kept`, in that order, and of the triangles between them."""
         place = np.full(len(self.mean), -1, dtype=np.int64)
         place[kept] = np.arange(len(kept))
         triangles = place[self.triangles]
+        whole = (triangles >= 0).all(axis=1)
         return replace(
             self,
             mean=self.mean[kept],
             identity=self.identity[kept],
             expression=self.expression[kept],
-            triangles=triangles[(triangles >= 0).all(axis=1)],
+            triangles=triangles[whole],
             uv=None if self.uv is None else self.uv[kept],
+            corner_uv=None if self.corner_uv is None else self.corner_uv[whole],
             colour_mean=None if self.colour_mean is None else self.colour_mean[kept],
             colour_basis=None if self.colour_basis is None else self.colour_basis[kept],
         )
@@ -131,6 +135,7 @@ def _imported(
         factors["texture_mean"] = torch.from_numpy(parts.colour_mean.astype(np.float32))
         factors["texture_basis"] = torch.from_numpy(parts.colour_basis.astype(np.float32))
     triangles, turned = outward(file, mean, torch.from_numpy(parts.triangles.astype(np.int64)))
+    corner_uv = None if parts.corner_uv is None else torch.from_numpy(parts.corner_uv.astype(np.float32))
     counts = {"vertices": len(mean), "triangles": len(triangles), "triangles_turned": turned}
     try:
         return ImportedModel(
@@ -138,9 +143,11 @@ def _imported(
             factors=factors,
             triangles=triangles,
             uv=None if parts.uv is None else torch.from_numpy(parts.uv.astype(np.float32)),
+            corner_uv=turned_corners(corner_uv, turned),
             expression_names=names,
             topology_name=topology_name,
             summary={**counts, **notes, "origin_mm": origin.tolist(), **parts.notes},
+            tables={name: torch.from_numpy(table) for name, table in parts.tables.items()},
         )
     except (TypeError, ValueError) as error:
         raise refused(file, "model", "arrays that fit together and a face in mm", error) from error
@@ -155,6 +162,11 @@ def _kept_columns(file: Path, name: str, variance: Array, count: int | None) -> 
     if name == "identity" and len(kept) == 0:
         raise refused(file, "identity variance", "at least one component with variance", f"{len(variance)} without")
     return kept
+
+
+def turned_corners(corner_uv: Tensor | None, turned: bool) -> Tensor | None:
+    """The texture coordinates of the corners of triangles that `outward` returned."""
+    return corner_uv if corner_uv is None or not turned else corner_uv[:, [0, 2, 1]]
 
 
 def outward(file: Path, vertices: Tensor, triangles: Tensor) -> tuple[Tensor, bool]:

@@ -1,13 +1,14 @@
 """Pickles of arrays, read without running code.
 
-A pickle is a program that may call anything. This reader accepts only the names with which arrays are pickled, and
-replaces each by a class of its own that stores the arguments. No code of numpy, scipy, chumpy or the file is called.
-Arrays are made afterwards from the stored arguments, with every count checked.
+A pickle is a program that may call anything. This reader accepts only the names with which arrays are pickled, by
+Python 2 and 3 in every protocol, and replaces each by a class of its own that stores the arguments. No code of numpy,
+scipy, chumpy or the file is called. Arrays are made afterwards from the stored arguments, with every count checked.
 """
 
 import io
 import pickle
 import pickletools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from numpy.typing import NDArray
 from facerecon_torch.formats.format_errors import read_bounded, shown
 from facerecon_torch.model.importers.imported import as_model_errors, refused
 
-__all__ = ["plain_array", "read_restricted_pickle"]
+__all__ = ["plain_array", "read_pickled_array", "read_restricted_pickle"]
 
 LARGEST = 1 << 30
 _MOST_STEPS = 20_000  # models have hundreds; bounds the nesting, which Python follows by recursion
 _MEMO = ("PUT", "BINPUT", "LONG_BINPUT")
+_OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
 _NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 
 
@@ -47,7 +49,7 @@ class _Array(_Kept):
 
 
 class _Held(_Kept):
-    """chumpy.Ch, whose state is a dict with its array as `x`; or a scipy.sparse matrix, which is ignored."""
+    """chumpy.Ch, whose state is a dict with its array as `x`; or a scipy.sparse matrix or a set, which are ignored."""
 
 
 def _reconstruct(*arguments: Any) -> _Array:
@@ -80,12 +82,11 @@ _NAMES: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
-    ("chumpy", "Ch"): _Held,
-    ("chumpy.ch", "Ch"): _Held,
     **{(f"{core}.multiarray", "_reconstruct"): _reconstruct for core in _NUMPY},
     **{(f"{core}.numeric", "_frombuffer"): _from_buffer for core in _NUMPY},
     **{(module, "_reconstructor"): _object_of for module in ("copyreg", "copy_reg")},
     **{(module, "object"): _Kept for module in ("builtins", "__builtin__")},
+    **{(module, "set"): _Held for module in ("builtins", "__builtin__")},  # in the state of a chumpy.Ch
     **{(f"scipy.sparse.{module}{kind}", f"{kind}_matrix"): _Held for kind in ("csc", "csr") for module in ("", "_")},
     **{("scipy.sparse", f"{kind}_matrix"): _Held for kind in ("csc", "csr")},
 }
@@ -97,6 +98,8 @@ class _Refusal(Exception):
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        if module == "chumpy" or module.startswith("chumpy."):
+            return _Held  # any of its classes: the package is not imported
         if (module, name) not in _NAMES:
             raise _Refusal(f"{module}.{name}")
         return _NAMES[module, name]
@@ -113,20 +116,37 @@ def read_restricted_pickle(path: str | Path) -> dict[str, Any]:
             refused without being run.
     """
     file = Path(path)
+    loaded = _load(file)
+    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
+        raise refused(file, "pickle", "a dict with text keys", type(loaded).__name__)
+    return loaded
+
+
+def read_pickled_array(path: str | Path) -> NDArray[Any]:
+    """The array of a pickle file that holds nothing else.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ModelFileError: The file is no complete pickle of an array of numbers. It is refused without being run.
+    """
+    return plain_array(Path(path), "pickle", _load(Path(path)))
+
+
+def _load(file: Path) -> object:
+    """The object of a pickle, with stand-ins for arrays. Raises ModelFileError."""
     with as_model_errors():
         content = read_bounded(file, limit=LARGEST)
     try:
         _require_modest(content)
-        loaded = _Reader(io.BytesIO(content), encoding="latin1").load()
+        return _Reader(io.BytesIO(content), encoding="latin1").load()
     except _Refusal as error:
         raise refused(file, "pickle", "only arrays", f"{error}: refused, not run") from None
     except Exception as error:  # a damaged pickle can fail in any way that its steps can
         raise refused(
             file, "pickle", "a whole pickle of arrays", f"{type(error).__name__}: {shown(str(error))}"
         ) from error
-    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
-        raise refused(file, "pickle", "a dict with text keys", type(loaded).__name__)
-    return loaded
 
 
 def _require_modest(content: bytes) -> None:
@@ -134,9 +154,29 @@ def _require_modest(content: bytes) -> None:
 
     Python's reader allocates memory for any memo place that a file names, however large.
     """
-    for step, (opcode, argument, _) in enumerate(pickletools.genops(content)):
-        if step >= _MOST_STEPS or (opcode.name in _MEMO and int(argument or 0) > _MOST_STEPS):
+    for step, (name, argument) in enumerate(_steps(content)):
+        if step >= _MOST_STEPS or (name in _MEMO and int(argument or 0) > _MOST_STEPS):
             raise ValueError(f"more than {_MOST_STEPS} steps or places")
+
+
+def _steps(content: bytes) -> Iterator[tuple[str, Any]]:
+    """The names and arguments of a pickle's steps.
+
+    `pickletools.genops` takes only ASCII in the quoted bytes of protocol 0, where arrays have all bytes; these are
+    passed over.
+    """
+    stream = io.BytesIO(content)
+    name = ""
+    while name != "STOP":
+        opcode = _OPCODES.get(stream.read(1).decode("latin1"))
+        if opcode is None:
+            raise ValueError("an unknown step, or no last one")
+        name, argument = opcode.name, None
+        if name == "STRING":
+            stream.readline()
+        elif opcode.arg is not None:
+            argument = opcode.arg.reader(stream)
+        yield name, argument
 
 
 def plain_array(file: Path, name: str, value: object) -> NDArray[Any]:

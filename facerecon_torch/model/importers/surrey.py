@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from facerecon_torch.formats.format_errors import format_error, read_bounded, shown
+from facerecon_torch.formats.json_file import read_json
+from facerecon_torch.formats.polygon_mesh import corner_texture
 from facerecon_torch.model.importers.imported import ImportedModel, as_model_errors, refused, require_plain
 from facerecon_torch.model.importers.linear_parts import (
     BLENDSHAPE_VARIANCE,
@@ -52,6 +54,7 @@ class _Model:
 def read_surrey(
     path: str | os.PathLike[str],
     blendshapes: str | os.PathLike[str] | None = None,
+    contours: str | os.PathLike[str] | None = None,
     *,
     texture: bool = False,
     n_identity: int | None = None,
@@ -64,6 +67,7 @@ def read_surrey(
     Args:
         path: The file.
         blendshapes: A file of expression blendshapes, for a model without expressions of its own.
+        contours: eos's sfm_model_contours.json: the vertices among which the landmarks of the contour are.
         texture: Whether to read the colour model.
         n_identity: Largest number of identity columns.
         n_expression: Largest number of expression columns.
@@ -79,6 +83,8 @@ def read_surrey(
     if found is not None and model.expression is not None:
         raise refused(file, "expressions", "none beside the file of blendshapes", "a model with its own expressions")
     parts = _parts(file, model, found if found is not None else model.expression, texture)
+    if contours is not None:
+        parts.tables["contour_rim"] = _rim(Path(contours), len(parts.mean))
     return assemble(
         file,
         parts,
@@ -190,11 +196,26 @@ def _blendshapes(archive: _Archive) -> dict[str, Array]:
     return shapes
 
 
+def _rim(file: Path, n_vertices: int) -> Array:
+    """The vertices of both sides of the contour, each once."""
+    with as_model_errors():
+        sides = read_json(file).get("model_contour")
+    lists = (
+        [sides.get(f"{side}_contour", sides.get(side)) for side in ("right", "left")] if isinstance(sides, dict) else []
+    )
+    vertices = [vertex for row in lists if isinstance(row, list) for vertex in row]
+    if len(lists) != 2 or not all(lists) or not all(type(v) is int and 0 <= v < n_vertices for v in vertices):
+        expected = f"right_contour and left_contour, lists of vertices in 0..{n_vertices - 1}"
+        raise refused(file, "model_contour", expected, shown(sides))
+    return np.unique(np.array(vertices, dtype=np.int64))
+
+
 def _parts(file: Path, model: _Model, expression: "_Pca | dict[str, Array] | None", texture: bool) -> LinearParts:
     shape, colour, n_vertices = model.shape, model.colour, model.shape.mean.size // 3
     if texture and colour.mean.size == 0:
         raise refused(file, "colour", "a colour model", "none: the public model has shapes only")
     offset, basis, variance = _expression(file, expression, n_vertices)
+    uv, corner_uv = _texture(file, model, n_vertices)
     return LinearParts(
         mean=(shape.mean + offset).reshape(-1, 3),
         triangles=shape.triangles,
@@ -203,7 +224,8 @@ def _parts(file: Path, model: _Model, expression: "_Pca | dict[str, Array] | Non
         identity_variance=np.ones_like(shape.variance),
         expression_variance=variance,
         names=tuple(expression) if isinstance(expression, dict) else (),
-        uv=_vertex_uv(file, model, n_vertices),
+        uv=uv,
+        corner_uv=corner_uv,
         colour_mean=_of_mesh(file, "colour mean", colour.mean[:, None], n_vertices)[..., 0] if texture else None,
         colour_basis=_of_mesh(file, "colour basis", colour.basis * _deviations(file, "colour", colour), n_vertices)
         if texture
@@ -241,22 +263,21 @@ def _deviations(file: Path, name: str, pca: _Pca) -> Array:
     return np.sqrt(pca.variance)
 
 
-def _vertex_uv(file: Path, model: _Model, n_vertices: int) -> Array | None:
-    """The texture coordinates of the vertices, v upwards; those of a vertex's first triangle if the model has texture
-    triangles."""
+def _texture(file: Path, model: _Model, n_vertices: int) -> tuple[Array | None, Array | None]:
+    """The texture coordinates of the vertices, v upwards, and those of the triangles' corners where a vertex has
+    several; only models with texture triangles have such."""
     require_plain(file, "texture coordinates", model.uv)
     uv = np.stack([model.uv[:, 0], 1 - model.uv[:, 1]], axis=1)
     if len(uv) == 0:
-        return None
+        return None, None
     if len(model.texture_triangles) == 0:
         if len(uv) != n_vertices:
             raise refused(file, "texture coordinates", f"{n_vertices}, one per vertex", len(uv))
-        return uv
+        return uv, None
     corner, texture = model.shape.triangles.reshape(-1), model.texture_triangles.reshape(-1)
     if len(corner) != len(texture) or texture.min() < 0 or texture.max() >= len(uv):
         raise refused(file, "texture triangles", f"{len(corner) // 3} with indices below {len(uv)}", len(texture) // 3)
     if len(corner) == 0 or corner.min() < 0 or corner.max() >= n_vertices:
         raise refused(file, "shape triangles", f"vertices in 0..{n_vertices - 1}", "others")
-    at_vertices = np.zeros((n_vertices, 2))
-    at_vertices[corner[::-1]] = uv[texture[::-1]]
-    return at_vertices
+    found = corner_texture(uv, model.shape.triangles.tolist(), model.texture_triangles.tolist(), n_vertices)
+    return found.uv, found.corner_uv

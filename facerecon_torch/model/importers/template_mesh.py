@@ -105,15 +105,17 @@ def _parts(
     none = np.zeros((len(people[0]), 3, 0), dtype=np.float32)
     uv = None if template.uv is None else template.uv.numpy()[:n_rows]
     triangles = template.triangles.numpy()
+    whole = (triangles < (len(template.vertices) if n_rows is None else n_rows)).all(axis=1)
     return LinearParts(
         mean=template.vertices.numpy()[:n_rows],
-        triangles=triangles if n_rows is None else triangles[(triangles < n_rows).all(axis=1)],
+        triangles=triangles[whole],
         identity=np.stack(people, axis=-1),
         expression=np.stack(faces, axis=-1) if faces else none,
         identity_variance=np.ones(len(people)),
         expression_variance=np.full(len(faces), BLENDSHAPE_VARIANCE),
         names=names,
         uv=uv,
+        corner_uv=None if template.corner_uv is None else template.corner_uv.numpy()[whole],
         notes={"polygons": template.n_polygons, "uv_seam_vertices": template.n_seams},
     )
 
@@ -143,6 +145,7 @@ def _npz_modes(template: PolygonMesh, source: Path) -> LinearParts:
         expression_variance=variances["expression"],
         names=names,
         uv=None if template.uv is None else template.uv.numpy(),
+        corner_uv=None if template.corner_uv is None else template.corner_uv.numpy(),
         notes={"polygons": template.n_polygons, "uv_seam_vertices": template.n_seams},
     )
 

@@ -192,6 +192,7 @@ def _assembled(
         topology_name=f"facewarehouse_{len(mesh.vertices)}",
         mm_per_unit=mm_per_unit,
         summary=summary,
+        corner_uv=mesh.corner_uv,
     )
 
 

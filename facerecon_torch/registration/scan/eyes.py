@@ -1,4 +1,5 @@
-"""Eyes of a mesh that is bent onto a scan: goals for the edges of closed lids, and eyeballs that move rigidly."""
+"""Eyes of a mesh that is bent onto a scan: goals for the edges of labelled or closed lids, and eyeballs that move
+rigidly."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from torch import Tensor
 from facerecon_torch.landmarks.scheme import GROUPS_66
 from facerecon_torch.registration.surface_parts import mesh_edges, mesh_parts
 
-__all__ = ["EyelidGoals", "EyelidSpec", "Eyelids", "RigidParts"]
+__all__ = ["EyelidGoals", "EyelidSpec", "Eyelids", "RigidParts", "lid_opening"]
 
 EYES: tuple[int, ...] = GROUPS_66["eyes"]
 """The 12 eyelid points among the 66."""
@@ -67,11 +68,19 @@ class Eyelids:
         self.rows = rows.to(landmarks.device)
         self._shares = shares.to(landmarks.device)
 
-    def goals(self, posed: Float[Tensor, "b V 3"], lifted: Float[Tensor, "b 66 3"], spec: EyelidSpec) -> EyelidGoals:
-        """Vertical displacements of the posed mesh's lids, for eyes that the fit has nearly closed.
+    def goals(
+        self,
+        posed: Float[Tensor, "b V 3"],
+        lifted: Float[Tensor, "b 66 3"],
+        labelled: Float[Tensor, "b 66 3"],
+        spec: EyelidSpec,
+    ) -> EyelidGoals:
+        """Vertical displacements of the posed mesh's lids: of eyes whose lids the data set labels, and of eyes that the
+        fit has nearly closed.
 
-        The lids move towards the landmarks by what exceeds the landmarks' noise, then together if they are still
-        apart. Open eyes have no goals: the scan shows the edges of their lids better than a detector does.
+        Labelled lids move to their points. Others move towards the detected landmarks by what exceeds the landmarks'
+        noise, then together if they are still apart; if open, they have no goals: the scan shows the edges of their
+        lids better than a detector does.
         """
         points, now = lifted[:, list(EYES), :2], posed[:, self.marks, :2]
         detected = torch.isfinite(points).all(-1)
@@ -87,11 +96,27 @@ class Eyelids:
         move = torch.zeros_like(gap).view(-1, 2, 6)
         move[..., list(_UPPER)] = up - spec.meet * apart
         move[..., list(_LOWER)] = down + (1 - spec.meet) * apart
+        known = _has_lids(labelled)
+        to_label = (labelled[:, list(EYES), 1] - now[..., 1]).view(-1, 2, 6).nan_to_num(0.0)
+        move = torch.where(known[..., None], to_label, move)
         shares = self._shares.to(posed)
         weight = torch.zeros_like(move)
         weight[..., list(_UPPER + _LOWER)] = spec.weight  # falls to 0 at the corners, which the scan shows well
-        weight, move = ((values * closed[..., None]).flatten(1, 2) for values in (weight, move))
+        weight, move = ((values * (closed | known)[..., None]).flatten(1, 2) for values in (weight, move))
         return EyelidGoals(self.rows, move @ shares.mT, weight @ shares.mT, closed)
+
+
+def _has_lids(points: Float[Tensor, "b 66 3"]) -> Bool[Tensor, "b 2"]:
+    """Whether all four lid points of each eye are among the landmarks."""
+    _, upper, lower = _by_eye(torch.isfinite(points[:, list(EYES)]).all(-1))
+    return torch.cat([upper, lower], -1).all(-1)
+
+
+def lid_opening(points: Float[Tensor, "b 66 3"]) -> Float[Tensor, "b 2"]:
+    """Mean vertical distance of each eye's upper lid points from the lower ones, mm; NaN where one is not known."""
+    _, upper, lower = _by_eye(points[:, list(EYES), 1])
+    opening: Tensor = (upper - lower).mean(-1)
+    return opening
 
 
 def _by_eye(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,7 +19,7 @@ from facerecon_torch.geometry.laplacian import SmoothSolver
 from facerecon_torch.geometry.mesh_queries import get_backend, visible_vertices
 from facerecon_torch.geometry.normals import triangle_normals, vertex_normals
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.registration.scan.eyes import Eyelids, EyelidSpec, RigidParts
+from facerecon_torch.registration.scan.eyes import EyelidGoals, Eyelids, EyelidSpec, RigidParts
 from facerecon_torch.registration.scan.icp import Association, AssociationSpec, ScanFit, associate
 from facerecon_torch.registration.scan.surface import ScanBatch
 from facerecon_torch.registration.surface_parts import outer_skin
@@ -88,6 +88,7 @@ def deform(
     model: FaceModel,
     fit: ScanFit,
     scans: ScanBatch,
+    labelled: Float[Tensor, "b 66 3"],
     lifted: Float[Tensor, "b 66 3"],
     spec: DeformSpec = _DEFAULT,
 ) -> Deformed:
@@ -99,22 +100,25 @@ def deform(
         model: a model with topology.
         fit: from `fit_scans`.
         scans: the scans that were fitted.
-        lifted: detected landmarks on the scan (mm, sensor's frame, NaN where not known); the eyelids are used.
+        labelled: the data set's own landmarks (mm, sensor's frame, NaN where not known); the eyelids are used.
+        lifted: detected landmarks on the scan, likewise.
         spec: lengths, gates and weights.
 
     Raises:
         ValueError: shapes that do not fit, or a model without topology.
 
     Example:
-        >>> deform(model, fit_scans(model, scans, labelled, lifted), scans, lifted).mesh
+        >>> deform(model, fit_scans(model, scans, labelled, lifted), scans, labelled, lifted).mesh
     """
     n = len(scans)
-    require_shape("lifted", lifted, (n, 66, 3))
+    for name, points in (("labelled", labelled), ("lifted", lifted)):
+        require_shape(name, points, (n, 66, 3))
     require_shape("fit.rotation", fit.rotation, (n, 3, 3))
     face = _deformable_face(model, scans.points)
     fitted = model.vertices(fit.parameters.identity.to(model.dtype), fit.parameters.expression.to(model.dtype))
     posed = fitted.to(scans.points) @ fit.rotation.mT + fit.translation[:, None]
-    moved, covered, flipped = _Bending(face, posed, fit.rotation[:, :, 2], scans, lifted.to(posed), spec).run()
+    lids = face.eyelids.goals(posed, lifted.to(posed), labelled.to(posed), spec.eyelids)
+    moved, covered, flipped = _Bending(face, posed, fit.rotation[:, :, 2], scans, lids, spec).run()
     return Deformed(mesh=(moved - fit.translation[:, None]) @ fit.rotation, covered=covered, flipped=flipped)
 
 
@@ -161,11 +165,11 @@ class _Bending:
         posed: Float[Tensor, "b V 3"],
         front: Float[Tensor, "b 3"],
         scans: ScanBatch,
-        lifted: Float[Tensor, "b 66 3"],
+        lids: EyelidGoals,
         spec: DeformSpec,
     ) -> None:
         self._face, self._posed, self._front, self._scans, self._spec = face, posed, front, scans, spec
-        self._lids = face.eyelids.goals(posed, lifted, spec.eyelids)
+        self._lids = lids
         # Vertices hidden from the sensor (the far side, the inside of the mouth) have no partner.
         self._visible = visible_vertices(posed, face.triangles) & face.skin
         self._shift = torch.zeros_like(posed)

@@ -12,6 +12,7 @@ from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.landmarks.scheme import GROUPS_66, N_INNER
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.topology import FaceTopology
+from facerecon_torch.registration.scan.eyes import lid_opening
 from facerecon_torch.registration.scan.icp import ScanFit, fit_scans
 from facerecon_torch.registration.scan.initialise import IcpSpec
 from facerecon_torch.registration.scan.nonrigid import DeformSpec, deform
@@ -26,6 +27,7 @@ __all__ = [
     "RegistrationSpec",
     "eyelid_residual",
     "landmark_residual",
+    "lids_off",
     "register",
     "sample_face",
     "scan_distance",
@@ -47,6 +49,7 @@ FLAGS: dict[str, str] = {
     "no_lifted": "no inner landmark of the image could be lifted onto the scan: eyelids follow the surface alone",
     "low_inliers": "inlier_share below lowest_inliers",
     "far_from_scan": "scan_to_fit above farthest_fit or scan_to_mesh above farthest_mesh, or no scan point on the face",
+    "eyelids": "an eye of the mesh is opened by farthest_lids more or less than the labelled lids say",
     "folded": "triangles of the mesh are flipped against the fitted mesh",
 }
 """The names in `Registered.flags`, with their meaning."""
@@ -70,6 +73,7 @@ class RegistrationSpec:
     lowest_inliers: float = 0.35
     farthest_fit: float | int = 2.5  # mm, median
     farthest_mesh: float | int = 0.6  # mm, median
+    farthest_lids: float | int = 3.0  # mm: opening of either eye of M against that of labelled lids
 
     def __post_init__(self) -> None:
         if self.identity not in IDENTITY_MODES:
@@ -78,7 +82,7 @@ class RegistrationSpec:
             raise ValueError(
                 f"chunk and measured_points must be at least 1; got {self.chunk} and {self.measured_points}"
             )
-        require_positive(self, "reach", "farthest_fit", "farthest_mesh")
+        require_positive(self, "reach", "farthest_fit", "farthest_mesh", "farthest_lids")
 
 
 _DEFAULT = RegistrationSpec()
@@ -161,7 +165,7 @@ def _bent(
     if topology is None:
         raise ValueError("model must have a topology (a restricted model has none)")
     like = scans.points
-    bent = deform(model, fit, scans, lifted, spec.deform)
+    bent = deform(model, fit, scans, labelled, lifted, spec.deform)
     parameters = fit.parameters.to(model.dtype)
     fitted = model.vertices(parameters.identity, parameters.expression).to(like)
     posed, moved = (mesh @ fit.rotation.mT + fit.translation[:, None] for mesh in (fitted, bent.mesh))
@@ -183,7 +187,14 @@ def _bent(
         mesh=bent.mesh,
         covered=bent.covered,
         measured=torch.stack([measures[name].to(like.dtype) for name in MEASURES], 1),
-        raised=_raised(fit.failed, measures, _count_inner(labelled), _count_inner(lifted), spec),
+        raised=_raised(
+            fit.failed,
+            measures,
+            _count_inner(labelled),
+            _count_inner(lifted),
+            lids_off(moved[:, marks], labelled.to(like)) > spec.farthest_lids,
+            spec,
+        ),
     )
 
 
@@ -197,6 +208,7 @@ def _raised(
     measures: Mapping[str, Tensor],
     n_labelled: Int[Tensor, "b"],
     n_lifted: Int[Tensor, "b"],
+    eyelids: Bool[Tensor, "b"],
     spec: RegistrationSpec,
 ) -> Bool[Tensor, "b flags"]:
     near = (measures["scan_to_fit"] <= spec.farthest_fit) & (measures["scan_to_mesh"] <= spec.farthest_mesh)
@@ -206,6 +218,7 @@ def _raised(
         "no_lifted": n_lifted == 0,
         "low_inliers": measures["inlier_share"] < spec.lowest_inliers,
         "far_from_scan": ~near,  # also where the distance is NaN
+        "eyelids": eyelids,
         "folded": measures["folded"] > 0,
     }
     return torch.stack([raised[name] for name in FLAGS], 1)
@@ -256,6 +269,11 @@ def landmark_residual(
     distances = [torch.linalg.vector_norm(placed - points[:, :N_INNER], dim=-1) for points in (labelled, lifted)]
     medians = [distance.nanmedian(1).values for distance in distances]
     return torch.where(torch.isfinite(medians[0]), medians[0], medians[1])
+
+
+def lids_off(points: Float[Tensor, "b 66 3"], labelled: Float[Tensor, "b 66 3"]) -> Float[Tensor, "b"]:
+    """The larger of both eyes' differences in opening, mm, from the labelled lids; 0 for eyes without labelled lids."""
+    return (lid_opening(points) - lid_opening(labelled)).abs().nan_to_num(0.0).amax(1)
 
 
 def eyelid_residual(

@@ -22,10 +22,11 @@ class TopologyLimits:
 
     landmark_distance: float = 3.0  # from the registered face to the mesh's surface
     landmark_turn: float = 60.0  # degrees between both normals
-    nearby_disagreement: float = 6.0  # of the given landmarks around, held out of the registration
+    nearby_disagreement: float = 6.0  # median of the given landmarks around, held out of the registration
     nearby_radius: float = 40.0
     known_disagreement: float = 12.0  # of a given inner landmark with its place on the registered face
     contour_disagreement: float = 20.0  # of a given contour landmark with its line; definitions of the jaw differ
+    replaceable: float = 0.1  # share of the listed landmarks that may be wrong; with more the list is another mesh's
     asymmetry: float = 10.0  # of a pair with a derived landmark, about the face's middle plane
     line_coverage: float = 0.6  # share of a line with vertices
     line_vertices: int = 3
@@ -44,7 +45,7 @@ class DerivedItem:
     index: int  # paper landmark (0..65), line (0..16) or set (0 centre, 1 whole)
     distance: float  # mm from the registered face to the mesh
     turn: float | None = None  # degrees between the normals
-    nearby: float | None = None  # mm, mean held-out error of the given landmarks around
+    nearby: float | None = None  # mm, median held-out error of the given landmarks around
     coverage: float | None = None  # share of the default line or set that the mesh has
     reason: str = ""
 

@@ -5,7 +5,7 @@ Given landmarks are kept; their distance from the place that the registration gi
 item carries its measures and, beyond the limits, the reason why it is uncertain.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -45,7 +45,8 @@ class DerivedTopology:
     """A complete topology with its origin and measures.
 
     `placed` [V, 3] are the default face's vertices registered to the mesh. `disagreement` is the distance in mm of
-    every given landmark (by iBUG number) from the place that a registration without it gives.
+    every given landmark (by iBUG number) from the place that a registration without it gives. `replaced` are the
+    given landmarks that were wrong, with that distance: their vertices are the registration's.
     """
 
     topology: FaceTopology
@@ -55,6 +56,7 @@ class DerivedTopology:
     placed: Tensor
     scale: float  # of the default face in the mesh
     residual: float  # median distance of the fitted default face, mm
+    replaced: dict[int, float] = field(default_factory=dict)
 
     @property
     def uncertain(self) -> tuple[DerivedItem, ...]:
@@ -73,6 +75,7 @@ def derive_topology(
     known: Mapping[int, int],
     *,
     given: Mapping[str, Tensor] | None = None,
+    listed: Collection[int] = (),
     spec: TopologySpec = _DEFAULT,
     default: FaceModel | None = None,
 ) -> DerivedTopology:
@@ -84,7 +87,9 @@ def derive_topology(
         uv: [V, 2]; without it the mesh is mapped flat, as seen from the front.
         known: vertices of some iBUG points (0..67).
         given: tables of the model that are kept: `inner_landmarks` [49], `contour_lines` [17, L], `centre_vertices`,
-            `whole_vertices`.
+            `whole_vertices`; and `contour_rim` [n], vertices among which landmarks of the contour are.
+        listed: points of `known` that come from a published list. A few of them that the registration contradicts are
+            placed by it instead; with more than a tenth the list is taken for another mesh's, and they are uncertain.
         spec: settings and limits.
         default: the face to register, in float64 on the CPU; the free default face if not given.
 
@@ -104,12 +109,18 @@ def derive_topology(
     face = DefaultFace(load_default_face().double() if default is None else default)
     known = dict(sorted((int(point), int(vertex)) for point, vertex in known.items()))
     mesh = make_surface(mean.detach().cpu().double(), triangles.cpu())
-    anchors = _anchors(face, mesh, known)
-    skin = _skin(mesh, [known[point] for point in known])
-    fit = fit_model_to(face, skin, anchors, spec.fit)
-    _require_pose(fit)
-    derivation = Derivation(face, skin, fit, anchors, known, fit_spec=spec.fit, limits=spec.limits)
-    landmarks, landmark_items = derivation.landmarks()
+    derivation, fit = _registered(face, mesh, known, spec)
+    all_known, first = known, (derivation, fit)
+    replaced: dict[int, float] = {}
+    most = max(1, int(spec.limits.replaceable * len(known))) if listed else 0
+    while wrong := [point for point in derivation.wrong() if point in listed]:
+        if len(replaced) >= most:  # not a few mistakes in the list: nothing is replaced
+            known, (derivation, fit), replaced = all_known, first, {}
+            break
+        replaced[wrong[0]] = derivation.disagreement[wrong[0]]
+        known = {point: vertex for point, vertex in known.items() if point not in replaced}
+        derivation, fit = _registered(face, mesh, known, spec)
+    landmarks, landmark_items = derivation.landmarks(given.get("contour_rim"))
     lines, line_items = derivation.lines(given.get("contour_lines"))
     sets, set_items = derivation.sets(given)
     _require_tables(lines, **sets)
@@ -128,7 +139,19 @@ def derive_topology(
         placed=derivation.placed,
         scale=float(fit.alignment.scale),
         residual=fit.residual,
+        replaced=replaced,
     )
+
+
+def _registered(
+    face: DefaultFace, mesh: Surface, known: dict[int, int], spec: TopologySpec
+) -> tuple[Derivation, ModelFit]:
+    """The default face bent onto the mesh through the known landmarks, and the fit before that."""
+    anchors = _anchors(face, mesh, known)
+    skin = _skin(mesh, list(known.values()))
+    fit = fit_model_to(face, skin, anchors, spec.fit)
+    _require_pose(fit)
+    return Derivation(face, skin, fit, anchors, known, fit_spec=spec.fit, limits=spec.limits), fit
 
 
 def _require_mesh(mean: Tensor, triangles: Tensor, known: Mapping[int, int]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from statistics import median
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +15,7 @@ from facerecon_torch.registration.topology.fit import Constraints, DefaultFace, 
 from facerecon_torch.registration.topology.transfer import (
     TransferredLine,
     TransferredPoints,
+    joined_points,
     transfer_apart,
     transfer_line,
     transfer_set,
@@ -70,13 +72,33 @@ class Derivation:
         line = self._face.topology.contour_lines[k]
         return line[line >= 0]
 
-    def landmarks(self) -> tuple[Int[Tensor, "66"], list[DerivedItem]]:
-        """Vertices in the paper's order: known ones as given, the others from the registration; and their items."""
+    def wrong(self) -> list[int]:
+        """The known landmarks (iBUG) beyond their limit, the farthest first."""
+        limits = {point: self._known_limit(point) for point in self.disagreement}
+        beyond = [point for point, distance in self.disagreement.items() if distance > limits[point]]
+        return sorted(beyond, key=lambda point: limits[point] - self.disagreement[point])
+
+    def _known_limit(self, point: int) -> float:
+        limits = self._limits
+        return limits.contour_disagreement if point < N_CONTOUR else limits.known_disagreement
+
+    def landmarks(self, rim: Tensor | None = None) -> tuple[Int[Tensor, "66"], list[DerivedItem]]:
+        """Vertices in the paper's order: known ones as given, the others from the registration; and their items.
+        Landmarks of the contour are among the vertices `rim`, if given."""
         rows = self._face.topology.landmark_vertices
         missing = [paper for paper, point in enumerate(IBUG_OF_PAPER) if point not in self._known]
         free = self._used.clone()
         free[list(self._known.values())] = False
-        derived = transfer_apart(self.placed[rows[missing]], self._normals[rows[missing]], self._mesh, free)
+        missing.sort(key=lambda paper: paper >= N_INNER)
+        n_inner = sum(paper < N_INNER for paper in missing)
+        allowed = free if rim is None else free & torch.zeros_like(free).index_fill(0, rim, True)
+        parts = [(missing[:n_inner], free), (missing[n_inner:], allowed)]
+        derived = joined_points(
+            [
+                transfer_apart(self.placed[rows[part]], self._normals[rows[part]], self._mesh, mask)
+                for part, mask in parts
+            ]
+        )
         vertices = torch.tensor([self._known.get(point, -1) for point in IBUG_OF_PAPER])
         vertices[missing] = derived.vertices
         given = [paper for paper in range(len(IBUG_OF_PAPER)) if paper not in missing]
@@ -90,10 +112,9 @@ class Derivation:
         return vertices, sorted(items, key=lambda item: item.index)
 
     def _known_item(self, paper: int) -> DerivedItem:
-        point, limits = IBUG_OF_PAPER[paper], self._limits
+        point = IBUG_OF_PAPER[paper]
         distance = self.disagreement[point]
-        limit = limits.contour_disagreement if point < N_CONTOUR else limits.known_disagreement
-        name, reason = landmark_name(paper), _apart_reason(distance, limit)
+        name, reason = landmark_name(paper), _apart_reason(distance, self._known_limit(point))
         return DerivedItem(kind="known landmark", name=name, index=paper, distance=distance, reason=reason)
 
     def _landmark_item(self, paper: int, derived: TransferredPoints, row: int) -> DerivedItem:
@@ -114,13 +135,14 @@ class Derivation:
         )
 
     def _nearby(self, place: Float[Tensor, "3"]) -> float | None:
-        """Mean disagreement of the nearest known landmarks; None where all are far away."""
+        """Median disagreement of the nearest known landmarks; None where all are far away. A single one that is defined
+        elsewhere, such as a corner of the mouth, casts no doubt on the landmarks around it."""
         points = list(self.disagreement)
         vertices = torch.tensor([self._known[point] for point in points])
         distance = (self._mesh.vertices[vertices] - place).norm(dim=-1)
         nearest = distance.argsort()[:_NEARBY]
         errors = [self.disagreement[points[i]] for i in nearest.tolist() if distance[i] <= self._limits.nearby_radius]
-        return sum(errors) / len(errors) if errors else None
+        return median(errors) if errors else None
 
     def lines(self, given: Tensor | None) -> tuple[Int[Tensor, "17 n"], list[DerivedItem]]:
         """Contour lines from the back to the front, padded with -1, and their items. Lines that are `given` are kept

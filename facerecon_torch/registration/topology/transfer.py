@@ -3,7 +3,8 @@
 All points are in mm, in the frame of that mesh.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,7 +14,15 @@ from torch import Tensor
 from facerecon_torch.model.topology import FaceTopology
 from facerecon_torch.registration.surface_parts import Surface
 
-__all__ = ["TransferredLine", "TransferredPoints", "transfer_apart", "transfer_line", "transfer_points", "transfer_set"]
+__all__ = [
+    "TransferredLine",
+    "TransferredPoints",
+    "joined_points",
+    "transfer_apart",
+    "transfer_line",
+    "transfer_points",
+    "transfer_set",
+]
 
 _TURN_MM = 4.0  # cost, as a distance, of a normal turned by 90 degrees when the nearest vertex is chosen
 _FACING = 0.3  # cosine below which two surfaces do not face the same way
@@ -61,6 +70,12 @@ def transfer_apart(
     near = cost.topk(min(len(points), len(candidates)), largest=False).indices.unique()  # type: ignore[no-untyped-call]
     chosen = linear_sum_assignment(cost[:, near].numpy())[1]
     return _transferred(points, normals, target, candidates[near[torch.from_numpy(chosen)]])
+
+
+def joined_points(parts: Sequence[TransferredPoints]) -> TransferredPoints:
+    """All points in one table, in order."""
+    names = [field.name for field in fields(TransferredPoints)]
+    return TransferredPoints(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
 def _cost(

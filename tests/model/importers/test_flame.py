@@ -6,7 +6,7 @@ import torch
 
 from facerecon_torch.errors import ModelFileError
 from facerecon_torch.model.importers.flame import read_flame
-from tests.model.importers.writers_linear import flame_arrays, small_face, write_flame_pickle
+from tests.model.importers.writers_linear import flame_arrays, python2_pickle, small_face, write_flame_pickle
 
 
 @pytest.fixture
@@ -14,10 +14,12 @@ def face():
     return small_face()
 
 
-@pytest.mark.parametrize("form", ["npz", 2, 4, 5])
+@pytest.mark.parametrize("form", ["npz", 0, 1, 2, 3, 4, 5, "python 2"])
 def test_a_model_is_in_mm_with_identity_first(tmp_path, face, form):
     if form == "npz":
         np.savez(tmp_path / "flame.npz", **flame_arrays(face))
+    elif form == "python 2":
+        (tmp_path / "flame.pkl").write_bytes(python2_pickle(flame_arrays(face)))
     else:
         write_flame_pickle(tmp_path / "flame.pkl", face, protocol=form)
     imported = read_flame(tmp_path / ("flame.npz" if form == "npz" else "flame.pkl"), split=3)

@@ -6,18 +6,22 @@ import scipy.io
 import torch
 
 from facerecon_torch.export.meshes import save_ply
-from facerecon_torch.model.importers.bfm2009 import read_bfm2009
+from facerecon_torch.model.importers.bfm2009 import read_bfm2009, read_deep3d
 from facerecon_torch.model.importers.bfm_h5 import read_bfm_h5
+from facerecon_torch.model.importers.bfm_noneck import read_bfm_noneck
 from facerecon_torch.model.importers.flame import read_flame
+from facerecon_torch.model.importers.gnm import read_gnm
 from facerecon_torch.model.importers.surrey import read_surrey
 from facerecon_torch.model.importers.template_mesh import read_ict, read_template_mesh
 from facerecon_torch.structures import Mesh
 from tests.model.importers.linear_format_errors import survives
+from tests.model.importers.writers_basel_gnm import write_deep3d, write_gnm, write_noneck
 from tests.model.importers.writers_linear import (
     QUADS,
     blendshapes,
     flame_arrays,
     obj_text,
+    python2_pickle,
     small_face,
     surrey,
     write_bfm2009,
@@ -89,6 +93,36 @@ def flame_pickle(folder):
     return folder / "a.pkl", lambda: read_flame(folder / "a.pkl", split=3)
 
 
+def flame_python2(folder):
+    (folder / "a.pkl").write_bytes(python2_pickle(flame_arrays(FACE)))
+    return folder / "a.pkl", lambda: read_flame(folder / "a.pkl", split=3)
+
+
+def gnm(folder):
+    path = write_gnm(folder / "gnm_head.npz", FACE)
+    return path, lambda: read_gnm(path)
+
+
+def deep3d(folder):
+    write_deep3d(folder / "BFM_model_front.mat", FACE)
+    return folder / "BFM_model_front.mat", lambda: read_deep3d(folder / "BFM_model_front.mat", texture=True)
+
+
+def noneck(folder):
+    path = write_noneck(folder, FACE)
+    return path, lambda: read_bfm_noneck(path)
+
+
+def noneck_spread(folder):
+    path = write_noneck(folder, FACE)
+    return folder / "param_mean_std_62d_120x120.pkl", lambda: read_bfm_noneck(path)
+
+
+def noneck_triangles(folder):
+    path = write_noneck(folder, FACE, triangles_beside=True)
+    return folder / "tri.pkl", lambda: read_bfm_noneck(path)
+
+
 def template(folder):
     np.savez(folder / "modes.npz", identity=np.moveaxis(FACE.identity, -1, 0))
     path = folder / "a.obj"
@@ -129,6 +163,12 @@ FORMATS = [
     bfm_h5,
     flame_npz,
     flame_pickle,
+    flame_python2,
+    gnm,
+    deep3d,
+    noneck,
+    noneck_spread,
+    noneck_triangles,
     template,
     template_ply,
     modes,

@@ -3,6 +3,7 @@
 import os
 import pickle
 import pickletools
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +11,11 @@ import scipy.sparse
 
 from facerecon_torch.errors import ModelFileError
 from facerecon_torch.model.importers.flame import read_flame
-from facerecon_torch.model.importers.restricted_pickle import plain_array, read_restricted_pickle
+from facerecon_torch.model.importers.restricted_pickle import (
+    plain_array,
+    read_pickled_array,
+    read_restricted_pickle,
+)
 
 
 class Running:
@@ -78,6 +83,40 @@ def test_arrays_of_every_protocol_come_back(path, protocol, dtype):
         got = plain_array(path, name, loaded[name])
         assert got.dtype == document[name].dtype
         assert np.array_equal(got, document[name])
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_only_the_set_of_the_language_is_passed_over(path, protocol):
+    path.write_bytes(pickle.dumps({"s": {"x"}, "f": np.ones(2)}, protocol=protocol))
+    loaded = read_restricted_pickle(path)
+    assert np.array_equal(plain_array(path, "f", loaded["f"]), np.ones(2))
+    with pytest.raises(ModelFileError, match="s: expected an array"):
+        plain_array(path, "s", loaded["s"])
+    path.write_bytes(b"\x80\x02csets\nset\n]\x85R.")
+    with pytest.raises(ModelFileError, match=r"sets\.set: refused, not run"):
+        read_restricted_pickle(path)
+
+
+def test_classes_of_chumpy_are_stand_ins_and_the_package_is_not_imported(path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "chumpy", None)  # an import would fail
+    monkeypatch.setitem(sys.modules, "chumpy.reordering", None)
+    path.write_bytes(b"\x80\x02}U\x01a" + b"cchumpy.reordering\ntranspose\n)\x81}U\x01bK\x01sb" + b"s.")
+    held = read_restricted_pickle(path)["a"]
+    assert held.state == {"b": 1}
+    with pytest.raises(ModelFileError, match="a: expected an array"):
+        plain_array(path, "a", held)
+    path.write_bytes(b"\x80\x02cchumpyx\nCh\n.")
+    with pytest.raises(ModelFileError, match=r"chumpyx\.Ch: refused"):
+        read_restricted_pickle(path)
+
+
+def test_a_pickle_of_one_array_is_read(path):
+    for protocol in range(6):
+        path.write_bytes(pickle.dumps(np.arange(6).reshape(2, 3), protocol=protocol))
+        assert np.array_equal(read_pickled_array(path), np.arange(6).reshape(2, 3))
+    path.write_bytes(pickle.dumps({"f": np.ones(2)}))
+    with pytest.raises(ModelFileError, match="pickle: expected an array; got dict"):
+        read_pickled_array(path)
 
 
 def test_sparse_matrices_are_passed_over(path):

@@ -1,5 +1,7 @@
 """Files of eos: every version, expressions inside and beside, texture coordinates, and damage."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -79,8 +81,44 @@ def test_own_texture_triangles_place_the_coordinates_of_a_seam(path, face):
     texture = face.triangles.copy()
     texture[-1] = [16, 17, 18]
     path.write_bytes(surrey(face, version=4, uv=np.concatenate([UV, UV[:3] + 0.5]), texture_triangles=texture))
-    uv = read_surrey(path).uv
-    close(uv[:, 0], UV[:, 0], 1e-6)  # the first triangle of every vertex decides
+    imported = read_surrey(path)
+    close(imported.uv[:, 0], UV[:, 0], 1e-6)  # the first triangle of every vertex decides
+    close(imported.corner_uv[-1], np.stack([UV[:3, 0] + 0.5, 0.5 - UV[:3, 1]], axis=1), 1e-6)
+    close(imported.corner_uv[:-1], imported.uv[imported.triangles[:-1]], 1e-6)
+
+
+def test_seams_follow_triangles_that_are_turned(path, face):
+    face.triangles = face.triangles[:, [0, 2, 1]]
+    texture = face.triangles.copy()
+    texture[-1] = [16, 17, 18]
+    path.write_bytes(surrey(face, version=4, uv=np.concatenate([UV, UV[:3] + 0.5]), texture_triangles=texture))
+    imported = read_surrey(path)
+    assert imported.summary["triangles_turned"] is True
+    close(imported.corner_uv[-1, :, 0], UV[[0, 2, 1], 0] + 0.5, 1e-6)
+    close(imported.corner_uv[:-1], imported.uv[imported.triangles[:-1]], 1e-6)
+
+
+def _contours(path, document):
+    path.with_name("sfm_model_contours.json").write_text(json.dumps(document))
+    return path.with_name("sfm_model_contours.json")
+
+
+@pytest.mark.parametrize("names", [("right_contour", "left_contour"), ("right", "left")])
+def test_vertices_of_the_contour_become_a_table(path, face, names):
+    path.write_bytes(surrey(face))
+    document = {"model_contour": dict(zip(names, ([9, 5, 1], [2, 5])))}
+    assert read_surrey(path, contours=_contours(path, document)).tables["contour_rim"].tolist() == [1, 2, 5, 9]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{}, {"model_contour": [1]}, {"model_contour": {"right": [1]}}, {"model_contour": {"right": [16], "left": [1]}},
+     {"model_contour": {"right": [True], "left": [1]}}, {"model_contour": {"right": [], "left": [1]}}],
+)  # fmt: skip
+def test_other_contours_are_refused(path, face, document):
+    path.write_bytes(surrey(face))
+    with pytest.raises(ModelFileError, match=r"model_contour: expected right_contour and left_contour"):
+        read_surrey(path, contours=_contours(path, document))
 
 
 def test_colours_are_read_on_request_only(path, face):

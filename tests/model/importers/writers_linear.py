@@ -143,7 +143,8 @@ def write_flame_pickle(file, face, protocol=2):
     class Ch:
         def __init__(self, x):
             self.x = x
-            self.dirty = {"x"}.isdisjoint(())
+            self._dirty_vars = {"x"}
+            self._itr = None
 
     Ch.__module__, Ch.__qualname__ = "chumpy.ch", "Ch"
     arrays = flame_arrays(face)
@@ -167,6 +168,24 @@ def write_flame_pickle(file, face, protocol=2):
             sys.modules.pop(name)
             if name in before:
                 sys.modules[name] = before[name]
+
+
+def python2_pickle(arrays):
+    """Protocol 0 as Python 2 writes it: arrays in chumpy objects whose state holds a set; bytes are quoted text."""
+    entries = b"".join(b"S'%s'\n%ss" % (name.encode(), _python2_ch(array)) for name, array in arrays.items())
+    return b"(d" + entries + b"."
+
+
+def _python2_ch(array):
+    code = array.dtype.str[1:].encode()
+    shape = b"".join(b"I%d\n" % size for size in array.shape)
+    quoted = repr(array.tobytes())[1:].encode()
+    dtype = b"cnumpy\ndtype\n(S'%s'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb" % code
+    made = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
+    state = b"(I1\n(" + shape + b"t" + dtype + b"I00\nS" + quoted + b"\ntb"
+    held = b"ccopy_reg\n_reconstructor\n(cchumpy.ch\nCh\nc__builtin__\nobject\nNtR"
+    dirty = b"S'_dirty_vars'\nc__builtin__\nset\n((lS'x'\natRs"
+    return held + b"(dS'x'\n" + made + state + b"s" + dirty + b"b"
 
 
 def _matrix(array):
