@@ -9,6 +9,7 @@ from facerecon_torch.config.recorded import build
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.synthetic.dataset import render_set
 from facerecon_torch.synthetic.layouts import LAYOUTS, LayoutSpec, find_layout, write_set
+from facerecon_torch.synthetic.people.model_people import load_model_people
 from facerecon_torch.synthetic.spec import SyntheticSpec
 
 __all__ = ["synth_from_config"]
@@ -28,6 +29,7 @@ def synth_from_config(config: DictConfig) -> int:
             raise ValueError(f"{key} must be a whole number of at least 1; got {config[key]!r}")
     foreign = ["samples"] if config.layout == _PHOTOS else list(_OF_PHOTOS)
     given = [key for key in foreign if config[key] is not None]
+    given += ["model.path"] if config.layout != _PHOTOS and config.model.path is not None else []
     if given:
         raise ValueError(f"layout={config.layout} has no {', '.join(given)}; leave it out")
     if config.output is None:
@@ -42,8 +44,11 @@ def _write_photos(config: DictConfig, runtime: RuntimeSpec, output: Path) -> str
     """A summary of the image set, which is written to `output`."""
     given = {field: config[key] for key, field in _OF_PHOTOS.items() if config[key] is not None}
     subjects = 10 if config.subjects is None else config.subjects
+    path = build(config.model, "model").path
+    model = None if path is None else Path(path)
+    given["model"] = None if model is None else load_model_people(model).model.sha256
     spec = SyntheticSpec(**{"subjects": subjects, "images_per_subject": 12, "seed": runtime.seed, **given})
-    rendered = render_set(spec, output, workers=runtime.workers, progress=runtime.progress)
+    rendered = render_set(spec, output, model=model, workers=runtime.workers, progress=runtime.progress)
     return f"{len(rendered)} images of {spec.subjects} people"
 
 

@@ -22,7 +22,7 @@ class FaceSet:
         subjects: Number of the person in each photograph.
         landmarks: 66 points in image px, in the paper's order, as a detector would give them, or NaN.
         meshes: M, the true surface on the model's topology in mm, moved into the model frame by the true pose alone.
-        parameters: g*, in sets made of scans.
+        parameters: g*, in sets made of scans and of people of a face model.
         covered: Vertices of M that the scan measured; the registration extrapolates the others.
         kinds: Class of each photograph, as in E_HAPPY.
         convention: Of the landmarks, one of `landmarks.scheme.CONVENTIONS`.

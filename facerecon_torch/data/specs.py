@@ -15,7 +15,8 @@ FITTED = ("w300lp", "aflw2000")
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticPhotos:
-    """The synthetic training, test and shifted sets of disjoint people, who are drawn from the source sliders."""
+    """The synthetic training, test and shifted sets of disjoint people, drawn from the default face's sliders, or from
+    the statistics of the model in `model.path`."""
 
     train_subjects: int = 105
     train_images: int = 12  # per subject

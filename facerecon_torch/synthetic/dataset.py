@@ -6,7 +6,7 @@ is written last and marks the set as complete.
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from facerecon_torch.files import write_bytes, write_json
 from facerecon_torch.formats.checked_columns import load_columns, save_columns
 from facerecon_torch.formats.json_file import read_json, require_entries
 from facerecon_torch.runtime.sharded_job import Shard, ShardedJob, join_columns
-from facerecon_torch.structures import Camera
+from facerecon_torch.structures import Camera, FaceParameters
+from facerecon_torch.synthetic.people.model_people import load_model_people
 from facerecon_torch.synthetic.render.subject import render_subject, warm_up
 from facerecon_torch.synthetic.spec import SyntheticSpec
 
@@ -38,8 +39,8 @@ class SyntheticSet:
         spec: of the set.
         images: files.
         subjects: number of each image's person.
-        vertices: M, the true mesh on the model's topology in mm, model frame; its neutral face is rigidly aligned to
-            the mean face.
+        vertices: M, the true mesh on the model's topology in mm, model frame; the neutral face of a person of the
+            default face is rigidly aligned to the mean face.
         camera: true.
         landmarks: true, in px, with the contour at the silhouette.
         contour_vertices: of that contour.
@@ -47,6 +48,7 @@ class SyntheticSet:
         expression_names: of the weights.
         expression_weights: true.
         macro: gender, age and the african, asian and caucasian shares of each subject.
+        parameters: alpha and beta of M, for people of a face model.
 
     Example:
         >>> rendered = load_set(Path("people"))
@@ -64,41 +66,61 @@ class SyntheticSet:
     expression_names: tuple[str, ...]
     expression_weights: Float[Tensor, "n exps"]
     macro: Float[Tensor, "n 5"]
+    parameters: FaceParameters | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
 
-def render_set(spec: SyntheticSpec, folder: Path, *, workers: int | None = None, progress: bool = True) -> SyntheticSet:
+def render_set(
+    spec: SyntheticSpec,
+    folder: Path,
+    *,
+    model: Path | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> SyntheticSet:
     """The set in `folder`, after its missing images are rendered.
 
     Args:
         spec: the set; its bytes depend on this alone.
         folder: folder of the set; created if it is missing.
+        model: the native file of the spec's model, for people of a face model.
         workers: number of processes; None: one per core.
         progress: whether a progress bar is shown.
 
     Raises:
-        ValueError: `folder` holds a set of another spec, or `workers` is below 1.
+        ValueError: `folder` holds a set of another spec, `workers` is below 1, or `model` is not the spec's.
+        ModelFileError: no people can be drawn from `model`.
 
     Example:
         >>> rendered = render_set(SyntheticSpec(subjects=2, images_per_subject=3), Path("set"))
     """
     folder = Path(folder)
+    if not (folder / "set.json").is_file():
+        _require_model(spec, model)
     job = ShardedJob(
         folder=folder,
         header="set.json",
-        description={"spec": asdict(spec), "hash": spec.hash},
+        description={"spec": spec.description(), "hash": spec.hash},
         shards={f"{subject:05d}": spec.images_per_subject for subject in range(spec.subjects)},
     )
     job.run(
-        partial(_render_subject, spec, folder),
-        partial(_complete, spec, folder),
+        partial(_render_subject, spec, folder, model),
+        partial(_complete, spec, folder, model),
         workers=workers,
         warm_up=warm_up,
         progress=f"rendering {spec.family}" if progress else None,
     )
+    load_model_people.cache_clear()  # a large model would stay in memory
     return load_set(folder)
+
+
+def _require_model(spec: SyntheticSpec, model: Path | None) -> None:
+    """Raise ValueError unless `model` is the file of the spec's model, and ModelFileError if it has no people."""
+    digest = None if model is None else load_model_people(model).model.sha256
+    if digest != spec.model:
+        raise ValueError(f"model must be the file of the spec's model, {spec.model}; got {digest} in {model}")
 
 
 def load_set(folder: Path) -> SyntheticSet:
@@ -145,6 +167,7 @@ def load_set(folder: Path) -> SyntheticSet:
         expression_names=tuple(header["expression_names"]),
         expression_weights=truth["expression_weights"],
         macro=truth["macro"],
+        parameters=None if spec.model is None else FaceParameters(truth["identity"], truth["expression"]),
     )
 
 
@@ -166,23 +189,24 @@ def _image_name(subject: int, image: int) -> str:
     return f"{subject:05d}_{image:03d}.jpg"
 
 
-def _render_subject(spec: SyntheticSpec, folder: Path, shard: str) -> Shard:
+def _render_subject(spec: SyntheticSpec, folder: Path, model: Path | None, shard: str) -> Shard:
     """The truth of one subject, whose images are rendered to `folder`."""
     rows = []
-    for image, (jpeg, row) in enumerate(render_subject(spec, int(shard))):
+    for image, (jpeg, row) in enumerate(render_subject(spec, int(shard), model)):
         write_bytes(folder / "images" / _image_name(int(shard), image), jpeg)
         rows.append({**row, "image_crc32": torch.tensor(zlib.crc32(jpeg))})
     return Shard({key: torch.stack([row[key] for row in rows]) for key in rows[0]})
 
 
-def _complete(spec: SyntheticSpec, folder: Path, shards: list[Shard]) -> None:
+def _complete(spec: SyntheticSpec, folder: Path, model: Path | None, shards: list[Shard]) -> None:
     save_columns(folder / "truth.safetensors", join_columns(shards))
     names = [_image_name(s, i) for s in range(spec.subjects) for i in range(spec.images_per_subject)]
+    source = warm_up() if model is None else load_model_people(model)
     header = {
         "format": _FORMAT,
         "hash": spec.hash,
-        "spec": asdict(spec),
-        "expression_names": list(warm_up().expression_names),
+        "spec": spec.description(),
+        "expression_names": list(source.expression_names),
         "images": names,
     }
     write_json(folder / "set.json", header)

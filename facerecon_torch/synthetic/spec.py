@@ -9,6 +9,7 @@ from functools import lru_cache
 import torch
 
 from facerecon_torch.model.default_face.asset import ASSET_FOLDER
+from facerecon_torch.registration.topology.correspondence_file import correspondence_key
 
 __all__ = ["RENDERER_VERSION", "SyntheticSpec", "describe_hash", "seeded"]
 
@@ -44,7 +45,8 @@ class SyntheticSpec:
     """The description of a rendered set, on which alone its bytes depend.
 
     Families draw from separate seeds, so their people differ even where `seed` is equal. `train` and `test` have the
-    same distributions; `shifted` has slider groups, skin tones and lights that the others never show.
+    same distributions; `shifted` has slider groups, skin tones and lights that the others never show. People of a face
+    model have the same shapes in all families.
 
     Attributes:
         subjects: number of people.
@@ -52,6 +54,7 @@ class SyntheticSpec:
         seed: of all random draws.
         size: of an image, px.
         family: train, test or shifted.
+        model: SHA-256 of the face model whose people are drawn; None: people of the default face's source.
 
     Raises:
         ValueError: a number out of range, or another family.
@@ -65,6 +68,7 @@ class SyntheticSpec:
     seed: int = 0
     size: int = 448
     family: str = "train"  # one of FAMILIES
+    model: str | None = None
 
     def __post_init__(self) -> None:
         if min(self.subjects, self.images_per_subject) < 1:
@@ -76,10 +80,16 @@ class SyntheticSpec:
         if self.family not in FAMILIES:
             raise ValueError(f"family must be one of {FAMILIES}; got {self.family!r}")
 
+    def description(self) -> dict[str, object]:
+        """The fields as JSON values; `model` only where there is one."""
+        return {key: value for key, value in asdict(self).items() if key != "model" or value is not None}
+
     @property
     def hash(self) -> str:
-        """The hex digest of the description, the renderer's version and the default face's asset."""
-        return describe_hash(asdict(self))
+        """The hex digest of the description, the renderer's version and the default face's asset; for people of a face
+        model also of its correspondence with the default face."""
+        correspondence = {} if self.model is None else {"correspondence": correspondence_key(self.model)}
+        return describe_hash(self.description() | correspondence)
 
     def subject_id(self, subject: int) -> int:
         """The number of a subject, unique over the families."""

@@ -38,9 +38,9 @@ def test_an_interrupted_run_goes_on(
 ) -> None:
     real, seen = dataset.render_subject, []
 
-    def dies_in_the_second_subject(spec: object, subject: int) -> Iterator[object]:
+    def dies_in_the_second_subject(spec: object, subject: int, model: object) -> Iterator[object]:
         seen.append(subject)
-        for image, result in enumerate(real(spec, subject)):  # type: ignore[arg-type]
+        for image, result in enumerate(real(spec, subject, model)):  # type: ignore[arg-type]
             if subject == 1 and image == 1 and len(seen) == 2:
                 raise KeyboardInterrupt
             yield result

@@ -46,6 +46,7 @@ def load_sets(
     runtime: RuntimeSpec,
     model: FaceModel,
     *,
+    model_file: Path | None = None,
     names: Sequence[str] = FAMILIES,
     ranks: Ranks = SINGLE,
 ) -> dict[str, FaceSet]:
@@ -53,10 +54,12 @@ def load_sets(
 
     Recorded and fitted sets have people to train on alone, and bring landmarks; where a detector is asked for, it is
     run on their photographs. Every process of a run gets all of them; the first renders what is missing, and detectors
-    run on some photographs each. Raises what reading them raises.
+    run on some photographs each. `model_file` is the file of the model, whose own people are then photographed. Raises
+    what reading them raises.
     """
     if isinstance(data, SyntheticPhotos):
-        return _synthetic_sets(data, landmarks, runtime, names, ranks)
+        people = (None, None) if model_file is None else (model.sha256, model_file)
+        return _synthetic_sets(data, landmarks, runtime, people, names, ranks)
     faces = load_prepared_faces(data, model) if isinstance(data, RecordedScans) else load_fitted_faces(data, model)
     if landmarks.source != "set":
         points = _detect(faces.images, landmarks, runtime, ranks)
@@ -68,10 +71,12 @@ def _synthetic_sets(
     data: SyntheticPhotos,
     landmarks: LandmarkSourceSpec,
     runtime: RuntimeSpec,
+    people: tuple[str | None, Path | None],
     names: Sequence[str],
     ranks: Ranks,
 ) -> dict[str, FaceSet]:
-    """Sets that have subjects; rendered if they are not there yet."""
+    """Sets that have subjects; rendered if they are not there yet. `people` are the hash and file of their model."""
+    digest, file = people
     sizes: dict[str, tuple[int, int]] = {
         "train": (data.train_subjects, data.train_images),
         "test": (data.test_subjects, data.test_images),
@@ -81,13 +86,13 @@ def _synthetic_sets(
     for family, (subjects, images) in sizes.items():
         if family not in names or not subjects or not images:
             continue
-        spec = SyntheticSpec(subjects=subjects, images_per_subject=images, seed=data.seed, family=family)
+        spec = SyntheticSpec(subjects=subjects, images_per_subject=images, seed=data.seed, family=family, model=digest)
         folder = synthetic_folder(spec, data.root)
         rendered: SyntheticSet | None = None
         if ranks.is_first:
             if data.root is None:
                 require_writable(folder.parent)
-            rendered = render_set(spec, folder, workers=runtime.workers, progress=runtime.progress)
+            rendered = render_set(spec, folder, model=file, workers=runtime.workers, progress=runtime.progress)
         ranks.share(None)  # nobody reads before all is written
         sets[family] = _face_set(family, rendered or load_set(folder), landmarks, runtime, ranks)
     return sets
@@ -113,6 +118,7 @@ def _face_set(
             subjects=rendered.subjects,
             landmarks=points,
             meshes=rendered.vertices,
+            parameters=rendered.parameters,
             convention=source.own_convention,
         )
     )

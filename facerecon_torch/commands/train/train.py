@@ -74,7 +74,8 @@ def train(
         model = load_face_model(specs.model).to(device, specs.runtime.torch_dtype)
     with timer.timed("data"):
         names = ("train", "test", "shifted") if specs.cv.protocol == "holdout" else ("train", "shifted")
-        sets = load_sets(specs.data, specs.landmarks, specs.runtime, model, names=names, ranks=ranks)
+        file = None if specs.model.path is None else Path(specs.model.path)
+        sets = load_sets(specs.data, specs.landmarks, specs.runtime, model, model_file=file, names=names, ranks=ranks)
     cache = FirstStageCache(ranks.share(memory_budget(specs.runtime.memory, device)), ranks)
     with timer.timed("prepare"):
         samples = _prepare(specs, sets, model, cache, folder or Path(tempfile.gettempdir()))

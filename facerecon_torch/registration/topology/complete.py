@@ -21,9 +21,16 @@ from facerecon_torch.model.topology import FaceTopology
 from facerecon_torch.registration.surface_parts import Surface, make_surface, mesh_parts, outside_vertices
 from facerecon_torch.registration.topology.checks import DerivedItem, TopologyLimits
 from facerecon_torch.registration.topology.derivation import Derivation
-from facerecon_torch.registration.topology.fit import Constraints, DefaultFace, ModelFit, TopologyFitSpec, fit_model_to
+from facerecon_torch.registration.topology.fit import (
+    Constraints,
+    DefaultFace,
+    ModelFit,
+    TopologyFitSpec,
+    deform_to,
+    fit_model_to,
+)
 
-__all__ = ["DerivedTopology", "TopologySpec", "derive_topology"]
+__all__ = ["DerivedTopology", "Registration", "TopologySpec", "derive_topology", "register_default_face"]
 
 _FEWEST_KNOWN = 4  # landmarks that the first similarity needs
 _SMALLEST_SPREAD = 8.0  # mm, of these landmarks about their second axis; points on a line fix no pose
@@ -64,7 +71,51 @@ class DerivedTopology:
         return tuple(item for item in self.items if item.reason)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """The default face fitted to a mesh by similarity and weights. `skin` is the mesh without eyeballs and teeth, and
+    `anchors` are its known inner landmarks, in its own frame."""
+
+    face: DefaultFace
+    skin: Surface
+    anchors: Constraints
+    fit: ModelFit
+
+    def placed(self, spec: TopologyFitSpec) -> Float[Tensor, "v 3"]:
+        """The default face's vertices on the mesh, mm in its frame: the fit, then a smooth displacement."""
+        return deform_to(self.face, self.fit, self.skin, self.anchors, spec)
+
+
 _DEFAULT = TopologySpec()
+
+
+@torch.no_grad()
+def register_default_face(
+    mean: Tensor,
+    triangles: Tensor,
+    known: Mapping[int, int],
+    *,
+    spec: TopologyFitSpec = _DEFAULT.fit,
+    default: FaceModel | None = None,
+) -> Registration:
+    """The registration of the default face to a mesh. Runs in float64 on the CPU.
+
+    Args:
+        mean: [V, 3], the mean face in mm, model axes.
+        triangles: [T, 3], counter-clockwise seen from outside.
+        known: vertices of some iBUG points (0..67).
+        spec: settings.
+        default: the face to register, in float64 on the CPU; the free default face if not given.
+
+    Raises:
+        ModelFileError: as `derive_topology`.
+
+    Example:
+        >>> register_default_face(mean, triangles, known).fit.residual
+    """
+    face = DefaultFace(load_default_face().double() if default is None else default)
+    mesh = make_surface(mean.detach().cpu().double(), triangles.cpu())
+    return _registered(face, mesh, dict(known), spec)
 
 
 @torch.no_grad()
@@ -106,27 +157,27 @@ def derive_topology(
     inner = given.get("inner_landmarks", torch.empty(0, dtype=torch.int64)).tolist()
     known = {**known, **dict(zip(IBUG_OF_PAPER, inner))}
     _require_mesh(mean, triangles, known)
-    face = DefaultFace(load_default_face().double() if default is None else default)
     known = dict(sorted((int(point), int(vertex)) for point, vertex in known.items()))
+    face = DefaultFace(load_default_face().double() if default is None else default)
     mesh = make_surface(mean.detach().cpu().double(), triangles.cpu())
-    derivation, fit = _registered(face, mesh, known, spec)
-    all_known, first = known, (derivation, fit)
+    made, derivation = _derived(face, mesh, known, spec)
+    first = known, made, derivation
     replaced: dict[int, float] = {}
     most = max(1, int(spec.limits.replaceable * len(known))) if listed else 0
     while wrong := [point for point in derivation.wrong() if point in listed]:
         if len(replaced) >= most:  # not a few mistakes in the list: nothing is replaced
-            known, (derivation, fit), replaced = all_known, first, {}
+            (known, made, derivation), replaced = first, {}
             break
         replaced[wrong[0]] = derivation.disagreement[wrong[0]]
         known = {point: vertex for point, vertex in known.items() if point not in replaced}
-        derivation, fit = _registered(face, mesh, known, spec)
+        made, derivation = _derived(face, mesh, known, spec)
     landmarks, landmark_items = derivation.landmarks(given.get("contour_rim"))
     lines, line_items = derivation.lines(given.get("contour_lines"))
     sets, set_items = derivation.sets(given)
     _require_tables(lines, **sets)
     topology = FaceTopology(
-        triangles=mesh.triangles,
-        uv=_flat_uv(mesh.vertices) if uv is None else uv.detach().cpu(),
+        triangles=triangles.cpu(),
+        uv=_flat_uv(mean.detach().cpu().double()) if uv is None else uv.detach().cpu(),
         landmark_vertices=landmarks,
         contour_lines=lines,
         **sets,
@@ -137,21 +188,27 @@ def derive_topology(
         items=(*landmark_items, *line_items, *set_items),
         disagreement=derivation.disagreement,
         placed=derivation.placed,
-        scale=float(fit.alignment.scale),
-        residual=fit.residual,
+        scale=float(made.fit.alignment.scale),
+        residual=made.fit.residual,
         replaced=replaced,
     )
 
 
-def _registered(
+def _derived(
     face: DefaultFace, mesh: Surface, known: dict[int, int], spec: TopologySpec
-) -> tuple[Derivation, ModelFit]:
-    """The default face bent onto the mesh through the known landmarks, and the fit before that."""
+) -> tuple[Registration, Derivation]:
+    """The registration through the known landmarks, and what follows from it."""
+    made = _registered(face, mesh, known, spec.fit)
+    derivation = Derivation(face, made.skin, made.fit, made.anchors, known, fit_spec=spec.fit, limits=spec.limits)
+    return made, derivation
+
+
+def _registered(face: DefaultFace, mesh: Surface, known: dict[int, int], spec: TopologyFitSpec) -> Registration:
     anchors = _anchors(face, mesh, known)
     skin = _skin(mesh, list(known.values()))
-    fit = fit_model_to(face, skin, anchors, spec.fit)
+    fit = fit_model_to(face, skin, anchors, spec)
     _require_pose(fit)
-    return Derivation(face, skin, fit, anchors, known, fit_spec=spec.fit, limits=spec.limits), fit
+    return Registration(face=face, skin=skin, anchors=anchors, fit=fit)
 
 
 def _require_mesh(mean: Tensor, triangles: Tensor, known: Mapping[int, int]) -> None:

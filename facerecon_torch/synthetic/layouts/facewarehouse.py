@@ -28,6 +28,7 @@ from facerecon_torch.model.default_face import load_topology
 from facerecon_torch.synthetic.layouts.pinhole import Pinhole, pinhole_landmarks, render_pinhole_image, scan_pinhole
 from facerecon_torch.synthetic.layouts.spec import Layout, LayoutSpec, stack_rows
 from facerecon_torch.synthetic.layouts.subject import LayoutSubject, draw_layout_subject
+from facerecon_torch.synthetic.people.expression_names import FACEWAREHOUSE_UNITS
 from facerecon_torch.synthetic.people.sampling import pose_expression
 from facerecon_torch.synthetic.procedural import clipped_normal, smooth_step, uniform
 from facerecon_torch.synthetic.render.range_sensor import SensorSpec
@@ -63,49 +64,16 @@ POSES: dict[str, dict[str, float]] = {
     "eyes closed": {"eyeBlink": 1.0},
 }
 """Pose -> weights of the default face's expressions at full intensity; a name without its side stands for both."""
-_UNITS = {
-    "EyeBlink": "eyeBlink",
-    "EyeSquint": "eyeSquint",
-    "EyeDown": "eyeLookDown",
-    "EyeIn": "eyeLookIn",
-    "EyeOpen": "eyeWide",
-    "EyeOut": "eyeLookOut",
-    "EyeUp": "eyeLookUp",
-    "BrowsD": "browDown",
-    "BrowsU_C": "browInnerUp",
-    "BrowsU": "browOuterUp",
-    "JawFwd": "jawForward",
-    "JawLeft": "jawLeft",
-    "JawOpen": "jawOpen",
-    "JawRight": "jawRight",
-    "MouthLeft": "mouthLeft",
-    "MouthRight": "mouthRight",
-    "MouthFrown": "mouthFrown",
-    "MouthSmile": "mouthSmile",
-    "MouthDimple": "mouthDimple",
-    "LipsStretch": "mouthStretch",
-    "LipsUpperClose": "mouthRollUpper",
-    "LipsLowerClose": "mouthRollLower",
-    "LipsUpperUp": "mouthUpperUp",
-    "LipsLowerDown": "mouthLowerDown",
-    "LipsFunnel": "mouthFunnel",
-    "LipsPucker": "mouthPucker",
-    "ChinLowerRaise": "mouthShrugLower",
-    "ChinUpperRaise": "mouthShrugUpper",
-    "Sneer": "noseSneer",
-    "Puff": "cheekPuff",
-    "CheekSquint": "cheekSquint",
-}
 _MIXED: dict[str, dict[str, float]] = {"Neutral": {}, "LipsLowerOpen": {"mouthLowerDown": 0.6, "jawOpen": 0.2}}
 
 
 def _levels(name: str) -> dict[str, float]:
     if name in _MIXED:
         return _MIXED[name]
-    if name in _UNITS:
-        return {_UNITS[name]: 1.0}
+    if name in FACEWAREHOUSE_UNITS:
+        return {FACEWAREHOUSE_UNITS[name]: 1.0}
     stem, side = name.rsplit("_", 1)
-    unit = _UNITS[stem]
+    unit = FACEWAREHOUSE_UNITS[stem]
     return {unit if unit == "cheekSquint" else f"{unit}{'Left' if side == 'L' else 'Right'}": 1.0}
 
 

@@ -164,10 +164,15 @@ def contour_candidates() -> tuple[Int[Tensor, "66"], ContourLines]:
     return topology.landmark_vertices, build_contour_lines(source.mean[: source.n_face], topology)
 
 
-def true_landmarks(vertices: Float[Tensor, "v 3"], camera: Camera) -> tuple[Float[Tensor, "66 2"], Int[Tensor, "17"]]:
+def true_landmarks(
+    vertices: Float[Tensor, "v 3"],
+    camera: Camera,
+    candidates: tuple[Int[Tensor, "66"], ContourLines] | None = None,
+) -> tuple[Float[Tensor, "66 2"], Int[Tensor, "17"]]:
     """The landmarks in px of a mesh (mm, model frame) under `camera`, and the vertices of the 17 contour landmarks.
-    These lie at the silhouette, where detectors put them."""
-    marks, lines = contour_candidates()
+    These lie at the silhouette, where detectors put them. `candidates` are those of the mesh; None: of the default
+    face."""
+    marks, lines = contour_candidates() if candidates is None else candidates
     slots = march_contour(vertices[lines.vertices], camera.rotation, lines, ContourSpec())
     contour = lines.vertices.gather(1, slots[:, None])[:, 0]
     rows = torch.cat([marks[:N_INNER], contour])

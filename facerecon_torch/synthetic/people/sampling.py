@@ -14,7 +14,17 @@ from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.people.appearance import Appearance, Macro, draw_appearance
 from facerecon_torch.synthetic.procedural import clipped_normal, uniform
 
-__all__ = ["POSE_LIMIT_DEGREES", "Subject", "draw_camera", "draw_expression", "draw_gaze", "draw_pose", "draw_subject"]
+__all__ = [
+    "POSE_LIMIT_DEGREES",
+    "Subject",
+    "draw_camera",
+    "draw_expression",
+    "draw_gaze",
+    "draw_mixture",
+    "draw_pose",
+    "draw_subject",
+    "knows_posed_faces",
+]
 
 POSE_LIMIT_DEGREES = (60.0, 25.0, 15.0)  # yaw, pitch, roll
 _PX_PER_MM = (1.0, 2.2)
@@ -46,6 +56,7 @@ POSED_FACES: dict[str, dict[str, float]] = {
 }
 """Name -> expression weights at full intensity; a name without its side stands for both."""
 _ALONE_LIMIT = {"jawOpen": 0.8, "eyeBlink": 0.9, "mouthClose": 0.4, "mouthLeft": 0.7, "mouthRight": 0.7}
+_SIDES = ("Left", "Right")
 _NEUTRAL_SHARE, _POSED_SHARE = 0.18, 0.45
 
 
@@ -100,6 +111,23 @@ def draw_expression(names: tuple[str, ...], generator: torch.Generator) -> Float
     return torch.tensor([min(1.0, w) for w in weights.values()])
 
 
+def knows_posed_faces(names: tuple[str, ...]) -> bool:
+    """Whether `names` have at least half of the units of the posed faces."""
+    units = {_stem(unit) for recipe in POSED_FACES.values() for unit in recipe}
+    return 2 * len(units & {_stem(name) for name in names}) >= len(units)
+
+
+def draw_mixture(n: int, generator: torch.Generator) -> Float[Tensor, "n"]:
+    """Random weights of n expressions that are poses of the whole face: neutral, or one to three with a sum of at most
+    1."""
+    weights = torch.zeros(n)
+    if uniform(generator) < _NEUTRAL_SHARE or not n:
+        return weights
+    for _ in range(int(torch.randint(1, 4, (), generator=generator))):
+        weights[int(torch.randint(0, n, (), generator=generator))] = uniform(generator) ** 0.8
+    return weights / weights.sum().clamp_min(1.0)
+
+
 def pose_expression(
     names: tuple[str, ...], recipe: dict[str, float], strength: float | int, generator: torch.Generator
 ) -> Float[Tensor, "exps"]:
@@ -115,12 +143,21 @@ def _level(stem: str, generator: torch.Generator) -> float:
 
 
 def _set_level(weights: dict[str, float], stem: str, level: float, generator: torch.Generator) -> None:
-    """Raise the weight of an expression; a stem with two sides raises both, with random variation."""
+    """Raise the weight of an expression; a stem with two sides raises both, with random variation. A side that the
+    names do not tell apart stands for both; what they do not have is left out."""
+    if stem not in weights and not any(f"{stem}{side}" in weights for side in _SIDES):
+        stem = _stem(stem)
     if stem in weights:
         weights[stem] = max(weights[stem], level)
         return
-    for side in ("Left", "Right"):
-        weights[f"{stem}{side}"] = max(weights[f"{stem}{side}"], level * uniform(generator, 0.9, 1.1))
+    for name in (f"{stem}{side}" for side in _SIDES):
+        if name in weights:
+            weights[name] = max(weights[name], level * uniform(generator, 0.9, 1.1))
+
+
+def _stem(name: str) -> str:
+    """The name without its side."""
+    return name.removesuffix("Left").removesuffix("Right")
 
 
 def draw_gaze(generator: torch.Generator) -> Float[Tensor, "2 3"]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -16,13 +17,9 @@ from facerecon_torch.structures import Camera
 from facerecon_torch.synthetic.people.appearance import Appearance
 from facerecon_torch.synthetic.people.hair import Hair, draw_hair, shape_curtain
 from facerecon_torch.synthetic.people.head import Head, contour_candidates, load_head, true_landmarks
-from facerecon_torch.synthetic.people.sampling import (
-    draw_camera,
-    draw_expression,
-    draw_gaze,
-    draw_pose,
-    draw_subject,
-)
+from facerecon_torch.synthetic.people.model_people import load_model_people
+from facerecon_torch.synthetic.people.person import DefaultPerson, Person
+from facerecon_torch.synthetic.people.sampling import draw_camera, draw_gaze, draw_pose, draw_subject
 from facerecon_torch.synthetic.people.skin import paint_skin
 from facerecon_torch.synthetic.procedural import smooth_step, unit
 from facerecon_torch.synthetic.render.lighting import Light, draw_light, shade, surroundings
@@ -185,46 +182,50 @@ def warm_up() -> FaceSource:
     return load_head().source
 
 
-def render_subject(spec: SyntheticSpec, subject: int) -> Iterator[tuple[bytes, dict[str, Tensor]]]:
-    """The JPEG bytes and the truth of every image of one subject, in order."""
+def render_subject(
+    spec: SyntheticSpec, subject: int, model: Path | None = None
+) -> Iterator[tuple[bytes, dict[str, Tensor]]]:
+    """The JPEG bytes and the truth of every image of one subject, in order; `model` is the file of the spec's model."""
     head = load_head()
-    identity, appearance = spec.generator(subject, "identity"), spec.generator(subject, "appearance")
-    drawn = draw_subject(head.source, identity, appearance, shifted=spec.family == "shifted")
-    painted = paint_head(head, drawn.look, spec.generator(subject, "texture"))
-    neutral = head.source.identity_vertices(drawn.sliders[None])
-    basis = head.source.expression_basis(neutral)[0]
+    person = _draw_person(spec, subject, head, model)
+    painted = paint_head(head, person.drawn.look, spec.generator(subject, "texture"))
+    macro = person.drawn.macro
     for image in range(spec.images_per_subject):
-        generator = spec.generator(subject, "image", image)
-        weights = draw_expression(head.source.expression_names, generator)
-        vertices = neutral[0] + torch.tensordot(weights, basis, 1)
-        jpeg, row = _render_image(spec, head, painted, (neutral[0], vertices), generator)
-        macro = drawn.macro
+        jpeg, row = _render_image(spec, head, painted, person, spec.generator(subject, "image", image))
         row |= {
             "subjects": torch.tensor(spec.subject_id(subject)),
-            "expression_weights": weights,
             "macro": torch.tensor([macro.gender, macro.age, macro.african, macro.asian, macro.caucasian]),
         }
         yield jpeg, row
 
 
+def _draw_person(spec: SyntheticSpec, subject: int, head: Head, model: Path | None) -> Person:
+    identity, appearance = spec.generator(subject, "identity"), spec.generator(subject, "appearance")
+    drawn = draw_subject(head.source, identity, appearance, shifted=spec.family == "shifted")
+    if model is None:
+        return DefaultPerson(head, drawn)
+    return load_model_people(model).draw(drawn, spec.generator(subject, "model"))
+
+
 def _render_image(
-    spec: SyntheticSpec, head: Head, painted: PaintedHead, meshes: tuple[Tensor, Tensor], generator: torch.Generator
+    spec: SyntheticSpec, head: Head, painted: PaintedHead, person: Person, generator: torch.Generator
 ) -> tuple[bytes, dict[str, Tensor]]:
     shifted = spec.family == "shifted"
-    face = meshes[1][: head.source.n_face].contiguous()
+    posed = person.pose(generator)
     angles = draw_pose(generator)
-    camera = draw_camera(angles, face[head.marks], spec.size, generator)
-    landmarks, contour = true_landmarks(face, camera)
+    camera = draw_camera(angles, posed.framing, spec.size, generator)
+    landmarks, contour = true_landmarks(posed.face, camera, person.candidates())
     light = draw_light(generator, shifted=shifted)
     gaze = draw_gaze(generator)
     background = draw_background(spec.size, generator)
+    meshes, view = (posed.neutral, posed.head), person.head_camera(camera)
     radiance, mean = render_head(
-        head, painted, meshes, camera, light=light, gaze=gaze, background=background, generator=generator
+        head, painted, meshes, view, light=light, gaze=gaze, background=background, generator=generator
     )
     settings = draw_camera_settings(generator, shifted=shifted)
     jpeg = encode_jpeg(expose(radiance, mean, settings, generator), settings.quality)
     row = {
-        "vertices": face,
+        "vertices": posed.face,
         "rotation": camera.rotation,
         "scale": camera.scale,
         "translation": camera.translation,
@@ -232,4 +233,4 @@ def _render_image(
         "contour_vertices": contour,
         "angles": angles,
     }
-    return jpeg, row
+    return jpeg, row | posed.truth
