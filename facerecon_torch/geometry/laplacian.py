@@ -13,7 +13,15 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-__all__ = ["STEEPEST", "Laplacian", "SmoothField", "SmoothSolver", "SparseRows", "cotangent_laplacian", "laplacian_of_weights"]
+__all__ = [
+    "STEEPEST",
+    "Laplacian",
+    "SmoothField",
+    "SmoothSolver",
+    "SparseRows",
+    "cotangent_laplacian",
+    "laplacian_of_weights",
+]
 
 STEEPEST = 20.0  # cotangent of the smallest angle that counts, about 3 degrees: slivers do not take over
 _SMALLEST = 1e-2  # share of the median area below which no vertex is taken to lie

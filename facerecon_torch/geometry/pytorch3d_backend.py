@@ -81,8 +81,8 @@ class Pytorch3dBackend:
         cotangents, areas = _cotangents(vertices.detach().cpu(), table)
         edges, halves = table[:, [1, 2, 0, 2, 0, 1]].T.reshape(2, -1), cotangents.T.flatten() / 2
         kept = edges[0] != edges[1]  # a triangle with a repeated corner has edges of no length
-        first, second, halves = (values[kept].numpy() for values in (edges[0], edges[1], halves))
-        half = sparse.coo_matrix((halves, (first, second)), shape=(n_vertices, n_vertices)).tocsr()
+        entries = (halves[kept].numpy(), edges[:, kept].numpy())
+        half = sparse.coo_matrix(entries, shape=(n_vertices, n_vertices)).tocsr()
         around = torch.bincount(table.flatten(), areas.repeat_interleave(3) / 3, n_vertices)
         answer = laplacian_of_weights(half + half.T, around.numpy())
         return answer.to(vertices.device, torch.float64)
@@ -100,7 +100,7 @@ def _cotangents(
     local = (corners - corners.mean(1, keepdim=True)).float()
     numbers = torch.arange(triangles.numel()).reshape(-1, 3)
     # torch warns of sparse matrices that are made without saying whether they are to be checked.
-    with torch.sparse.check_sparse_tensor_invariants(enable=False):
+    with torch.sparse.check_sparse_tensor_invariants(enable=False):  # type: ignore[no-untyped-call]
         sums, inverse_areas = cot_laplacian(local.flatten(0, 1), numbers)
         sums = sums.coalesce()
     opposite = torch.zeros(numbers.numel(), dtype=torch.float64)
