@@ -93,7 +93,8 @@ class NamedExpressions(nn.Module):
         directions = self.directions.to(torch.float64) @ root
         size = directions.square().sum(dim=-1).sqrt().clamp_min(_SMALLEST)
         scaled = directions / size[:, None]
-        target = (expression - self.origin).detach().to(torch.float64).reshape(-1, len(root)) @ root @ scaled.mT
+        relative = (expression - self.origin).detach().to(torch.float64)
+        target = relative.reshape(expression.shape[:-1].numel(), len(root)) @ root @ scaled.mT
         gram = scaled @ scaled.mT + RIDGE * torch.eye(len(size), dtype=size.dtype, device=size.device)
         upper = size.expand_as(target)
         named = bounded_least_squares(gram, target - self.penalty.to(torch.float64) / size, upper) > _LEAST * size
