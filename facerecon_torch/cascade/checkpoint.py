@@ -6,7 +6,7 @@ and features; the tensors are the stages. The face model is not in the file: its
 
 import importlib.resources
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.fitting.landmark_fit import FitSpec
 from facerecon_torch.formats.json_file import parse_json
 from facerecon_torch.landmarks.scheme import CONVENTIONS, check_convention
+from facerecon_torch.model.expression_error import ExpressionError
 from facerecon_torch.regression.cascade import Cascade
 from facerecon_torch.regression.io import cascade_from_tensors, cascade_meta, cascade_to_tensors
 
@@ -41,6 +42,7 @@ __all__ = [
 FORMAT = "facerecon-cascade"
 VERSION = 2
 _KEY = "facerecon"
+_ERROR = "expression_error."  # prefix of its tensors
 _SPECS = {"fit", "crop_fit", "crop", "features", "start", "convention"}
 _KEYS = _SPECS | {"format", "version", "model_sha256", "stages", "training"}
 STARTS = ("landmark_fit", "mean_face")
@@ -74,12 +76,17 @@ class ReconstructorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The content of a cascade's file; `training` tells people what it was trained on."""
+    """The content of a cascade's file.
+
+    `training` tells people what it was trained on; `expression_error` is that of its estimates of beta, None for a
+    cascade that was not cross-fitted.
+    """
 
     cascade: Cascade
     spec: ReconstructorSpec
     model_sha256: str
     training: dict[str, Any] = field(default_factory=dict)
+    expression_error: ExpressionError | None = None
 
 
 def pretrained_path(convention: str = CONVENTIONS[0]) -> Path:
@@ -106,9 +113,12 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, half: bool = Fa
         "training": checkpoint.training,
     }
     tensors = cascade_to_tensors(checkpoint.cascade, torch.float16 if half else None)
+    if checkpoint.expression_error is not None:
+        tensors |= {_ERROR + f.name: getattr(checkpoint.expression_error, f.name) for f in fields(ExpressionError)}
+    stored = {k: v.cpu().contiguous() for k, v in tensors.items()}
     try:
         with replacing(path) as part:
-            save_file({k: v.cpu() for k, v in tensors.items()}, str(part), metadata={_KEY: json.dumps(document)})
+            save_file(stored, str(part), metadata={_KEY: json.dumps(document)})
     except SafetensorError as error:
         raise OSError(f"{path} could not be written: {error}") from error
 
@@ -146,7 +156,25 @@ def _build(document: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
     for k, stage in enumerate(cascade.stages):
         if stage.block_sizes != spec.features.block_sizes:
             raise ValueError(f"stage {k}: expected feature blocks {spec.features.block_sizes}; got {stage.block_sizes}")
-    return Checkpoint(cascade=cascade, spec=spec, model_sha256=document["model_sha256"], training=document["training"])
+    return Checkpoint(
+        cascade=cascade, spec=spec, model_sha256=document["model_sha256"], training=document["training"],
+        expression_error=_expression_error(tensors),
+    )  # fmt: skip
+
+
+def _expression_error(tensors: dict[str, Tensor]) -> ExpressionError | None:
+    shapes = {f.name: 0 if f.name == "penalty" else 1 if f.name == "offset" else 2 for f in fields(ExpressionError)}
+    found = {name: tensors[_ERROR + name] for name in shapes if _ERROR + name in tensors}
+    if not found:
+        return None
+    if missing := sorted(set(shapes) - set(found)):
+        raise ValueError(f"{_ERROR}*: expected {', '.join(shapes)}; {', '.join(missing)} missing")
+    size = found["offset"].numel()
+    for name, value in found.items():
+        expected = (size,) * shapes[name]
+        if tuple(value.shape) != expected or not value.is_floating_point() or not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{_ERROR}{name}: expected finite {list(expected)}; got {value.dtype} {list(value.shape)}")
+    return ExpressionError(**{name: value.double() for name, value in found.items()})
 
 
 def _fit_spec(content: dict[str, Any]) -> FitSpec:

@@ -15,6 +15,7 @@ from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import matrix_to_euler
 from facerecon_torch.landmarks.scheme import interpupillary, is_present
 from facerecon_torch.model.base import FaceModel
+from facerecon_torch.model.named_weights import NamedExpressions
 from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import Camera, FaceParameters, Mesh, TensorRecord
 
@@ -72,6 +73,8 @@ class Reconstruction(TensorRecord):
         landmarks: the 66 landmarks that the face was fitted to, in px of the camera's frame; NaN where missing.
         boxes: (x0, y0, x1, y1) of the detections in px; the landmarks' extent where they were given.
         scores: of the detections; 1 where landmarks were given.
+        face_model: of the shapes.
+        naming: of the named expressions, for a cascade that knows its errors.
 
     Example:
         >>> faces = model.predict("group.jpg")[0]
@@ -87,9 +90,10 @@ class Reconstruction(TensorRecord):
     boxes: Float[Tensor, "*b 4"]
     scores: Float[Tensor, "*b"]
     face_model: FaceModel | None = field(default=None, repr=False, compare=False)
+    naming: NamedExpressions | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def empty(cls, model: FaceModel) -> "Reconstruction":
+    def empty(cls, model: FaceModel, naming: NamedExpressions | None = None) -> "Reconstruction":
         """A batch without faces."""
         zeros = model.identity_mean.new_zeros
         camera = Camera(
@@ -101,7 +105,7 @@ class Reconstruction(TensorRecord):
         return cls(
             parameters=FaceParameters(zeros(0, model.n_identity), zeros(0, model.n_expression)), camera=camera,
             landmarks_3d=zeros(0, 66, 3), projected_2d=zeros(0, 66, 2), size=zeros(0), landmarks=zeros(0, 66, 2),
-            boxes=zeros(0, 4), scores=zeros(0), face_model=model,
+            boxes=zeros(0, 4), scores=zeros(0), face_model=model, naming=naming,
         )  # fmt: skip
 
     @cached_property
@@ -132,12 +136,12 @@ class Reconstruction(TensorRecord):
     @in_own_precision
     def _named_weights(self) -> tuple[tuple[str, ...], Float[Tensor, "*b names"]]:
         model = self._model()
-        weights = model.expression_weights(self.parameters.expression.to(model.device, model.dtype))
+        weights = model.expression_weights(self.parameters.expression.to(model.device, model.dtype), self.naming)
         return model.expression_names, weights.to(self.parameters.expression)
 
     @property
     def expression_weights(self) -> dict[str, Float[Tensor, "*b"]]:
-        """Non-negative weight of every named expression, such as `jawOpen`."""
+        """Weight in [0, 1] of every named expression, such as `jawOpen`; most are 0 (docs/expressions.md)."""
         names, weights = self._named_weights
         return dict(zip(names, weights.unbind(-1)))
 
@@ -199,7 +203,7 @@ class Reconstruction(TensorRecord):
         """The record with its shapes, weights and measures instead of its face model, which is many times as large."""
         if self.face_model is not None:
             _ = self.vertices, self.plausibility, self._named_weights, self._surface
-        return {**self.__dict__, "face_model": None}
+        return {**self.__dict__, "face_model": None, "naming": None}
 
 
 @in_own_precision

@@ -42,6 +42,7 @@ from facerecon_torch.landmarks.registry import (
 )
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.default_face import load_default_face
+from facerecon_torch.model.expression_error import ExpressionError
 from facerecon_torch.model.io import load_model
 from facerecon_torch.regression.cascade import Cascade
 from facerecon_torch.runtime.precision import in_own_precision
@@ -74,6 +75,8 @@ class FaceReconstructor(nn.Module):
         spec: landmark fit, crop and features that the cascade was trained with.
         detector: of `predict`: a name of `landmarks.registry.DETECTORS`, or a detector. It is built on first use.
         training: what the cascade was trained on, for people.
+        expression_error: of the cascade's estimates of beta, which named expressions are weighed against; None: beta is
+            named as if it were exact, and faces at rest have weights.
 
     Raises:
         ValueError: a stage does not fit the model or the features.
@@ -93,6 +96,7 @@ class FaceReconstructor(nn.Module):
         *,
         detector: str | LandmarkDetector = "auto",
         training: dict[str, Any] | None = None,
+        expression_error: ExpressionError | None = None,
     ) -> None:
         super().__init__()
         require_stages(face_model, cascade, spec)
@@ -101,6 +105,8 @@ class FaceReconstructor(nn.Module):
         self.spec = spec
         self.detector = detector
         self.training_facts = dict(training or {})
+        self.expression_error = expression_error
+        self.naming = None if expression_error is None else face_model.named.of_estimates(expression_error)
         self._built: LandmarkDetector | None = None
         self._solvers: _Solvers | None = None
 
@@ -140,7 +146,10 @@ class FaceReconstructor(nn.Module):
                 f"{checkpoint.model_sha256[:16]}..., got {face_model.sha256[:16]}..."
             )
         try:
-            return cls(face_model, checkpoint.cascade, checkpoint.spec, detector=detector, training=checkpoint.training)
+            return cls(
+                face_model, checkpoint.cascade, checkpoint.spec, detector=detector, training=checkpoint.training,
+                expression_error=checkpoint.expression_error,
+            )  # fmt: skip
         except ValueError as error:
             raise ModelFileError(f"{path}: {error}") from error
 
@@ -152,8 +161,9 @@ class FaceReconstructor(nn.Module):
             half: store the weights in float16.
         """
         checkpoint = Checkpoint(
-            cascade=self.cascade, spec=self.spec, model_sha256=self.face_model.sha256, training=self.training_facts
-        )
+            cascade=self.cascade, spec=self.spec, model_sha256=self.face_model.sha256, training=self.training_facts,
+            expression_error=self.expression_error,
+        )  # fmt: skip
         save_checkpoint(checkpoint, path, half=half)
 
     @property
@@ -210,7 +220,7 @@ class FaceReconstructor(nn.Module):
 
     def _solve(self, crops: Tensor, landmarks: Tensor, fit: LandmarkFit | None) -> Reconstruction:
         if landmarks.shape[0] == 0:
-            return Reconstruction.empty(self.face_model)
+            return Reconstruction.empty(self.face_model, self.naming)
         model, spec, cascade = self.face_model, self.spec, self.cascade
         fitter, n = self.solvers.fitter, model.n_identity
         with _timed("features"):
@@ -232,7 +242,7 @@ class FaceReconstructor(nn.Module):
         return Reconstruction(
             parameters=parameters, camera=camera, landmarks_3d=points, projected_2d=projected,
             size=torch.ones_like(camera.scale), landmarks=landmarks, boxes=extent(landmarks),
-            scores=torch.ones_like(camera.scale), face_model=model,
+            scores=torch.ones_like(camera.scale), face_model=model, naming=self.naming,
         )  # fmt: skip
 
     @in_own_precision
@@ -374,7 +384,7 @@ def reconstruct_images(
     if len(images) != len(landmarks):
         raise ValueError(f"there must be one image per row of landmarks; got {len(images)} and {len(landmarks)}")
     if not len(landmarks):
-        return Reconstruction.empty(model.face_model)
+        return Reconstruction.empty(model.face_model, model.naming)
     points = landmarks.to(model.device, model.dtype)
     with timed("fit"):
         camera, fit = locate(points)

@@ -13,9 +13,17 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-__all__ = ["Laplacian", "SmoothField", "SmoothSolver", "SparseRows", "cotangent_laplacian", "laplacian_of_weights"]
+__all__ = [
+    "STEEPEST",
+    "Laplacian",
+    "SmoothField",
+    "SmoothSolver",
+    "SparseRows",
+    "cotangent_laplacian",
+    "laplacian_of_weights",
+]
 
-_STEEPEST = 20.0  # cotangent of the smallest angle that counts, about 3 degrees: slivers do not take over
+STEEPEST = 20.0  # cotangent of the smallest angle that counts, about 3 degrees: slivers do not take over
 _SMALLEST = 1e-2  # share of the median area below which no vertex is taken to lie
 _COARSEST = 32  # vertices below which a mesh is not made coarser
 _CHECK = 8  # steps between two looks at the residuals: a look waits for the device
@@ -95,7 +103,7 @@ def cotangent_laplacian(vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "
         first, second = corners[:, k - 2] - corners[:, k], corners[:, k - 1] - corners[:, k]
         double_area = np.linalg.norm(np.cross(first, second), axis=1)
         cotangent = (first * second).sum(1) / np.maximum(double_area, np.finfo(float).tiny)
-        halves[:, k] = np.clip(cotangent, -_STEEPEST, _STEEPEST) / 2
+        halves[:, k] = np.clip(cotangent, -STEEPEST, STEEPEST) / 2
     n_vertices = len(vertices)
     areas = np.bincount(table.ravel(), np.repeat(double_area / 6, 3), n_vertices)
     return laplacian_of_weights(_symmetric(table, halves, n_vertices), areas).to(vertices.device, torch.float64)

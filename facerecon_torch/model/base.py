@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from facerecon_torch.model.named_weights import NamedExpressions
 from facerecon_torch.model.topology import FaceTopology
+from facerecon_torch.runtime.precision import in_own_precision
 
 __all__ = ["FaceModel"]
 
@@ -33,6 +35,7 @@ class FaceModel(nn.Module, ABC):
     identity_variance: Tensor  # [I]
     expression_mean: Tensor  # [E]
     expression_variance: Tensor  # [E]
+    named: NamedExpressions
 
     def __init__(self, topology: FaceTopology | None, expression_names: Sequence[str]) -> None:
         super().__init__()
@@ -101,9 +104,22 @@ class FaceModel(nn.Module, ABC):
     def restrict(self: _Model, rows: Int[Tensor, "rows"]) -> _Model:
         """The model of the vertices `rows`, in that order and with repeats; its topology is None."""
 
-    @abstractmethod
-    def expression_weights(self, expression: Float[Tensor, "*b expressions"]) -> Float[Tensor, "*b names"]:
-        """The non-negative weights of the named expressions, in the order of `expression_names`."""
+    def normalised_expression(self, expression: Float[Tensor, "*b expressions"]) -> Float[Tensor, "*b expressions"]:
+        """beta without what the size of the face puts into it. A model without a gauge returns its argument."""
+        return expression
+
+    @in_own_precision
+    def expression_weights(
+        self, expression: Float[Tensor, "*b expressions"], naming: NamedExpressions | None = None
+    ) -> Float[Tensor, "*b names"]:
+        """The weights in [0, 1] of the named expressions, in the order of `expression_names` (named_weights.py).
+
+        Args:
+            expression: beta.
+            naming: of estimates (`named.of_estimates`); None: beta is exact.
+        """
+        weights: Tensor = (self.named if naming is None else naming)(self.normalised_expression(expression))
+        return weights
 
     @abstractmethod
     def factors(self) -> dict[str, Tensor]:

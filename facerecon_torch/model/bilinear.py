@@ -124,14 +124,9 @@ class BilinearModel(FaceModel):
         return fix_gauge(identity, expression, self.gauge_direction)
 
     @in_own_precision
-    def expression_weights(self, expression: Float[Tensor, "*b expressions"]) -> Float[Tensor, "*b names"]:
-        """The weights of the named expressions nearest to beta, in mm on the mean identity (named_weights.py).
-
-        beta is first brought into the fixed gauge, so that the weights do not depend on the size of the face.
-        """
-        _, normalised = fix_gauge(self.identity_mean, expression, self.gauge_direction)
-        weights: Tensor = self.named(normalised)
-        return weights
+    def normalised_expression(self, expression: Float[Tensor, "*b expressions"]) -> Float[Tensor, "*b expressions"]:
+        """beta in the fixed gauge: it does not depend on the size of the face."""
+        return fix_gauge(self.identity_mean, expression, self.gauge_direction)[1]
 
     def factors(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in ("core", "identity_rows", "expression_rows")}

@@ -115,12 +115,6 @@ class LinearModel(FaceModel):
         names = ("mean", "identity_basis", "expression_basis", "texture_mean", "texture_basis")
         return self._with_vertex_arrays({n: a[rows] for n, a in self.factors().items() if n in names})
 
-    @in_own_precision
-    def expression_weights(self, expression: Float[Tensor, "*b expressions"]) -> Float[Tensor, "*b names"]:
-        """The weights of the named expressions nearest to beta, in mm (named_weights.py)."""
-        weights: Tensor = self.named(expression)
-        return weights
-
     def factors(self) -> dict[str, Tensor]:
         return {name: array for name, array in self._buffers.items() if array is not None}
 

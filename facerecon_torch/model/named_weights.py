@@ -1,36 +1,53 @@
-"""Expression weights beta as non-negative weights of named expressions.
+"""Expression weights beta as sparse weights of named expressions in [0, 1].
 
-With u_0 the row of the neutral face and u_k the rows of the others,
+With u_0 the row of the neutral face, d_k = u_k - u_0 of the others and |.|_M a distance between expressions,
 
-    min_w |L (beta - u_0 - sum_k w_k (u_k - u_0))|^2 + ridge |w|^2   with  w_k >= 0,
+    min_w |beta - u_0 - sum_k w_k d_k|^2_M / 2 + ridge sum_k |d_k|^2_M w_k^2 / 2 + penalty sum_k w_k,   0 <= w_k <= 1,
 
-where |L x|^2 = x' M x is the mean squared vertex displacement (mm^2) of x on the mean identity. Expressions are added
-to each other, so weights may sum to more than 1. The ridge makes the solution unique if there are more names than
-factors, and prevents names from cancelling each other. A whole batch is solved at once by the active-set method of
-Lawson and Hanson (1974).
+names the expressions. They are then weighted by the same problem without penalty, over the named alone, so that the
+penalty takes nothing off the weights it keeps (the relaxed lasso). A weight of 1 is the named expression; expressions
+are added to each other.
+
+Of exact beta, M is the mean squared vertex displacement in mm^2 on the mean identity and the penalty a hundredth of the
+mean |d_k|^2_M. Of the estimates of a cascade both come from its errors (`expression_error.py`): beta - u_0 and d_k are
+then seen as the cascade sees them, M is the inverse covariance of its errors, and the penalty is exceeded by errors
+alone in half of the faces.
 """
+
+from copy import deepcopy
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["NEUTRAL", "NamedExpressions", "nonnegative_least_squares"]
+from facerecon_torch.model.expression_error import ExpressionError
+
+__all__ = ["NEUTRAL", "NamedExpressions", "bounded_least_squares"]
 
 NEUTRAL = "neutral"
 
-RIDGE = (
-    0.03  # of the mean squared size of the expressions; smaller values let names cancel each other at weights above 2
-)
-_STEPS_PER_NAME = 4  # an active set changes once per step; solutions need about 2 steps per non-zero weight
-_STEPS_PER_CHECK = 4  # the check for a finished batch waits for the device
+RIDGE = 0.003  # of each expression's squared size: the solution is unique where there are more names than factors
+PENALTY = 0.01  # of the mean squared size of the expressions, for exact beta
+_LEAST = 1e-3  # weight from which an expression is named
+_SMALLEST = 1e-30  # size of an expression, so that one without a displacement has the weight 0
+_STEPS = 300  # the weights are then within 1e-3 of the solution (tests/model/test_named_weights.py)
+_STEP_SIZE = 0.3  # penalty of the splitting, of the diagonal 1 of the scaled problem
+_RELAXATION = 1.6
 
 
 class NamedExpressions(nn.Module):
-    """The weights of named expressions for beta; distances are measured by `metric`, M in mm^2."""
+    """The weights of named expressions for beta.
+
+    Args:
+        rows: beta of every named expression.
+        names: one for each row; weights are relative to the row "neutral", or to zero without one.
+        metric: mean squared vertex displacement, mm^2, as a quadratic form of beta.
+    """
 
     origin: Tensor
     directions: Tensor
-    root: Tensor
+    root: Tensor  # M = root root'
+    penalty: Tensor
 
     def __init__(
         self,
@@ -42,11 +59,30 @@ class NamedExpressions(nn.Module):
         self.neutral = names.index(NEUTRAL) if NEUTRAL in names else None
         origin = metric.new_zeros(len(metric)).to(rows) if self.neutral is None else rows[self.neutral]
         others = [k for k in range(len(names)) if k != self.neutral]
+        directions = rows[others] - origin
         values, vectors = torch.linalg.eigh(metric.to(torch.float64))
         root = vectors * values.clamp_min(0).sqrt()
-        self.register_buffer("origin", origin.clone(), persistent=False)
-        self.register_buffer("directions", rows[others] - origin, persistent=False)
-        self.register_buffer("root", root.to(rows.dtype), persistent=False)
+        squares = (directions.to(torch.float64) @ root).square().sum(dim=-1)
+        self._set(origin, directions, root, PENALTY * squares.sum() / max(1, len(others)))
+
+    def _set(self, *tables: Tensor) -> None:
+        for name, value in zip(("origin", "directions", "root", "penalty"), tables, strict=True):
+            self.register_buffer(name, value.detach().clone().to(tables[0]), persistent=False)
+
+    def of_estimates(self, error: ExpressionError) -> "NamedExpressions":
+        """The same names for estimates of beta with this error.
+
+        Raises:
+            ValueError: the error is that of a beta of another length.
+        """
+        if error.offset.shape != self.origin.shape:
+            raise ValueError(
+                f"the expression error must be of {len(self.origin)} entries of beta; got {len(error.offset)}"
+            )
+        named, like = deepcopy(self), self.origin
+        origin, directions = like.double().cpu() + error.offset, self.directions.double().cpu() @ error.gain
+        named._set(*(table.to(like) for table in (origin, directions, error.whitening(), error.penalty)))
+        return named
 
     def forward(self, expression: Float[Tensor, "*b expressions"]) -> Float[Tensor, "*b names"]:
         """The weights by name, computed in float64 and not differentiable.
@@ -55,59 +91,35 @@ class NamedExpressions(nn.Module):
         """
         root = self.root.to(torch.float64)
         directions = self.directions.to(torch.float64) @ root
-        target = (expression - self.origin).detach().to(torch.float64) @ root
-        gram = directions @ directions.mT
-        gram = gram + RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        n_samples = expression.shape[:-1].numel()
-        flat = nonnegative_least_squares(gram, (target @ directions.mT).reshape(n_samples, len(gram)))
-        weights = flat.reshape(*expression.shape[:-1], len(gram))
+        size = directions.square().sum(dim=-1).sqrt().clamp_min(_SMALLEST)
+        scaled = directions / size[:, None]
+        relative = (expression - self.origin).detach().to(torch.float64)
+        target = relative.reshape(expression.shape[:-1].numel(), len(root)) @ root @ scaled.mT
+        gram = scaled @ scaled.mT + RIDGE * torch.eye(len(size), dtype=size.dtype, device=size.device)
+        upper = size.expand_as(target)
+        named = bounded_least_squares(gram, target - self.penalty.to(torch.float64) / size, upper) > _LEAST * size
+        flat = bounded_least_squares(gram, target, torch.where(named, upper, 0.0)) / size
+        weights = flat.reshape(*expression.shape[:-1], len(size))
         if self.neutral is not None:
             rest = (1 - weights.sum(dim=-1, keepdim=True)).clamp_min(0)
             weights = torch.cat([weights[..., : self.neutral], rest, weights[..., self.neutral :]], dim=-1)
         return weights.to(expression.dtype)
 
 
-def nonnegative_least_squares(gram: Float[Tensor, "n n"], target: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-    """argmin_w w' gram w / 2 - target' w with w >= 0, for a positive definite float64 `gram`.
+def bounded_least_squares(
+    gram: Float[Tensor, "n n"], target: Float[Tensor, "b n"], upper: Float[Tensor, "b n"]
+) -> Float[Tensor, "b n"]:
+    """argmin_w w' gram w / 2 - target' w with 0 <= w <= upper, for a positive definite `gram` with a diagonal near 1.
 
-    In every step the weights of a sample either reach the optimum of its passive set, which then gains one weight, or
-    stop where a weight becomes 0, which then leaves the set. The number of steps is bounded; a sample that has not
-    converged keeps its last, non-negative weights.
+    A fixed number of steps of the alternating direction method of multipliers, over-relaxed: one factorisation for all
+    samples, one matrix product a step, and no wait for the device.
     """
-    weights = torch.zeros_like(target)
-    passive = torch.zeros_like(target, dtype=torch.bool)
-    if target.numel() == 0:
-        return weights
-    tolerance = 1e-10 * target.abs().amax(dim=-1, keepdim=True)
-    for step in range(_STEPS_PER_NAME * target.shape[-1]):
-        weights, passive, feasible = _towards_optimum(gram, target, weights, passive)
-        gradient = (target - weights @ gram).masked_fill(passive, -torch.inf)
-        steepest, entering = gradient.max(dim=-1, keepdim=True)
-        grows = feasible & (steepest > tolerance)
-        if step % _STEPS_PER_CHECK == 0 and bool((feasible & ~grows).all()):
-            break
-        passive = passive.scatter(-1, entering, passive.gather(-1, entering) | grows)
+    shifted = gram + _STEP_SIZE * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    inverse, _ = torch.linalg.inv_ex(shifted)  # without a look at whether it succeeded
+    weights = dual = torch.zeros_like(target)
+    for _ in range(_STEPS):
+        free = (target + _STEP_SIZE * (weights - dual)) @ inverse
+        moved = _RELAXATION * free + (1 - _RELAXATION) * weights + dual
+        weights = torch.minimum(moved.clamp_min(0), upper)
+        dual = moved - weights
     return weights
-
-
-def _towards_optimum(
-    gram: Float[Tensor, "n n"],
-    target: Float[Tensor, "b n"],
-    weights: Float[Tensor, "b n"],
-    passive: Tensor,
-) -> tuple[Float[Tensor, "b n"], Tensor, Tensor]:
-    """One step towards the optimum of the passive set, as far as the weights stay non-negative.
-
-    Returns the weights, the passive set without the weights that became 0, and whether the optimum was reached.
-    """
-    both = passive[:, :, None] & passive[:, None, :]
-    masked = torch.where(both, gram, torch.diag_embed((~passive).to(gram.dtype)))
-    factor, _ = torch.linalg.cholesky_ex(masked)
-    optimum = torch.cholesky_solve((target * passive)[..., None], factor)[..., 0]
-    blocking = passive & (optimum <= 0)
-    reach = weights / (weights - optimum).clamp_min(torch.finfo(weights.dtype).tiny)
-    reach = torch.where(blocking, reach, torch.inf)
-    part = reach.amin(dim=-1, keepdim=True).clamp_max(1.0)
-    passive = passive & ~(blocking & (reach <= part))
-    moved = torch.where(passive, weights + part * (optimum - weights), 0.0)
-    return moved.clamp_min(0), passive, ~blocking.any(dim=-1, keepdim=True)

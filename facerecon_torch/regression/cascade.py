@@ -126,6 +126,7 @@ def train_cascade(
     *,
     retract: Retract | None = None,
     on_stage: Callable[[int, Cascade, StageReport], None] | None = None,
+    on_answers: Callable[[Tensor], None] | None = None,
     first: SampleGram | Moments | None = None,
     ranks: Ranks = SINGLE,
 ) -> tuple[Cascade, list[StageReport]]:
@@ -140,6 +141,8 @@ def train_cascade(
         spec: how stages are fitted and kept.
         retract: maps x back to the set where it may lie after every update.
         on_stage: called with (k, cascade, report) while the stage is in the cascade, even where it is then dropped.
+        on_answers: called at the end with the x [n, p] of the training samples after all kept stages: out-of-group
+            answers if the cascade is cross-fitted.
         first: moments of the first stage where several folds share them: the Gram matrix of the features at x0
             (`gram.select(rows)`; dual form), or their moments with target - x0 (`moments.without(left_out)`; primal).
         ranks: the processes that train together, as in `fit_stage`; each gives its own samples.
@@ -178,6 +181,8 @@ def train_cascade(
             break
         update = fit.out_of_group if spec.cross_fit and fit.out_of_group is not None else fit.in_sample
         cascade, x = candidate, cascade.updated(x, update)
+    if on_answers is not None:
+        on_answers(x)
     return cascade, reports
 
 

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
@@ -28,6 +29,37 @@ def test_round_trip(saved):
     assert not list(path.parent.glob("*.part"))
 
 
+def test_the_error_of_expressions_is_kept(tiny_outcome, tmp_path):
+    face, path = tiny_outcome.reconstructor, tmp_path / "cascade.safetensors"
+    face.save_pretrained(path, half=True)
+    again = FaceReconstructor.from_pretrained(path, face_model=face.face_model)
+    for name in ("offset", "gain", "covariance", "penalty"):
+        assert torch.equal(getattr(again.expression_error, name), getattr(face.expression_error, name))
+    beta = face.face_model.expression_rows
+    weights = face.face_model.expression_weights(beta, face.naming)
+    assert torch.equal(face.face_model.expression_weights(beta, again.naming), weights)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: tensors.pop("expression_error.gain"), "gain missing"),
+        (lambda tensors: tensors.update({"expression_error.gain": torch.zeros(2, 3)}), r"gain: expected finite"),
+        (lambda tensors: tensors["expression_error.offset"].fill_(torch.nan), r"offset: expected finite"),
+    ],
+)
+def test_a_damaged_error_of_expressions_is_refused(change, message, tiny_outcome, tmp_path):
+    face, path = tiny_outcome.reconstructor, tmp_path / "cascade.safetensors"
+    face.save_pretrained(path)
+    with safe_open(str(path), framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, str(path), metadata=metadata)
+    with pytest.raises(ModelFileError, match=message):
+        FaceReconstructor.from_pretrained(path, face_model=face.face_model)
+
+
 def test_half_precision_is_close(tiny_outcome, tmp_path):
     face = tiny_outcome.reconstructor
     face.save_pretrained(tmp_path / "half.safetensors", half=True)
@@ -49,8 +81,6 @@ def test_a_cascade_for_another_model_is_refused(saved):
 
 
 def edit(path, change):
-    from safetensors import safe_open
-
     with safe_open(str(path), framework="pt") as file:
         document = json.loads(file.metadata()["facerecon"])
     change(document)

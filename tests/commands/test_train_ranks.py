@@ -74,6 +74,10 @@ def test_three_processes_train_what_one_trains(world, form, names):
             assert_close(a.ridge.weight, b.ridge.weight, rtol=1e-6, atol=1e-9)
         for a, b in zip(several.reconstructor.cascade.stages, others[0].reconstructor.cascade.stages, strict=True):
             assert torch.equal(a.ridge.weight, b.ridge.weight)
+        ours, theirs = (outcome.reconstructor.expression_error for outcome in (several, one))
+        assert (ours is None) == (theirs is None) == ("cascade" not in names)
+        for name in () if ours is None else ("offset", "gain", "covariance", "penalty"):
+            assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-6, atol=1e-6)
         for a, b in zip(several.stages, one.stages, strict=True):
             assert [a[key] for key in ("relative_penalty", "form", "kept")] == [
                 b[key] for key in ("relative_penalty", "form", "kept")

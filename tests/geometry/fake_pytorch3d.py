@@ -1,6 +1,6 @@
 """The four names of pytorch3d that the backend calls, with their documented signatures and conventions, slowly.
 
-It checks how the backend calls pytorch3d, argument by argument; that pytorch3d answers so is its documentation's word.
+It checks how the backend calls pytorch3d, argument by argument, and refuses what version 0.7.9 was seen to refuse.
 """
 
 import sys
@@ -90,25 +90,32 @@ def knn_points(
 ):  # fmt: skip
     """Squared distances and indices [N, P1, K] of the K nearest p2 [N, P2, D] of every p1 [N, P1, D], sorted."""
     assert p1.ndim == p2.ndim == 3
+    assert p1.dtype == p2.dtype == torch.float32
     assert p2.shape[1] >= K
     squared, index = torch.cdist(p1.double(), p2.double()).square().topk(K, dim=-1, largest=False)
     return _Knn(squared.to(p1), index, None)
 
 
 def cot_laplacian(verts, faces, eps=1e-12):
-    """(L, inv_areas): L sparse [V, V] with cot a + cot b off the diagonal and nothing on it; inv_areas [V, 1], one
-    over the area of all triangles at a vertex."""
+    """(L, inv_areas): L sparse [V, V] with cot a + cot b off the diagonal and nothing on it, not clamped; inv_areas
+    [V, 1], one over the area of all triangles at a vertex. Both are float32 whatever the vertices are, which refuses
+    float64; areas are Heron's, at least sqrt(eps)."""
     n = len(verts)
-    dense, areas = torch.zeros(n, n, dtype=verts.dtype), torch.zeros(n, 1, dtype=verts.dtype)
-    for face in faces.tolist():
-        for k in range(3):
-            a, b, c = face[k], face[k - 2], face[k - 1]
-            u, v = verts[b] - verts[a], verts[c] - verts[a]
-            double_area = torch.linalg.vector_norm(torch.linalg.cross(u, v)).clamp_min(eps)
-            dense[b, c] += (u @ v) / double_area
-            dense[c, b] += (u @ v) / double_area
-            areas[a] += double_area / 2
-    return dense.to_sparse(), torch.where(areas > 0, 1 / areas, 0.0)
+    sides = torch.stack(
+        [torch.linalg.vector_norm(verts[faces[:, k - 2]] - verts[faces[:, k - 1]], dim=1) for k in range(3)], dim=1
+    )
+    s = sides.sum(1) / 2
+    area = (s * (s - sides[:, 0]) * (s - sides[:, 1]) * (s - sides[:, 2])).clamp_min(eps).sqrt()
+    rows, columns, values = [], [], []
+    for k in range(3):
+        rows.append(faces[:, k - 2])
+        columns.append(faces[:, k - 1])
+        squares = sides.square()
+        values.append((squares[:, k - 2] + squares[:, k - 1] - squares[:, k]) / (4 * area))
+    half = torch.sparse_coo_tensor(torch.stack([torch.cat(rows), torch.cat(columns)]), torch.cat(values), (n, n))
+    areas = torch.zeros(n, dtype=torch.float32)
+    areas.scatter_add_(0, faces.flatten(), area.repeat_interleave(3))  # RuntimeError for float64, as the real one
+    return half + half.t(), torch.where(areas > 0, 1 / areas, 0.0)[:, None]
 
 
 def install(monkeypatch):

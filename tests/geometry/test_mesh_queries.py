@@ -234,5 +234,24 @@ def test_laplacian_of_a_mesh(backend, rng):
     vertices = vertices + torch.randn(vertices.shape, generator=rng, dtype=torch.float64)
     field = torch.randn(len(vertices), 2, generator=rng, dtype=torch.float64)
     laplacian = backend.laplacian(vertices, triangles)
-    assert_close(laplacian.areas.sum(), torch.tensor(trimesh.Trimesh(vertices, triangles).area))
-    assert_close(laplacian(field), cotangent_laplacian(vertices, triangles)(field))
+    assert laplacian.areas.dtype == torch.float64
+    assert_close(laplacian.areas.sum(), torch.tensor(trimesh.Trimesh(vertices, triangles).area), rtol=1e-6, atol=0)
+    # pytorch3d computes cotangents in float32, of triangles with sides of 30 mm.
+    assert_close(laplacian(field), cotangent_laplacian(vertices, triangles)(field), rtol=1e-5, atol=1e-5)
+
+
+def test_cotangents_of_slivers_are_clamped(backend):
+    fan = torch.tensor([[0.0, 0, 0], [10, 0, 0], [5, 0.01, 0], [5, 9, 0], [5, -9, 0]], dtype=torch.float64)
+    triangles = torch.tensor([[0, 1, 2], [0, 2, 3], [2, 1, 3], [1, 0, 4]])
+    field = torch.eye(5, dtype=torch.float64)
+    bent = backend.laplacian(fan, triangles)(field)
+    assert_close(bent, cotangent_laplacian(fan, triangles)(field), rtol=1e-4, atol=1e-5)
+    assert float(bent.abs().max()) < 30  # cotangents of the sliver are up to 500
+
+
+def test_the_stand_in_refuses_what_pytorch3d_refuses():
+    with (
+        torch.sparse.check_sparse_tensor_invariants(enable=False),
+        pytest.raises(RuntimeError, match="dtype"),
+    ):
+        fake_pytorch3d.cot_laplacian(torch.eye(3, dtype=torch.float64), torch.tensor([[0, 1, 2]]))

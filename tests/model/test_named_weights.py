@@ -1,61 +1,100 @@
-"""Named expression weights: scipy's non-negative least squares, and the rows themselves come back as one weight."""
+"""Named expression weights: scipy's bounded least squares, sparsity, and rows come back as one weight."""
 
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import nnls
 from torch.testing import assert_close
 
 from facerecon_torch.model import named_weights
-from facerecon_torch.model.named_weights import NamedExpressions, nonnegative_least_squares
+from facerecon_torch.model.expression_error import ExpressionError
+from facerecon_torch.model.named_weights import NamedExpressions, bounded_least_squares
+from tests.reference.named_weights_twin import bounded_slowly, named_slowly
 from tests.tiny_model import tiny_bilinear, tiny_linear, with_gauge
 
 
 @pytest.fixture
 def exact(monkeypatch):
-    """Without the ridge, what was mixed comes back to the digit."""
+    """Without ridge and penalty, what was mixed comes back to the digit."""
     monkeypatch.setattr(named_weights, "RIDGE", 1e-6)
+    monkeypatch.setattr(named_weights, "PENALTY", 1e-6)
 
 
-def test_the_ridge_keeps_names_from_cancelling(rng, monkeypatch):
-    model = tiny_bilinear()
-    beta = model.expression_mean + 2 * model.expression_variance.sqrt() * torch.randn(50, 4, generator=rng)
-    _, beta = model.fix_gauge(model.identity_mean.expand(50, -1), beta)
-    shrunk = model.expression_weights(beta)
-    monkeypatch.setattr(named_weights, "RIDGE", 1e-6)
-    free = model.expression_weights(beta)
-    assert bool((shrunk >= 0).all())
-    assert float(shrunk[:, 1:].square().sum()) < 0.8 * float(free[:, 1:].square().sum())
+def _error(size, rng, noise=0.1, penalty=0.5):
+    mixing = torch.randn(size, size, generator=rng, dtype=torch.float64)
+    return ExpressionError(
+        offset=0.1 * torch.randn(size, generator=rng, dtype=torch.float64),
+        gain=torch.eye(size, dtype=torch.float64) * 0.6 + 0.02 * mixing,
+        covariance=noise**2 * (torch.eye(size, dtype=torch.float64) + 0.1 * mixing @ mixing.mT),
+        penalty=torch.tensor(penalty, dtype=torch.float64),
+    )
 
 
 @pytest.mark.parametrize(("n_equations", "n_unknowns"), [(30, 8), (25, 45), (5, 5), (1, 3), (40, 1)])
-@pytest.mark.parametrize("shift", [0.0, 0.5], ids=["mixed", "mostly-inside"])
-def test_equals_scipy(n_equations, n_unknowns, shift, rng, device):
+def test_bounded_least_squares_equals_scipy(n_equations, n_unknowns, rng, device):
     draw = {"generator": rng, "dtype": torch.float64}
-    matrix = torch.randn(n_equations, n_unknowns, **draw) * torch.logspace(0, -1, n_unknowns, dtype=torch.float64)
-    weights = torch.rand(40, n_unknowns, **draw) - 0.5 + shift
-    targets = weights @ matrix.mT + 0.3 * torch.randn(40, n_equations, **draw)
-    ridge = 1e-4
-    gram = matrix.mT @ matrix + ridge * torch.eye(n_unknowns, dtype=torch.float64)
-    answer = nonnegative_least_squares(gram.to(device), (targets @ matrix).to(device)).cpu()
-    stacked = np.concatenate([matrix.numpy(), np.sqrt(ridge) * np.eye(n_unknowns)])
-    expected = np.stack([nnls(stacked, np.append(t, np.zeros(n_unknowns)))[0] for t in targets.numpy()])
-    assert_close(answer, torch.from_numpy(expected), rtol=1e-7, atol=1e-9)
-    assert bool((answer >= 0).all())
+    matrix = torch.randn(n_equations, n_unknowns, **draw)
+    matrix = matrix / matrix.norm(dim=0)
+    targets = (1.5 * torch.rand(40, n_unknowns, **draw) - 0.3) @ matrix.mT + 0.1 * torch.randn(40, n_equations, **draw)
+    gram = matrix.mT @ matrix + 0.003 * torch.eye(n_unknowns, dtype=torch.float64)
+    upper = torch.rand(40, n_unknowns, **draw) * (torch.rand(40, n_unknowns, **draw) > 0.3)
+    right = targets @ matrix
+    answer = bounded_least_squares(gram.to(device), right.to(device), upper.to(device)).cpu()
+    expected = np.stack([bounded_slowly(gram.numpy(), t, u) for t, u in zip(right.numpy(), upper.numpy(), strict=True)])
+    assert_close(answer, torch.from_numpy(expected), rtol=0, atol=1e-3)
+    assert bool(((answer >= 0) & (answer <= upper)).all())
+
+
+@pytest.mark.parametrize("estimates", [False, True], ids=["exact", "estimates"])
+@pytest.mark.parametrize("n_names", [4, 12])
+def test_names_equal_the_slow_twin(estimates, n_names, rng):
+    rows = torch.randn(n_names + 1, 6, generator=rng, dtype=torch.float64)
+    named = NamedExpressions(rows, ("neutral", *map(str, range(n_names))), torch.eye(6, dtype=torch.float64))
+    if estimates:
+        named = named.of_estimates(_error(6, rng))
+    beta = named.origin + (torch.rand(30, n_names, generator=rng, dtype=torch.float64) - 0.5) @ named.directions
+    metric = (named.root @ named.root.mT).numpy()
+    options = {"ridge": named_weights.RIDGE, "least": named_weights._LEAST}
+    expected = [
+        named_slowly(named.directions.numpy(), target, metric, float(named.penalty), **options)
+        for target in (beta - named.origin).numpy()
+    ]
+    assert_close(named(beta)[:, 1:], torch.from_numpy(np.stack(expected)), rtol=0, atol=1e-3)
+
+
+def test_errors_alone_name_nothing_in_most_faces_and_peaks_are_not_shrunk(rng):
+    rows = torch.cat([torch.zeros(1, 8), torch.eye(8)]).double()
+    named = NamedExpressions(rows, ("neutral", *map(str, range(8))), torch.eye(8, dtype=torch.float64))
+    error = _error(8, rng, noise=0.03, penalty=60.0)
+    noise = torch.randn(400, 8, generator=rng, dtype=torch.float64) @ torch.linalg.cholesky(error.covariance).mT
+    truth = torch.zeros(400, 8, dtype=torch.float64)
+    truth[200:, 3] = 0.8
+    estimate = error.offset + truth @ error.gain + noise
+    weights = named.of_estimates(error)(estimate)[:, 1:]
+    assert float((weights[:200] > 0).any(dim=1).double().mean()) < 0.1
+    assert abs(float(weights[200:, 3].median()) - 0.8) < 0.02  # the gain of 0.6 is undone, the penalty takes nothing
+    plain = named(estimate)[:, 1:]
+    assert float((plain[:200] > 0).any(dim=1).double().mean()) > 0.9
+    assert float(plain[200:, 3].median()) < 0.65
+
+
+def test_errors_of_another_model_are_refused(rng):
+    with pytest.raises(ValueError, match="must be of 4 entries of beta; got 5"):
+        tiny_bilinear().named.of_estimates(_error(5, rng))
 
 
 def test_answer_does_not_depend_on_the_batch(rng):
-    matrix = torch.randn(25, 45, generator=rng, dtype=torch.float64)
-    gram = matrix.mT @ matrix + 1e-5 * torch.eye(45, dtype=torch.float64)
-    targets = torch.randn(64, 25, generator=rng, dtype=torch.float64) @ matrix
-    together = nonnegative_least_squares(gram, targets)
+    named = tiny_bilinear(n_expression=7).double().named
+    beta = named.origin + torch.randn(64, len(named.origin), generator=rng, dtype=torch.float64)
+    together = named(beta)
     for k in (0, 17, 63):
-        assert_close(nonnegative_least_squares(gram, targets[k : k + 1])[0], together[k], rtol=1e-8, atol=1e-10)
+        assert_close(named(beta[k : k + 1])[0], together[k], rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("target", [0.0, -1.0, 1e-300, torch.nan, torch.inf])
 def test_odd_targets_end(target):
-    answer = nonnegative_least_squares(torch.eye(3, dtype=torch.float64), torch.full((2, 3), target).double())
+    answer = bounded_least_squares(
+        torch.eye(3, dtype=torch.float64), torch.full((2, 3), target).double(), torch.ones(2, 3, dtype=torch.float64)
+    )
     assert answer.shape == (2, 3)
     if target <= 0:
         assert not bool(answer.any())
@@ -67,7 +106,7 @@ def test_rows_come_back_as_single_weights(device, dtype, size):
     model = tiny_bilinear(n_expression=7).to(device, dtype)
     weights = model.expression_weights(size * model.expression_rows)
     eye = torch.eye(7, dtype=dtype, device=device)
-    assert_close(weights, eye, rtol=0, atol=2e-3)  # the ridge takes a thousandth off the smallest expression
+    assert_close(weights, eye, rtol=0, atol=2e-3)
     free = with_gauge(model, "free").expression_weights(size * model.expression_rows)
     assert_close(free, weights, rtol=0, atol=1e-4)
 
@@ -92,15 +131,11 @@ def test_neutral_gets_what_the_others_leave():
     assert weights["jawOpen"] == pytest.approx(0.3, abs=1e-3)
 
 
-@pytest.mark.usefixtures("exact")
-def test_nearest_in_millimetres_and_never_negative(rng):
+def test_weights_lie_between_0_and_1(rng):
     model = tiny_linear().double()
-    beta = torch.randn(20, 6, generator=rng, dtype=torch.float64)
-    weights = model.expression_weights(beta)
-    assert bool((weights >= 0).all())
-    design = model.expression_basis.flatten(0, 1).numpy() / np.sqrt(model.n_vertices)
-    expected = np.stack([nnls(design, design @ b)[0] for b in beta.numpy()])
-    assert_close(weights[:, 1:], torch.from_numpy(expected), rtol=0, atol=1e-3)
+    weights = model.expression_weights(3 * torch.randn(20, 6, generator=rng, dtype=torch.float64))
+    assert bool(((weights >= 0) & (weights <= 1)).all())
+    assert bool((weights == 1).any())
 
 
 @pytest.mark.usefixtures("exact")
@@ -109,6 +144,12 @@ def test_names_without_neutral_are_measured_from_zero():
     named = NamedExpressions(rows, ("smile", "frown"), torch.eye(2, dtype=torch.float64))
     weights = named(torch.tensor([[1.0, 4.0], [-1.0, 2.0]], dtype=torch.float64))
     assert_close(weights, torch.tensor([[0.5, 1.0], [0.0, 0.5]], dtype=torch.float64), rtol=0, atol=1e-4)
+
+
+def test_an_expression_without_a_displacement_has_no_weight():
+    rows = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 4.0]])
+    named = NamedExpressions(rows, ("neutral", "none", "frown"), torch.eye(2))
+    assert_close(named(torch.tensor([3.0, 2.0])), torch.tensor([0.5, 0.0, 0.5]), rtol=0, atol=5e-3)
 
 
 def test_a_model_of_neutral_alone():

@@ -118,13 +118,16 @@ def test_cross_fitted_training_updates_by_the_predictions_of_the_others(rng):
         states.append(x)
         return observe(x, k)
 
-    spec = CascadeSpec(stages=2, ridge=RidgeSpec(relative_penalty=0.5))
+    spec, answers = CascadeSpec(stages=2, ridge=RidgeSpec(relative_penalty=0.5)), []
     train_cascade(watched, start, truth, groups, distance_to(truth), spec)
+    once = CascadeSpec(stages=1, ridge=spec.ridge)
+    train_cascade(observe, start, truth, groups, distance_to(truth), once, on_answers=answers.append)
     features = observe(start, 0)
     spread = (features - features.mean(0)).square().sum()
     features = features / (spread / 30).sqrt()
     others = refit_without_each_group(features, truth - start, groups, 0.5 * 30 / 2, bias=True)
     assert_close(states[1], start + others, rtol=1e-10, atol=1e-10)
+    assert_close(answers, [start + others], rtol=1e-10, atol=1e-10)
 
 
 def test_later_stages_have_no_bias_and_may_do_nothing(rng):

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from facerecon_torch.commands.train.evaluate import MethodErrors, SetErrors, met
 from facerecon_torch.commands.train.first_stage import FirstStageCache, SplitState, TrainSetup
 from facerecon_torch.commands.train.samples import Samples
 from facerecon_torch.model.base import FaceModel
+from facerecon_torch.model.expression_error import ExpressionError, fit_expression_error
 from facerecon_torch.regression.cascade import Cascade, StageReport, train_cascade
 from facerecon_torch.regression.moments import Moments, SampleGram
 from facerecon_torch.regression.ridge import choose_form
@@ -64,7 +65,7 @@ def train_methods(
     state = cache.split(setup, train)
     targets = {name: cache.split(setup, samples) for name, samples in tests.items()}
     errors: dict[str, dict[str, MethodErrors]] = {name: {} for name in tests}
-    trained, stages = Cascade(()), list[dict[str, Any]]()
+    trained, stages, expression_error = Cascade(()), list[dict[str, Any]](), None
     for name in names:
         if name in CASCADES:
             blocks = tuple(setup.spec.features.blocks) if name == "cascade" else CASCADES[name]
@@ -72,14 +73,15 @@ def train_methods(
             cascade = training.run()
             estimates = {k: FaceParameters.from_flat(v.x, setup.model.n_identity) for k, v in targets.items()}
             if name == "cascade":
-                trained, stages = cascade, training.stages
+                trained, stages, expression_error = cascade, training.stages, training.expression_error
         else:
             estimates = _baseline(name, setup.model, state, targets)
         for which, estimate in estimates.items():
             own = method_errors(setup.model, estimate, tests[which])
             errors[which][name] = own.gathered(targets[which].order)
     measured = {k: SetErrors.of(errors[k], samples, targets[k].order) for k, samples in tests.items()}
-    return Outcome(FaceReconstructor(setup.model, trained, setup.spec), stages, measured)
+    reconstructor = FaceReconstructor(setup.model, trained, setup.spec, expression_error=expression_error)
+    return Outcome(reconstructor, stages, measured)
 
 
 def _baseline(
@@ -114,6 +116,7 @@ class _CascadeTraining:
         self.setup, self.train, self.tests = setup, train, tests
         self.features = replace(setup.spec.features, blocks=blocks)
         self.stages: list[dict[str, Any]] = []
+        self.expression_error: ExpressionError | None = None  # of the answers to people left out
         for split in (train, *tests.values()):
             split.begin(blocks)
 
@@ -133,6 +136,7 @@ class _CascadeTraining:
             replace(spec, ridge=replace(ridge, block_sizes=sizes, block_weights_grid=grid)),
             retract=retraction(setup.model),
             on_stage=self._on_stage,
+            on_answers=self._on_answers if spec.cross_fit else None,
             first=self._first_moments(),
             ranks=train.order.ranks,
         )
@@ -145,6 +149,15 @@ class _CascadeTraining:
         form = choose_form(n, self.features.length, ridge.form, blocks=blocks, memory=ridge.memory, device=device)
         # Processes may have different amounts of memory left.
         return train.gram() if train.order.ranks.share(form) == "dual" else train.moments()
+
+    def _on_answers(self, x: Tensor) -> None:
+        model, truth = self.setup.model, self.train.samples.parameters
+        estimate = FaceParameters.from_flat(x, model.n_identity)
+        seen, true = (model.normalised_expression(one.expression) - model.named.origin for one in (estimate, truth))
+        error = fit_expression_error(
+            seen, true, model.named.directions, model.expression_variance, self.train.order.ranks
+        )
+        self.expression_error = ExpressionError(**{f.name: getattr(error, f.name).cpu() for f in fields(error)})
 
     def _on_stage(self, k: int, cascade: Cascade, report: StageReport) -> None:
         moved = {name: test.stepped(cascade, k) for name, test in self.tests.items()}
