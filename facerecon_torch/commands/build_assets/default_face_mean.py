@@ -23,6 +23,7 @@ from facerecon_torch.model.default_face.shapes import FaceSource
 from facerecon_torch.model.default_face.sliders import (
     ANCESTRIES,
     FIELD,
+    MEAN,
     axis_spreads,
     expected_sliders,
     slider_axes,
@@ -158,7 +159,7 @@ def _macro_variation(source: FaceSource) -> tuple[Float[np.ndarray, "measures me
     sliders[:, fixed] = source.mean_sliders[fixed]
     points = anatomical_vertices(source)
     lengths, square = [], 0.0
-    for rows in sliders.split(100):
+    for rows in torch.split(sliders, 100):
         heads = source.identity_vertices(rows)
         lengths.append(measure(heads, points))
         square += float((heads - source.mean)[:, : source.n_face].square().sum(-1).mean(-1).sum())
@@ -191,7 +192,7 @@ def _mean_targets(source: FaceSource, way: Float[np.ndarray, "head 3"]) -> dict[
         system = slopes.mT @ (variance[:, None] * slopes) + torch.eye(len(sds), dtype=torch.float64)
         shift = variance * (slopes @ torch.linalg.solve(system, miss))
         moves[group] = moves[group] + torch.tensordot(shift, directions.moves, 1)
-    return {f"mean/{race}-{sex}": np.asarray(move) for (race, sex), move in moves.items()}
+    return {f"{MEAN}{race}-{sex}": np.asarray(move) for (race, sex), move in moves.items()}
 
 
 def _goals(

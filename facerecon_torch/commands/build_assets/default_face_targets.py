@@ -39,12 +39,12 @@ def smooth_fields(
 ) -> dict[str, Float[np.ndarray, "v 3"]]:
     """Name -> displacement at weight 1 of each field, mm; `vertices` and the result are MakeHuman's millimetres."""
     origin = vertices[marks[[39, 42]]].mean(0) - np.array(EYES)
-    fields = {}
+    fields: dict[str, Float[np.ndarray, "v 3"]] = {}
     for name, (y, z) in MIDDLE.items():
-        share = _share(vertices, origin + (0.0, y, z))
+        share = _share(vertices, origin + np.array([0.0, y, z]))
         fields |= {f"{FIELD}{name}-{axis}": share * direction for axis, direction in zip("yz", np.eye(3)[1:])}
     for name, place in SIDES.items():
-        left = _share(vertices, origin + place)
+        left = _share(vertices, origin + np.array(place))
         right = _share(vertices, origin + np.array(place) * (-1.0, 1.0, 1.0))
         fields[f"{FIELD}{name}-x"] = (left - right) * np.eye(3)[0]
         fields |= {f"{FIELD}{name}-{axis}": (left + right) * d for axis, d in zip("yz", np.eye(3)[1:])}
@@ -52,7 +52,7 @@ def smooth_fields(
 
 
 def _share(vertices: Float[np.ndarray, "v 3"], place: Float[np.ndarray, "3"]) -> Float[np.ndarray, "v 1"]:
-    return np.exp(-np.square(vertices - place).sum(1, keepdims=True) / (2.0 * REACH_MM**2))
+    return np.asarray(np.exp(-np.square(vertices - place).sum(1, keepdims=True) / (2.0 * REACH_MM**2)))
 
 
 def quantise(

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-BUILD_VERSION = 1
+BUILD_VERSION = 2
 """Part of the cache's key; raised whenever the code below changes the core."""
 N_BUILDING, IDENTITY_RANK, EXPRESSION_RANK = 150, 50, 25
 BUILDING_SEED = 20140501

@@ -1,9 +1,10 @@
 """Random people: weights of the identity targets.
 
-Local sliders and smooth fields have the spreads of the asset, chosen so that published measures vary as they do
-between adults; the `mean/` targets move the mean of each ancestry and sex. Target weights are products of the macro sliders (gender, ancestry, age, muscle, weight), as in MakeHuman. A slider
-weights its `incr` target when positive and its `decr` target when negative; left and right are equal. The groups in
-HELD_OUT are nonzero in the `shifted` family only, which neither the core nor training uses.
+Local sliders and smooth fields have the spreads of the asset, with which published measures vary as they do between
+adults; the `mean/` targets move the mean of each ancestry and sex. Target weights are products of the macro sliders
+(gender, ancestry, age, muscle, weight), as in MakeHuman. A slider weights its `incr` target when positive and its
+`decr` target when negative; left and right are equal. The groups in HELD_OUT are nonzero in the `shifted` family only,
+which neither the core nor training uses.
 """
 
 import math
@@ -53,8 +54,8 @@ GENDER_BETA, ANCESTRY_DIRICHLET = 0.35, 0.5
 MUSCLE_SD, WEIGHT_SD = 0.3, 0.35
 LOCAL_SD, LOCAL_LIMIT, ASYMMETRY_SD, SHIFTED_SD = 0.17, 0.9, 0.06, 0.25
 HEAD_SHAPE_LIMIT = 0.3
-FIELD = "field/"
-"""Beginning of the names of smooth displacement fields, whose weights may be negative."""
+FIELD, MEAN = "field/", "mean/"
+"""Beginnings of the names of smooth fields, whose weights may be negative, and of the means of groups."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,9 @@
 """The rendered head: the source's bust with teeth and long hair, its tables, and the true landmarks of its face.
 
-Reference frame: the neutral mean head in the model frame, in the painter's millimetres (1 / ADULT_SIZE of the model's).
-Every rendered vertex has a fixed reference position at which texture, hairline and occlusion are sampled, so they follow
-the surface of any identity and expression. Skin is painted around anatomical marks, not around the points where a
-detector puts its landmarks: the appearance must not depend on the detector.
+Reference frame: the neutral mean head in the model frame, in the painter's millimetres (1 / ADULT_SIZE of the
+model's). Every rendered vertex has a fixed reference position at which texture, hairline and occlusion are sampled, so
+they follow the surface of any identity and expression. Skin is painted around anatomical marks, not around the points
+where a detector puts its landmarks: the appearance must not depend on the detector.
 """
 
 from dataclasses import dataclass
