@@ -7,7 +7,7 @@ on top of `model` and `geometry`; only `commands` sees the whole chain (docs/arc
     from facerecon_torch import FaceReconstructor
     model = FaceReconstructor.from_pretrained()
     faces = model.predict("photo.jpg")[0]
-    faces[0].vertices             # [4071, 3] in mm
+    faces[0].vertices             # [3960, 3] in mm
 
 Importing this package imports nothing heavy: each public name is loaded when it is first used.
 """

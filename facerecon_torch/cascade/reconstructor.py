@@ -85,7 +85,7 @@ class FaceReconstructor(nn.Module):
         >>> model = FaceReconstructor.from_pretrained().to("cuda")
         >>> faces = model.predict("photo.jpg")[0]
         >>> faces[0].vertices.shape
-        torch.Size([4071, 3])
+        torch.Size([3960, 3])
     """
 
     def __init__(

@@ -123,7 +123,7 @@ def build_default_face() -> BilinearModel:
 
 
 def load_default_face() -> BilinearModel:
-    """The free default face: 4,071 vertices, 50 x 25, float32, on the CPU.
+    """The free default face: 3,960 vertices, 50 x 25, float32, on the CPU.
 
     It is built on the first call and kept in the cache folder by the hash of the asset. Processes that start together
     build it once (file lock); a damaged cache file is built again. Where the cache folder cannot be written, it is
@@ -132,7 +132,7 @@ def load_default_face() -> BilinearModel:
     Example:
         >>> model = load_default_face()
         >>> model.vertices(model.identity_mean, model.expression_mean).shape
-        torch.Size([4071, 3])
+        torch.Size([3960, 3])
     """
     path = cache_folder() / f"default_face-{_cache_key()}.safetensors"
     model = _read_cached(path)

@@ -1,6 +1,6 @@
 """The FaceWarehouse layout: per person a model of 47 expressions, and 20 poses with image and depth.
 
-The meshes have the free default face's topology (V = 4071; the real ones have 11510 vertices of a topology that is not
+The meshes have the free default face's topology (the real ones have 11510 vertices of a topology that is not
 public). Their frame is a random rotation and translation of the model frame; pose_0 is shape_0 in it. The images are
 taken by another camera.
 """
