@@ -37,7 +37,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 BUILD_VERSION = 2
-"""Part of the cache's key; raised whenever the code below changes the core."""
+"""Part of the cache's key; raised whenever the code changes the core or what a model file holds."""
 N_BUILDING, IDENTITY_RANK, EXPRESSION_RANK = 150, 50, 25
 BUILDING_SEED = 20140501
 CORE_STEP_MM = 1.0 / 128.0

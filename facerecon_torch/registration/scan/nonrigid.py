@@ -88,8 +88,8 @@ def deform(
     model: FaceModel,
     fit: ScanFit,
     scans: ScanBatch,
-    labelled: Float[Tensor, "b 66 3"],
-    lifted: Float[Tensor, "b 66 3"],
+    labelled: Tensor,
+    lifted: Tensor,
     spec: DeformSpec = _DEFAULT,
 ) -> Deformed:
     """Every fitted mesh bent onto its scan, on the device and in the dtype of the scans. Not differentiable.
@@ -100,8 +100,9 @@ def deform(
         model: a model with topology.
         fit: from `fit_scans`.
         scans: the scans that were fitted.
-        labelled: the data set's own landmarks (mm, sensor's frame, NaN where not known); the eyelids are used.
-        lifted: detected landmarks on the scan, likewise.
+        labelled: [b, 66, 3], the data set's own landmarks (mm, sensor's frame, NaN where not known), whose eyelids are
+            used.
+        lifted: [b, 66, 3], detected landmarks on the scan, likewise.
         spec: lengths, gates and weights.
 
     Raises:
