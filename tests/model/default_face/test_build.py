@@ -16,7 +16,6 @@ from facerecon_torch.commands.build_assets.default_face_report import (
 from facerecon_torch.model.default_face import build, load_default_face, load_source
 from facerecon_torch.model.default_face.asset import ASSET_FOLDER, read_tensors
 
-
 BOUNDS = {"building": 0.42, "held_out": 0.60, "p99": 1.65, "landmarks": 0.78}
 """Largest errors, mm. The 55 smooth fields are as many further directions of identity for the 50 of the model: without
 them 30 building and 15 other people have 0.32 and 0.42 mm, with them 0.39 and 0.56."""

@@ -31,7 +31,7 @@ def test_fields_of_mirrored_vertices_are_mirrored(marks):
 
 def test_a_field_moves_its_place_by_one_millimetre(marks):
     origin = INNER_EYE * (0, 1, 1) - EYES
-    places = [origin + (0, y, z) for y, z in MIDDLE.values()] + [origin + place for place in SIDES.values()]
+    places = [origin + np.array([0, y, z]) for y, z in MIDDLE.values()] + [origin + place for place in SIDES.values()]
     fields = smooth_fields(np.array([INNER_EYE * MIRROR, INNER_EYE, *places]), marks)
     for k, name in enumerate((*MIDDLE, *SIDES), start=2):
         for axis, letter in enumerate("xyz"):

@@ -8,7 +8,7 @@ import torch
 
 from facerecon_torch.geometry.align import align_rigid
 from facerecon_torch.model.default_face import load_source, load_topology
-from facerecon_torch.model.default_face.asset import ADULT_SIZE, STEP_MM, read_asset
+from facerecon_torch.model.default_face.asset import ADULT_SIZE, read_asset
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "makehuman"
 
