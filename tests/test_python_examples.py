@@ -31,7 +31,7 @@ def test_the_page_runs(folder_with_a_photo):
     assert len(blocks) == 6
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), names)
-    assert names["face"].vertices.shape == (4071, 3)
+    assert names["face"].vertices.shape == (3960, 3)
     assert [len(faces) > 0 for faces in names["answers"]] == [True, False, False, True]
     assert len(names["faces"]) == 4
     assert torch.equal(names["rows"].vertices, names["faces"].vertices)
@@ -58,4 +58,4 @@ def test_the_readme_runs(folder_with_a_photo):
     names["landmarks"] = names["faces"].landmarks[:1]
     exec(f"answers = {second}", names)
     assert len(names["answers"]) == 3
-    assert names["faces"].vertices.shape == (1, 4071, 3)
+    assert names["faces"].vertices.shape == (1, 3960, 3)

@@ -42,7 +42,7 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_variable_that_helps(cl
 def test_the_default_face_needs_no_cache(closed, monkeypatch, caplog):
     monkeypatch.setenv("FACERECON_CACHE", str(closed))
     built = default_face.load_default_face()
-    assert built.n_vertices == 4071
+    assert built.n_vertices == 3960
     assert "FACERECON_CACHE" in caplog.text
 
 

@@ -19,7 +19,7 @@ NOISE_MM = 0.05
 class ForeignFace:
     vertices: Tensor  # [V, 3] mm, float64
     triangles: Tensor
-    truth: Tensor  # [4071, 3] the default face's vertices on it
+    truth: Tensor  # [3960, 3] the default face's vertices on it
     topology: FaceTopology  # of the default face
 
     def known(self, points) -> dict[int, int]:

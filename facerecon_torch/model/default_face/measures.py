@@ -85,7 +85,7 @@ def anatomical_vertices(source: FaceSource) -> dict[str, int]:
     skin = torch.zeros(len(mean), dtype=torch.bool)
     outer = torch.isin(source.triangle_parts, torch.tensor([source.part_names.index("skin")]))
     skin[source.triangles[outer].flatten()] = True
-    middle = skin & (x.abs() < 0.05)
+    middle = skin & (x.abs() < 0.5)
     eye, brow = float(y[points["en_r"]]), float(y[marks[[19, 24]]].mean())
     ear = skin & (ears > 0.5) & (x < 0)
     top, front, centre = float(y[ear].max()), float(z[ear].max()), float(y[ear].mean())

