@@ -236,9 +236,11 @@ def test_ict_people_follow_their_mesh_and_close_their_eyes():
     rest = design @ people.rest() + offset
     heads = people.carrier.carry(torch.stack([rest, shut]))
     points = in_model_frame(people, heads[:, people.carrier.correspondence.vertices])
+    lids = load_source().masks["eyelids"][people.carrier.correspondence.vertices] > 0.1
     for mesh, carried in zip((rest, shut), points):
         distance = distance_to(carried, mesh, model.topology.triangles)
-        assert float(distance.quantile(0.99)) < 0.3
+        assert float(distance[~lids].quantile(0.99)) < 0.3
+        assert float(distance[lids].max()) < 1.5  # lids are kept out of the eyeballs, which are spheres
     neutral, shut_eyes = (visible_eyes(head) for head in heads)
     assert neutral > 300
     assert shut_eyes < 0.08 * neutral  # a slit of a fraction of a millimetre where the lids meet
