@@ -29,7 +29,7 @@ from facerecon_torch.structures import Detection
 from facerecon_torch.synthetic.dataset import SyntheticSet, render_set
 from facerecon_torch.synthetic.spec import SyntheticSpec
 
-__all__ = ["detected", "lies_among", "main", "renders"]
+__all__ = ["detected", "example_picture", "lies_among", "main", "renders"]
 
 _KEYS = ("landmarks", "photos", "device")
 _QUALITIES = (75, 80, 85, 90, 95)  # of the JPEGs of the astronaut
@@ -100,7 +100,7 @@ def main(words: Sequence[str]) -> int:
         raise ValueError(f"landmarks must be among {', '.join(able)}; got {', '.join(wrong)}")
     device = torch.device(keys.get("device", "cpu"))
     photos = [*_astronaut(), *_photos(keys.get("photos", ""))]
-    faceless = [_wheel(name) for name in _WITHOUT_FACES]
+    faceless = [example_picture(name) for name in _WITHOUT_FACES]
     rendered = renders("test")
     _say("detector", "photographs", "without a face", f"|yaw| <= {_SIDE_VIEW:.0f}", f"|yaw| > {_SIDE_VIEW:.0f}")
     status = 0
@@ -120,7 +120,8 @@ def _say(name: str, *cells: str) -> None:
     sys.stdout.write(f"{name:<16}" + "".join(f"{cell:>22}" for cell in cells) + "\n")
 
 
-def _wheel(name: str) -> Path:
+def example_picture(name: str) -> Path:
+    """A picture inside the scikit-image wheel."""
     import skimage
 
     return Path(skimage.__file__).parent / "data" / name
@@ -128,7 +129,7 @@ def _wheel(name: str) -> Path:
 
 def _astronaut() -> list[tuple[Pixels, int]]:
     """The portrait as it is and as JPEGs."""
-    portrait = Image.open(_wheel("astronaut.png")).convert("RGB")
+    portrait = Image.open(example_picture("astronaut.png")).convert("RGB")
     pictures = [as_pixels(portrait)]
     for quality in _QUALITIES:
         file = io.BytesIO()

@@ -3,14 +3,16 @@ it keeps what can be made again."""
 
 import errno
 import json
+import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from filelock import FileLock
 from platformdirs import user_cache_dir
 
 from facerecon_torch.errors import FolderError
@@ -19,6 +21,7 @@ __all__ = [
     "CACHE_VARIABLE",
     "cache_folder",
     "is_disk_full",
+    "made_once",
     "path_text",
     "replacing",
     "require_space",
@@ -30,6 +33,8 @@ __all__ = [
 CACHE_VARIABLE = "FACERECON_CACHE"
 """The environment variable that names the cache folder."""
 
+_log = logging.getLogger(__name__)
+_Made = TypeVar("_Made")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -106,6 +111,43 @@ def require_writable(
         probe.unlink()
     except OSError as error:
         raise FolderError(f"the {name} {folder} cannot be written ({error.strerror}); {remedy}") from error
+
+
+def made_once(
+    path: Path,
+    read: Callable[[Path], _Made | None],
+    make: Callable[[], _Made],
+    write: Callable[[_Made, Path], object],
+    note: str,
+) -> _Made:
+    """What a file of the cache holds, made on the first call.
+
+    Processes that start together make it once (file lock). Where the folder cannot be written, it is made on every
+    call, with a warning.
+
+    Args:
+        path: of the file.
+        read: its content; None where there is no file or a damaged one.
+        make: the content.
+        write: the content to a path.
+        note: beginning of the warning.
+    """
+    found = read(path)
+    if found is not None:
+        return found
+    try:
+        require_writable(path.parent)
+    except FolderError as error:
+        _log.warning("%s, which takes seconds: %s", note, error)
+        return make()
+    with FileLock(f"{path}.lock"):
+        found = read(path)
+        if found is None:
+            made = make()
+            write(made, path)
+            # Tensors of a file lie in memory as in every later process, so that sums round alike.
+            found = read(path) or made
+    return found
 
 
 def path_text(path: str | os.PathLike[str]) -> str:

@@ -41,7 +41,7 @@ def world(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(detection, "renders", lambda family: renders)
     monkeypatch.setattr(detection, "_astronaut", list)
-    monkeypatch.setattr(detection, "_wheel", lambda name: _picture(tmp_path / name, int(name == "moon.png")))
+    monkeypatch.setattr(detection, "example_picture", lambda name: _picture(tmp_path / name, int(name == "moon.png")))
     return tmp_path
 
 

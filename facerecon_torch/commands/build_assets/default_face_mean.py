@@ -18,7 +18,14 @@ from facerecon_torch.commands.build_assets.default_face_registration import Cano
 from facerecon_torch.commands.build_assets.default_face_targets import quantise
 from facerecon_torch.geometry.align import align_rigid
 from facerecon_torch.model.default_face.asset import ADULT_SIZE, ASSET_FOLDER, SourceAsset
-from facerecon_torch.model.default_face.measures import MEASURES, anatomical_vertices, measure, published_measures
+from facerecon_torch.model.default_face.measures import (
+    MEASURES,
+    anatomical_vertices,
+    measure,
+    published_deviation,
+    published_mean,
+    published_measures,
+)
 from facerecon_torch.model.default_face.shapes import FaceSource
 from facerecon_torch.model.default_face.sliders import (
     ANCESTRIES,
@@ -94,25 +101,13 @@ def _directions(source: FaceSource) -> Directions:
     return Directions(tuple(names), stacked, slopes)
 
 
-def _published(name: str, sex: str) -> tuple[float, float] | None:
-    """Mean and standard deviation of a measure over the tables that have it, each with equal weight."""
-    rows = [row for row in published_measures() if row.name == name and row.sex == sex]
-    return (float(np.mean([r.mean for r in rows])), float(np.mean([r.sd for r in rows]))) if rows else None
-
-
-def _deviations() -> Float[np.ndarray, "measures"]:
-    """The published standard deviation of every measure within one sex, mm; the mean of both sexes."""
-    both = [[_published(name, sex) for sex in ("male", "female")] for name in MEASURES]
-    return np.array([np.mean([value[1] for value in pair if value is not None]) for pair in both])
-
-
 def _spreads(source: FaceSource) -> dict[str, float]:
     """The standard deviations of local sliders and fields: bounded least squares in their variances.
 
     Equations: the variance of every measure, the correlations of pairs, the usual variances, and the amount of identity
     on the face in mm^2, which is kept at that of MakeHuman's people in their own size: it is that of scanned people.
     """
-    directions, sds = _directions(source), _deviations()
+    directions, sds = _directions(source), np.array([published_deviation(name) for name in MEASURES])
     slopes = directions.slopes.numpy() / sds
     macro_measures, macro_amount = _macro_variation(source)
     macro = macro_measures / sds[:, None] / sds
@@ -171,7 +166,8 @@ def _macro_variation(source: FaceSource) -> tuple[Float[np.ndarray, "measures me
 
 def _mean_targets(source: FaceSource, way: Float[np.ndarray, "head 3"]) -> dict[str, Float[np.ndarray, "head 3"]]:
     """Name -> displacement of the mean of each ancestry and sex, mm."""
-    directions, sds = _directions(source), torch.from_numpy(_deviations())
+    directions = _directions(source)
+    sds = torch.tensor([published_deviation(name) for name in MEASURES], dtype=torch.float64)
     widths = axis_spreads(source.identity_names, source.spreads) | source.spreads
     variance = torch.tensor([widths[name] ** 2 for name in directions.names], dtype=torch.float64)
     points = anatomical_vertices(source)
@@ -208,9 +204,9 @@ def _goals(
             goal[k] = means[group] + (overall[k] - middle if name in CONTRASTS else 0.0)
             weight[k] = 1.0
         elif name in LEVELS and race == "caucasian":
-            published = _published(name, sex)
+            published = published_mean(name, sex)
             if published is not None:
-                goal[k], weight[k] = published[0], LEVEL_WEIGHT
+                goal[k], weight[k] = published, LEVEL_WEIGHT
     return goal, weight
 
 

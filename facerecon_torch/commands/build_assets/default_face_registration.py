@@ -111,10 +111,10 @@ def way_to_canonical(
     )
     target, spec = make_surface(mesh.vertices, mesh.triangles), TopologyFitSpec()
     fit = fit_model_to(face, target, anchors, spec)
-    placed = deform_to(face, fit, target, anchors, spec)
     own = fit.alignment.inverse()
-    way = own.apply(placed) - face.mean
-    near = target.moved(own).nearest(own.apply(placed), face.normals(own.apply(placed)), gate=NEAR_MM).weights > 0
+    placed = own.apply(deform_to(face, fit, target, anchors, spec))
+    way = placed - face.mean
+    near = target.moved(own).nearest(placed, face.normals(placed), gate=NEAR_MM).weights > 0
     near &= torch.isin(torch.arange(source.n_face), face.skin)
     _log.info("canonical mesh: scale %.3f, residual %.2f mm", float(fit.alignment.scale), fit.residual)
     return np.asarray(_faded(source, way, near))
@@ -123,10 +123,9 @@ def way_to_canonical(
 def _faded(source: FaceSource, way: Float[Tensor, "face 3"], near: Bool[Tensor, "face"]) -> Float[Tensor, "head 3"]:
     """The way, smoothed over the head and faded with the distance from the covered vertices."""
     covered = source.mean[: source.n_face][near]
-    gap = torch.cdist(source.mean, covered).amin(1)
+    gap, nearest = torch.cdist(source.mean, covered).min(1)
     share = (1 - gap / FADE_MM).clamp(0, 1)
     share = (share * share * (3 - 2 * share))[:, None]
-    nearest = torch.cdist(source.mean, covered).argmin(1)
     shift = way[near][nearest]
     a, b = mesh_edges(source.triangles).unique(dim=0).T  # type: ignore[no-untyped-call]
     degree = torch.bincount(torch.cat([a, b]), minlength=len(shift)).clamp(min=1)[:, None]

@@ -1,5 +1,6 @@
 """Files of the free default face: their contents, reader and writer."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "PARTS",
     "STEP_MM",
     "SourceAsset",
+    "file_digests",
     "read_asset",
     "read_tensors",
     "write_asset",
@@ -145,3 +147,8 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         return dict(load_file(path))
     except SafetensorError as error:
         raise ModelFileError(f"{path} must be a complete safetensors file; {error}") from error
+
+
+def file_digests(folder: Path = ASSET_FOLDER) -> bytes:
+    """The SHA-256 of each of FILES, one after the other."""
+    return b"".join(hashlib.sha256((folder / name).read_bytes()).digest() for name in FILES)

@@ -5,19 +5,17 @@ an HOSVD differ between machines in sign and in near-equal columns; with committ
 """
 
 import hashlib
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.errors import FolderError, ModelFileError
-from facerecon_torch.files import cache_folder, require_writable
+from facerecon_torch.errors import ModelFileError
+from facerecon_torch.files import cache_folder, made_once
 from facerecon_torch.model.bilinear import BilinearModel
-from facerecon_torch.model.default_face.asset import ASSET_FOLDER, FILES, read_tensors, write_tensors
+from facerecon_torch.model.default_face.asset import ASSET_FOLDER, file_digests, read_tensors, write_tensors
 from facerecon_torch.model.default_face.shapes import FaceSource, load_source, load_topology
 from facerecon_torch.model.hosvd import hosvd
 from facerecon_torch.model.io import load_model, save_model
@@ -35,7 +33,6 @@ __all__ = [
     "tensor_factors",
 ]
 
-_log = logging.getLogger(__name__)
 BUILD_VERSION = 2
 """Part of the cache's key; raised whenever the code changes the core or what a model file holds."""
 N_BUILDING, IDENTITY_RANK, EXPRESSION_RANK = 150, 50, 25
@@ -135,22 +132,7 @@ def load_default_face() -> BilinearModel:
         torch.Size([3960, 3])
     """
     path = cache_folder() / f"default_face-{_cache_key()}.safetensors"
-    model = _read_cached(path)
-    if model is not None:
-        return model
-    try:
-        require_writable(path.parent)
-    except FolderError as error:
-        _log.warning("the default face is built anew, which takes seconds: %s", error)
-        return build_default_face()
-    with FileLock(f"{path}.lock"):
-        model = _read_cached(path)
-        if model is None:
-            built = build_default_face()
-            save_model(built, path)
-            # Tensors of a file lie in memory as in every later process, so that sums round alike.
-            model = _read_cached(path) or built
-    return model
+    return made_once(path, _read_cached, build_default_face, save_model, "the default face is built anew")
 
 
 def _read_cached(path: Path) -> BilinearModel | None:
@@ -164,7 +146,4 @@ def _read_cached(path: Path) -> BilinearModel | None:
 
 
 def _cache_key() -> str:
-    digest = hashlib.sha256(f"{BUILD_VERSION} {CORE_STEP_MM}".encode())
-    for name in FILES:
-        digest.update(hashlib.sha256((ASSET_FOLDER / name).read_bytes()).digest())
-    return digest.hexdigest()[:16]
+    return hashlib.sha256(f"{BUILD_VERSION} {CORE_STEP_MM}".encode() + file_digests(ASSET_FOLDER)).hexdigest()[:16]

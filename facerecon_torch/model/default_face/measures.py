@@ -6,7 +6,9 @@ Every measure is the distance of two points, and every point a vertex or the mea
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,7 +16,15 @@ from torch import Tensor
 from facerecon_torch.model.default_face.asset import ASSET_FOLDER
 from facerecon_torch.model.default_face.shapes import FaceSource
 
-__all__ = ["MEASURES", "PublishedMeasure", "anatomical_vertices", "measure", "published_measures"]
+__all__ = [
+    "MEASURES",
+    "PublishedMeasure",
+    "anatomical_vertices",
+    "measure",
+    "published_deviation",
+    "published_mean",
+    "published_measures",
+]
 
 _EYES = {"en_r": 39, "en_l": 42, "ex_r": 36, "ex_l": 45}
 _MARKS = {
@@ -65,11 +75,24 @@ class PublishedMeasure:
     source: str
 
 
+@lru_cache(maxsize=1)
 def published_measures() -> tuple[PublishedMeasure, ...]:
     """The rows of the committed table."""
     rows = json.loads((ASSET_FOLDER / "anthropometry.json").read_text())["rows"]
     keys = PublishedMeasure.__dataclass_fields__
     return tuple(PublishedMeasure(**{key: row[key] for key in keys}) for row in rows)
+
+
+def published_mean(name: str, sex: str) -> float | None:
+    """The mean of a measure over the tables that have it, each with equal weight."""
+    rows = [row.mean for row in published_measures() if (row.name, row.sex) == (name, sex)]
+    return float(np.mean(rows)) if rows else None
+
+
+def published_deviation(name: str) -> float:
+    """The standard deviation of a measure within one sex, mm: that of each sex over its tables, then over both."""
+    by_sex = ([r.sd for r in published_measures() if (r.name, r.sex) == (name, sex)] for sex in ("female", "male"))
+    return float(np.mean([np.mean(rows) for rows in by_sex if rows]))
 
 
 def anatomical_vertices(source: FaceSource) -> dict[str, int]:

@@ -9,7 +9,7 @@ published definitions, with a caliper on skin, differ from it by 1 to 4 mm.
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -19,7 +19,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.model.default_face.asset import ADULT_SIZE, SourceAsset, read_asset
-from facerecon_torch.model.default_face.measures import MEASURES, anatomical_vertices, measure, published_measures
+from facerecon_torch.model.default_face.measures import (
+    MEASURES,
+    anatomical_vertices,
+    measure,
+    published_deviation,
+    published_mean,
+)
 from facerecon_torch.model.default_face.shapes import FaceSource
 from facerecon_torch.model.default_face.sliders import FIELD, MEAN
 
@@ -67,20 +73,12 @@ def report(people: int) -> str:
     after = measure_people(make(asset), people, torch.Generator().manual_seed(SEED))
     lines = [f"{'':12}{'women: published, before, after':>34}{'men: published, before, after':>34}{'deviation':>28}"]
     for k, name in enumerate(MEASURES):
-        cells = []
+        cells: list[float | None] = []
         for row, sex in enumerate(("female", "male")):
-            cells += [_published(name, sex, "mean"), float(before[0][row, k]), float(after[0][row, k])]
-        spread = [_published(name, sex, "sd") for sex in ("female", "male")]
-        known = [value for value in spread if value is not None]
-        cells += [float(np.mean(known)), float(before[1][k]), float(after[1][k])]
+            cells += [published_mean(name, sex), float(before[0][row, k]), float(after[0][row, k])]
+        cells += [published_deviation(name), float(before[1][k]), float(after[1][k])]
         lines.append(f"{name:12}" + "".join(f"{'-' if c is None else f'{c:.1f}':>11}" for c in cells))
     return "\n".join(lines)
-
-
-def _published(name: str, sex: str, field: str) -> float | None:
-    """The mean over the tables that have the measure."""
-    rows: list[Mapping[str, float]] = [vars(row) for row in published_measures() if (row.name, row.sex) == (name, sex)]
-    return float(np.mean([row[field] for row in rows])) if rows else None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -92,16 +92,7 @@ def read_bfm2009(
             kept = _with_expression(file, kept, expression)
         if region == "front":
             kept = kept.rows(_indices(file.with_name("BFM_front_idx.mat"), "idx", len(kept.mean)))
-    n_vertices = len(kept.mean)
-    return assemble(
-        file,
-        kept,
-        unit_mm=MM_PER_UNIT,
-        topology_name=TOPOLOGIES.get(n_vertices, f"bfm2009_{n_vertices}"),
-        centre=False,
-        n_identity=n_identity,
-        n_expression=n_expression,
-    )
+    return _assembled(file, kept, MM_PER_UNIT, n_identity, n_expression)
 
 
 def read_deep3d(
@@ -143,11 +134,18 @@ def read_deep3d(
             colour_mean = _matrix(file, arrays, "meantex", (len(mean), 1)).reshape(-1, 3) / 255
             colours = columns(_matrix(file, arrays, "texBase", (len(mean), None))) / 255
             parts = replace(parts, colour_mean=colour_mean, colour_basis=colours)
+    return _assembled(file, parts, _DEEP3D_UNIT_MM, n_identity, n_expression)
+
+
+def _assembled(
+    file: Path, parts: LinearParts, unit_mm: float, n_identity: int | None, n_expression: int | None
+) -> ImportedModel:
+    """The model in the origin of the file, named by its number of vertices."""
     n_vertices = len(parts.mean)
     return assemble(
         file,
         parts,
-        unit_mm=_DEEP3D_UNIT_MM,
+        unit_mm=unit_mm,
         topology_name=TOPOLOGIES.get(n_vertices, f"bfm2009_{n_vertices}"),
         centre=False,
         n_identity=n_identity,

@@ -160,31 +160,21 @@ def derive_topology(
     known = dict(sorted((int(point), int(vertex)) for point, vertex in known.items()))
     face = DefaultFace(load_default_face().double() if default is None else default)
     mesh = make_surface(mean.detach().cpu().double(), triangles.cpu())
-    made, derivation = _derived(face, mesh, known, spec)
-    first = known, made, derivation
-    replaced: dict[int, float] = {}
-    most = max(1, int(spec.limits.replaceable * len(known))) if listed else 0
-    while wrong := [point for point in derivation.wrong() if point in listed]:
-        if len(replaced) >= most:  # not a few mistakes in the list: nothing is replaced
-            (known, made, derivation), replaced = first, {}
-            break
-        replaced[wrong[0]] = derivation.disagreement[wrong[0]]
-        known = {point: vertex for point, vertex in known.items() if point not in replaced}
-        made, derivation = _derived(face, mesh, known, spec)
+    made, derivation, replaced = _without_wrong(face, mesh, known, listed, spec)
     landmarks, landmark_items = derivation.landmarks(given.get("contour_rim"))
     lines, line_items = derivation.lines(given.get("contour_lines"))
     sets, set_items = derivation.sets(given)
     _require_tables(lines, **sets)
     topology = FaceTopology(
-        triangles=triangles.cpu(),
-        uv=_flat_uv(mean.detach().cpu().double()) if uv is None else uv.detach().cpu(),
+        triangles=mesh.triangles,
+        uv=_flat_uv(mesh.vertices) if uv is None else uv.detach().cpu(),
         landmark_vertices=landmarks,
         contour_lines=lines,
         **sets,
     )
     return DerivedTopology(
         topology=topology,
-        known=known,
+        known={point: vertex for point, vertex in known.items() if point not in replaced},
         items=(*landmark_items, *line_items, *set_items),
         disagreement=derivation.disagreement,
         placed=derivation.placed,
@@ -192,6 +182,23 @@ def derive_topology(
         residual=made.fit.residual,
         replaced=replaced,
     )
+
+
+def _without_wrong(
+    face: DefaultFace, mesh: Surface, known: dict[int, int], listed: Collection[int], spec: TopologySpec
+) -> tuple[Registration, Derivation, dict[int, float]]:
+    """The registration without the wrong ones of the `listed` landmarks, and these with their disagreement in mm. With
+    more than a few of them the list is another mesh's: none is left out."""
+    first = made, derivation = _derived(face, mesh, known, spec)
+    replaced: dict[int, float] = {}
+    most = max(1, int(spec.limits.replaceable * len(known)))
+    while wrong := [point for point in derivation.wrong() if point in listed]:
+        if len(replaced) >= most:
+            return *first, {}
+        replaced[wrong[0]] = derivation.disagreement[wrong[0]]
+        known = {point: vertex for point, vertex in known.items() if point not in replaced}
+        made, derivation = _derived(face, mesh, known, spec)
+    return made, derivation, replaced
 
 
 def _derived(

@@ -1,20 +1,17 @@
 """Correspondences of models with the default face, found on first use and kept in the cache folder."""
 
 import hashlib
-import logging
 from functools import lru_cache
 from pathlib import Path
 
-from filelock import FileLock
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from facerecon_torch.errors import FolderError
-from facerecon_torch.files import cache_folder, replacing, require_writable
+from facerecon_torch.files import cache_folder, made_once, replacing
 from facerecon_torch.geometry.align import Alignment
-from facerecon_torch.model.default_face.asset import ASSET_FOLDER, FILES
+from facerecon_torch.model.default_face.asset import file_digests
 from facerecon_torch.model.topology import FaceTopology
 from facerecon_torch.registration.topology.correspondence import Correspondence, find_correspondence
 
@@ -22,15 +19,11 @@ __all__ = ["correspondence_key", "load_correspondence"]
 
 CORRESPONDENCE_VERSION = 1
 """Part of the key; raised whenever the code finds other correspondences, or carries heads by them in another way."""
-_log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1)
 def _default_face_digest() -> str:
-    digest = hashlib.sha256()
-    for name in FILES:
-        digest.update(hashlib.sha256((ASSET_FOLDER / name).read_bytes()).digest())
-    return digest.hexdigest()
+    return hashlib.sha256(file_digests()).hexdigest()
 
 
 def correspondence_key(model_sha256: str) -> str:
@@ -57,20 +50,8 @@ def load_correspondence(neutral: Float[Tensor, "v 3"], topology: FaceTopology, m
         >>> load_correspondence(neutral, model.topology, model.sha256)
     """
     path = cache_folder() / f"correspondence-{correspondence_key(model_sha256)}.safetensors"
-    correspondence = _read_cached(path)
-    if correspondence is not None:
-        return correspondence
-    try:
-        require_writable(path.parent)
-    except FolderError as error:
-        _log.warning("the correspondence with the default face is found anew, which takes seconds: %s", error)
-        return find_correspondence(neutral, topology)
-    with FileLock(f"{path}.lock"):
-        correspondence = _read_cached(path)
-        if correspondence is None:
-            correspondence = find_correspondence(neutral, topology)
-            _write(correspondence, path)
-    return correspondence
+    note = "the correspondence with the default face is found anew"
+    return made_once(path, _read_cached, lambda: find_correspondence(neutral, topology), _write, note)
 
 
 def _write(correspondence: Correspondence, path: Path) -> None:

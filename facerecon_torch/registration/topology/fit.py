@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.sparse import coo_matrix, csc_matrix, diags, identity
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import SuperLU, splu
 from torch import Tensor
 
 from facerecon_torch.fitting.designs import solve_normal
@@ -21,7 +21,15 @@ from facerecon_torch.model.topology import FaceTopology
 from facerecon_torch.registration.surface_parts import Surface, mesh_edges, mesh_parts, outer_skin
 from facerecon_torch.structures import TensorRecord
 
-__all__ = ["Constraints", "DefaultFace", "ModelFit", "TopologyFitSpec", "deform_to", "fit_model_to"]
+__all__ = [
+    "Constraints",
+    "DefaultFace",
+    "ModelFit",
+    "TopologyFitSpec",
+    "deform_to",
+    "factor_symmetric",
+    "fit_model_to",
+]
 
 _ANCHOR = 1e-4  # weight that keeps every vertex near the fit, against 1 of a partner
 _LINKS = 4  # nearest skin vertices that each vertex of an eyeball is linked to
@@ -210,5 +218,10 @@ def _bent(
     weights[anchors.vertices] = spec.landmark_weight
     goal[anchors.vertices] = pull
     matrix = csc_matrix(diags(weights.numpy()) + stiffness * face.bending)
-    system = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+    system = factor_symmetric(matrix)
     return torch.from_numpy(system.solve((weights[:, None] * goal).numpy()))
+
+
+def factor_symmetric(matrix: csc_matrix) -> SuperLU:
+    """The factors of a symmetric positive definite sparse matrix."""
+    return splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
-from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from facerecon_torch.geometry.align import align_similarity
@@ -24,6 +23,7 @@ from facerecon_torch.geometry.laplacian import cotangent_laplacian
 from facerecon_torch.model.default_face import load_topology
 from facerecon_torch.registration.surface_parts import mesh_edges
 from facerecon_torch.registration.topology.correspondence import Correspondence
+from facerecon_torch.registration.topology.fit import factor_symmetric
 from facerecon_torch.registration.topology.sides import slit_sides
 from facerecon_torch.synthetic.people.head import PARTS, Head
 
@@ -176,5 +176,4 @@ def _factored(
     """The solver of the free vertices' system, and the matrix that couples them to the given displacements."""
     block = energy[free.numpy()]
     matrix = sparse.csc_matrix(block[:, free.numpy()])
-    system = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    return system.solve, sparse.csr_matrix(block[:, given.numpy()])
+    return factor_symmetric(matrix).solve, sparse.csr_matrix(block[:, given.numpy()])

@@ -103,7 +103,7 @@ def draw_expression(names: tuple[str, ...], generator: torch.Generator) -> Float
         else:
             for _ in range(int(torch.randint(1, 5, (), generator=generator))):
                 name = names[int(torch.randint(0, len(names), (), generator=generator))]
-                stem = name.removesuffix("Left").removesuffix("Right")
+                stem = _stem(name)
                 both = uniform(generator) < 0.75
                 _set_level(weights, stem if both else name, _level(stem, generator), generator)
     if uniform(generator) < 0.3:

@@ -14,7 +14,7 @@ from facerecon_torch.commands.build_assets.default_face_report import (
     model_error,
 )
 from facerecon_torch.model.default_face import build, load_default_face, load_source
-from facerecon_torch.model.default_face.asset import ASSET_FOLDER, read_tensors
+from facerecon_torch.model.default_face.asset import ASSET_FOLDER, FILES, read_tensors
 
 BOUNDS = {"building": 0.42, "held_out": 0.60, "p99": 1.65, "landmarks": 0.78}
 """Largest errors, mm. The 55 smooth fields are as many further directions of identity for the 50 of the model: without
@@ -132,7 +132,7 @@ def test_a_damaged_cache_file_is_built_again(model, tmp_path, monkeypatch):
 
 def test_the_cache_key_follows_the_asset(tmp_path, monkeypatch):
     key = build._cache_key()
-    for name in build.FILES:
+    for name in FILES:
         (tmp_path / name).write_bytes((build.ASSET_FOLDER / name).read_bytes())
     monkeypatch.setattr(build, "ASSET_FOLDER", tmp_path)
     assert build._cache_key() == key
