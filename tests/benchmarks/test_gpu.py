@@ -54,7 +54,9 @@ def machine(monkeypatch, tmp_path):
 def small_tests(folder, **files):
     for name, text in files.items():
         (folder / name).write_text(text)
-    return Step("tests", ("-q", "--continue-on-collection-errors", "--confcutdir", str(folder), str(folder)), 120)
+    # pytest names tests relative to its root folder, which would depend on where the checkout lies.
+    roots = ("--rootdir", str(folder), "--confcutdir", str(folder))
+    return Step("tests", ("-q", "--continue-on-collection-errors", *roots, str(folder)), 120)
 
 
 def test_without_a_device_one_line_and_status_0():
