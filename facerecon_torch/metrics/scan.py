@@ -22,6 +22,7 @@ __all__ = [
     "ScanErrors",
     "ScanSetErrors",
     "face_mask",
+    "measured_again",
     "scan_to_mesh",
     "scans_to_meshes",
 ]
@@ -74,10 +75,6 @@ class ScanSetErrors:
     @property
     def deviation(self) -> Float[Tensor, "b"]:
         return (self.distances - self.mean[:, None]).square().nanmean(-1).sqrt()
-
-    def within(self, counted: Bool[Tensor, "b n"]) -> "ScanSetErrors":
-        """The errors of some of the points; the placement stays."""
-        return ScanSetErrors(self.distances.masked_fill(~counted, torch.nan), self.alignment, self.triangle)
 
 
 def face_mask(scan: Float[Tensor, "*b n 3"], landmarks: Float[Tensor, "*b 7 3"]) -> Bool[Tensor, "*b n"]:
@@ -174,6 +171,21 @@ def scans_to_meshes(
     placed, closest = refined(fit, start)
     distances = closest.distance.masked_fill(~counted, torch.nan).to(scans.dtype)
     return ScanSetErrors(distances, placed.to(scans.dtype), closest.triangle)
+
+
+@in_own_precision
+def measured_again(
+    errors: ScanSetErrors,
+    scans: Float[Tensor, "b n 3"],
+    vertices: Float[Tensor, "b V 3"],
+    triangles: Int[Tensor, "T 3"],
+    counted: Bool[Tensor, "b n"],
+) -> ScanSetErrors:
+    """Distances of other points of the scans under the placements of `errors`; nothing is aligned again."""
+    placed = errors.alignment.to(torch.float64).apply(vertices.double())
+    closest = get_backend().closest_point(scans.double(), placed, triangles)
+    distances = closest.distance.masked_fill(~counted, torch.nan).to(scans.dtype)
+    return ScanSetErrors(distances, errors.alignment, closest.triangle)
 
 
 def _identity(landmarks: Float[Tensor, "b 7 3"]) -> Alignment:
