@@ -11,14 +11,15 @@ from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.cascade.start import mean_face
 from facerecon_torch.external.folder import OWN_TOPOLOGY, OutputFace, SystemOutputs
 from facerecon_torch.external.truth import SEVEN_ROWS, Truth
+from facerecon_torch.fitting.contour import ContourSpec, build_contour_lines, march_contour
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.images.read import read_pixels
-from facerecon_torch.landmarks.scheme import from_paper66
+from facerecon_torch.landmarks.scheme import N_INNER, from_paper66
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.topology import FaceTopology
-from facerecon_torch.structures import FaceParameters
+from facerecon_torch.structures import Camera, FaceParameters
 
-__all__ = ["FaceGroup", "MethodFaces", "external_faces", "mean_faces", "model_group", "own_faces"]
+__all__ = ["FaceGroup", "MethodFaces", "external_faces", "mean_faces", "model_group", "own_faces", "seen_landmarks"]
 
 _TOGETHER = 16  # images in memory at once
 
@@ -115,6 +116,20 @@ def _posed(name: str, reconstructor: FaceReconstructor, truth: Truth, parameters
 
 def _parts(parameters: FaceParameters) -> list[FaceParameters]:
     return [parameters[k : k + _TOGETHER] for k in range(0, len(parameters), _TOGETHER)]
+
+
+def seen_landmarks(
+    model: FaceModel, vertices: Float[Tensor, "m V 3"], camera: Camera
+) -> Float[Tensor, "m 68 2"]:
+    """The 68 landmarks in px of meshes of the model under their cameras, with the contour at the silhouette."""
+    topology = _topology(model)
+    lines = build_contour_lines(model.vertices(model.identity_mean, model.expression_mean), topology)
+    slots = march_contour(vertices[:, lines.vertices], camera.rotation, lines, ContourSpec())
+    contour = lines.vertices.gather(1, slots.mT).mT
+    inner = topology.landmark_vertices[:N_INNER].expand(len(vertices), -1)
+    rows = torch.cat([inner, contour], 1)
+    points = vertices.gather(1, rows[..., None].expand(-1, -1, 3))
+    return from_paper66(project(points, camera))
 
 
 def external_faces(system: SystemOutputs, truth: Truth) -> MethodFaces:

@@ -22,7 +22,8 @@ from torch.nn.functional import normalize
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import triangle_normals
 from facerecon_torch.metrics.scan import ScanSetErrors, face_mask
-from facerecon_torch.metrics.surface_fit import SurfaceFit, refined
+from facerecon_torch.metrics.surface_fit import SurfaceFit, identity_alignment, refined
+from facerecon_torch.registration.surface_parts import make_surface
 from facerecon_torch.runtime.precision import in_own_precision
 
 __all__ = ["COMPLETE_MM", "FACE_REGIONS", "SurfaceQuality", "face_regions", "mesh_to_scan", "region_errors", "surface_quality"]
@@ -31,6 +32,7 @@ FACE_REGIONS = ("nose", "mouth", "forehead", "cheeks")
 COMPLETE_MM = 10.0
 """A scan point farther than this from the mesh counts as not reconstructed."""
 _FEWEST = 12  # points of a region below which it has no error
+_ENOUGH = 1e-3  # fall of a region's mean squared distance below which its alignment ends
 
 
 def face_regions(scans: Float[Tensor, "b n 3"], landmarks: Float[Tensor, "b 7 3"]) -> dict[str, Bool[Tensor, "b n"]]:
@@ -71,16 +73,17 @@ def region_errors(
     triangles: Int[Tensor, "T 3"],
     errors: ScanSetErrors,
 ) -> dict[str, Float[Tensor, "b"]]:
-    """Mean distance from each region of the scans to meshes that are aligned to that region alone by a similarity.
+    """Mean distance from each region of the scans to meshes that are moved rigidly onto that region alone.
 
-    As in REALY, an error in one region does not move the others; REALY's non-rigid registration after it is left out.
+    As in REALY, an error in one region does not move the others. The meshes keep the size of the whole face's
+    alignment; REALY's non-rigid registration is left out.
 
     Args:
         scans: points of the scans.
         scan_landmarks: theirs.
         vertices: of the meshes, in their own frame.
         triangles: of all meshes.
-        errors: of the whole face, whose placement the alignments start from and whose points are used.
+        errors: of the whole face, whose placement the motions start from and whose points are used.
 
     Returns:
         By region; NaN for a scan with fewer than 12 points there.
@@ -89,18 +92,26 @@ def region_errors(
         >>> region_errors(scans, marks, meshes, triangles, scans_to_meshes(...))["nose"].nanmean()
     """
     known = ~errors.distances.isnan()
+    placed = errors.alignment.to(torch.float64).apply(vertices.double())
     result: dict[str, Tensor] = {}
     for name, mask in face_regions(scans, scan_landmarks).items():
         counted = mask & known
         rows = torch.nonzero(counted.sum(-1) >= _FEWEST).flatten()
         result[name] = torch.full_like(scans[:, 0, 0], torch.nan)
         if len(rows):
-            inputs = scans[rows].double(), counted[rows], vertices[rows].double()
-            fit = SurfaceFit(*inputs, triangles, "similarity", get_backend())
-            _, closest = refined(fit, errors.alignment[rows].to(torch.float64))
-            distance = closest.distance.masked_fill(~counted[rows], torch.nan)
-            result[name][rows] = distance.nanmean(-1).to(scans.dtype)
+            points, there = _packed(scans[rows].double(), counted[rows])
+            fit = SurfaceFit(points, there, placed[rows], triangles, "rigid", get_backend(), enough=_ENOUGH)
+            _, closest = refined(fit, identity_alignment(len(rows), scans.device))
+            result[name][rows] = closest.distance.masked_fill(~there, torch.nan).nanmean(-1).to(scans.dtype)
     return result
+
+
+def _packed(
+    points: Float[Tensor, "b n 3"], counted: Bool[Tensor, "b n"]
+) -> tuple[Float[Tensor, "b m 3"], Bool[Tensor, "b m"]]:
+    """The points that count, in front, as many as the largest scan has; and which these are."""
+    order = counted.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, : int(counted.sum(-1).max())]
+    return points.gather(1, order[..., None].expand(-1, -1, 3)), counted.gather(1, order)
 
 
 @dataclass(frozen=True)
@@ -157,11 +168,13 @@ def mesh_to_scan(
 ) -> Float[Tensor, ""]:
     """The mean distance from the vertices of a placed mesh inside the face mask to the scan's surface.
 
-    Vertices farther than `COMPLETE_MM` are left out: there the scan has no surface. NaN where none is left.
+    Vertices farther than `COMPLETE_MM`, or nearest to the scan's rim, are left out: there the scan has no surface. NaN
+    where none is left.
     """
     inside = placed[face_mask(placed, scan_landmarks)]
     if not len(inside):
         return placed.new_tensor(torch.nan)
-    distance = get_backend().closest_point(inside, scan_vertices.to(inside), scan_triangles).distance
-    near: Tensor = distance[distance <= COMPLETE_MM].mean()
-    return near
+    surface = make_surface(scan_vertices.to(inside), scan_triangles)
+    nearest = surface.nearest(inside, torch.zeros_like(inside), gate=COMPLETE_MM, cosine=-1.0)
+    mean: Tensor = nearest.distances[nearest.weights > 0].mean()
+    return mean

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from facerecon_torch.geometry.align import Alignment, align_rigid, align_similarity
 from facerecon_torch.geometry.mesh_queries import MeshBackend, get_backend
-from facerecon_torch.metrics.surface_fit import SCAN_ALIGNMENTS, SurfaceFit, refined
+from facerecon_torch.metrics.surface_fit import SCAN_ALIGNMENTS, SurfaceFit, identity_alignment, refined
 from facerecon_torch.runtime.precision import in_own_precision
 
 __all__ = [
@@ -166,7 +166,10 @@ def scans_to_meshes(
             f"no point of the scan ({scans.shape[1]}) lies within the face's sphere around its landmarks; "
             f"scans {empty[:8]} of the batch"
         )
-    start = _identity(landmarks) if align == "none" else _SOLVERS[align](landmarks.double(), scan_landmarks.double())
+    if align == "none":
+        start = identity_alignment(len(scans), scans.device)
+    else:
+        start = _SOLVERS[align](landmarks.double(), scan_landmarks.double())
     fit = SurfaceFit(scans.double(), counted, vertices.double(), triangles, align, backend or get_backend())
     placed, closest = refined(fit, start)
     distances = closest.distance.masked_fill(~counted, torch.nan).to(scans.dtype)
@@ -186,9 +189,3 @@ def measured_again(
     closest = get_backend().closest_point(scans.double(), placed, triangles)
     distances = closest.distance.masked_fill(~counted, torch.nan).to(scans.dtype)
     return ScanSetErrors(distances, errors.alignment, closest.triangle)
-
-
-def _identity(landmarks: Float[Tensor, "b 7 3"]) -> Alignment:
-    one = torch.ones(len(landmarks), dtype=torch.float64, device=landmarks.device)
-    turn = torch.eye(3, dtype=torch.float64, device=landmarks.device).expand(len(landmarks), 3, 3)
-    return Alignment(one, turn, torch.zeros_like(turn[..., 0]))

@@ -11,16 +11,18 @@ from facerecon_torch.geometry.mesh_queries import ClosestPoint, MeshBackend
 from facerecon_torch.geometry.normals import triangle_normals
 from facerecon_torch.geometry.rotation import axis_angle_to_matrix
 
-__all__ = ["SCAN_ALIGNMENTS", "SurfaceFit", "refined"]
+__all__ = ["SCAN_ALIGNMENTS", "SurfaceFit", "identity_alignment", "refined"]
 
 SCAN_ALIGNMENTS = ("none", "rigid", "similarity")
 _ROUNDS = 60
-_ENOUGH = 1e-9  # relative fall of the mean squared distance below which the iteration ends
 
 
 @dataclass(frozen=True)
 class SurfaceFit:
-    """Points, which of them count, and the meshes that are moved to them; float64."""
+    """Points, which of them count, and the meshes that are moved to them; float64.
+
+    The iteration ends where the mean squared distance falls by less than its share `enough`.
+    """
 
     points: Float[Tensor, "b n 3"]
     counted: Bool[Tensor, "b n"]
@@ -28,6 +30,7 @@ class SurfaceFit:
     triangles: Int[Tensor, "T 3"]
     align: str
     backend: MeshBackend
+    enough: float = 1e-9
 
     def rows(self, index: Int[Tensor, "m"]) -> "SurfaceFit":
         """Some of the meshes."""
@@ -59,6 +62,13 @@ class _State:
         self.cost[index] = other.cost[rows]
 
 
+def identity_alignment(batch: int, device: torch.device) -> Alignment:
+    """The alignment that moves nothing, in float64."""
+    one = torch.ones(batch, dtype=torch.float64, device=device)
+    turn = torch.eye(3, dtype=torch.float64, device=device).expand(batch, 3, 3)
+    return Alignment(one, turn, torch.zeros_like(turn[..., 0]))
+
+
 def refined(fit: SurfaceFit, start: Alignment) -> tuple[Alignment, ClosestPoint]:
     """The best placements from a start, and the nearest points to them.
 
@@ -77,7 +87,7 @@ def refined(fit: SurfaceFit, start: Alignment) -> tuple[Alignment, ClosestPoint]
         better = trial.cost < now.cost
         rows = torch.nonzero(better).flatten()
         state.put(active[rows], trial, rows)
-        active = active[better & (trial.cost <= now.cost * (1 - _ENOUGH))]
+        active = active[better & (trial.cost <= now.cost * (1 - fit.enough))]
         if not len(active):
             break
     return state.placed, state.closest
