@@ -1,10 +1,10 @@
 """Meshes and landmarks in the files of other systems: OBJ, PLY, NPZ, NPY, MATLAB 5 and text.
 
-    .obj .ply   a mesh (3DDFA, 3DDFA_V2, DECA, EMOCA, MICA, eos), in PLY also points alone
-    .mat        `vertex`, `vertices` or `verts` [3, V] or [V, 3], optionally `triangles`, `tri` or `faces` (3DDFA)
-    .npz        arrays of the same names
-    .npy        [V, 3]; 7 or 68 rows are landmarks (MICA's kpt7.npy and kpt68.npy)
-    .txt        7 or 68 rows of 2 or 3 numbers, or their transpose (3DDFA's and DECA's landmarks)
+.obj .ply   a mesh (3DDFA, 3DDFA_V2, DECA, EMOCA, MICA, eos), in PLY also points alone
+.mat        `vertex`, `vertices` or `verts` [3, V] or [V, 3], optionally `triangles`, `tri` or `faces` (3DDFA)
+.npz        arrays of the same names
+.npy        [V, 3]; 7 or 68 rows are landmarks (MICA's kpt7.npy and kpt68.npy)
+.txt        7 or 68 rows of 2 or 3 numbers, or their transpose (3DDFA's and DECA's landmarks)
 """
 
 import os

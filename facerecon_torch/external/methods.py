@@ -104,9 +104,7 @@ def _posed(name: str, reconstructor: FaceReconstructor, truth: Truth, parameters
     start = fitter.fit(landmarks).camera
     parameters = parameters.to(model.device)
     camera, points, _ = fitter.refine(parameters, landmarks, start)
-    vertices = torch.cat(
-        [model.vertices(part.identity, part.expression).cpu() for part in _parts(parameters)]
-    )
+    vertices = torch.cat([model.vertices(part.identity, part.expression).cpu() for part in _parts(parameters)])
     return MethodFaces(
         name=name,
         groups=(model_group(model, vertices, range(len(truth))),),
@@ -118,9 +116,7 @@ def _parts(parameters: FaceParameters) -> list[FaceParameters]:
     return [parameters[k : k + _TOGETHER] for k in range(0, len(parameters), _TOGETHER)]
 
 
-def seen_landmarks(
-    model: FaceModel, vertices: Float[Tensor, "m V 3"], camera: Camera
-) -> Float[Tensor, "m 68 2"]:
+def seen_landmarks(model: FaceModel, vertices: Float[Tensor, "m V 3"], camera: Camera) -> Float[Tensor, "m 68 2"]:
     """The 68 landmarks in px of meshes of the model under their cameras, with the contour at the silhouette."""
     topology = _topology(model)
     lines = build_contour_lines(model.vertices(model.identity_mean, model.expression_mean), topology)
@@ -142,9 +138,7 @@ def external_faces(system: SystemOutputs, truth: Truth) -> MethodFaces:
     for place in sorted(place for place, face in system.faces.items() if face.vertices is not None):
         alike = next((g for g in groups if _one_topology(system.faces[g[0]], system.faces[place])), None)
         groups.append([place]) if alike is None else alike.append(place)
-    return MethodFaces(
-        name=system.name, groups=tuple(_group(system, places) for places in groups), image_points=points
-    )
+    return MethodFaces(name=system.name, groups=tuple(_group(system, places) for places in groups), image_points=points)
 
 
 def _one_topology(a: OutputFace, b: OutputFace) -> bool:

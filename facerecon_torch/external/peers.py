@@ -1,6 +1,5 @@
 """Other systems that run here, on the images and landmarks of ours: eos-py, and MediaPipe's face mesh."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 

@@ -89,11 +89,17 @@ class Truth:
             part = list(places[start : start + size])
             scans = [self.scans[k] for k in part]
             longest = max(len(scan.points) for scan in scans)
-            yield part, {
-                **{name: _padded([getattr(s, name) for s in scans], longest) for name in ("points", "normals", "covered")},
-                "valid": _padded([torch.ones(len(s.points), dtype=torch.bool) for s in scans], longest),
-                "landmarks": torch.stack([scan.landmarks for scan in scans]),
-            }
+            yield (
+                part,
+                {
+                    **{
+                        name: _padded([getattr(s, name) for s in scans], longest)
+                        for name in ("points", "normals", "covered")
+                    },
+                    "valid": _padded([torch.ones(len(s.points), dtype=torch.bool) for s in scans], longest),
+                    "landmarks": torch.stack([scan.landmarks for scan in scans]),
+                },
+            )
 
 
 def _padded(columns: Sequence[Tensor], length: int) -> Tensor:

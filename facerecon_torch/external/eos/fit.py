@@ -104,7 +104,9 @@ class EosFitter:
         self.vertices = self._vertex_numbers()
         missing = [point for point in SEVEN_POINTS if point not in self.vertices]
         if missing:
-            raise ModelFileError(f"{files.mapping}: expected vertices of iBUG points {SEVEN_POINTS}; {missing} have none")
+            raise ModelFileError(
+                f"{files.mapping}: expected vertices of iBUG points {SEVEN_POINTS}; {missing} have none"
+            )
         self.triangles = torch.tensor(self.model.get_shape_model().get_triangle_list(), dtype=torch.int64)
 
     def _vertex_numbers(self) -> dict[int, int]:
