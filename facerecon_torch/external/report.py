@@ -106,8 +106,8 @@ def comparison_tables(report: Mapping[str, Any], *, vertices: str = "all") -> st
         vertices: `all` or `covered`.
     """
     about = (
-        f"{report['common_images']} images that every method has (of {report['images']}, {report['subjects']} subjects, "
-        f"set {report['truth']}), {vertices} vertices"
+        f"{report['common_images']} images that every method has (of {report['images']}, {report['subjects']} "
+        f"subjects, set {report['truth']}), {vertices} vertices"
     )
     parts = [
         _scan_table(report, vertices, about),

@@ -155,11 +155,11 @@ def _sampled(
 
 
 def read_scans(folder: Path, *, points: int, generator: torch.Generator) -> Truth:
-    """A folder of scans in mm: NAME.obj, .ply or .npz, beside each NAME.txt or NAME.npy with its 7 or 68 landmarks (3-D,
-    in the order of `scan.SEVEN_POINTS` or iBUG's), and where there is one the photograph NAME.jpg or .png.
+    """The scans (mm) of a folder: NAME.obj, .ply or .npz, and beside each NAME.txt or NAME.npy with 7 or 68 landmarks.
 
-    A scan of triangles is measured at `points` random points of its surface, a scan of points alone at all of them. Every
-    scan counts as one person; names up to the first `_` that are equal are one person.
+    Landmarks are 3-D, in the order of `scan.SEVEN_POINTS` or iBUG's. Where there is one, NAME.jpg or .png is the
+    photograph. A scan of triangles is measured at `points` random points of its surface, a scan of points alone at all
+    of them. Scans whose names are equal up to the first `_` are of one person.
 
     Args:
         folder: of the scans.

@@ -23,7 +23,7 @@ from facerecon_torch.external.peers import eos_faces, mediapipe_faces, tuned_set
 from facerecon_torch.external.report import comparison_report, comparison_tables
 from facerecon_torch.external.truth import SEVEN_ROWS, ModelTruth, Truth
 from facerecon_torch.files import write_bytes, write_json
-from facerecon_torch.images.read import read_pixels
+from facerecon_torch.images.read import list_images, read_pixels
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.landmarks.source import TRAINING_SOURCES, LandmarkSourceSpec
 from facerecon_torch.model.base import FaceModel
@@ -71,17 +71,12 @@ def _settled(specs: CompareSpecs, device: torch.device) -> LandmarkSourceSpec:
 
 
 def _truth(specs: CompareSpecs, model: FaceModel, landmarks: LandmarkSourceSpec, device: torch.device) -> Truth:
-    photographs = specs.truth is not None and (specs.peers or _has_photographs(specs))
-    if photographs and landmarks.source in TRAINING_SOURCES:
+    photographs = specs.truth is None or (specs.truth.is_dir() and bool(list_images(specs.truth)))
+    own = landmarks.source in TRAINING_SOURCES
+    if own and photographs and specs.truth is not None:
         raise ValueError(f"landmarks.source={landmarks.source} is for data sets; photographs of scans need a detector")
-    detector = build_detector(landmarks.source, **landmarks.options(device)) if photographs else None
+    detector = build_detector(landmarks.source, **landmarks.options(device)) if photographs and not own else None
     return load_truth(specs, model, landmarks, detector)
-
-
-def _has_photographs(specs: CompareSpecs) -> bool:
-    from facerecon_torch.images.read import list_images
-
-    return specs.truth is not None and specs.truth.is_dir() and bool(list_images(specs.truth))
 
 
 def _hints(specs: CompareSpecs, model: FaceModel) -> OutputHints:

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -12,14 +13,14 @@ from facerecon_torch.commands.compare.specs import CompareSpecs
 from facerecon_torch.commands.train.sets import load_sets
 from facerecon_torch.data.aflw import read_fitted_photo
 from facerecon_torch.data.face_set import FaceSet
-from facerecon_torch.data.specs import FittedPhotos, RecordedScans, SyntheticPhotos
+from facerecon_torch.data.specs import RecordedScans, SyntheticPhotos
 from facerecon_torch.external.truth import ModelTruth, Truth, read_scans, scan_of_mesh, some_of
 from facerecon_torch.images.read import read_pixels
 from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces
 from facerecon_torch.landmarks.scheme import from_paper66, to_paper66
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.synthetic.dataset import SyntheticSet, load_set
+from facerecon_torch.synthetic.dataset import load_set
 
 __all__ = ["load_training_faces", "load_truth"]
 
@@ -35,20 +36,29 @@ def load_truth(
         specs: of the run.
         model: the face model.
         landmarks: their source, settled.
-        detector: of landmarks of a folder's photographs.
+        detector: finds the landmarks, unless they are the data set's own or there are no photographs.
     """
     generator = torch.Generator().manual_seed(specs.runtime.seed)
     if specs.truth is not None:
         truth = read_scans(specs.truth, points=specs.points, generator=generator)
         truth = some_of(truth, _spread(len(truth), specs.images))
-        return truth if detector is None else _with_landmarks(truth, detector)
-    faces = _test_faces(specs, model, landmarks)
-    faces = faces[torch.tensor(_spread(len(faces), specs.images))]
+    else:
+        own = "truth" if isinstance(specs.data, SyntheticPhotos) else "set"
+        source = landmarks if detector is None else LandmarkSourceSpec(source=own)
+        truth = _data_truth(specs, model, source, generator)
+    return truth if detector is None else _with_landmarks(truth, detector)
+
+
+def _data_truth(specs: CompareSpecs, model: FaceModel, source: LandmarkSourceSpec, generator: torch.Generator) -> Truth:
     topology = model.topology
     if topology is None:
-        raise ValueError("a comparison needs a whole model")
+        raise ValueError("a comparison needs a whole model; this one was restricted to some vertices")
+    file = None if specs.model.path is None else Path(specs.model.path)
+    names = ("test",) if isinstance(specs.data, SyntheticPhotos) else ("train",)
+    (faces,) = load_sets(specs.data, source, specs.runtime, model, model_file=file, names=names).values()
+    faces = faces[torch.tensor(_spread(len(faces), specs.images))]
     topology = topology.to("cpu")
-    covered = faces.covered if faces.covered is not None else [None] * len(faces)
+    covered = [None] * len(faces) if faces.covered is None else list(faces.covered)
     scans = [
         scan_of_mesh(mesh, topology, known, points=specs.points, generator=generator)
         for mesh, known in zip(faces.meshes, covered)
@@ -72,15 +82,6 @@ def _spread(count: int, most: int | None) -> list[int]:
     return list(range(count)) if most is None or count <= most else [k * count // most for k in range(most)]
 
 
-def _test_faces(specs: CompareSpecs, model: FaceModel, landmarks: LandmarkSourceSpec) -> FaceSet:
-    synthetic = isinstance(specs.data, SyntheticPhotos)
-    source = landmarks if synthetic or isinstance(specs.data, FittedPhotos) else replace(landmarks)
-    file = None if specs.model.path is None else Path(specs.model.path)
-    names = ("test",) if synthetic else ("train",)
-    sets = load_sets(specs.data, source, specs.runtime, model, model_file=file, names=names)
-    return next(iter(sets.values()))
-
-
 def load_training_faces(specs: CompareSpecs, model: FaceModel, landmarks: LandmarkSourceSpec, images: int) -> FaceSet:
     """Images of training people of the synthetic set, evenly spread. Raises ValueError for other data."""
     if not isinstance(specs.data, SyntheticPhotos):
@@ -94,23 +95,16 @@ def load_training_faces(specs: CompareSpecs, model: FaceModel, landmarks: Landma
 def _known_landmarks(specs: CompareSpecs, faces: FaceSet) -> tuple[Tensor | None, Tensor | None]:
     """The true 68 points in px and the yaw in degrees, where the data set has them."""
     if isinstance(specs.data, SyntheticPhotos):
-        rendered = _rendered(specs, specs.data, faces)
+        rendered = load_set(faces.images[0].parents[1])
         place = {path: k for k, path in enumerate(rendered.images)}
         rows = [place[path] for path in faces.images]
         return from_paper66(rendered.landmarks[rows]), torch.rad2deg(rendered.angles[rows, 0])
     if isinstance(specs.data, RecordedScans):
         return None, None
-    name = "w300lp" if specs.data.name == "w300lp" else "aflw2000"
-    photos = [
-        read_fitted_photo(path.with_suffix(".mat"), "w300lp" if name == "w300lp" else "aflw2000")
-        for path in faces.images
-    ]
+    kind: Literal["w300lp", "aflw2000"] = "w300lp" if specs.data.name == "w300lp" else "aflw2000"
+    photos = [read_fitted_photo(path.with_suffix(".mat"), kind) for path in faces.images]
     yaw = torch.stack([torch.rad2deg(photo.pose[1]) for photo in photos])
     return torch.stack([photo.points for photo in photos]), yaw
-
-
-def _rendered(specs: CompareSpecs, data: SyntheticPhotos, faces: FaceSet) -> SyntheticSet:
-    return load_set(faces.images[0].parents[1])
 
 
 def _with_landmarks(truth: Truth, detector: LandmarkDetector) -> Truth:

@@ -1,9 +1,9 @@
-"""A face model as eos's files, so that eos fits the same face: the model (.bin) and the landmark tables that go with it.
+"""A face model as eos's files, so that eos fits the same face: the model (.bin) and its landmark tables.
 
 eos's model is linear: identity at the mean expression, and expression at the mean identity, each a mean, an orthonormal
 basis and eigenvalues. Of a bilinear model these are the two slices through its mean; their products are lost, which is
-the difference between the models. Landmarks are named 1 to 68, as in eos's own files. The contour on the side that turns
-to the viewer is chosen among the model's fixed contour vertices, that on the other side among all occluding edges.
+the difference between the models. Landmarks are named 1 to 68, as in eos's own files. The contour of the side that
+turns to the viewer is sought among the model's fixed contour vertices, that of the other among all occluding edges.
 """
 
 import importlib
