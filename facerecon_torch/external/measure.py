@@ -138,7 +138,9 @@ def _region_columns(
     for row, place in enumerate(group.places):
         scan = truth.scans[place]
         if len(scan.triangles):
-            backward[row] = mesh_to_scan(placed[row], scan.vertices.double(), scan.triangles, scan.landmarks)
+            backward[row] = mesh_to_scan(
+                placed[row], group.triangles, scan.vertices.double(), scan.triangles, scan.landmarks
+            )
     quality = surface_quality(errors, batch["normals"], group.vertices, group.triangles, backward)
     return {f"region_{name}": value for name, value in regions.items()} | vars(quality)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from facerecon_torch.geometry.mesh_queries import get_backend
-from facerecon_torch.geometry.normals import triangle_normals
+from facerecon_torch.geometry.normals import triangle_normals, vertex_normals
 from facerecon_torch.metrics.scan import ScanSetErrors, face_mask
 from facerecon_torch.metrics.surface_fit import SurfaceFit, identity_alignment, refined
 from facerecon_torch.registration.surface_parts import make_surface
@@ -39,6 +39,7 @@ __all__ = [
 FACE_REGIONS = ("nose", "mouth", "forehead", "cheeks")
 COMPLETE_MM = 10.0
 """A scan point farther than this from the mesh counts as not reconstructed."""
+_SAME_SIDE = 0.5  # least cosine between the normals of two surfaces that face one way
 _FEWEST = 12  # points of a region below which it has no error
 _ENOUGH = 1e-3  # fall of a region's mean squared distance below which its alignment ends
 
@@ -170,19 +171,23 @@ def surface_quality(
 @in_own_precision
 def mesh_to_scan(
     placed: Float[Tensor, "V 3"],
+    triangles: Int[Tensor, "F 3"],
     scan_vertices: Float[Tensor, "S 3"],
     scan_triangles: Int[Tensor, "T 3"],
     scan_landmarks: Float[Tensor, "7 3"],
 ) -> Float[Tensor, ""]:
     """The mean distance from the vertices of a placed mesh inside the face mask to the scan's surface.
 
-    Vertices farther than `COMPLETE_MM`, or nearest to the scan's rim, are left out: there the scan has no surface. NaN
-    where none is left.
+    Left out are vertices where the scan has no such surface: farther than `COMPLETE_MM`, nearest to its rim, or turned
+    away by more than 60 degrees, as the inside of the mouth is. NaN where none is left.
     """
-    inside = placed[face_mask(placed, scan_landmarks)]
-    if not len(inside):
+    inside = face_mask(placed, scan_landmarks)
+    if not bool(inside.any()):
         return placed.new_tensor(torch.nan)
-    surface = make_surface(scan_vertices.to(inside), scan_triangles)
-    nearest = surface.nearest(inside, torch.zeros_like(inside), gate=COMPLETE_MM, cosine=-1.0)
-    mean: Tensor = nearest.distances[nearest.weights > 0].mean()
+    points, normals = placed[inside], vertex_normals(placed, triangles)[inside]
+    surface = make_surface(scan_vertices.to(placed), scan_triangles)
+    nearest = surface.nearest(points, normals, gate=COMPLETE_MM, cosine=-1.0)
+    cosine = (nearest.normals * normals).sum(-1)
+    winding = torch.sign(cosine.sum())  # of the mesh against the scan's
+    mean: Tensor = nearest.distances[(nearest.weights > 0) & (cosine * winding > _SAME_SIDE)].mean()
     return mean

@@ -125,13 +125,16 @@ def test_means_are_over_common_images_and_every_unaligned_figure_has_its_size(mo
     column = first.columns["mae_none_all"]
     assert report["methods"]["ours"]["mean"]["mae_none_all"] == pytest.approx(float(column[1:].mean()))
     gap = report["comparisons"]["ours - mean face"]["mae_none_all"]
-    assert gap["images"] == 2 and gap["mean"] < 0
+    assert gap["images"] == 2
+    assert gap["mean"] < 0
     yaw = report["methods"]["ours"]["nme_by_yaw"]
-    assert yaw["images"] == {"0-30": 0, "30-60": 1, "60-90": 1} and yaw["bins"]["0-30"] is None
+    assert yaw["images"] == {"0-30": 0, "30-60": 1, "60-90": 1}
+    assert yaw["bins"]["0-30"] is None
     for vertices in ("all", "covered"):
         tables = comparison_tables(report, vertices=vertices)
         headers = [line for line in tables.splitlines() if line.startswith("|") and "none" in line]
-        assert len(headers) == 2 and all("size %" in line for line in headers)
+        assert len(headers) == 2
+        assert all("size %" in line for line in headers)
         assert tables.count("| mean face |") >= 2
     for column in first.columns.values():
         column[1:] = torch.nan
@@ -147,7 +150,8 @@ def test_scans_of_a_folder(model, people, tmp_path):
     np.save(tmp_path / "p_2.npy", seven)
     generator = torch.Generator().manual_seed(0)
     truth = read_scans(tmp_path, points=50, generator=generator)
-    assert truth.names == ("p_1", "p_2") and truth.subjects.tolist() == [0, 0]
+    assert truth.names == ("p_1", "p_2")
+    assert truth.subjects.tolist() == [0, 0]
     assert [len(scan.points) for scan in truth.scans] == [50, model.n_vertices]
     assert torch.allclose(truth.scans[0].landmarks.float(), torch.from_numpy(seven), atol=1e-3)
     assert some_of(truth, [1]).names == ("p_2",)

@@ -80,7 +80,8 @@ def test_unknown_topology_needs_landmarks(mesh, tmp_path):
     numbers = tmp_path / "numbers.lst"
     numbers.write_text(" ".join(map(str, range(7, 14))))
     face = read_system(tmp_path, NAMES, OutputHints(landmark_vertices=numbers)).faces[0]
-    assert torch.equal(face.seven, face.vertices[7:14]) and face.topology == ""
+    assert torch.equal(face.seven, face.vertices[7:14])
+    assert face.topology == ""
     numbers.write_text(" ".join([str(count)] * 7))
     (failure,) = read_system(tmp_path, NAMES, OutputHints(landmark_vertices=numbers)).unreadable
     assert f"more than {count} vertices" in failure[1]
