@@ -158,7 +158,7 @@ def _calls() -> list[tuple[str, str]]:
     ]
     text = "\n".join(file.read_text() for file in [*files, *sorted(config_folder().glob("*.yaml"))])
     found = re.findall(
-        r"^(?:# |    |`)?facerecon (train|infer|prepare|synth)((?: [-\w.]+(?:=\S+)?)*)", text, re.MULTILINE
+        r"^(?:# |    |`)?facerecon (train|infer|prepare|synth|compare)((?: [-\w.]+(?:=\S+)?)*)", text, re.MULTILINE
     )
     calls = [
         (name, [word for word in words.rstrip("`").split() if "=" in word or word == "-m"]) for name, words in found
@@ -201,5 +201,5 @@ def test_an_origin_that_cannot_be_is_refused():
 
 
 def test_the_documents_show_calls():
-    assert {command for command, _ in _calls()} == {"train", "infer", "prepare", "synth"}
+    assert {command for command, _ in _calls()} == {"train", "infer", "prepare", "synth", "compare"}
     assert len(_calls()) > 20

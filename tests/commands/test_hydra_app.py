@@ -80,7 +80,7 @@ def test_right_calls_pass_and_keys_of_the_specs_alone_are_added():
         checked("infer", ["--cfg", "job"])
 
 
-@pytest.mark.parametrize("name", ["train", "infer", "prepare", "synth"])
+@pytest.mark.parametrize("name", ["train", "infer", "prepare", "synth", "compare"])
 def test_help_is_of_the_command_alone(name):
     text = command_help(name)
     assert text.startswith(f"facerecon {name} ")
