@@ -86,7 +86,12 @@ class WarpBackend:
             raise ValueError(f"height and width must be at least 1; got {height} and {width}")
         require_indices(triangles, points_image)
         batch, device, dtype = points_image.shape[:-2], points_image.device, points_image.dtype
-        points = points_image.detach().double().reshape(-1, *points_image.shape[-2:]).contiguous()
+        points = (
+            points_image.detach()
+            .double()
+            .reshape(points_image.shape[:-2].numel(), *points_image.shape[-2:])
+            .contiguous()
+        )
         size = (len(points), height, width)
         buffer = torch.full(size, -1, dtype=torch.int64, device=device)
         fill = torch.empty if buffer.numel() and len(triangles) else torch.zeros
@@ -168,7 +173,7 @@ def _centre(vertices: Tensor) -> Tensor:
 
 
 def _single(points: Tensor) -> Tensor:
-    return points.detach().float().reshape(-1, *points.shape[-2:]).contiguous()
+    return points.detach().float().reshape(points.shape[:-2].numel(), *points.shape[-2:]).contiguous()
 
 
 @contextlib.contextmanager
