@@ -73,7 +73,7 @@ def test_known_landmarks_stay_where_they_were(derived, foreign):
 
 
 @pytest.mark.xfail(
-    strict=True, reason="vertices of line 11 of this person, far apart there, do not stand in order along it"
+    strict=True, reason="vertices of a line of this person, far apart at the jaw, do not stand in order along its chord"
 )
 def test_contour_lines_run_along_the_true_ones_from_back_to_front(derived, foreign):
     for row, true_row in zip(derived.topology.contour_lines, foreign.topology.contour_lines):
