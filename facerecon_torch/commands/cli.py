@@ -56,6 +56,12 @@ _COMMANDS = {
         "layout=photos|bosphorus|facewarehouse|frgc output=DIR subjects=N",
         "run it again: finished subjects are kept",
     ),
+    "compare": _Command(
+        "hydra_app",
+        "run_compare",
+        "measure other systems' faces beside ours",
+        "output=DIR [external=DIR] [peers=[eos,mediapipe]]",
+    ),
     "export-parameters": _Command(
         "export.parameters", "run_export", "write fitted weights as .mat, .data and Parquet", "SOURCE OUT"
     ),
