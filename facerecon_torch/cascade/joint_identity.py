@@ -11,6 +11,7 @@ was not trained on and that no published figure is from (docs/people_and_videos.
 """
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,15 +21,18 @@ from facerecon_torch.geometry.rotation import matrix_to_euler
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.structures import TensorRecord
 
-__all__ = ["JointIdentity", "join_identities"]
+__all__ = ["JOINT_PENALTY", "JointIdentity", "join_identities"]
 
-_SHRINKAGE = 0.17  # r
-_TURNED = 45.0  # degrees of yaw at which a picture's error variance is 1 + _STEEPNESS times that of a frontal one
-_STEEPNESS = 2.0
-_WITHIN = 0.13  # error variance of a frontal picture among those of one person, in parts of the prior's variance
+JOINT_PENALTY = 256.0
+"""mm^2, of the expression's distance from the cascade's, when it is solved again with the joint identity."""
+
+SHRINKAGE = 0.17  # r
+STEEPNESS = 0.45  # the error variance of a picture at 45 degrees of yaw is 1 + this times that of a frontal one
+_TURNED = 45.0  # degrees
 _LEAST = 1e-9  # of a weight that is divided by
-_STRANGER = 1.6  # distance from which on a picture is not of the person of the others
-_MIXED = 1.35  # root mean square distance from which on pictures are of several people
+_STRANGER_MM = 2.8
+_MIXED_MM = 0.9, 2.3  # the first number and, over the root of the number of pictures, the second
+_metrics: WeakKeyDictionary[FaceModel, Float[Tensor, "k k"]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +42,9 @@ class JointIdentity(TensorRecord):
     Attributes:
         identity: alpha, the same for all pictures of a person.
         pictures: number of the person's pictures.
-        distance: of a picture's own alpha to the others' mean, in standard deviations of pictures of one person: about
-            1 for the same person; 0 where there is no other picture.
-        spread: root mean square of the distances of the person's pictures.
+        distance: between the faces of a picture and of the others' mean: root mean square over the vertices in
+            mm, as one frontal picture would have it to the truth; 0 where there is no other picture.
+        spread: root mean square of the distances of the person's pictures, mm.
 
     Example:
         >>> joined, person = model.join(faces, subject)
@@ -55,13 +59,14 @@ class JointIdentity(TensorRecord):
     @property
     def stranger(self) -> Bool[Tensor, "b"]:
         """Whether the other pictures are not of this picture's person."""
-        far: Tensor = self.distance > _STRANGER
+        far: Tensor = self.distance > _STRANGER_MM
         return far
 
     @property
     def mixed(self) -> Bool[Tensor, "b"]:
         """Whether the pictures of this person are of several people."""
-        mixed: Tensor = self.spread > _MIXED
+        level, share = _MIXED_MM
+        mixed: Tensor = self.spread > level + share / self.pictures.clamp_min(1).sqrt()
         return mixed
 
 
@@ -85,14 +90,14 @@ def join_identities(
         In the dtype of `identity`.
 
     Raises:
-        ValueError: not one subject per picture.
+        ValueError: not one subject per picture, or a model without topology.
 
     Example:
         >>> join_identities(faces.parameters.identity, faces.camera.rotation, subject, model).identity
     """
     if subject.shape != identity.shape[:1]:
         raise ValueError(f"subject must be [{len(identity)}], one per picture; got {list(subject.shape)}")
-    mean, variance = (t.to(identity.device, torch.float64) for t in (model.identity_mean, model.identity_variance))
+    mean = model.identity_mean.to(identity.device, torch.float64)
     names, index = torch.unique(subject.to(identity.device), return_inverse=True)
     weight = _precision(rotation)
     if known is not None:
@@ -104,12 +109,13 @@ def join_identities(
         return values.new_zeros(len(names), *values.shape[1:]).index_add_(0, index, values)[index]
 
     weights, sums = total(weight), total(weight[:, None] * off)
-    gain = (1 + _SHRINKAGE) / (weights + _SHRINKAGE)  # times the sum: the mean's (1 + r) / (1 + r / N)
+    gain = (1 + SHRINKAGE) / (weights + SHRINKAGE)  # times the sum: the mean's (1 + r) / (1 + r / N)
     others = weights - weight
     there = (weight > 0) & (others > 0)
     apart = off - (sums - weight[:, None] * off) / others.clamp_min(_LEAST)[:, None]
-    expected = _WITHIN * (1 / weight.clamp_min(_LEAST) + 1 / others.clamp_min(_LEAST))
-    square = ((apart.square() / variance).mean(-1) / expected).masked_fill(~there, 0.0)
+    expected = 1 / weight.clamp_min(_LEAST) + 1 / others.clamp_min(_LEAST)
+    metric = _metric(model).to(identity.device)
+    square = (((apart @ metric) * apart).sum(-1) / expected).clamp_min(0).masked_fill(~there, 0.0)
     spread = (total(square) / total(there.double()).clamp_min(1)).sqrt()
     joint = mean + gain[:, None] * sums
     return JointIdentity(
@@ -117,7 +123,22 @@ def join_identities(
     ).to(identity.dtype)
 
 
+def _metric(model: FaceModel) -> Float[Tensor, "k k"]:
+    """The matrix of alpha's mean square distance over the whole face's vertices, mm^2, float64; kept as long as
+    the model is. Raises ValueError for a model without topology."""
+    if model.topology is None:
+        raise ValueError("a joint identity needs a whole face model; this one was restricted to some vertices")
+    metric = _metrics.get(model)
+    if metric is None or metric.device != model.device:
+        with torch.inference_mode(False), torch.no_grad():
+            rows = model.restrict(model.topology.whole_vertices)
+            design = rows.identity_design(rows.expression_mean)[0].double()
+            metric = design.flatten(0, 1).mT @ design.flatten(0, 1) / len(design)
+        _metrics[model] = metric
+    return metric
+
+
 def _precision(rotation: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b"]:
     """1 over the error variance of a picture, in parts of that of a frontal one."""
     yaw = torch.rad2deg(matrix_to_euler(rotation.double())[0])
-    return 1 / (1 + _STEEPNESS * (yaw / _TURNED).square())
+    return 1 / (1 + STEEPNESS * (yaw / _TURNED).square())

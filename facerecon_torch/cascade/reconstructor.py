@@ -21,7 +21,7 @@ from facerecon_torch.cascade.checkpoint import (
 from facerecon_torch.cascade.crops import ImageCropper, follow_faces
 from facerecon_torch.cascade.feature_cache import keeps_crops
 from facerecon_torch.cascade.found_faces import faces_at_once, find_faces, in_batches, solve_found, warn_of_impossible
-from facerecon_torch.cascade.joint_identity import JointIdentity, join_identities
+from facerecon_torch.cascade.joint_identity import JOINT_PENALTY, JointIdentity, join_identities
 from facerecon_torch.cascade.observe import look
 from facerecon_torch.cascade.reconstruction import KnownSize, Reconstruction, at_size, extent, in_image
 from facerecon_torch.cascade.stage_module import StageModule, require_stages
@@ -357,7 +357,7 @@ class FaceReconstructor(nn.Module):
     ) -> tuple[Reconstruction, JointIdentity]:
         """The faces with one identity per person; all people of a batch together.
 
-        Every picture keeps its own expression; its camera is solved again (Eq. 6).
+        With that identity, the camera of every picture is solved again (Eq. 6), and beta once, close to the cascade's.
 
         Args:
             faces: of pictures, in any order.
@@ -378,8 +378,11 @@ class FaceReconstructor(nn.Module):
         person = join_identities(given.identity, camera.rotation, subject, self.face_model, ~camera.degenerate)
         if not len(faces):
             return faces, person
+        fitter, landmarks = self.solvers.fitter, faces.landmarks
         parameters = FaceParameters(person.identity, given.expression)
-        camera, points, projected = look(self.solvers.fitter, parameters, faces.landmarks, camera)
+        camera, _, _ = look(fitter, parameters, landmarks, camera)
+        parameters = replace(parameters, expression=fitter.fit_expression(parameters, landmarks, camera, JOINT_PENALTY))
+        camera, points, projected = look(fitter, parameters, landmarks, camera)
         joined = replace(faces, parameters=parameters, camera=camera, landmarks_3d=points, projected_2d=projected)
         return at_size(joined, size or KnownSize()), person
 

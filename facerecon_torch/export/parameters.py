@@ -34,16 +34,20 @@ __all__ = [
     "save_parameters_json",
 ]
 
-FORMAT = 2  # of the table
-JSON_VERSION = 3
+FORMAT = 3  # of the table
+JSON_VERSION = 4
 _MEASURES = {
     "residual_mm": "residual",
     "contour_residual_mm": "contour_residual",
     "shape_distance": "shape_distance",
     "view_angle": "view_angle",
     "proportion": "proportion",
+    "reprojection_px": "reprojection",
+    "disagreement_mm": "disagreement",
+    "pose_excess": "pose_excess",
+    "predicted_error_mm": "predicted_error",
 }
-"""Columns of `Plausibility`."""
+"""Columns of `Plausibility`, beside `score`."""
 _ROWS = 8192  # written at a time; 50 MB of float64
 
 
@@ -169,6 +173,7 @@ def face_in_document(content: Mapping[str, Any]) -> FittedFaces:
         projected_2d=numbers(content["projected_2d"]),
         plausibility=Plausibility(
             **{name: numbers(content[column]) for column, name in _MEASURES.items()},
+            score=numbers(content["score"]),
             degenerate=torch.tensor(camera["degenerate"]),
         ),
     )

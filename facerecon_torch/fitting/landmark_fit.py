@@ -83,7 +83,7 @@ class _System(NamedTuple):
 
 class _Prior(NamedTuple):
     penalty: Float[Tensor, "k k"]  # diagonal
-    pull: Float[Tensor, "k"]  # penalty times mean
+    pull: Float[Tensor, "*b k"]  # penalty times mean
 
 
 class _People(NamedTuple):
@@ -205,6 +205,30 @@ class LandmarkFitter:
         names, index = torch.unique(subject.to(landmarks.device), return_inverse=True)
         target = self._target(landmarks, weights, None)
         return self._fit(target, _People(index, len(names))).to(landmarks.dtype)
+
+    @torch.no_grad()
+    @in_own_precision
+    def fit_expression(
+        self, parameters: FaceParameters, landmarks: Float[Tensor, "b 66 2"], camera: Camera, penalty: float | int
+    ) -> Float[Tensor, "b expressions"]:
+        """beta for the given alpha and cameras: one solve of Eq. 7 whose prior has its mean at the given beta.
+
+        Args:
+            parameters: alpha, and the beta to stay close to.
+            landmarks: in px, paper order; NaN where missing.
+            camera: of the faces, for the landmarks.
+            penalty: of the expression, mm^2, as in the spec.
+
+        Example:
+            >>> beta = fitter.fit_expression(parameters, landmarks, camera, 256)
+        """
+        alpha, beta = parameters.identity.double(), parameters.expression.double()
+        points = self._points(parameters)
+        places = self._rows.march(points, camera.rotation)
+        system = self._system(self._rows.take(points, places), camera.to(torch.float64), self._target(landmarks, None, None))
+        weight = penalty / self._model.expression_variance
+        solved = self._solve(self._designs.expression(alpha, places), system, _Prior(torch.diag(weight), weight * beta))
+        return solved.to(parameters.expression.dtype)
 
     @in_own_precision
     def landmarks(

@@ -15,13 +15,13 @@ from facerecon_torch.cascade.plausibility import Plausibility, measure_plausibil
 from facerecon_torch.cascade.reconstruction import KnownSize, Reconstruction
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.geometry.projection import project
-from facerecon_torch.geometry.rotation import euler_to_matrix
+from facerecon_torch.geometry.rotation import euler_to_matrix, matrix_to_euler
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.structures import Camera, FaceParameters
 from tests.cascade.test_reconstructor import Known
 from tests.tiny_model import tiny_bilinear, tiny_linear
 
-FIELDS = ("residual", "contour_residual", "shape_distance", "view_angle", "proportion")
+FIELDS = ("residual", "contour_residual", "shape_distance", "view_angle", "proportion", "reprojection", "pose_excess")
 WRONG_ORDERS = (
     "contour first",
     "reversed order",
@@ -63,6 +63,7 @@ def slow_measures(parameters, camera, projected, landmarks, size, model, k):
     offsets = [np.hypot(*(p - q)) / per_mm for p, q in zip(projected[k].numpy(), landmarks[k].numpy())]
     seen = [d for d in offsets[49:] if not np.isnan(d)]
     front = camera.rotation[k].numpy() @ [0.0, 0.0, 1.0]
+    angles = [float(torch.rad2deg(angle)) for angle in matrix_to_euler(camera.rotation[k])]
     mean = model.vertices(model.identity_mean, model.expression_mean)[model.topology.landmark_vertices[:49]].numpy()
     design = np.concatenate([mean, np.ones((49, 1))], axis=1)
     affine = np.linalg.lstsq(design, landmarks[k, :49].numpy(), rcond=None)[0][:3]
@@ -76,6 +77,8 @@ def slow_measures(parameters, camera, projected, landmarks, size, model, k):
         ),
         "view_angle": np.degrees(np.arccos(front[2])),
         "proportion": values[1] / values[0],
+        "reprojection": per_mm * np.sqrt(np.nanmean(np.square(offsets))),
+        "pose_excess": max(0.0, *(abs(a) - most for a, most in zip(angles, (60.0, 25.0, 15.0)))),
     }
 
 
