@@ -10,7 +10,7 @@ prints what the figures of `cascade/joint_identity.py` were read from; its peopl
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -107,7 +107,9 @@ def _print_errors(name: str, rendered: SyntheticSet, faces: Reconstruction, reco
     sys.stdout.write(f"{name}: {people} people of {each} photographs\n")
     for number, row in errors_over_pictures(rendered, faces, reconstructor):
         gain = 100 * (1 - row["joint"] / row["single"])
-        sys.stdout.write(f"  N {number}  " + "  ".join(f"{k} {v:.3f}" for k, v in row.items()) + f"  gain {gain:.1f} %\n")
+        sys.stdout.write(
+            f"  N {number}  " + "  ".join(f"{k} {v:.3f}" for k, v in row.items()) + f"  gain {gain:.1f} %\n"
+        )
     joined, _ = reconstructor.join(faces, rendered.subjects)
     posed = [
         float(aligned_error(reconstructor.face_model, *pair, rendered.vertices).mean())
@@ -127,8 +129,8 @@ def _print_strangers(rendered: SyntheticSet, faces: Reconstruction, reconstructo
         distance = torch.quantile(person.distance.double(), wanted).tolist()
         sys.stdout.write(
             f"  strangers {strangers} of {each}: mixed {float(person.mixed.double().mean()):.4f}, stranger "
-            f"{_share(person.stranger[~known])} of theirs, {_share(person.stranger[known])} of the others; quantiles of "
-            f"spread {_row(spread)}, of distance {_row(distance)}\n"
+            f"{_share(person.stranger[~known])} of theirs, {_share(person.stranger[known])} of the others; quantiles "
+            f"of spread {_row(spread)}, of distance {_row(distance)}\n"
         )
     sys.stdout.flush()
 
@@ -151,9 +153,11 @@ def _print_choices(rendered: SyntheticSet, faces: Reconstruction, reconstructor:
     between = float(people.mean(1).var(0).mean()) - within / each
     sys.stdout.write(f"within {within:.3f}  between {between:.3f}  ratio {within / between:.3f}\n")
     yaw = faces.euler_degrees[:, 0].abs().reshape(-1, each)
-    for low, high in zip(_YAWS, _YAWS[1:]):
+    for low, high in pairwise(_YAWS):
         chosen = (yaw >= low) & (yaw < high)
-        sys.stdout.write(f"yaw {low:g} to {high:g}: {int(chosen.sum())} faces, within {float(apart[chosen].mean()):.3f}\n")
+        sys.stdout.write(
+            f"yaw {low:g} to {high:g}: {int(chosen.sum())} faces, within {float(apart[chosen].mean()):.3f}\n"
+        )
     _print_grid(rendered, faces, reconstructor)
     _print_penalties(rendered, faces, reconstructor)
 
@@ -185,7 +189,7 @@ def _print_penalties(rendered: SyntheticSet, faces: Reconstruction, reconstructo
     betas: dict[str, Float[Tensor, "n expressions"]] = {"kept": kept.expression}
     betas |= {f"penalty {p:g}": fitter.fit_expression(kept, landmarks, camera, p) for p in _PENALTIES}
     for name, beta in betas.items():
-        error = aligned_error(reconstructor.face_model, alpha, replace(kept, expression=beta).expression, rendered.vertices)
+        error = aligned_error(reconstructor.face_model, alpha, beta, rendered.vertices)
         sys.stdout.write(f"expression {name}: {float(error.mean()):.4f}\n")
     sys.stdout.flush()
 

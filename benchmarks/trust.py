@@ -1,12 +1,14 @@
 """Measures of trust against the true error of the mesh, and the limits that follow from them.
 
     python -m benchmarks.trust set=TEST,SHIFTED noise=1,3 plot=docs/trust.png
-    python -m benchmarks.trust choose=FOLDER detector=mediapipe
+    python -m benchmarks.trust choose=FOLDER
+    python -m benchmarks.trust scores=FOLDER detector=mediapipe
 
-`set` are rendered sets (`synthetic.dataset.load_set`); `noise` multiplies the landmark errors drawn from the noise table
-of the cascade's convention, each a run of its own. The error is the MAE in mm of the whole face after a similarity; its
-rank correlation with every measure has a bootstrap interval over people. `choose` prints the quantiles and the
-regression that the figures of `cascade/plausibility.py` were read from; its people must be in no reported set.
+`set` are rendered sets (`synthetic.dataset.load_set`); `noise` multiplies the landmark errors drawn from the noise
+table of the cascade's convention, each a run of its own. The error is the MAE in mm of the whole face after a
+similarity; its rank correlation with every measure has a bootstrap interval over people. `choose` prints the quantiles
+and the regression that the figures of `cascade/plausibility.py` were read from; `scores` prints those of a
+detector. The people of both must be in no reported set.
 """
 
 import importlib
@@ -30,7 +32,7 @@ from .rendered import aligned_error, reconstruct_set
 
 __all__ = ["Measured", "fit_error", "main", "rank_correlation"]
 
-_KEYS = ("set", "choose", "noise", "plot", "cascade", "detector")
+_KEYS = ("set", "choose", "scores", "noise", "plot", "cascade", "detector")
 _PREDICTORS = ("residual", "contour_residual", "shape_distance", "view_angle", "disagreement")
 _MEASURES = ("predicted_error", "reprojection", "pose_excess", *_PREDICTORS)
 _CHOICE_NOISE = (1.0, 2.0, 3.0)  # so that the regression has seen poor landmarks
@@ -58,14 +60,16 @@ def main(words: Sequence[str]) -> int:
     keys = dict(word.partition("=")[::2] for word in words)
     if unknown := sorted(set(keys) - set(_KEYS)):
         raise ValueError(f"keys must be {', '.join(_KEYS)}; got {', '.join(unknown)}")
-    if not (keys.get("set") or keys.get("choose")):
-        raise ValueError("set or choose must be the folder of a rendered set; got neither")
+    if not (keys.get("set") or keys.get("choose") or keys.get("scores")):
+        raise ValueError("set, choose or scores must be the folder of a rendered set; got none")
+    if keys.get("scores"):
+        _print_scores(load_set(Path(keys["scores"])), keys.get("detector", "mediapipe"))
+        if not (keys.get("set") or keys.get("choose")):
+            return 0
     reconstructor = FaceReconstructor.from_pretrained(keys.get("cascade"))
     if keys.get("choose"):
         rendered = load_set(Path(keys["choose"]))
         _print_choices([_measured(rendered, reconstructor, noise) for noise in _CHOICE_NOISE])
-        if keys.get("detector"):
-            _print_scores(rendered, keys["detector"])
     runs = []
     for folder in filter(None, keys.get("set", "").split(",")):
         rendered = load_set(Path(folder))
@@ -117,8 +121,8 @@ def _print_run(run: Measured) -> None:
     trusted, doubted = run.error[~marked].mean(), run.error[marked].mean()
     sys.stdout.write(
         f"{run.name}: {len(run.error)} faces, error {float(run.error.mean()):.3f} mm, predicted "
-        f"{float(run.measures.predicted_error.mean()):.3f}; marked {float(marked.double().mean()):.4f}, error of trusted "
-        f"faces {float(trusted):.3f}, of marked ones {float(doubted):.3f}\n"
+        f"{float(run.measures.predicted_error.mean()):.3f}; marked {float(marked.double().mean()):.4f}, error of "
+        f"trusted faces {float(trusted):.3f}, of marked ones {float(doubted):.3f}\n"
     )
     generator = torch.Generator().manual_seed(0)
     for name in _MEASURES:

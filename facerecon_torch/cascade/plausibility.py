@@ -28,18 +28,18 @@ _TURNED_DEGREES = 55.0  # view angle from which on landmark errors make the prop
 # Of trust, from people that the cascades were not trained on (docs/trust.md); they mark a face as doubtful.
 TRAINED_DEGREES = 60.0, 25.0, 15.0
 """Yaw, pitch and roll up to which the shipped cascades were trained."""
-_POSE_EXCESS = 5.0  # degrees
-_DISAGREEMENT = 12.0  # mm
-_SCORE = 0.5
-_PREDICTED = 3.0  # mm
+_POSE_EXCESS = 4.0  # degrees
+_DISAGREEMENT = 9.5  # mm
+_SCORE = 0.75
+_PREDICTED = 2.5  # mm
 # log(error / mm) = _ERROR_AT_REST + the sum of slope times measure: mm, standard deviations, degrees.
-_ERROR_AT_REST = 0.0
+_ERROR_AT_REST = 0.114
 _ERROR_SLOPES = {
-    "residual": 0.1,
-    "contour_residual": 0.01,
-    "shape_distance": 0.1,
-    "view_angle": 0.001,
-    "disagreement": 0.0,
+    "residual": 0.106,
+    "contour_residual": 0.0101,
+    "shape_distance": 0.118,
+    "view_angle": -0.0018,
+    "disagreement": -0.0113,
 }
 _LEAST_EXTENT = 1e-12  # px^2 per mm^2, of points that are one place
 _mean_faces: WeakKeyDictionary[FaceModel, Float[Tensor, "49 3"]] = WeakKeyDictionary()
@@ -58,10 +58,12 @@ class Plausibility(TensorRecord):
         view_angle: between the direction that the face looks in and the viewer, degrees; above 90 the face looks away.
         proportion: of the affine map from the mean face's inner landmarks to those given, the smaller scale over the
             larger one; 1 for a scaled rotation, 0.5 where an axis is stretched by 2.
-        reprojection: root mean square distance of all landmarks to those of the fitted face, in px of the camera's frame.
-        disagreement: of the cascade with the landmark fit that it started from: root mean square distance of their inner
-            landmarks in mm of the face model, in space; 0 for a landmark fit.
-        pose_excess: degrees by which yaw, pitch or roll is beyond the range of the shipped cascades' training; 0 inside.
+        reprojection: root mean square distance of all landmarks to those of the fitted face, in px of the camera's
+            frame.
+        disagreement: of the cascade with the landmark fit that it started from: root mean square distance of their
+            inner landmarks in mm of the face model, in space; 0 for a landmark fit.
+        pose_excess: degrees by which yaw, pitch or roll is beyond the range of the shipped cascades' training; 0
+            inside.
         score: of the detection, in [0, 1]; 1 for given landmarks.
         predicted_error: of the mesh in mm, from the other measures (docs/trust.md).
         degenerate: landmarks that fix no camera.

@@ -73,8 +73,8 @@ class Reconstruction(TensorRecord):
         landmarks: the 66 landmarks that the face was fitted to, in px of the camera's frame; NaN where missing.
         boxes: (x0, y0, x1, y1) of the detections in px; the landmarks' extent where they were given.
         scores: of the detections; 1 where landmarks were given.
-        disagreement: of the cascade with the landmark fit that it started from: root mean square distance of their inner
-            landmarks in mm of the face model.
+        disagreement: of the cascade with the landmark fit that it started from: root mean square distance of their
+            inner landmarks in mm of the face model.
         face_model: of the shapes.
         naming: of the named expressions, for a cascade that knows its errors.
 

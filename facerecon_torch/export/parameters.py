@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facerecon_torch.cascade.plausibility import Plausibility
+from facerecon_torch.cascade.reconstruction import Reconstruction
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.export.meshes import suffixed_path
 from facerecon_torch.files import replacing, write_json
@@ -76,6 +77,22 @@ class FittedFaces(TensorRecord):
     landmarks_3d: Float[Tensor, "*n landmarks 3"]
     projected_2d: Float[Tensor, "*n landmarks 2"]
     plausibility: Plausibility
+
+    @classmethod
+    def of(cls, faces: Reconstruction) -> "FittedFaces":
+        """The values of a reconstruction."""
+        weights = list(faces.expression_weights.values())
+        return cls(
+            boxes=faces.boxes,
+            scores=faces.scores,
+            parameters=faces.parameters,
+            expression_weights=torch.stack(weights, -1) if weights else faces.size.new_empty(*faces.size.shape, 0),
+            camera=faces.camera,
+            landmarks_2d=faces.landmarks,
+            landmarks_3d=faces.landmarks_3d,
+            projected_2d=faces.projected_2d,
+            plausibility=faces.plausibility,
+        )
 
 
 def save_parameters_json(

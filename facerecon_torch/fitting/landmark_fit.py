@@ -225,7 +225,9 @@ class LandmarkFitter:
         alpha, beta = parameters.identity.double(), parameters.expression.double()
         points = self._points(parameters)
         places = self._rows.march(points, camera.rotation)
-        system = self._system(self._rows.take(points, places), camera.to(torch.float64), self._target(landmarks, None, None))
+        system = self._system(
+            self._rows.take(points, places), camera.to(torch.float64), self._target(landmarks, None, None)
+        )
         weight = penalty / self._model.expression_variance
         solved = self._solve(self._designs.expression(alpha, places), system, _Prior(torch.diag(weight), weight * beta))
         return solved.to(parameters.expression.dtype)
@@ -342,7 +344,7 @@ class LandmarkFitter:
         self, design: Design, system: _System, prior: _Prior, people: _People | None = None
     ) -> Float[Tensor, "b k"]:
         """The weights of each picture; of `people` the same for all pictures of a person."""
-        n, k = len(system.view), len(prior.pull)
+        n, k = len(system.view), prior.pull.shape[-1]
         inner = (system.view @ design.inner.flatten(-2)).reshape(n, 2, N_INNER, k)
         inner = inner.mul_(system.root[..., None]).flatten(1, 2)
         contour = (system.axes @ design.contour).flatten(1, 2)

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 __all__ = ["OneEuroSpec", "one_euro"]
@@ -43,15 +43,13 @@ def one_euro(
     signals: Float[Tensor, "frames *signals width"],
     seconds: Float[Tensor, "frames"],
     spec: OneEuroSpec,
-    present: Bool[Tensor, "frames"] | None = None,
 ) -> Float[Tensor, "frames *signals width"]:
     """The filtered signals. All signals go through a frame together; the recursion runs over the frames alone.
 
     Args:
         signals: the numbers of one signal, its `width`, have one speed (the norm) and so one cut-off.
-        seconds: time of every frame, strictly increasing.
+        seconds: time of every frame, strictly increasing; frames may be missing.
         spec: cut-offs.
-        present: frames that hold the signals; the others are passed over and come back as NaN. None: all.
 
     Raises:
         ValueError: not one time per frame, or times that do not increase.
@@ -63,21 +61,15 @@ def one_euro(
         raise ValueError(f"seconds must be [{len(signals)}], one per frame; got {list(seconds.shape)}")
     if not bool((seconds.diff() > 0).all()):
         raise ValueError("seconds must increase from frame to frame")
-    times = seconds.tolist()
-    shown = range(len(signals)) if present is None else torch.nonzero(present)[:, 0].tolist()
-    filtered = torch.full_like(signals, torch.nan)
-    before: int | None = None
-    speed = torch.zeros_like(signals[:1])[0] if len(signals) else signals
-    for k in shown:
-        if before is None:
-            filtered[k] = signals[k]
-        else:
-            elapsed = times[k] - times[before]
-            moved = (signals[k] - signals[before]) / elapsed
-            speed = torch.lerp(speed, moved, _share(signals.new_tensor(spec.speed_cutoff), elapsed))
-            cutoff = spec.min_cutoff + spec.speed * torch.linalg.vector_norm(speed, dim=-1, keepdim=True)
-            filtered[k] = torch.lerp(filtered[before], signals[k], _share(cutoff, elapsed).expand_as(signals[k]))
-        before = k
+    elapsed = seconds.diff().tolist()
+    filtered = signals.clone()
+    speed = torch.zeros_like(signals[:1])
+    for k in range(1, len(signals)):
+        passed = elapsed[k - 1]
+        moved = (signals[k] - signals[k - 1]) / passed
+        speed = torch.lerp(speed, moved, _share(signals.new_tensor(spec.speed_cutoff), passed))
+        cutoff = spec.min_cutoff + spec.speed * torch.linalg.vector_norm(speed[0], dim=-1, keepdim=True)
+        filtered[k] = torch.lerp(filtered[k - 1], signals[k], _share(cutoff, passed).expand_as(signals[k]))
     return filtered
 
 
