@@ -170,6 +170,12 @@ class Reconstruction(TensorRecord):
         faces.__dict__["vertices"] = vertices
         return faces
 
+    def with_expression_weights(self, weights: Float[Tensor, "*b names"]) -> "Reconstruction":
+        """The same faces with weights of the named expressions that were computed elsewhere, in the model's order."""
+        faces = replace(self)
+        faces.__dict__["_named_weights"] = (self._named_weights[0], weights)
+        return faces
+
     def _model(self) -> FaceModel:
         if self.face_model is None:
             raise ValueError("these faces were made without their face model")

@@ -25,12 +25,15 @@ class SmoothingSpec:
         rotation: of the rotation matrix; its speed is sqrt(2) times the angular speed in rad/s.
         place: of translation over scale, in mm, and of 100 log(scale).
         expression: of beta, in standard deviations of the face model.
+        weights: of each named expression's weight, which are filtered as well: small ones are 0, and the weights of a
+            smooth beta would jump there.
     """
 
     enabled: bool = True
-    rotation: OneEuroSpec = field(default_factory=lambda: OneEuroSpec(min_cutoff=1.5, speed=3.0))
-    place: OneEuroSpec = field(default_factory=lambda: OneEuroSpec(min_cutoff=1.5, speed=0.05))
+    rotation: OneEuroSpec = field(default_factory=lambda: OneEuroSpec(min_cutoff=2.0, speed=3.0))
+    place: OneEuroSpec = field(default_factory=lambda: OneEuroSpec(min_cutoff=2.0, speed=0.05))
     expression: OneEuroSpec = field(default_factory=lambda: OneEuroSpec(min_cutoff=2.0, speed=1.0))
+    weights: OneEuroSpec = field(default_factory=lambda: OneEuroSpec(min_cutoff=2.0, speed=3.0))
 
 
 @torch.no_grad()
@@ -38,7 +41,7 @@ class SmoothingSpec:
 def smooth_track(
     faces: Reconstruction, seconds: Float[Tensor, "frames"], model: FaceReconstructor, spec: SmoothingSpec
 ) -> Reconstruction:
-    """The faces of one track with smoothed rotation, place, size in the image and beta; alpha stays.
+    """The faces of one track with smoothed rotation, place, size in the image, beta and named weights; alpha stays.
 
     Args:
         faces: one per frame in which the face was seen, in order, of the model's size.
@@ -63,9 +66,14 @@ def smooth_track(
     parameters = FaceParameters(*face_model.fix_gauge(parameters.identity, parameters.expression))
     camera = _smooth_camera(faces.camera, seconds, spec)
     points, _ = model.solvers.fitter.landmarks(parameters, camera)
-    return replace(
+    smooth = replace(
         faces, parameters=parameters, camera=camera, landmarks_3d=points, projected_2d=project(points, camera)
     )
+    weights = list(faces.expression_weights.values())
+    if not weights:
+        return smooth
+    signals = torch.stack(weights, dim=-1)[..., None]
+    return smooth.with_expression_weights(one_euro(signals, seconds, spec.weights)[..., 0])
 
 
 def _smooth_camera(camera: Camera, seconds: Float[Tensor, "frames"], spec: SmoothingSpec) -> Camera:
