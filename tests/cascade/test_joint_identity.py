@@ -90,7 +90,7 @@ def test_join_solves_expression_and_camera_again(photographs, tiny_outcome):
     assert_close(joined.parameters.identity, person.identity)
     assert_close(joined.parameters.identity[0], joined.parameters.identity[2])
     fitted, kept = model.solvers.fitter, joined.parameters
-    camera, points, _ = fitted.refine(kept, landmarks, joined.camera)
+    _, points, _ = fitted.refine(kept, landmarks, joined.camera)
     assert_close(joined.landmarks_3d, points, rtol=1e-3, atol=1e-2)
     gaps = [
         (projected - landmarks)[:, :N_INNER].norm(dim=-1).mean()
