@@ -3,9 +3,9 @@
 A ridge shrinks its answers towards the mean face, by the share of its answers' spread that changes from picture to
 picture of one person. A mean over N pictures has less of that spread, and the shrinkage is undone as far:
 
-    alpha = mu + (1 + r) / (1 + r / N) (mean - mu),    N = sum_i w_i,    mean = sum_i w_i alpha_i / N
+    alpha = mu + (1 + r) / (1 + r / N) (mean - mu),    N = (sum_i w_i)^2 / sum_i w_i^2
 
-with r the variance between pictures of one person over that between people, and w_i the precision of a picture by its
+with mean = sum_i w_i alpha_i / sum_i w_i, r the variance between pictures of one person over that between people, and w_i the precision of a picture by its
 yaw. One picture keeps its answer. The figures are measured by `python -m benchmarks.people` on people that the cascade
 was not trained on and that no published figure is from (docs/people_and_videos.md).
 """
@@ -109,7 +109,8 @@ def join_identities(
         return values.new_zeros(len(names), *values.shape[1:]).index_add_(0, index, values)[index]
 
     weights, sums = total(weight), total(weight[:, None] * off)
-    gain = (1 + SHRINKAGE) / (weights + SHRINKAGE)  # times the sum: the mean's (1 + r) / (1 + r / N)
+    scattered = total(weight.square()) / weights.square().clamp_min(_LEAST)  # 1 / N
+    gain = (1 + SHRINKAGE) / (1 + SHRINKAGE * scattered) / weights.clamp_min(_LEAST)
     others = weights - weight
     there = (weight > 0) & (others > 0)
     apart = off - (sums - weight[:, None] * off) / others.clamp_min(_LEAST)[:, None]
