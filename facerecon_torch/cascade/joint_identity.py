@@ -1,13 +1,13 @@
 """One identity for several pictures of a person, from the cascade's answers to each of them.
 
-A ridge shrinks its answers towards the mean face, by the share of its answers' spread that changes from picture to
-picture of one person. A mean over N pictures has less of that spread, and the shrinkage is undone as far:
+A ridge shrinks its answers towards the mean face, because a part of each is chance of its picture. A mean over N
+pictures holds less chance, and the shrinkage is undone as far:
 
     alpha = mu + (1 + r) / (1 + r / N) (mean - mu),    N = (sum_i w_i)^2 / sum_i w_i^2
 
-with mean = sum_i w_i alpha_i / sum_i w_i, r the variance between pictures of one person over that between people, and w_i the precision of a picture by its
-yaw. One picture keeps its answer. The figures are measured by `python -m benchmarks.people` on people that the cascade
-was not trained on and that no published figure is from (docs/people_and_videos.md).
+with mean = sum_i w_i alpha_i / sum_i w_i and w_i the precision of a picture by its yaw. One picture keeps its answer.
+r has the least error of 8 pictures in `python -m benchmarks.people choose=FOLDER`, on people that the cascade was not
+trained on and that no reported figure is from; w_i is from the variances printed there (docs/people_and_videos.md).
 """
 
 from dataclasses import dataclass
