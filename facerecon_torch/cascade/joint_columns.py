@@ -16,7 +16,7 @@ _NEEDED = ("alpha", "beta", "rotation", "landmarks_2d")
 
 
 def join_columns(
-    columns: Mapping[str, Shaped[Tensor, "n *_"]], subject: Int[Tensor, "n"], model: FaceReconstructor
+    columns: Mapping[str, Shaped[Tensor, "n *_"]], subject: Int[Tensor, "rows"], model: FaceReconstructor
 ) -> dict[str, Shaped[Tensor, "n *_"]]:
     """The columns of the rows with one alpha per person, as `FaceReconstructor.join` gives them; all people together.
 

@@ -73,7 +73,7 @@ class JointIdentity(TensorRecord):
 def join_identities(
     identity: Float[Tensor, "b identities"],
     rotation: Float[Tensor, "b 3 3"],
-    subject: Int[Tensor, "b"],
+    subject: Int[Tensor, "pictures"],
     model: FaceModel,
     known: Bool[Tensor, "b"] | None = None,
 ) -> JointIdentity:

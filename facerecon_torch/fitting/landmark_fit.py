@@ -179,7 +179,7 @@ class LandmarkFitter:
     def fit_joint(
         self,
         landmarks: Float[Tensor, "b 66 2"],
-        subject: Int[Tensor, "b"],
+        subject: Int[Tensor, "pictures"],
         weights: Float[Tensor, "b 66"] | None = None,
     ) -> LandmarkFit:
         """The fits of several pictures of each person (Eq. 7) with one alpha per person, solved from the stacked rows

@@ -92,7 +92,7 @@ def _opened(path: Path) -> Any:
 
 
 def write_video(
-    path: str | os.PathLike[str], rate: Fraction | float, frames: Iterable[UInt8[Tensor, "3 height width"]]
+    path: str | os.PathLike[str], rate: Fraction | float | int, frames: Iterable[UInt8[Tensor, "3 height width"]]
 ) -> Path:
     """The path of an H.264 file (.mp4) of the frames, which are taken one at a time.
 

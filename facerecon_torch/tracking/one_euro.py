@@ -27,9 +27,9 @@ class OneEuroSpec:
         ValueError: a cut-off is not positive, or `speed` is negative.
     """
 
-    min_cutoff: float = 1.0
-    speed: float = 0.0
-    speed_cutoff: float = 1.0
+    min_cutoff: float | int = 1.0
+    speed: float | int = 0.0
+    speed_cutoff: float | int = 1.0
 
     def __post_init__(self) -> None:
         for name in ("min_cutoff", "speed_cutoff"):
@@ -41,7 +41,7 @@ class OneEuroSpec:
 
 def one_euro(
     signals: Float[Tensor, "frames *signals width"],
-    seconds: Float[Tensor, "frames"],
+    seconds: Float[Tensor, "times"],
     spec: OneEuroSpec,
 ) -> Float[Tensor, "frames *signals width"]:
     """The filtered signals. All signals go through a frame together; the recursion runs over the frames alone.

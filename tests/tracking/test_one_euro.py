@@ -66,15 +66,15 @@ def face(x0, side=100.0):
 
 def test_the_face_that_overlaps_is_followed_past_larger_ones():
     follower = FaceFollower()
-    assert follower.next([face(0), face(300, 60)]).box[0] == 0
-    assert follower.next([face(500, 200), face(20)]).box[0] == 20
-    assert follower.next([face(500, 200)]) is None
+    assert follower.next([face(0.0), face(300.0, 60.0)]).box[0] == 0
+    assert follower.next([face(500.0, 200.0), face(20.0)]).box[0] == 20
+    assert follower.next([face(500.0, 200.0)]) is None
     assert follower.next([]) is None
-    assert follower.next([face(40), face(500, 200)]).box[0] == 40
+    assert follower.next([face(40.0), face(500.0, 200.0)]).box[0] == 40
 
 
 def test_a_face_that_stays_away_gives_place_to_the_largest():
     follower = FaceFollower()
-    follower.next([face(0)])
-    answers = [follower.next([face(500, 200)]) for _ in range(16)]
+    follower.next([face(0.0)])
+    answers = [follower.next([face(500.0, 200.0)]) for _ in range(16)]
     assert [answer is not None for answer in answers] == [False] * 15 + [True]
