@@ -9,6 +9,7 @@ __all__ = [
     "LandmarkFileError",
     "ModelFileError",
     "NoFaceError",
+    "VideoError",
 ]
 
 
@@ -42,3 +43,7 @@ class DetectorError(FaceReconError, RuntimeError):
 
 class NoFaceError(FaceReconError, ValueError):
     """No face was found where one was required."""
+
+
+class VideoError(FaceReconError, RuntimeError):
+    """Videos cannot be read or written: their extra is missing."""

@@ -24,6 +24,7 @@ LAYERS = (
     "features",
     "regression",
     "cascade",
+    "tracking",
     "registration",
     "data",
     "synthetic",

@@ -42,6 +42,12 @@ _COMMANDS = {
         "input=PHOTO_OR_FOLDER output=DIR",
         "run it again with resume=true: images with results are skipped",
     ),
+    "video": _Command(
+        "hydra_app",
+        "run_video",
+        "follow a face through a video",
+        "input=CLIP.mp4 output=DIR",
+    ),
     "prepare": _Command(
         "hydra_app",
         "run_prepare",

@@ -19,7 +19,7 @@ from facerecon_torch.config.recorded import RECORDED_DEFAULTS
 from facerecon_torch.errors import FaceReconError
 from facerecon_torch.runtime.memory import is_out_of_memory
 
-__all__ = ["quote_paths", "run_compare", "run_infer", "run_prepare", "run_synth", "run_train"]
+__all__ = ["quote_paths", "run_compare", "run_infer", "run_prepare", "run_synth", "run_train", "run_video"]
 
 _PATH_KEYS = (
     "input",
@@ -46,6 +46,7 @@ _TASKS = {
     "infer": ("infer.command", "infer_from_config"),
     "prepare": ("prepare.command", "prepare_from_config"),
     "synth": ("synth", "synth_from_config"),
+    "video": ("video.command", "video_from_config"),
 }
 _LESS_MEMORY = {
     "compare": "set fewer images or points",
@@ -53,6 +54,7 @@ _LESS_MEMORY = {
     "infer": "set a smaller batch=, or fewer runtime.workers",
     "prepare": "set fewer runtime.workers",
     "synth": "set fewer runtime.workers",
+    "video": "use a smaller video",
 }
 _log = logging.getLogger(__name__)
 
@@ -82,6 +84,11 @@ def run_infer(arguments: Sequence[str]) -> int:
 def run_compare(arguments: Sequence[str]) -> int:
     """The status of `facerecon compare`."""
     return _launch("compare", arguments)
+
+
+def run_video(arguments: Sequence[str]) -> int:
+    """The status of `facerecon video`."""
+    return _launch("video", arguments)
 
 
 def run_prepare(arguments: Sequence[str]) -> int:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facerecon_torch.cascade.plausibility import Plausibility
+from facerecon_torch.cascade.reconstruction import Reconstruction
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.export.meshes import suffixed_path
 from facerecon_torch.files import replacing, write_json
@@ -34,16 +35,20 @@ __all__ = [
     "save_parameters_json",
 ]
 
-FORMAT = 2  # of the table
-JSON_VERSION = 3
+FORMAT = 3  # of the table
+JSON_VERSION = 4
 _MEASURES = {
     "residual_mm": "residual",
     "contour_residual_mm": "contour_residual",
     "shape_distance": "shape_distance",
     "view_angle": "view_angle",
     "proportion": "proportion",
+    "reprojection_px": "reprojection",
+    "disagreement_mm": "disagreement",
+    "pose_excess": "pose_excess",
+    "predicted_error_mm": "predicted_error",
 }
-"""Columns of `Plausibility`."""
+"""Columns of `Plausibility`, beside `score`."""
 _ROWS = 8192  # written at a time; 50 MB of float64
 
 
@@ -72,6 +77,22 @@ class FittedFaces(TensorRecord):
     landmarks_3d: Float[Tensor, "*n landmarks 3"]
     projected_2d: Float[Tensor, "*n landmarks 2"]
     plausibility: Plausibility
+
+    @classmethod
+    def of(cls, faces: Reconstruction) -> "FittedFaces":
+        """The values of a reconstruction."""
+        weights = list(faces.expression_weights.values())
+        return cls(
+            boxes=faces.boxes,
+            scores=faces.scores,
+            parameters=faces.parameters,
+            expression_weights=torch.stack(weights, -1) if weights else faces.size.new_empty(*faces.size.shape, 0),
+            camera=faces.camera,
+            landmarks_2d=faces.landmarks,
+            landmarks_3d=faces.landmarks_3d,
+            projected_2d=faces.projected_2d,
+            plausibility=faces.plausibility,
+        )
 
 
 def save_parameters_json(
@@ -169,6 +190,7 @@ def face_in_document(content: Mapping[str, Any]) -> FittedFaces:
         projected_2d=numbers(content["projected_2d"]),
         plausibility=Plausibility(
             **{name: numbers(content[column]) for column, name in _MEASURES.items()},
+            score=numbers(content["score"]),
             degenerate=torch.tensor(camera["degenerate"]),
         ),
     )

@@ -14,7 +14,10 @@ from facerecon_torch.images import save_png
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.landmarks.scheme import from_paper66
 
-MEASURES = ("residual_mm", "contour_residual_mm", "shape_distance", "view_angle", "proportion")
+MEASURES = (
+    *("residual_mm", "contour_residual_mm", "shape_distance", "view_angle", "proportion"),
+    *("reprojection_px", "disagreement_mm", "pose_excess", "predicted_error_mm"),
+)
 
 
 @pytest.fixture
@@ -118,4 +121,4 @@ def test_results_of_an_earlier_version_are_landmarks_but_no_record(folder, tmp_p
     detector = FileLandmarks(source=tmp_path / "out")
     assert infer([image], tmp_path / "new", tiny_outcome.reconstructor, detector, options).failures == []
     assert run(image, tmp_path / "out", tiny_outcome, resume=True).skipped == 0
-    assert json.loads(file.read_text())["version"] == 3
+    assert json.loads(file.read_text())["version"] == 4

@@ -25,6 +25,10 @@ SCHEMA = {
     "shape_distance": pa.float64(),
     "view_angle": pa.float64(),
     "proportion": pa.float64(),
+    "reprojection_px": pa.float64(),
+    "disagreement_mm": pa.float64(),
+    "pose_excess": pa.float64(),
+    "predicted_error_mm": pa.float64(),
     "alpha": pa.list_(pa.float64()),
     "beta": pa.list_(pa.float64()),
     "expression_weights": pa.struct([(name, pa.float64()) for name in NAMES]),
@@ -65,7 +69,7 @@ def test_json_holds_every_value(rng, tmp_path):
     read = json.loads(text)
     assert "\u00fc" in text
     assert set(read) == {"format", "version", "made_from", "convention", "faces", "warnings", *SCHEMA}
-    assert [read[name] for name in ("format", "version", "made_from", "faces")] == ["facerecon-face", 3, {}, 1]
+    assert [read[name] for name in ("format", "version", "made_from", "faces")] == ["facerecon-face", 4, {}, 1]
     assert (read["plausible"], read["warnings"]) == (False, ["the landmarks are degenerate: they fix no pose"])
     assert read["residual_mm"] == face.plausibility.residual
     assert (read["image"], read["face"]) == ("a, b=\u00fc.jpg", 1)
@@ -112,7 +116,7 @@ def test_the_schema_is_fixed(count, rng, tmp_path):
     assert len(read) == count
     assert dict(zip(read.schema.names, read.schema.types)) == SCHEMA
     assert read.schema.metadata == {
-        b"facerecon_format": b"2",
+        b"facerecon_format": b"3",
         b"units": b"px in the image frame, mm in the model frame",
     }
 

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from contextvars import copy_context
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -206,15 +206,8 @@ class FaceFiles:
 def _fitted_faces(image: ImageFaces) -> FittedFaces:
     """The values of the faces that files hold, with the boxes and scores of their detections."""
     faces, detections = image.faces, image.detections
-    weights = list(faces.expression_weights.values())
-    return FittedFaces(
+    return replace(
+        FittedFaces.of(faces),
         boxes=torch.tensor([detection.box for detection in detections], dtype=torch.float64),
         scores=torch.tensor([detection.score for detection in detections], dtype=torch.float64),
-        parameters=faces.parameters,
-        expression_weights=torch.stack(weights, dim=-1) if weights else faces.size.new_empty(len(faces), 0),
-        camera=faces.camera,
-        landmarks_2d=faces.landmarks,
-        landmarks_3d=faces.landmarks_3d,
-        projected_2d=faces.projected_2d,
-        plausibility=faces.plausibility,
     )

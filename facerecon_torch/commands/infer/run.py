@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import NoReturn
@@ -251,14 +251,18 @@ class _Run:
     def _solve(self, faces: Sequence[tuple[Pixels, Detection]]) -> Reconstruction:
         """The faces of a batch on the CPU, with vertices where a format needs them."""
         points = to_paper66(torch.stack([found.points for _, found in faces]))
+        scores = torch.tensor([found.score for _, found in faces])
 
         def work(part: slice) -> Reconstruction:
-            return self._solved([pixels for pixels, _ in faces[part]], points[part])
+            return self._solved([pixels for pixels, _ in faces[part]], points[part], scores[part])
 
         return Reconstruction.cat(halve_on_out_of_memory(work, range(len(faces)), self._batch))
 
-    def _solved(self, images: Sequence[Pixels], landmarks: Float[Tensor, "n 66 2"]) -> Reconstruction:
+    def _solved(
+        self, images: Sequence[Pixels], landmarks: Float[Tensor, "n 66 2"], scores: Float[Tensor, "n"]
+    ) -> Reconstruction:
         faces = self._on_device(images, landmarks)
+        faces = replace(faces, scores=scores.to(faces.scores))
         if self._files.need_vertices:
             with timed("mesh"):
                 parameters = faces.parameters
