@@ -168,8 +168,10 @@ def decoded_in_batches(
                 yield item, content
                 continue
             pixels = content.data if isinstance(content.data, Tensor) else next(answers)
-            is_error = isinstance(pixels, Exception)
-            yield item, LoadError("decode", pixels) if is_error else LoadedImage(pixels, content.digest)
+            if isinstance(pixels, Exception):
+                yield item, LoadError("decode", pixels)
+            else:
+                yield item, LoadedImage(pixels, content.digest)
 
 
 def _groups(contents: Iterable[_Content[_K]], most: int, memory: int) -> Iterator[list[_Content[_K]]]:
