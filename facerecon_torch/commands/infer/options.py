@@ -73,7 +73,8 @@ class InferOptions:
             raise ValueError(f"formats must be among {', '.join(FORMATS)}; got {', '.join(map(str, unknown))}")
         if self.retry not in (None, "failed"):
             raise ValueError(f"retry must be failed or null; got {self.retry!r}")
-        if not self.resume and (self.retry or self.shard_count > 1):
+        workers = self._shard[1]
+        if not self.resume and (self.retry or workers > 1):
             raise ValueError("resume=false replaces a run; it goes neither with retry=failed nor with shard=I/N")
 
     @property
