@@ -9,6 +9,7 @@ __all__ = [
     "LandmarkFileError",
     "ModelFileError",
     "NoFaceError",
+    "TimeLimitError",
     "VideoError",
 ]
 
@@ -43,6 +44,10 @@ class DetectorError(FaceReconError, RuntimeError):
 
 class NoFaceError(FaceReconError, ValueError):
     """No face was found where one was required."""
+
+
+class TimeLimitError(FaceReconError, TimeoutError):
+    """The work on one image took longer than it may."""
 
 
 class VideoError(FaceReconError, RuntimeError):

@@ -14,6 +14,7 @@ from facerecon_torch.cascade.checkpoint import pretrained_path
 from facerecon_torch.commands.cli import _COMMANDS
 from facerecon_torch.commands.config_keys import checked, config_folder, search_path
 from facerecon_torch.commands.hydra_app import quote_paths
+from facerecon_torch.commands.infer.inputs.listing import InputSpec
 from facerecon_torch.commands.infer.options import InferOptions, InferSpecs
 from facerecon_torch.commands.prepare.specs import PrepareSpecs
 from facerecon_torch.config.recorded import RECORDED_DEFAULTS, build, recorded, write_config
@@ -86,7 +87,7 @@ def test_infer_repeats_the_defaults_of_its_options():
     specs = build(composed("infer", "input=a.jpg", "output=b", "landmarks=file"))
     assert isinstance(specs, InferSpecs)
     assert specs.options == InferOptions()
-    assert (specs.input, specs.output, specs.cascade) == (Path("a.jpg"), Path("b"), None)
+    assert (specs.input, specs.output, specs.cascade) == (InputSpec(path="a.jpg"), Path("b"), None)
 
 
 def test_the_papers_algorithm_is_a_matter_of_keys():

@@ -17,7 +17,8 @@ from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.own_files import require_own
 from facerecon_torch.commands.video.curves import draw_curves, write_curves
 from facerecon_torch.errors import NoFaceError
-from facerecon_torch.export.parameters import FaceTable, FittedFaces
+from facerecon_torch.export.face_table import FaceTable, ImageRow
+from facerecon_torch.export.parameters import FittedFaces
 from facerecon_torch.geometry.projection import project_with_depth
 from facerecon_torch.images.read import in_unit_range
 from facerecon_torch.images.video import frame_rate, read_frames, write_video
@@ -125,7 +126,8 @@ def write_track(track: Track, video: Path, folder: Path, reconstructor: FaceReco
     names = tuple(reconstructor.face_model.expression_names)
     table = FaceTable(names, convention=reconstructor.spec.convention)
     for k, frame in enumerate(track.frames):
-        table.append(f"{video.name}#{frame}", FittedFaces.of(track.faces[k : k + 1]), position=frame)
+        row = ImageRow(input=frame, path=str(video), frame=frame, time=float(track.seconds[k]))
+        table.append(row, FittedFaces.of(track.faces[k : k + 1]))
     table.save(folder / TABLE)
     write_curves(folder / CURVES, track.faces, track.frames, track.seconds)
     draw_curves(folder / PLOT, track.faces, track.seconds)
