@@ -7,6 +7,7 @@ __all__ = [
     "FolderError",
     "ImageFileError",
     "LandmarkFileError",
+    "MissingExtraError",
     "ModelFileError",
     "NoFaceError",
 ]
@@ -42,3 +43,15 @@ class DetectorError(FaceReconError, RuntimeError):
 
 class NoFaceError(FaceReconError, ValueError):
     """No face was found where one was required."""
+
+
+class MissingExtraError(FaceReconError, ImportError):
+    """A package of an optional extra is not installed.
+
+    Example:
+        >>> MissingExtraError("charts", "matplotlib", "report")
+        MissingExtraError("charts need matplotlib; install it by pip install 'facerecon-torch[report]'")
+    """
+
+    def __init__(self, purpose: str, package: str, extra: str) -> None:
+        super().__init__(f"{purpose} need {package}; install it by pip install 'facerecon-torch[{extra}]'")

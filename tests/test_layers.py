@@ -30,6 +30,7 @@ LAYERS = (
     "metrics",
     "report",
     "export",
+    "evaluation",
     "config",
     "commands",
 )

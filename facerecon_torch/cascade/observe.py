@@ -69,9 +69,14 @@ class FaceObserver:
 
     def source(self, x: Float[Tensor, "n p"]) -> RowSource:
         """Eq. 10 in chunks of rows, computed on every pass; the camera is solved here, once."""
+        camera, projected = self.project(x)
+        return partial(self._chunks, projected, camera.scale)
+
+    def project(self, x: Float[Tensor, "n p"]) -> tuple[Camera, Float[Tensor, "n 66 2"]]:
+        """The camera of every sample, solved again, and the landmarks that it sees in crop px."""
         parameters = FaceParameters.from_flat(x, self._n_identity)
         camera, _, projected = look(self._fitter, parameters, self._cache.landmarks, self._camera)
-        return partial(self._chunks, projected, camera.scale)
+        return camera, projected
 
     def _chunks(self, projected: Float[Tensor, "n 66 2"], scale: Float[Tensor, "n"]) -> Iterator[Float[Tensor, "m d"]]:
         parts = self._parts(projected)

@@ -9,12 +9,12 @@ from torch.testing import assert_close
 
 from facerecon_torch.commands.train import first_stage
 from facerecon_torch.commands.train import train as training_run
-from facerecon_torch.commands.train.evaluate import SetErrors
 from facerecon_torch.commands.train.first_stage import FirstStageCache, choose_penalties
 from facerecon_torch.commands.train.methods import train_methods
 from facerecon_torch.commands.train.samples import rows_of_rank
 from facerecon_torch.commands.train.train import cross_validate, make_splits
 from facerecon_torch.data.splits import CvSpec
+from facerecon_torch.evaluation.errors import SetErrors
 from facerecon_torch.runtime.memory import MemoryBudget
 from facerecon_torch.runtime.ranks import SINGLE, GatherOrder, Ranks
 from tests.thread_ranks import together
