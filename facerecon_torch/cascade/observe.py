@@ -51,11 +51,12 @@ class FaceObserver:
         memory: MemoryBudget = UNBOUNDED,
     ) -> None:
         self._fitter, self._cache, self._camera, self._spec = fitter, cache, camera, spec
-        self._n_identity, self._first, self._memory = n_identity, first, memory
+        self._n_identity, self._memory = n_identity, memory
+        self.first = first
         self._chunk_size: int | None = None  # samples described together, once it is known
 
     def __call__(self, x: Float[Tensor, "n p"], stage: int) -> Features:
-        return self._first if stage == 0 and self._first is not None else self.features(x)
+        return self.first if stage == 0 and self.first is not None else self.features(x)
 
     def features(self, x: Float[Tensor, "n p"]) -> Features:
         """Eq. 10 for every sample: a matrix if it fits, else a source of its rows."""

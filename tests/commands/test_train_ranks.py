@@ -168,7 +168,8 @@ def test_rows_and_classes_come_back_in_the_order_of_the_set(world):
     def gather(ranks):
         places = torch.arange(ranks.rank, 7, 3).flip(0) if ranks.rank < 2 else torch.arange(0)
         order = GatherOrder.of(places, ranks)
-        return SetErrors.of({}, samples[places], order), order.gather(10 * places), len(order)
+        part = samples[places]
+        return SetErrors.of({}, part.subjects, part.kinds, order), order.gather(10 * places), len(order)
 
     for errors, rows, count in together(3, gather):
         assert errors.kinds == ("a", "b", "d", "e", "g")

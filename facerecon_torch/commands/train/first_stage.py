@@ -21,7 +21,7 @@ from facerecon_torch.fitting.penalties import (
     select_penalties,
 )
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.regression.cascade import Cascade, CascadeSpec
+from facerecon_torch.regression.cascade import Cascade, CascadeSpec, Retract
 from facerecon_torch.regression.moments import (
     Features,
     Moments,
@@ -33,7 +33,7 @@ from facerecon_torch.regression.moments import (
 from facerecon_torch.runtime.memory import UNBOUNDED, MemoryBudget
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
-__all__ = ["BLOCKS", "FirstStageCache", "SplitState", "TrainSetup", "choose_penalties"]
+__all__ = ["BLOCKS", "FirstStage", "FirstStageCache", "SplitState", "TrainSetup", "choose_penalties"]
 
 _log = logging.getLogger(__name__)
 BLOCKS = ("hog", "ld")
@@ -72,14 +72,16 @@ class FirstStage:
         self._moments: Moments | None = None
 
     def observer(
-        self, rows: Int[Tensor, "rows"] | None, blocks: tuple[str, ...], first: Features | None = None
+        self,
+        rows: Int[Tensor, "rows"] | None,
+        blocks: tuple[str, ...],
+        first: Features | None = None,
+        kind: type[FaceObserver] = FaceObserver,
     ) -> FaceObserver:
         """h(x, k) of some feature blocks, of all samples or some rows; `first` are the features of stage 0, if held."""
         samples, camera = (self.samples, self.camera) if rows is None else (self.samples[rows], self.camera[rows])
         spec = replace(self.spec, blocks=blocks)
-        return FaceObserver(
-            self.fitter, samples, camera, spec, n_identity=self.n_identity, first=first, memory=self.memory
-        )
+        return kind(self.fitter, samples, camera, spec, n_identity=self.n_identity, first=first, memory=self.memory)
 
     def gram(self) -> SampleGram | None:
         """XX' block by block, of the samples of all processes; None if it does not fit."""
@@ -127,7 +129,8 @@ class SplitState:
 
     def __init__(self, samples: Samples, first: FirstStage) -> None:
         self.samples, self._first = samples, first
-        self.order, self.retract = samples.order(first.ranks), retraction(first.model)
+        self.order = samples.order(first.ranks)
+        self.retract: Retract = retraction(first.model)
         self._rows = None if samples.whole is None else samples.rows.to(first.x.device)
         self.fitted = first.fitted if self._rows is None else first.fitted[self._rows]
         self._moments: Moments | None = None  # of all blocks
