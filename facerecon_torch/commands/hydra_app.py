@@ -28,6 +28,8 @@ _PATH_KEYS = (
     "landmarks.path",
     "data.root",
     "test_data.root",
+    "evaluation.facewarehouse",
+    "evaluation.frgc",
     "model.path",
     "hydra.run.dir",
     "hydra.sweep.dir",

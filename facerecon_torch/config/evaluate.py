@@ -62,6 +62,8 @@ class EvaluationSpec:
         reference: the method that all others are compared with.
         folds_at_once: folds that run side by side, each on a thread of its own.
         parts: other experiments, which are run instead, into one folder and one page.
+        facewarehouse: the prepared set that experiment=fig10_cross_dataset tests on.
+        frgc: the prepared set that experiment=fig10_frgc tests on.
 
     Raises:
         ValueError: an unknown section, or none.
@@ -72,6 +74,8 @@ class EvaluationSpec:
     reference: str = "ours"
     folds_at_once: int = 1
     parts: Sequence[str] = ()
+    facewarehouse: str | None = None
+    frgc: str | None = None
 
     def __post_init__(self) -> None:
         require_count("evaluation.folds_at_once", self.folds_at_once, 1)

@@ -15,6 +15,7 @@ from facerecon_torch.commands.evaluate.store import EstimateStore, digest
 from facerecon_torch.commands.own_files import require_own
 from facerecon_torch.config.evaluate import EvaluateSpecs
 from facerecon_torch.config.recorded import build, recorded, write_config
+from facerecon_torch.data.specs import RecordedScans
 from facerecon_torch.evaluation.output import write_evaluation, write_metrics
 from facerecon_torch.evaluation.sections.registry import SECTIONS
 from facerecon_torch.evaluation.study import Study
@@ -22,7 +23,7 @@ from facerecon_torch.evaluation.tables import Section
 from facerecon_torch.runtime.environment import environment
 from facerecon_torch.runtime.timer import Timer
 
-__all__ = ["evaluate", "evaluate_from_config"]
+__all__ = ["build_specs", "evaluate", "evaluate_from_config"]
 
 _GROUPS = ("model", "data", "test_data", "landmarks", "fitting", "method", "cv", "runtime", "evaluation")
 _SHARED = ("model", "data", "test_data", "landmarks", "fitting", "cv", "runtime")
@@ -32,13 +33,21 @@ _log = logging.getLogger(__name__)
 
 def evaluate_from_config(config: DictConfig) -> int:
     """The exit status of an evaluation that writes its folder."""
-    specs = _specs(config)
-    parts = [_specs(_part(name)) for name in specs.evaluation.parts] or [specs]
-    evaluate(parts, Path(config.output))
+    specs = build_specs(config)
+    parts = {name: build_specs(_part(name)) for name in specs.evaluation.parts}
+    for name in [name for name, part in parts.items() if _lacks_test_set(part)]:
+        _log.info("left out: %s needs a test set: evaluation.facewarehouse=DIR or evaluation.frgc=DIR", name)
+        del parts[name]
+    evaluate(list(parts.values()) or [specs], Path(config.output))
     return 0
 
 
-def _specs(config: DictConfig) -> EvaluateSpecs:
+def _lacks_test_set(specs: EvaluateSpecs) -> bool:
+    return isinstance(specs.test_data, RecordedScans) and specs.test_data.root is None
+
+
+def build_specs(config: DictConfig) -> EvaluateSpecs:
+    """The specs of a config."""
     return EvaluateSpecs(**{name: build(config[name], name) if config.get(name) else None for name in _GROUPS})
 
 

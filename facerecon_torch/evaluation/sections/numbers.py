@@ -9,7 +9,7 @@ from facerecon_torch.evaluation.published import RMSE
 from facerecon_torch.evaluation.study import MEASURES, Study
 from facerecon_torch.evaluation.tables import Section, Table, interval_text, percent_text
 
-__all__ = ["comparison_table", "error_table", "methods", "table1"]
+__all__ = ["comparison_table", "error_table", "fig10_cross_dataset", "methods", "table1"]
 
 
 def error_table(study: Study) -> Table:
@@ -51,6 +51,13 @@ def methods(study: Study, generator: torch.Generator) -> Section:
     """Errors of all methods and the comparisons with the reference."""
     tables = [error_table(study), comparison_table(study, generator)]
     return Section(name="methods", title=f"Methods on {study.tested.faces.name}", tables=tables)
+
+
+def fig10_cross_dataset(study: Study, generator: torch.Generator) -> Section:
+    """Errors on another data set than the one that trained."""
+    text = "Photographs of both sets hold no more detail than those of the coarser set."
+    tables = [error_table(study), comparison_table(study, generator)]
+    return Section(name="fig10_cross_dataset", title=f"Fig. 10: {study.protocol}", text=text, tables=tables)
 
 
 def table1(study: Study, generator: torch.Generator) -> Section:

@@ -35,7 +35,7 @@ def fig3_error_maps(study: Study, generator: torch.Generator) -> Section:
     scale = colour_scale(torch.linspace(0, MAP_LIMIT, 880), MAP_LIMIT).T[:, None].expand(-1, 24, -1)
     figure = Figure(
         name="fig3_error_maps",
-        caption=f"A typical photograph, overlay, mesh, and the mean error of every vertex over all images of the class: "
+        caption="A typical photograph, overlay, mesh, and the mean error of every vertex over all images of the class: "
         f"{', '.join(row[0] for row in cells)} from top to bottom. Colours from 0 (dark) to {MAP_LIMIT:g} mm (yellow), "
         f"{study.reference}, unaligned, vs M; {study.protocol}",
         alternative="Rows of photograph, overlay, mesh and error map per class; the table has the numbers",
