@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import pyarrow.parquet as pq
@@ -53,10 +54,12 @@ def test_the_page_escapes_and_names_no_address(folder):
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """Headless Chromium without a network of its own."""
-    selenium = pytest.importorskip("selenium.webdriver")
+    from selenium import webdriver as selenium
+
     chrome = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     driver_path = shutil.which("chromedriver")
     if chrome is None or driver_path is None:
+        assert os.environ.get("FACERECON_BROWSER") != "required", "chromium and chromedriver must be installed here"
         pytest.skip("chromium and chromedriver are not installed")
     options = selenium.ChromeOptions()
     options.binary_location = chrome

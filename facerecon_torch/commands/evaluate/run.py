@@ -189,7 +189,8 @@ class StudyRun:
     def _fingerprint(self, method: MethodSpec) -> str:
         """Of all that estimates depend on."""
         specs = self.specs
-        parts = (specs.model, specs.data, specs.test_data, specs.landmarks, specs.fitting, specs.cv, method)
+        folds = replace(specs.cv, fold="all")  # one fold alone is the same as among all
+        parts = (specs.model, specs.data, specs.test_data, specs.landmarks, specs.fitting, folds, method)
         names = [name for faces in self.sets.values() for name in map(str, faces.images)]
         return digest([*map(recorded, parts), specs.runtime.seed, specs.runtime.dtype, self.model.sha256, names])
 

@@ -37,8 +37,8 @@ def comparison_table(study: Study, generator: torch.Generator) -> Table:
         for measure in MEASURES:
             gap = study.gap(study.reference, other, measure, generator)
             ratio = study.gap(study.reference, other, measure, generator, statistic="ratio")
-            better = gap.excludes(0) and gap.mean < 0
-            worse = gap.excludes(0) and gap.mean > 0
+            better = gap.excludes(0.0) and gap.mean < 0
+            worse = gap.excludes(0.0) and gap.mean > 0
             verdict = "better" if better else "worse" if worse else "not decided"
             rows.append([other, measure.name, interval_text(gap), percent_text(ratio), verdict])
     caption = (
