@@ -40,13 +40,14 @@ class MethodFitter:
         crop_fitting: the landmark fit and crop that made the cached crops.
         convention: of the landmarks.
         cache: first stages of whole sets.
+        chosen: landmark fits with the penalties chosen so far, by fold and landmark fit; shared with other fitters.
     """
 
     model: FaceModel
     crop_fitting: FittingSpec
     convention: str
     cache: FirstStageCache
-    _chosen: dict[tuple[int, FitSpec], FitSpec] = field(default_factory=dict)
+    chosen: dict[tuple[int, FitSpec], FitSpec]
     _lock: Lock = field(default_factory=Lock)
 
     @in_own_precision
@@ -86,6 +87,6 @@ class MethodFitter:
             return method.fitting.fit
         key = (fold.number, method.fitting.fit)
         with self._lock:
-            if key not in self._chosen:
-                self._chosen[key] = choose_penalties(self.model, fold.train, method.fitting.fit)
-            return self._chosen[key]
+            if key not in self.chosen:
+                self.chosen[key] = choose_penalties(self.model, fold.train, method.fitting.fit)
+            return self.chosen[key]

@@ -27,7 +27,7 @@ from facerecon_torch.errors import DataFileError
 from facerecon_torch.evaluation.study import Study, TestedFaces
 from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.fitting.dense_fit import DenseFitter
-from facerecon_torch.fitting.landmark_fit import LandmarkFitter
+from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.model.load import load_face_model
 from facerecon_torch.runtime.memory import MemoryBudget, memory_budget
 from facerecon_torch.runtime.timer import Timer
@@ -73,14 +73,27 @@ class StudyRun:
         budget = memory_budget(self.specs.runtime.memory, self.device)
         with self.timer.timed("prepare"):
             samples = self._samples(budget)
+        chosen: dict[tuple[int, FitSpec], FitSpec] = {}
         for hog, names in self._by_features(missing).items():
-            with self.timer.timed("features"):
-                tables = {key: self._with_features(own, hog, budget) for key, own in samples.items()}
-            fitter = MethodFitter(self.model, self.specs.fitting, self._convention, FirstStageCache(budget))
-            folds = self._folds(tables)
-            for name in names:
-                with self.timer.timed(f"fit {name}"), ThreadPoolExecutor(self.specs.evaluation.folds_at_once) as pool:
-                    list(pool.map(partial(self._fit_fold, fitter, name), folds))
+            self._fit_group(names, hog, samples, budget, chosen)
+
+    def _fit_group(
+        self,
+        names: list[str],
+        hog: HogSpec,
+        samples: Mapping[str, Samples],
+        budget: MemoryBudget,
+        chosen: dict[tuple[int, FitSpec], FitSpec],
+    ) -> None:
+        """Fit the methods that read one table of features; the table is dropped afterwards."""
+        with self.timer.timed("features"):
+            tables = {key: self._with_features(own, hog, budget) for key, own in samples.items()}
+        cache = FirstStageCache(budget)
+        fitter = MethodFitter(self.model, self.specs.fitting, self.sets["train"].convention, cache, chosen)
+        folds = self._folds(tables)
+        for name in names:
+            with self.timer.timed(f"fit {name}"), ThreadPoolExecutor(self.specs.evaluation.folds_at_once) as pool:
+                list(pool.map(partial(self._fit_fold, fitter, name), folds))
 
     def measured(self) -> Study:
         """The study of the stored estimates.
@@ -113,10 +126,6 @@ class StudyRun:
     @property
     def _tested_set(self) -> FaceSet:
         return self.sets.get("test", self.sets["train"])
-
-    @property
-    def _convention(self) -> str:
-        return self.sets["train"].convention
 
     def _load(self) -> dict[str, FaceSet]:
         """The people of the study and, where they are others, the tested ones, with numbers of their own."""

@@ -18,7 +18,7 @@ _Point = tuple[float, float]
 def ablation(study: Study, generator: torch.Generator) -> Section:
     """Errors of all variants, the convergence of cascades of several stages, and what stage 2 could gain."""
     tables = [error_table(study), comparison_table(study, generator)]
-    long = {name: folds for name, folds in study.stages.items() if max(map(len, folds), default=0) > 1}
+    long = {name: folds for name, folds in study.stages.items() if min(map(len, folds), default=0) > 1}
     figures = []
     if long:
         tables.append(_stage_table(study, long))
