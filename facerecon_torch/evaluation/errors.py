@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from facerecon_torch.metrics.bootstrap import paired_bootstrap, subject_interval
-from facerecon_torch.metrics.vertex_error import vertex_errors
+from facerecon_torch.metrics.vertex_error import distance_errors, size_error_percent
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.report.tables import ALIGNMENTS
 from facerecon_torch.runtime.ranks import GatherOrder
@@ -108,15 +108,18 @@ def _chunk_errors(
     if topology is None:
         raise ValueError("errors need a whole model; this one was restricted to some vertices")
     rows = {"whole": topology.whole_vertices, "centre": topology.centre_vertices}
-    masks = {"": None} if covered is None else {"": None, COVERED: covered}
     out: dict[Any, Tensor] = {}
-    for truth_name, region, align, mask in product(truths, REGIONS, ALIGNMENTS, masks):
-        index = rows[region].to(shape.device)
-        error = vertex_errors(shape, truths[truth_name], align, rows=index, known=masks[mask])
-        out["mae", align, truth_name, region + mask] = error.mae
-        out["rmse", align, truth_name, region + mask] = error.rmse_z
-        if (align, truth_name, region + mask) == ("none", "M", "whole"):
-            out["size_error"] = error.size_error_percent
+    for region, places in rows.items():
+        index = places.to(shape.device)
+        own = shape[:, index]
+        masks = {"": None} if covered is None else {"": None, COVERED: covered[:, index]}
+        for name, truth in truths.items():
+            true = truth[:, index]
+            for align, (mask, known) in product(ALIGNMENTS, masks.items()):
+                key = (align, name, region + mask)
+                out[("mae", *key)], out[("rmse", *key)] = distance_errors(own, true, align, known=known)
+            if (name, region) == ("M", "whole"):
+                out["size_error"] = size_error_percent(own, true)
     return out
 
 

@@ -32,7 +32,7 @@ def folder(study, tmp_path_factory):
 def test_the_folder_holds_the_same_numbers_thrice(folder, study):
     document = json.loads((folder / "metrics.json").read_text())["studies"]["full"]
     mean = document["methods"]["ours"]["mae_mm"]["none"]["M"]["whole"]
-    lines = list(csv.DictReader((folder / "metrics.csv").open()))
+    lines = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
     (line,) = [own for own in lines if own["method"] == "ours" and own["class"] == "all"]
     assert float(line["mae_none_M_whole"]) == pytest.approx(mean, rel=1e-5)
     assert {own["class"] for own in lines} == {"all", "N", "E", "LFAU", "UFAU", "YR", "PR", "CR", "O"}
