@@ -32,6 +32,7 @@ LAYERS = (
     "report",
     "export",
     "external",
+    "evaluation",
     "config",
     "commands",
 )

@@ -19,7 +19,16 @@ from facerecon_torch.config.recorded import RECORDED_DEFAULTS
 from facerecon_torch.errors import FaceReconError
 from facerecon_torch.runtime.memory import is_out_of_memory
 
-__all__ = ["quote_paths", "run_compare", "run_infer", "run_prepare", "run_synth", "run_train", "run_video"]
+__all__ = [
+    "quote_paths",
+    "run_compare",
+    "run_evaluate",
+    "run_infer",
+    "run_prepare",
+    "run_synth",
+    "run_train",
+    "run_video",
+]
 
 _PATH_KEYS = (
     "input",
@@ -35,6 +44,9 @@ _PATH_KEYS = (
     "cascade.path",
     "landmarks.path",
     "data.root",
+    "test_data.root",
+    "evaluation.facewarehouse",
+    "evaluation.frgc",
     "model.path",
     "hydra.run.dir",
     "hydra.sweep.dir",
@@ -42,6 +54,7 @@ _PATH_KEYS = (
 _PLAIN = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout")  # no run folder, no log file
 _TASKS = {
     "compare": ("compare.command", "compare_from_config"),
+    "evaluate": ("evaluate.command", "evaluate_from_config"),
     "train": ("train.command", "train_from_config"),
     "infer": ("infer.command", "infer_from_config"),
     "prepare": ("prepare.command", "prepare_from_config"),
@@ -50,6 +63,7 @@ _TASKS = {
 }
 _LESS_MEMORY = {
     "compare": "set fewer images or points",
+    "evaluate": "set runtime.memory=GB to what is free, or fewer evaluation.folds_at_once",
     "train": "set runtime.memory=GB to what is free, or train on fewer images",
     "infer": "set a smaller batch=, or fewer runtime.workers",
     "prepare": "set fewer runtime.workers",
@@ -74,6 +88,11 @@ def run_train(arguments: Sequence[str]) -> int:
         return 2
     quiet = [*_PLAIN, "hydra.job_logging.root.level=WARNING"]
     return _launch("train", arguments, (log,) if os.environ["RANK"] == "0" else quiet)
+
+
+def run_evaluate(arguments: Sequence[str]) -> int:
+    """The status of `facerecon evaluate`."""
+    return _launch("evaluate", arguments)
 
 
 def run_infer(arguments: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from facerecon_torch.evaluation.output import METRICS_FORMAT
 from facerecon_torch.formats.face_document import FACE_FORMAT
 from facerecon_torch.formats.json_file import parse_json
 
@@ -26,7 +27,16 @@ ABOUT_FORMAT, FAILURES_FORMAT = "facerecon-released", "facerecon-failures"
 PROGRESS_FORMAT, RUN_FORMAT = "facerecon-progress", "facerecon-run"
 REPORT_FORMAT, SUMMARY_FORMAT = "facerecon-report", "facerecon-summary"
 _JSON_FORMATS = frozenset(
-    {ABOUT_FORMAT, FACE_FORMAT, FAILURES_FORMAT, PROGRESS_FORMAT, REPORT_FORMAT, RUN_FORMAT, SUMMARY_FORMAT}
+    {
+        ABOUT_FORMAT,
+        FACE_FORMAT,
+        FAILURES_FORMAT,
+        METRICS_FORMAT,
+        PROGRESS_FORMAT,
+        REPORT_FORMAT,
+        RUN_FORMAT,
+        SUMMARY_FORMAT,
+    }
 )
 _MARK = b"facerecon_torch"
 _CONFIG = b"# facerecon "  # begins a recorded config

@@ -11,12 +11,11 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from facerecon_torch.errors import ImageFileError, VideoError
+from facerecon_torch.errors import ImageFileError, MissingExtraError
 from facerecon_torch.files import replacing
 
-__all__ = ["Frame", "frame_rate", "read_frames", "write_video"]
+__all__ = ["pyav", "Frame", "frame_rate", "read_frames", "write_video"]
 
-_INSTALL = 'pip install "facerecon-torch[video]"'
 _QUALITY = "20"  # constant rate factor of H.264: 0 is lossless, 51 the worst
 _FALLBACK_RATE = Fraction(30)  # frames a second of a file that names none
 _LARGEST_DENOMINATOR = 65535  # of a rate in an .mp4 file
@@ -31,11 +30,12 @@ class Frame:
     seconds: float
 
 
-def _av() -> Any:
+def pyav() -> Any:
+    """The package av. Raises MissingExtraError where it is not installed."""
     try:
         import av
     except ImportError as error:
-        raise VideoError(f"video needs the package av (PyAV); it is not installed. Run: {_INSTALL}") from error
+        raise MissingExtraError("videos", "PyAV", "video") from error
     return av
 
 
@@ -43,7 +43,7 @@ def frame_rate(path: str | os.PathLike[str]) -> Fraction:
     """The frames a second that a video file names; 30 where it names none.
 
     Raises:
-        VideoError: PyAV is not installed.
+        MissingExtraError: PyAV is not installed.
         ImageFileError: the file cannot be read, or holds no video.
 
     Example:
@@ -58,13 +58,13 @@ def read_frames(path: str | os.PathLike[str]) -> Iterator[Frame]:
     """The frames of a video file in order, one at a time, turned as the file says.
 
     Raises:
-        VideoError: PyAV is not installed.
+        MissingExtraError: PyAV is not installed.
         ImageFileError: the file cannot be read, or holds no video, or ends in damage; the frames before it came.
 
     Example:
         >>> pixels = [frame.pixels for frame in read_frames("clip.mp4")]
     """
-    av, path = _av(), Path(path)
+    av, path = pyav(), Path(path)
     rate = frame_rate(path)
     with _opened(path) as container:
         stream = container.streams.video[0]
@@ -80,7 +80,7 @@ def read_frames(path: str | os.PathLike[str]) -> Iterator[Frame]:
 
 def _opened(path: Path) -> Any:
     """The container of a file with a video stream."""
-    av = _av()
+    av = pyav()
     try:
         container = av.open(str(path))
     except (av.FFmpegError, OSError) as error:
@@ -105,13 +105,13 @@ def write_video(
         frames: RGB, all of one size, at least one.
 
     Raises:
-        VideoError: PyAV is not installed.
+        MissingExtraError: PyAV is not installed.
         ValueError: another suffix, a rate that is not positive, no frames, or frames of several sizes.
 
     Example:
         >>> write_video("grey.mp4", 30, (torch.full((3, 480, 640), 128, dtype=torch.uint8) for _ in range(60)))
     """
-    av, target = _av(), Path(path)
+    av, target = pyav(), Path(path)
     if target.suffix.lower() != ".mp4":
         raise ValueError(f"path must end in .mp4; got {target}")
     if not rate > 0:

@@ -9,12 +9,12 @@ from torch.testing import assert_close
 
 from facerecon_torch.commands.train import first_stage
 from facerecon_torch.commands.train import train as training_run
-from facerecon_torch.commands.train.evaluate import SetErrors
 from facerecon_torch.commands.train.first_stage import FirstStageCache, choose_penalties
 from facerecon_torch.commands.train.methods import train_methods
 from facerecon_torch.commands.train.samples import rows_of_rank
 from facerecon_torch.commands.train.train import cross_validate, make_splits
 from facerecon_torch.data.splits import CvSpec
+from facerecon_torch.evaluation.errors import SetErrors
 from facerecon_torch.runtime.memory import MemoryBudget
 from facerecon_torch.runtime.ranks import SINGLE, GatherOrder, Ranks
 from tests.thread_ranks import together
@@ -168,7 +168,8 @@ def test_rows_and_classes_come_back_in_the_order_of_the_set(world):
     def gather(ranks):
         places = torch.arange(ranks.rank, 7, 3).flip(0) if ranks.rank < 2 else torch.arange(0)
         order = GatherOrder.of(places, ranks)
-        return SetErrors.of({}, samples[places], order), order.gather(10 * places), len(order)
+        part = samples[places]
+        return SetErrors.of({}, part.subjects, part.kinds, order), order.gather(10 * places), len(order)
 
     for errors, rows, count in together(3, gather):
         assert errors.kinds == ("a", "b", "d", "e", "g")

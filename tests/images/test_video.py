@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from facerecon_torch.errors import ImageFileError, VideoError
+from facerecon_torch.errors import ImageFileError, MissingExtraError
 from facerecon_torch.images.video import frame_rate, read_frames, write_video
 
 
@@ -48,5 +48,5 @@ def test_what_is_no_video_is_named(tmp_path):
 
 def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(VideoError, match=r'pip install "facerecon-torch\[video\]"'):
+    with pytest.raises(MissingExtraError, match=r"pip install 'facerecon-torch\[video\]'"):
         list(read_frames(tmp_path / "clip.mp4"))

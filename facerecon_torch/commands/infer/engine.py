@@ -10,6 +10,7 @@ from typing import Any
 from facerecon_torch.commands.infer.parts import Parts, RunCounts
 from facerecon_torch.commands.infer.plan import Plan
 from facerecon_torch.commands.infer.shard_worker import ShardWorker, WorkerSpec
+from facerecon_torch.errors import MissingExtraError
 from facerecon_torch.runtime.precision import in_own_precision
 
 __all__ = ["shards_by_ray", "shards_here"]
@@ -48,7 +49,7 @@ def shards_by_ray(
         actors: workers; None: one per GPU of the cluster, without GPUs one per two CPUs.
 
     Raises:
-        ImportError: Ray is missing.
+        MissingExtraError: Ray is missing.
     """
     if not shards:
         return
@@ -56,7 +57,7 @@ def shards_by_ray(
         import ray
         import ray.data
     except ImportError as error:
-        raise ImportError("engine=ray needs Ray; install facerecon-torch[ray]") from error
+        raise MissingExtraError("runs with engine=ray", "Ray", "ray") from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facerecon_torch.cascade.reconstruction import Reconstruction
-from facerecon_torch.errors import VideoError
+from facerecon_torch.errors import MissingExtraError
 from facerecon_torch.files import replacing, write_bytes
 from facerecon_torch.model.named_weights import NEUTRAL
 
@@ -20,7 +20,6 @@ __all__ = ["draw_curves", "write_curves"]
 _POSE = ("yaw", "pitch", "roll")
 _DRAWN = 8  # names with the largest ranges
 _DIGITS = 5
-_INSTALL = 'pip install "facerecon-torch[video]"'
 
 
 def write_curves(path: Path, faces: Reconstruction, frames: Sequence[int], seconds: Float[Tensor, "frames"]) -> None:
@@ -40,12 +39,12 @@ def draw_curves(path: Path, faces: Reconstruction, seconds: Float[Tensor, "frame
     """Draw the weights that change most, and the pose, over the seconds.
 
     Raises:
-        VideoError: matplotlib is not installed.
+        MissingExtraError: matplotlib is not installed.
     """
     try:
         figure = importlib.import_module("matplotlib.figure").Figure(figsize=(10, 6), layout="constrained")
     except ImportError as error:
-        raise VideoError(f"curves need the package matplotlib; it is not installed. Run: {_INSTALL}") from error
+        raise MissingExtraError("curves", "matplotlib", "video") from error
     above, below = figure.subplots(2, 1, sharex=True)
     weights = {name: values for name, values in faces.expression_weights.items() if name != NEUTRAL}
     moving = sorted(weights, key=lambda name: float(weights[name].amin() - weights[name].amax()))[:_DRAWN]

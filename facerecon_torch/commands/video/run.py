@@ -119,7 +119,7 @@ def write_track(track: Track, video: Path, folder: Path, reconstructor: FaceReco
 
     Raises:
         FileExistsError: a file of another program has the name of a result.
-        VideoError: a package of the extra `video` is not installed.
+        MissingExtraError: a package of the extra `video` is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     require_own([folder / TABLE])

@@ -12,19 +12,12 @@ from torch import Tensor
 
 from facerecon_torch.commands.infer.inputs.entry import Entry, file_entry
 from facerecon_torch.errors import ImageFileError
+from facerecon_torch.images.video import pyav
 
 __all__ = ["VIDEO_SUFFIXES", "VideoFrames", "video_entries"]
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
 _KEPT_FRAMES = 32  # decoded on the way to a later one
-
-
-def _av() -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError("videos need PyAV; install facerecon-torch[video]") from error
-    return av
 
 
 def video_entries(path: str, *, every: int = 1) -> Iterator[Entry]:
@@ -35,7 +28,7 @@ def video_entries(path: str, *, every: int = 1) -> Iterator[Entry]:
     Raises:
         ImportError: PyAV is missing.
     """
-    av, whole = _av(), file_entry(path)
+    av, whole = pyav(), file_entry(path)
     try:
         with av.open(path) as container:
             times = _frame_times(container)
@@ -76,7 +69,7 @@ class VideoFrames:
 
     def read(self, entry: Entry) -> UInt8[Tensor, "3 height width"]:
         """The pixels of a frame. Raises ImageFileError where the video has none at its time."""
-        av, time = _av(), entry.time or 0.0
+        av, time = pyav(), entry.time or 0.0
         with self._lock:
             if entry.path != self._path:
                 self._open(entry.path, av)
