@@ -48,7 +48,8 @@ def _lacks_test_set(specs: EvaluateSpecs) -> bool:
 
 def build_specs(config: DictConfig) -> EvaluateSpecs:
     """The specs of a config."""
-    return EvaluateSpecs(**{name: build(config[name], name) if config.get(name) else None for name in _GROUPS})
+    groups: dict[str, Any] = {name: build(config[name], name) if config.get(name) else None for name in _GROUPS}
+    return EvaluateSpecs(**groups)
 
 
 def _part(name: str) -> DictConfig:
