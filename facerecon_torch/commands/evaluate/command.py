@@ -48,13 +48,24 @@ def _lacks_test_set(specs: EvaluateSpecs) -> bool:
 
 def build_specs(config: DictConfig) -> EvaluateSpecs:
     """The specs of a config."""
-    return EvaluateSpecs(**{name: build(config[name], name) if config.get(name) else None for name in _GROUPS})
+    groups: dict[str, Any] = {name: build(config[name], name) if config.get(name) else None for name in _GROUPS}
+    return EvaluateSpecs(**groups)
 
 
 def _part(name: str) -> DictConfig:
-    """The config of one experiment of several, under the words of the user's call."""
-    words = [word for word in HydraConfig.get().overrides.task if not word.startswith("experiment=")]
-    return compose("evaluate", overrides=[f"experiment={name}", *words])
+    """The config of one experiment of several, under the words of the user's call; those about methods that it does
+    not have are left out."""
+    own = ("experiment=", "evaluation.parts")
+    words = [word for word in HydraConfig.get().overrides.task if not word.startswith(own)]
+    general = [f"experiment={name}", *(word for word in words if _method_of(word) is None)]
+    methods = compose("evaluate", overrides=general).method
+    return compose("evaluate", overrides=[*general, *(word for word in words if _method_of(word) in methods)])
+
+
+def _method_of(word: str) -> str | None:
+    """The method that a word of the call is about, as in method.ours.cascade.stages=3."""
+    key = word.lstrip("+").partition("=")[0]
+    return key.split(".")[1] if key.startswith("method.") else None
 
 
 def evaluate(parts: list[EvaluateSpecs], folder: Path) -> None:

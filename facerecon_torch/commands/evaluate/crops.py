@@ -30,7 +30,7 @@ def with_features(
     if keeps_crops(hog, crop.size, torch.float16):
         return replace(samples, hog=hog)
     table = new_table(len(samples.table), crop.size, hog, location)
-    parts = torch.arange(len(table)).split(_BATCH)
+    parts = torch.split(torch.arange(len(table)), _BATCH)
     for rows in tqdm(parts, desc=f"features, {samples.name}", unit="batch", disable=not progress):
         part = slice(int(rows[0]), int(rows[-1]) + 1)
         write_crops(table[part], _crops(samples.table[part]), hog)
@@ -46,7 +46,7 @@ def band_limited(samples: Samples, ratio: float) -> Samples:
         return samples
     table = torch.empty_like(samples.table)
     small = max(8, round(table.shape[-1] * ratio))
-    for rows in torch.arange(len(table)).split(_BATCH):
+    for rows in torch.split(torch.arange(len(table)), _BATCH):
         part = slice(int(rows[0]), int(rows[-1]) + 1)
         reduced = interpolate(_crops(samples.table[part]), (small, small), mode="bicubic", antialias=True)
         grown = interpolate(reduced, tuple(table.shape[-2:]), mode="bicubic")

@@ -61,8 +61,6 @@ class MethodFitter:
             test = kind(fold.test, self.cache.first_stage(replace(setup, spec=at_test), fold.test))
         if method.kind != "cascade":
             return baseline(method.kind, self.model, train, {"test": test})["test"], []
-        with self._lock:
-            train.gram(), train.moments()
         fitted = fit_cascade(setup, train, {"test": test}, tuple(setup.spec.features.blocks))
         _log.info("fold %d, %s: %d stages", fold.number, name, sum(stage["kept"] for stage in fitted.stages))
         return fitted.estimates["test"], fitted.stages

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
+from threading import Lock
 
 import torch
 from jaxtyping import Float, Int
@@ -70,6 +71,7 @@ class FirstStage:
         self.features = observer.features(self.x) if held else observer.source(self.x)
         self._gram: SampleGram | None = None
         self._moments: Moments | None = None
+        self._lock = Lock()  # folds may run on threads: the first one computes what all share
 
     def observer(
         self,
@@ -88,12 +90,13 @@ class FirstStage:
         n = int(self.counts.sum())
         if 8 * len(BLOCKS) * n * n > self.memory.gram:
             return None
-        if self._gram is None:
-            self._gram = compute_sample_gram(
-                self.features, len(self.samples), block_sizes=self.spec.block_sizes, bias=self.bias,
-                device=self.x.device, ranks=self.ranks,
-            )  # fmt: skip
-        return self._gram
+        with self._lock:
+            if self._gram is None:
+                self._gram = compute_sample_gram(
+                    self.features, len(self.samples), block_sizes=self.spec.block_sizes, bias=self.bias,
+                    device=self.x.device, ranks=self.ranks,
+                )  # fmt: skip
+            return self._gram
 
     @property
     def matrix_bytes(self) -> int:
@@ -103,9 +106,10 @@ class FirstStage:
 
     def moments(self) -> Moments:
         """X'X and X'Y of the samples of all processes."""
-        if self._moments is None:
-            self._moments = self.moments_of(None)
-        return self._moments
+        with self._lock:
+            if self._moments is None:
+                self._moments = self.moments_of(None)
+            return self._moments
 
     def moments_of(self, rows: Int[Tensor, "rows"] | None) -> Moments:
         """X'X and X'Y of some rows; None: of all."""

@@ -100,7 +100,7 @@ def _vertex_error(study: Study, at: Int[Tensor, "m"]) -> Float[Tensor, "V"]:
     """The mean distance of every vertex from M over some photographs, unaligned."""
     estimate, like = study.estimates[study.reference], study.model.identity_mean
     total = torch.zeros(study.model.n_vertices, dtype=torch.float64)
-    for rows in at.split(_CHUNK):
+    for rows in torch.split(at, _CHUNK):
         part = estimate[rows].to(like.device, like.dtype)
         truth = study.tested.faces.meshes[rows].to(like.device, like.dtype)
         gap = study.model.vertices(part.identity, part.expression) - truth
