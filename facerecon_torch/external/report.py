@@ -44,7 +44,7 @@ def comparison_report(
     return {
         "truth": truth.name,
         "images": len(truth),
-        "subjects": len(truth.subjects.unique()),
+        "subjects": truth.people,
         "common_images": int(common.sum()),
         "alignments": {**ALIGNMENT_TEXTS, "mae": "none, rigid and similarity on the measured vertices"},
         "methods": {errors.name: _means(errors, common, truth) for errors in methods},

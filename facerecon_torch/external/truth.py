@@ -83,6 +83,11 @@ class Truth:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def people(self) -> int:
+        """The number of persons."""
+        return len(set(self.subjects.tolist()))
+
     def batches(self, places: Sequence[int], size: int) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         """Some images in batches: their places, and their scans' tensors padded to one length, with `valid`."""
         for start in range(0, len(places), size):

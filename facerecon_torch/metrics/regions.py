@@ -60,7 +60,8 @@ def face_regions(scans: Float[Tensor, "b n 3"], landmarks: Float[Tensor, "b 7 3"
     up = normalize(up - (up * right).sum(-1, keepdim=True) * right, dim=-1)
 
     def along(points: Tensor, axis: Tensor) -> Tensor:
-        return ((points - origin[:, None]) * axis[:, None]).sum(-1) / unit
+        offset: Tensor = ((points - origin[:, None]) * axis[:, None]).sum(-1) / unit
+        return offset
 
     x, y = along(scans, right).abs(), along(scans, up)
     nose_end, mouth_y = along(bottom[:, None], up), along(mouth[:, None], up)

@@ -117,9 +117,11 @@ def scan_to_mesh(
         >>> scan_to_mesh(points, points_of_scan, vertices, triangles, vertices[rows]).median
     """
     all_points = torch.ones(1, len(scan), dtype=torch.bool, device=scan.device)
-    batch = (t[None] for t in (scan, scan_landmarks, vertices))
     align = "similarity" if scale else "rigid"
-    errors = scans_to_meshes(*batch, triangles, landmarks[None], counted=all_points, align=align, backend=backend)
+    errors = scans_to_meshes(
+        scan[None], scan_landmarks[None], vertices[None], triangles, landmarks[None],
+        counted=all_points, align=align, backend=backend,
+    )  # fmt: skip
     mask = ~errors.distances[0].isnan()
     return ScanErrors(errors.distances[0][mask], errors.alignment[0], mask)
 

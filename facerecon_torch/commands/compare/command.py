@@ -43,7 +43,7 @@ def compare_from_config(config: DictConfig) -> int:
         specs.cascade or pretrained_path(landmarks.own_convention), face_model=load_face_model(specs.model)
     )
     truth = _truth(specs, reconstructor.face_model, landmarks, device)
-    _log.info("%s: %d images of %d people", truth.name, len(truth), len(truth.subjects.unique()))
+    _log.info("%s: %d images of %d people", truth.name, len(truth), truth.people)
     systems = [read_system(folder, truth.names, _hints(specs, reconstructor.face_model)) for folder in specs.external]
     faces, facts = _methods(specs, reconstructor.to(device, specs.runtime.torch_dtype), truth, landmarks)
     faces += [external_faces(system, truth) for system in systems if system.faces]

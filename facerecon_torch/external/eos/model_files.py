@@ -135,7 +135,7 @@ def _edges(triangles: Int[Tensor, "T 3"]) -> tuple[list[list[int]], list[list[in
     """Of every edge its two triangles (0 where it has one alone) and its two vertices, both counted from 1."""
     pairs = torch.cat([triangles[:, [0, 1]], triangles[:, [0, 2]], triangles[:, [1, 2]]]).sort(dim=-1).values
     owner = torch.arange(1, len(triangles) + 1).repeat(3)
-    corners, edge = pairs.unique(dim=0, return_inverse=True)
+    corners, edge = torch.unique(pairs, dim=0, return_inverse=True)
     adjacent = torch.zeros(len(corners), 2, dtype=torch.int64)
     order = edge.argsort(stable=True)
     edge, owner = edge[order], owner[order]
