@@ -138,9 +138,9 @@ def check(tmp_path, photographs, outcome, count, capfd):
     assert len(set(bad.values())) >= 60
     outcome.reconstructor.save_pretrained(tmp_path / "cascade.safetensors")
     save_model(outcome.reconstructor.face_model, tmp_path / "model.safetensors", storage="float32")
-    words = [f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}",
-             f"cascade.path={tmp_path / 'cascade.safetensors'}", f"model.path={tmp_path / 'model.safetensors'}", "landmarks=file", "runtime.progress=false",
-             "shard_size=64"]  # fmt: skip
+    files = {"input": "in", "output": "out", "cascade.path": "cascade.safetensors", "model.path": "model.safetensors"}
+    words = [f"{key}={tmp_path / name}" for key, name in files.items()]
+    words += ["landmarks=file", "runtime.progress=false", "shard_size=64"]
     assert main(["infer", *words]) == 1
     rows = list(read_quarantine(tmp_path / "out"))
     failed = Counter(os.path.basename(row["path"]) for row in rows)
