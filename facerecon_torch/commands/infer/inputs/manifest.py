@@ -82,9 +82,10 @@ def _columns(file: Path) -> _Columns:
     except _READING as error:
         raise DataFileError(f"{file}: expected a manifest; came a file that cannot be read: {error}") from error
     plain = {plain_name(name): name for name in names}
-    box = tuple(plain[side] for side in _SIDES if side in plain) or ((plain["box"],) if "box" in plain else ())
-    if len(box) not in (0, 1, 4):
-        raise DataFileError(f"{file}: expected box_x0, box_y0, box_x1 and box_y1; came {', '.join(box)} alone")
+    sides = tuple(plain[side] for side in _SIDES if side in plain)
+    if len(sides) not in (0, 4):
+        raise DataFileError(f"{file}: expected box_x0, box_y0, box_x1 and box_y1; came {', '.join(sides)} alone")
+    box = sides or ((plain["box"],) if "box" in plain else ())
     try:
         chosen = choose_columns(names, file, with_lists=file.suffix.lower() != ".csv", points_needed=False)
     except LandmarkFileError as error:
