@@ -49,7 +49,7 @@ def test_a_track_has_one_identity_and_its_files(clip, tiny_outcome, tmp_path):
     assert_close(alpha, alpha[:1].expand(4, -1))
     assert_close(settled.faces.camera.rotation.det(), torch.ones(4))
     write_track(settled, path, tmp_path, model, overlay=True)
-    rows = list(csv.DictReader((tmp_path / "expressions.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "expressions.csv").read_text().splitlines()))
     assert [int(row["frame"]) for row in rows] == [0, 1, 3, 4]
     assert float(rows[2]["yaw"]) == pytest.approx(float(settled.faces.euler_degrees[2, 0]), abs=1e-4)
     table = pq.read_table(tmp_path / "parameters.parquet")
