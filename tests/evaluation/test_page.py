@@ -71,20 +71,21 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
-def _requests(driver) -> list[str]:
-    """The addresses of all requests since the last call."""
+def _requests(driver, page: str) -> list[str]:
+    """The addresses that a page has asked for since the last call, without its own and data inside it."""
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    addresses = [p["request"]["url"] for p in sent if p["documentURL"] == page]
+    return [address for address in addresses if address != page and not address.startswith("data:")]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_opens_from_disk(folder, browser, scheme):
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    _requests(browser)
     address = (folder / "report.html").as_uri()
     browser.get(address)
-    assert [u for u in _requests(browser) if u != address and not u.startswith("data:")] == []
+    assert _requests(browser, address) == []
     assert [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"] == []
     images = browser.execute_script(
         "return [...document.images].map(i => i.complete && i.naturalWidth > 0 && i.alt.length > 0)"
@@ -101,9 +102,8 @@ def test_a_request_would_be_seen(folder, browser, tmp_path):
     page = tmp_path / "with_a_request.html"
     policy = text[text.index('<meta http-equiv="Content') :].partition("\n")[0]
     page.write_text(text.replace(policy, '<link rel="stylesheet" href="http://127.0.0.1:9/none.css">'))
-    _requests(browser)
     browser.get(page.as_uri())
-    assert "http://127.0.0.1:9/none.css" in _requests(browser)
+    assert _requests(browser, page.as_uri()) == ["http://127.0.0.1:9/none.css"]
 
 
 def test_tab_reaches_links_and_tables(folder, browser):
