@@ -89,12 +89,12 @@ class _Prior(NamedTuple):
 class _People(NamedTuple):
     """The person of every picture, numbered from 0."""
 
-    index: Int[Tensor, "b"]
-    count: int
+    numbers: Int[Tensor, "b"]
+    total: int
 
     def sums(self, values: Float[Tensor, "b *k"]) -> Float[Tensor, "people *k"]:
         """The values of each person's pictures, added up."""
-        return values.new_zeros(self.count, *values.shape[1:]).index_add_(0, self.index, values)
+        return values.new_zeros(self.total, *values.shape[1:]).index_add_(0, self.numbers, values)
 
 
 class LandmarkFitter:
@@ -356,7 +356,7 @@ class LandmarkFitter:
         right = (goal[0].flatten(1)[:, None] @ inner + goal[1].flatten(1)[:, None] @ contour)[:, 0]
         if people is None:
             return solve_positive(normal, right + prior.pull)
-        return solve_positive(people.sums(normal) + prior.penalty, people.sums(right) + prior.pull)[people.index]
+        return solve_positive(people.sums(normal) + prior.penalty, people.sums(right) + prior.pull)[people.numbers]
 
     def _answer(
         self,

@@ -78,7 +78,7 @@ def smooth_track(
 
 def _smooth_camera(camera: Camera, seconds: Float[Tensor, "frames"], spec: SmoothingSpec) -> Camera:
     wide = camera.to(torch.float64)
-    rotation = one_euro(wide.rotation.flatten(-2), seconds, spec.rotation).unflatten(-1, (3, 3))
+    rotation = one_euro(wide.rotation.flatten(-2), seconds, spec.rotation).reshape(-1, 3, 3)
     place = torch.cat([wide.translation / wide.scale[:, None], 100 * wide.scale.log()[:, None]], dim=-1)
     place = one_euro(place, seconds, spec.place)
     scale = (place[:, 2] / 100).exp()
@@ -91,4 +91,5 @@ def _nearest(matrices: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
     left, _, right = torch.linalg.svd(matrices)
     sign = torch.det(left @ right).sign()
     signs = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], dim=-1)
-    return left * signs[..., None, :] @ right
+    nearest: Tensor = left * signs[..., None, :] @ right
+    return nearest
