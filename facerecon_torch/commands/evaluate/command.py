@@ -119,6 +119,8 @@ def _planned(parts: list[EvaluateSpecs]) -> list[_Plan]:
         key = digest([part.evaluation.study, *(recorded(getattr(part, name)) for name in _SHARED)])
         shown = [(place, name) for name in part.evaluation.sections]
         if key not in plans:
+            if part.evaluation.study in {plan.specs.evaluation.study for plan in plans.values()}:
+                raise ValueError(f"study {part.evaluation.study} must have one data set and protocol; it has several")
             plans[key] = _Plan(part, shown)
             continue
         plan = plans[key]
