@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from facerecon_torch.commands.infer.inputs.entry import Entry, entries_of, record_batch
+from facerecon_torch.commands.infer.inputs.entry import Entry, entries_of, plan_rows, record_batch
 from facerecon_torch.commands.infer.inputs.listing import InputSpec, list_entries
 from facerecon_torch.commands.infer.inputs.reading import EntryReader
 from facerecon_torch.commands.infer.options import InferOptions
@@ -117,7 +117,7 @@ def test_manifests_name_ids_subjects_boxes_and_landmarks(tmp_path):
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
     first, second = listed(tmp_path / "m.parquet")
     assert (first.path, first.id, first.subject) == (str(tmp_path / "a.png"), "7", "p")
-    assert (first.box, first.points) == ([1, 2, 3, 4], [5, 6]) or (first.box, first.points) == ((1, 2, 3, 4), [5, 6])
+    assert (first.box, first.points) == ((1.0, 2.0, 3.0, 4.0), [5.0, 6.0])
     assert (second.name, second.subject, second.box, second.points) == (str(tmp_path / "b.png"), None, None, None)
     (tmp_path / "m.csv").write_text("id,path,box_x0,box_y0,box_x1,box_y1\n001,a.png,1,2,3,4\n002,b.png,,,,\n")
     first, second = listed(tmp_path / "m.csv")
@@ -128,13 +128,12 @@ def test_entries_travel_through_arrow():
     entries = [Entry("a\udce9\n.png", id="x", size=3, changed=4), Entry("t.tar", member="m.png", offset=512, size=9),
                Entry("v.mp4", frame=3, time=0.1),
                Entry("b", problem="no", box=(1.0, 2.0, 3.0, 4.0), points=[1.0, 2.0])]  # fmt: skip
-    again = entries_of(record_batch(entries), 10)
+    again = entries_of(record_batch(plan_rows(entries)), 10)
     assert [e.number for e in again] == [10, 11, 12, 13]
     for one, other in zip(entries, again):
         for name in Entry.__slots__:
-            if name not in ("number", "box"):
+            if name != "number":
                 assert getattr(one, name) == getattr(other, name)
-    assert list(again[3].box) == [1, 2, 3, 4]
 
 
 @pytest.fixture
@@ -275,8 +274,8 @@ def planned(count, folder):
 
 
 def test_plans_are_streamed(tmp_path):
-    _, few = planned(20_000, tmp_path)
-    _, many = planned(100_000, tmp_path)
+    _, few = planned(5_000, tmp_path)
+    _, many = planned(20_000, tmp_path)
     assert many < 1.2 * few + 1e6
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from facerecon_torch.commands.infer.inputs.entry import PLAN_SCHEMA, Entry, entries_of, record_batch
+from facerecon_torch.commands.infer.inputs.entry import PLAN_SCHEMA, Entry, entries_of, plan_rows, record_batch
 from facerecon_torch.commands.own_files import RUN_FORMAT, read_document, require_own
 from facerecon_torch.files import write_json
 from facerecon_torch.formats.face_document import PARAMETERS
@@ -84,19 +84,13 @@ def write_plan(
     with pa.OSFile(str(file), "wb") as sink, \
             pa.ipc.new_file(sink, PLAN_SCHEMA.with_metadata(metadata), options=options) as writer:  # fmt: skip
         while group := list(islice(left, shard_size)):
-            batch = record_batch(group)
-            writer.write_batch(batch.replace_schema_metadata(metadata))
-            for entry in group:
-                digest.update(_line(entry))
-                if mark is not None and entry.problem is None:
-                    digest.update(mark(entry.place).encode())
+            rows = plan_rows(group)
+            writer.write_batch(record_batch(rows).replace_schema_metadata(metadata))
+            digest.update("".join(map(repr, rows)).encode("utf-8", "surrogateescape"))
+            if mark is not None:
+                digest.update("".join(mark(entry.place) for entry in group if entry.problem is None).encode())
             count += len(group)
     return Plan(file, count, shard_size, digest.hexdigest())
-
-
-def _line(entry: Entry) -> bytes:
-    fields = [getattr(entry, name) for name in PLAN_SCHEMA.names]
-    return repr(fields).encode("utf-8", "surrogateescape")
 
 
 def prepare_plan(

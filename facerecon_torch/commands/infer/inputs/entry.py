@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from facerecon_torch.files import path_text
 from facerecon_torch.landmarks.detector import Box
 
-__all__ = ["PLAN_SCHEMA", "Entry", "entries_of", "file_entry", "record_batch"]
+__all__ = ["PLAN_SCHEMA", "Entry", "entries_of", "file_entry", "plan_rows", "record_batch"]
 
 PLAN_SCHEMA = pa.schema(
     [
@@ -28,6 +30,7 @@ PLAN_SCHEMA = pa.schema(
         ("points", pa.list_(pa.float64())),
     ]
 )
+_FIELDS = attrgetter(*PLAN_SCHEMA.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +95,26 @@ def file_entry(path: str, **more: object) -> Entry:
     return Entry(path, size=about.st_size, changed=about.st_mtime_ns, **more)  # type: ignore[arg-type]
 
 
-def record_batch(entries: Sequence[Entry]) -> pa.RecordBatch:
-    """The entries as rows of `PLAN_SCHEMA`, without their numbers."""
+def plan_rows(entries: Sequence[Entry]) -> list[tuple[Any, ...]]:
+    """The values of the entries in the order of `PLAN_SCHEMA`."""
+    return [_FIELDS(entry) for entry in entries]
+
+
+def record_batch(rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
+    """Rows of `plan_rows` as rows of `PLAN_SCHEMA`."""
     columns = []
-    for field in PLAN_SCHEMA:
-        values = [getattr(entry, field.name) for entry in entries]
-        columns.append(pa.array([os.fsencode(v) for v in values] if field.name == "path" else values, field.type))
+    for field, values in zip(PLAN_SCHEMA, zip(*rows)):
+        if field.name == "path":
+            values = tuple(os.fsencode(value) for value in values)
+        empty = not any(value is not None for value in values)
+        columns.append(pa.nulls(len(rows), field.type) if empty else pa.array(values, field.type))
     return pa.record_batch(columns, schema=PLAN_SCHEMA)
 
 
 def entries_of(batch: pa.RecordBatch, first: int) -> list[Entry]:
     """The entries of rows of `PLAN_SCHEMA`; `first` is the number of the first one."""
     rows = batch.to_pylist()
-    entries = [Entry(**{**row, "path": os.fsdecode(row["path"])}) for row in rows]
-    return [replace(entry, number=first + k) for k, entry in enumerate(entries)]
+    for k, row in enumerate(rows):
+        box = row["box"]
+        row |= {"path": os.fsdecode(row["path"]), "box": None if box is None else tuple(box), "number": first + k}
+    return [Entry(**row) for row in rows]
