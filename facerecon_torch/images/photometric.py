@@ -7,11 +7,12 @@ by its place in the set alone: the same in any batch, on any device, in any numb
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import pad
 
 __all__ = ["PhotometricVariation"]
 
@@ -56,7 +57,7 @@ class PhotometricVariation:
             crops: in [0, 1].
             rows: place of each crop in the set, below `count`.
         """
-        texture, noise = _fields(crops.shape[-1], self.seed, crops)
+        texture, noise = _fields(crops.shape[-1], self.seed, crops.device, crops.dtype)
         u = self._numbers.to(crops)[rows.to(crops.device)]
         kind, scale, strength, sharp, blur, amount, gamma, noisy, place = u.mT
         count = len(texture)
@@ -81,9 +82,12 @@ def _column(values: Float[Tensor, "n"]) -> Float[Tensor, "n 1 1 1"]:
     return values[:, None, None, None]
 
 
-def _fields(size: int, seed: int, like: Tensor) -> tuple[Float[Tensor, "t 1 s s"], Float[Tensor, "k 1 s s"]]:
+@lru_cache(maxsize=1)
+def _fields(
+    size: int, seed: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Float[Tensor, "t 1 s s"], Float[Tensor, "k 1 s s"]]:
     """Textures of all scales and white noise, of standard deviation 1, that go on where they end."""
-    white = torch.randn(_FIELDS, 1, size, size, generator=torch.Generator().manual_seed(seed + 1)).to(like)
+    white = torch.randn(_FIELDS, 1, size, size, generator=torch.Generator().manual_seed(seed + 1)).to(device, dtype)
     shaped = torch.cat([_gaussian(white, scale, mode="circular") for scale in _TEXTURE_SCALES])
     return shaped / shaped.std(dim=(-2, -1), keepdim=True), white
 
@@ -102,10 +106,15 @@ def _blurred(crops: Float[Tensor, "n c h w"], sharp: Float[Tensor, "n"]) -> Floa
 
 
 def _gaussian(images: Float[Tensor, "n c h w"], scale: float, *, mode: str) -> Float[Tensor, "n c h w"]:
+    """Images blurred along both axes: a sum of shifted images, which a CPU does four times as fast as a convolution."""
     reach = math.ceil(3 * scale)
-    steps = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (steps / scale).square())
-    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, -1)
+    weights = [math.exp(-0.5 * (step / scale) ** 2) for step in range(-reach, reach + 1)]
+    weights = [weight / math.fsum(weights) for weight in weights]
     wide = pad(images, (reach, reach, reach, reach), mode=mode)
-    once = conv2d(wide, kernel, groups=images.shape[1])
-    return conv2d(once, kernel.mT, groups=images.shape[1])
+    for axis in (-1, -2):
+        size = wide.shape[axis] - 2 * reach
+        total = weights[0] * wide.narrow(axis, 0, size)
+        for start, weight in enumerate(weights[1:], 1):
+            total.add_(wide.narrow(axis, start, size), alpha=weight)
+        wide = total
+    return wide
