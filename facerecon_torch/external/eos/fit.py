@@ -36,21 +36,21 @@ class EosSettings:
         contour: whether the contour's landmarks are used.
     """
 
-    iterations: int = 5
+    iterations: int = 20
     identity_coefficients: int | None = None
-    identity_penalty: float | int = 30.0
+    identity_penalty: float | int = 10.0
     expression_coefficients: int | None = None
-    expression_penalty: float | int = 30.0
-    contour: bool = True
+    expression_penalty: float | int = 3.0
+    contour: bool = False
 
     def __post_init__(self) -> None:
-        require_count("eos.iterations", self.iterations, 1)
+        require_count("eos.settings.iterations", self.iterations, 1)
         for name in ("identity_coefficients", "expression_coefficients"):
             if getattr(self, name) is not None:
-                require_count(f"eos.{name}", getattr(self, name), 1)
+                require_count(f"eos.settings.{name}", getattr(self, name), 1)
         for name in ("identity_penalty", "expression_penalty"):
             if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"eos.{name} must be positive; got {getattr(self, name)}")
+                raise ValueError(f"eos.settings.{name} must be positive; got {getattr(self, name)}")
 
 
 def setting_grid() -> list[EosSettings]:
@@ -59,13 +59,15 @@ def setting_grid() -> list[EosSettings]:
         iterations=5, identity_penalty=30.0, expression_penalty=30.0, contour=True,
         identity_coefficients=None, expression_coefficients=None,
     )  # fmt: skip
-    penalties = [
-        replace(own, identity_penalty=a, expression_penalty=b, contour=c)
-        for a, b, c in product((10.0, 30.0, 90.0), (10.0, 30.0, 90.0), (True, False))
-    ]
-    counts = [replace(own, identity_coefficients=n) for n in (10, 25)]
-    counts += [replace(own, expression_coefficients=n) for n in (8, 15)]
-    return [*penalties, *counts, *(replace(own, iterations=n) for n in (2, 10))]
+    plain = replace(own, contour=False)
+    strengths = (1.0, 3.0, 10.0, 30.0, 90.0)
+    penalties = [replace(plain, identity_penalty=a, expression_penalty=b) for a, b in product(strengths, strengths)]
+    mild = replace(plain, identity_penalty=10.0, expression_penalty=3.0)
+    counts = [replace(mild, identity_coefficients=n) for n in (10, 25)]
+    counts += [replace(mild, expression_coefficients=n) for n in (8, 15)]
+    rounds = [replace(mild, iterations=n) for n in (2, 10, 20)]
+    contour = [replace(own, identity_penalty=n, expression_penalty=n) for n in (3.0, 30.0)]
+    return [*penalties, *counts, *rounds, *contour]
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class EosFitter:
         ]
         contour = self._contour if settings.contour else None
         if contour is not None and len(points) < len(names):
-            raise ValueError("eos's contour needs every landmark; set eos.contour=false")
+            raise ValueError("eos's contour needs every landmark; set eos.settings.contour=false")
         mesh, rendering, _, _ = self._eos.fitting.fit_shape_and_pose(
             self.model, points, self._mapper, width, height, *(contour or ()), settings.iterations,
             settings.identity_coefficients, float(settings.identity_penalty),
