@@ -25,7 +25,6 @@ class SyntheticPhotos:
     shifted_subjects: int = 40
     shifted_images: int = 6
     seed: int = 0
-    vary_photographs: bool = False  # training crops get random texture, sharpness, gamma and noise
     root: str | None = None  # folder of rendered sets; None: the user's cache folder
 
     def __post_init__(self) -> None:

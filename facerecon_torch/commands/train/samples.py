@@ -21,7 +21,6 @@ from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.fitting.dense_fit import DenseFitter
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.images.loader import LoadedImage, decoded_ahead, read_content
-from facerecon_torch.images.photometric import PhotometricVariation
 from facerecon_torch.images.read import Pixels
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.runtime.memory import CacheLocation
@@ -105,14 +104,13 @@ def prepare_samples(
     dense: DenseFitter | None = None,
     workers: int | None = None,
     progress: bool = True,
-    vary: PhotometricVariation | None = None,
     ranks: Ranks = SINGLE,
 ) -> Samples:
     """The samples of a set, of several processes each its own subjects.
 
-    Images are read, cropped along the landmark fit `fit` and cached at `location`, of several processes each its own
-    subjects; all but decoding runs in batches on the model's device. `vary` changes the crops that are cached. If
-    the set brings no g*, S* is fitted to the true meshes by `dense`. Unreadable images are logged and left out.
+    Images are read, cropped along the landmark fit `fit` and cached at `location`; all but decoding runs in batches on
+    the model's device. If the set brings no g*, S* is fitted to the true meshes by `dense`. Unreadable images are
+    logged and left out.
 
     Raises:
         DataFileError: none of the images can be read.
@@ -127,9 +125,8 @@ def prepare_samples(
         for rows, images in _decoded([faces.images[i] for i in own.tolist()], workers, bar):
             points = faces.landmarks[own[rows]].to(device, dtype)
             crops, inside = canonical_crops(images, points, fitter, cropper)
-            pixels = crops.image if vary is None else vary(crops.image, own[rows])
             part = slice(filled, filled + len(images))
-            write_crops(table[part], pixels, hog)
+            write_crops(table[part], crops.image, hog)
             landmarks[part] = inside
             kept.append(rows)
             filled = part.stop

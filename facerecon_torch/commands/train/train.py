@@ -22,11 +22,9 @@ from facerecon_torch.commands.train.samples import Samples, prepare_samples, row
 from facerecon_torch.commands.train.sets import load_sets
 from facerecon_torch.config.train import TrainSpecs
 from facerecon_torch.data.face_set import FaceSet
-from facerecon_torch.data.specs import SyntheticPhotos
 from facerecon_torch.data.splits import CvSpec, Fold, check_disjoint, fold_of, group_folds, paper_folds
 from facerecon_torch.evaluation.errors import ALIGNMENTS, SetErrors
 from facerecon_torch.fitting.dense_fit import DenseFitter
-from facerecon_torch.images.photometric import PhotometricVariation
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.load import load_face_model
 from facerecon_torch.runtime.environment import environment
@@ -125,11 +123,7 @@ def _prepare(
         prepare_samples, fit=fitting.fit, crop=fitting.crop, hog=hog, location=location, dense=dense,
         workers=specs.runtime.workers, progress=specs.runtime.progress and ranks.is_first, ranks=ranks,
     )  # fmt: skip
-    data = specs.data
-    varied = isinstance(data, SyntheticPhotos) and data.vary_photographs
-    seeds = {"train": specs.runtime.seed} if varied else {}
-    vary = {name: PhotometricVariation(count=len(sets[name]), seed=seed) for name, seed in seeds.items()}
-    return {name: prepare(faces, model, vary=vary.get(name)) for name, faces in sets.items()}
+    return {name: prepare(faces, model) for name, faces in sets.items()}
 
 
 def make_splits(
