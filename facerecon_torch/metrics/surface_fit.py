@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from facerecon_torch.geometry.align import Alignment, align_rigid, align_similarity
-from facerecon_torch.geometry.mesh_queries import ClosestPoint, MeshBackend
-from facerecon_torch.geometry.normals import triangle_normals
+from facerecon_torch.geometry.mesh_types import ClosestPoint, MeshBackend, triangle_corners
 from facerecon_torch.geometry.rotation import axis_angle_to_matrix
 
 __all__ = ["SCAN_ALIGNMENTS", "SurfaceFit", "identity_alignment", "refined"]
@@ -118,8 +118,9 @@ def _newton_step(fit: SurfaceFit, now: _State) -> Alignment:
     """The alignments after a Gauss-Newton step; a motion changes a distance by its component along that line."""
     scale, placed, point, distance = fit.align == "similarity", now.placed, now.closest.point, now.closest.distance
     gap = fit.points - point
-    normals = triangle_normals(placed.apply(fit.vertices), fit.triangles)
-    normals = normals.gather(1, now.closest.triangle[..., None].expand(-1, -1, 3))
+    corners = triangle_corners(placed.apply(fit.vertices), fit.triangles, now.closest.triangle)
+    sides = corners[..., 1:, :] - corners[..., :1, :]
+    normals = normalize(torch.linalg.cross(sides[..., 0, :], sides[..., 1, :]), dim=-1)
     near = distance[..., None] < 1e-6
     along = torch.where(near, normals, gap / torch.where(near, 1.0, distance[..., None]))
     along = along.masked_fill(~fit.counted[..., None], 0.0)
