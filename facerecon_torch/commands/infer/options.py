@@ -100,6 +100,11 @@ class InferOptions:
             return tuple(self.formats)
         return _OF_ONE if inputs == 1 else ()
 
+    @property
+    def seconds(self) -> float | None:
+        """`image_seconds` as a float."""
+        return None if self.image_seconds is None else float(self.image_seconds)
+
     def threads(self) -> int:
         """The number of threads that read, decode and write."""
         return self.workers or min(32, (os.cpu_count() or 1) + 4)

@@ -50,5 +50,5 @@ def settings_of(
         "formats": sorted(formats),
         "size": asdict(options.size),
     }
-    settings |= {name: getattr(options, name) for name in ("faces", "decode", "max_megapixels")}
+    settings |= {"faces": options.faces, "decode": options.decode, "max_megapixels": float(options.max_megapixels)}
     return {name: json.dumps(value, sort_keys=True, default=str) for name, value in settings.items()}

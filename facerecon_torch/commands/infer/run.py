@@ -194,7 +194,7 @@ def _require_own_names(output: Path, options: InferOptions) -> None:
     """Raise FileExistsError where a name of the run is taken by something of somebody else."""
     for folder in (PARAMETERS, QUARANTINE):
         if (output / folder).is_symlink() or ((output / folder).exists() and not (output / folder).is_dir()):
-            raise FileExistsError(f"{output / folder}: expected a free name or a folder of an earlier run; came a file")
+            raise FileExistsError(f"{output / folder}: expected a free name or an earlier result; came a file")
     require_own([progress_file(output, options.shard_index, options.shard_count)])
     for folder in (PARAMETERS, QUARANTINE):
         require_own((output / folder).glob("part-*.parquet"))

@@ -94,7 +94,7 @@ class ShardWorker:
         self._memory = int(options.ahead_mb * _MEGABYTE)
         self._files = FaceFiles(
             spec.output, model, spec.formats, spec.detector.convention,
-            memory=self._memory, seconds=options.image_seconds, done=self._written,
+            memory=self._memory, seconds=options.seconds, done=self._written,
         )  # fmt: skip
         self._one = LatencySession(reconstructor, size=options.size) if options.mode == "latency" else None
         self._reader = EntryReader(options.max_megapixels)
@@ -139,7 +139,7 @@ class ShardWorker:
     def _loaded(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, LoadedImage | LoadError]]:
         options, device = self._spec.options, self._spec.reconstructor.device
         limits: dict[str, Any] = {"max_megapixels": options.max_megapixels, "memory": self._memory,
-                                  "seconds": options.image_seconds}  # fmt: skip
+                                  "seconds": options.seconds}  # fmt: skip
         if options.decode == "device" and device.type == "cuda":
             decoder = nvjpeg(device)
             return decoded_in_batches(entries, self._pool, self._reader, decoder, batch=self._batch, **limits)
@@ -150,7 +150,7 @@ class ShardWorker:
         """Decoded images with faces, in order; the others have their outcome."""
         options = self._spec.options
         found = detect_entries(
-            self._spec.detector, self._loaded(entries), options.faces, batch=self._batch, seconds=options.image_seconds
+            self._spec.detector, self._loaded(entries), options.faces, batch=self._batch, seconds=options.seconds
         )
         for image in found:
             advance(len(self._result.failures))
@@ -192,7 +192,7 @@ class ShardWorker:
     def _reconstructed(self, found: Sequence[FoundImage]) -> Iterator[ImageFaces]:
         """The images of a batch with their faces. A batch that cannot be done as one is halved until the images that
         fail stand alone."""
-        seconds = self._spec.options.image_seconds
+        seconds = self._spec.options.seconds
         try:
             with time_limit(None if seconds is None else seconds * len(found)):
                 solved = self._solve([(one.pixels, face) for one in found for face in one.faces])

@@ -23,7 +23,7 @@ class EntryReader:
         max_megapixels: larger images are refused.
     """
 
-    def __init__(self, max_megapixels: float) -> None:
+    def __init__(self, max_megapixels: float | int) -> None:
         self._most = max_megapixels
         self._videos = VideoFrames(max_megapixels)
 

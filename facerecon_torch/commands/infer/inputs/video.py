@@ -58,7 +58,7 @@ class VideoFrames:
         max_megapixels: frames that are larger are refused.
     """
 
-    def __init__(self, max_megapixels: float) -> None:
+    def __init__(self, max_megapixels: float | int) -> None:
         self._most = max_megapixels * 1e6
         self._lock = threading.Lock()
         self._path: str | None = None
