@@ -137,7 +137,7 @@ class WarpBackend:
         device, (height, width) = points_image.device, size
         points = finer_rows(points_image.detach().double(), finer).contiguous()
         buffer = torch.full((height * finer * width,), -1, dtype=torch.int32, device=device)
-        layers = torch.zeros(2, height, width, device=device)
+        layers = torch.zeros(2, height, width, device=device, dtype=torch.float32)
         if buffer.numel() and len(triangles):
             with _stream(device):
                 entries, values = _array(buffer, wp.int32), _array(shades.detach().float().contiguous(), wp.float32)

@@ -53,7 +53,8 @@ def test_a_track_has_one_identity_and_its_files(clip, tiny_outcome, tmp_path):
     assert [int(row["frame"]) for row in rows] == [0, 1, 3, 4]
     assert float(rows[2]["yaw"]) == pytest.approx(float(settled.faces.euler_degrees[2, 0]), abs=1e-4)
     table = pq.read_table(tmp_path / "parameters.parquet")
-    assert table["image"].to_pylist() == [f"clip.mp4#{k}" for k in (0, 1, 3, 4)]
+    assert table["frame"].to_pylist() == [0, 1, 3, 4]
+    assert set(table["path"].to_pylist()) == {str(path)}
     drawn, plain = list(read_frames(tmp_path / "overlay.mp4")), list(read_frames(path))
     gaps = [float((a.pixels.float() - b.pixels.float()).abs().mean()) for a, b in zip(drawn, plain, strict=True)]
     assert min(gaps[k] for k in track.frames) > 2 * max(gaps[2], gaps[5])
