@@ -82,7 +82,11 @@ def test_three_processes_train_what_one_trains(world, form, names):
             assert [a[key] for key in ("relative_penalty", "form", "kept")] == [
                 b[key] for key in ("relative_penalty", "form", "kept")
             ]
-            for key in a.keys() - {"seconds", "relative_penalty", "form", "kept"}:
+            for tried, other in zip(a["path"], b["path"], strict=True):
+                assert tried.keys() == other.keys()
+                for key in tried:
+                    assert tried[key] == pytest.approx(other[key], rel=1e-9, abs=1e-9), key
+            for key in a.keys() - {"seconds", "relative_penalty", "form", "kept", "path"}:
                 assert a[key] == pytest.approx(b[key], rel=1e-9, abs=1e-9), key
 
 

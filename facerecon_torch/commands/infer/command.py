@@ -27,6 +27,7 @@ def infer_from_config(config: DictConfig) -> int:
     stopped the run."""
     specs: InferSpecs = build(config)
     output = specs.output
+    specs.input.require()
     if Path(specs.input.path).is_dir() and Path(specs.input.path).resolve() == output.resolve():
         raise ValueError(
             f"output must not be the input folder, where overlays would be taken for photographs: {output}"

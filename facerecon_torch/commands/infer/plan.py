@@ -88,7 +88,11 @@ def write_plan(
             writer.write_batch(record_batch(rows).replace_schema_metadata(metadata))
             digest.update("".join(map(repr, rows)).encode("utf-8", "surrogateescape"))
             if mark is not None:
-                digest.update("".join(mark(entry.place) for entry in group if entry.problem is None).encode())
+                digest.update(
+                    "".join(mark(entry.place) for entry in group if entry.problem is None).encode(
+                        "utf-8", "surrogateescape"
+                    )
+                )
             count += len(group)
     return Plan(file, count, shard_size, digest.hexdigest())
 

@@ -45,6 +45,11 @@ class InputSpec:
         if self.every < 1:
             raise ValueError(f"every must be at least 1; got {self.every}")
 
+    def require(self) -> None:
+        """Raise FileNotFoundError where nothing is at the path and it is no pattern."""
+        if not os.path.lexists(self.path) and not glob.has_magic(self.path):
+            raise FileNotFoundError(f"input must be an image or a folder of images; nothing is at {self.path}")
+
 
 def list_entries(spec: InputSpec) -> Iterator[Entry]:
     """The entries of a run in a fixed order: folders and patterns in natural order, lists and manifests in their own.
@@ -58,9 +63,8 @@ def list_entries(spec: InputSpec) -> Iterator[Entry]:
     path = spec.path
     if os.path.isdir(path):
         return _some(_folder_entries(spec), f"input must be an image or a folder of images; {path} holds no image")
+    spec.require()
     if not os.path.lexists(path):
-        if not glob.has_magic(path):
-            raise FileNotFoundError(f"input must be an image or a folder of images; nothing is at {path}")
         matches = sorted(filter(_outside(spec), glob.iglob(path, recursive=True)), key=natural_key)
         return _some(_expanded(matches, spec), f"input must match some file; nothing matches {path}")
     suffix = os.path.splitext(path)[1].lower()
