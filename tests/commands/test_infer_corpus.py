@@ -240,13 +240,14 @@ def test_a_file_that_vanishes_while_the_run_is_on(pictures, tmp_path, tiny_outco
 
 def test_a_run_leaves_no_file_open(pictures, tmp_path, tiny_outcome):
     run(pictures, tmp_path / "first", tiny_outcome, shard_size=3)
-    before = psutil.Process().num_fds()
+    before, children = psutil.Process().num_fds(), set(psutil.Process().children())
     for k in range(3):
         run(pictures, tmp_path / str(k), tiny_outcome, shard_size=3)
     assert psutil.Process().num_fds() == before
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= children
 
 
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")  # by ray, of its own options
 def test_ray_gives_the_rows_of_the_local_engine(pictures, tmp_path, tiny_outcome):
     ray = pytest.importorskip("ray")
     ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False, logging_level="ERROR")

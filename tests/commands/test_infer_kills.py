@@ -104,10 +104,12 @@ def test_a_signal_finishes_the_shard_and_the_same_call_goes_on(name, folder, tmp
     monkeypatch.setattr(run_module.Progress, "commit", commit)
     report = run(folder, tmp_path / "out", tiny_outcome)
     assert report.stopped == name
-    assert report.counts.inputs == 8  # the signal came after the first shard, in the second
+    # the signal comes behind the first shard; any thread may take it, so that the second is begun or not
+    done = report.counts.inputs
+    assert done in (4, 8)
     monkeypatch.undo()
     again = run(folder, tmp_path / "out", tiny_outcome)
-    assert (again.skipped, again.stopped, again.complete) == (8, None, True)
+    assert (again.skipped, again.stopped, again.complete) == (done, None, True)
     assert again.total.line() == "ok 21 + bad_image 3 = 24 inputs"
 
 
