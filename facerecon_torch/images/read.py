@@ -215,8 +215,11 @@ def require_unit_range(images: Tensor | Sequence[Tensor], came: str) -> None:
 def _description(data: bytes, error: Exception) -> str:
     """What bytes that would not decode look like."""
     head = data[:12]
-    if is_heic(data) and not heic_is_readable():
-        return "an HEIC file: install facerecon-torch[heic], or convert it to JPEG or PNG"
+    if is_heic(data):
+        advice = (
+            "it is damaged" if heic_is_readable() else "install facerecon-torch[heic], or convert it to JPEG or PNG"
+        )
+        return f"an HEIC file: {advice}"
     if is_out_of_memory(error):
         height, width = image_size(data)
         return f"{width} x {height} pixels, for which the memory is too small"
