@@ -104,14 +104,15 @@ def test_the_paper_is_one_page_in_its_order(world, tmp_path):
 
 def test_all_methods_answer_for_the_same_images(world, tmp_path):
     names = [name for name in ALL_METHODS if name not in ("ours_patch", "ours_stride1")]
-    # So few people gain nothing across subjects: these two move in-sample, so that they differ.
+    # So few people gain nothing across subjects: these two move in-sample. Their first stages have the same features
+    # and shapes to learn; the regressed camera tells from the second one on.
     moved = [f"method.{name}.cascade.cross_fit=false" for name in ("hog_only", "zhu_fg2015")]
     report = run(world, tmp_path, *quick(f"[{','.join(names)}]"), *moved, "cv.fold=0")
     (study,) = report["studies"].values()
     assert set(study["methods"]) == set(names)
     errors = {name: entry["mae_mm"]["none"]["M"]["whole"] for name, entry in study["methods"].items()}
     assert max(errors["ours"], errors["landmark_fit"]) < errors["mean_face"]
-    assert len({errors["zhu_fg2015"], errors["hog_only"], errors["landmark_fit"]}) == 3
+    assert errors["zhu_fg2015"] == pytest.approx(errors["hog_only"], rel=1e-5) != errors["landmark_fit"]
     assert study["comparisons"].keys() == {f"ours - {name}" for name in names if name != "ours"}
 
 
