@@ -14,8 +14,15 @@ from facerecon_torch.metrics.scan import SCAN_ALIGNMENTS
 
 __all__ = ["PAIRED", "comparison_report", "comparison_tables"]
 
-PAIRED = ("scan_similarity_median_all", "scan_similarity_mean_all", "mae_similarity_all", "mae_none_all", "nme")
-"""Columns whose differences get an interval."""
+PAIRED = (
+    "scan_similarity_median_all",
+    "scan_similarity_mean_all",
+    "mae_similarity_all",
+    "mae_none_all",
+    "abs_size_vertices_percent",
+    "nme",
+)
+"""Columns whose differences get an interval; `abs_` is the magnitude of a column."""
 
 
 def comparison_report(
@@ -84,14 +91,20 @@ def _differences(
 ) -> dict[str, dict[str, float | int | None]]:
     result: dict[str, dict[str, float | int | None]] = {}
     for name in PAIRED:
-        if name not in first.columns or name not in other.columns:
+        a, b = _column(first, name), _column(other, name)
+        if a is None or b is None:
             continue
-        a, b = first.columns[name], other.columns[name]
         both = torch.isfinite(a) & torch.isfinite(b)
         if bool(both.any()):
             gap: Interval = paired_bootstrap(a[both], b[both], truth.subjects[both], generator)
             result[name] = {"mean": gap.mean, "low": gap.low, "high": gap.high, "images": int(both.sum())}
     return result
+
+
+def _column(errors: MethodErrors, name: str) -> Tensor | None:
+    """A column, or the magnitudes of one; None where the method lacks it."""
+    column = errors.columns.get(name.removeprefix("abs_"))
+    return column.abs() if column is not None and name.startswith("abs_") else column
 
 
 def _number(value: Tensor) -> float | None:
