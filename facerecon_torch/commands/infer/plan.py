@@ -86,7 +86,7 @@ def write_plan(
         while group := list(islice(left, shard_size)):
             rows = plan_rows(group)
             writer.write_batch(record_batch(rows).replace_schema_metadata(metadata))
-            digest.update("".join(map(repr, rows)).encode("utf-8", "surrogateescape"))
+            digest.update("".join(map(repr, rows)).encode())
             if mark is not None:
                 digest.update(
                     "".join(mark(entry.place) for entry in group if entry.problem is None).encode(
