@@ -116,7 +116,7 @@ def test_all_methods_answer_for_the_same_images(world, tmp_path):
     assert set(study["methods"]) == set(names)
     errors = {name: entry["mae_mm"]["none"]["M"]["whole"] for name, entry in study["methods"].items()}
     assert max(errors["ours"], errors["landmark_fit"]) < errors["mean_face"]
-    assert errors["zhu_fg2015"] == pytest.approx(errors["hog_only"], rel=1e-5) != errors["landmark_fit"]
+    assert len({errors["zhu_fg2015"], errors["hog_only"], errors["landmark_fit"]}) == 3
     assert study["comparisons"].keys() == {f"ours - {name}" for name in names if name != "ours"}
 
 
