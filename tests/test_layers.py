@@ -24,6 +24,7 @@ LAYERS = (
     "features",
     "regression",
     "cascade",
+    "tracking",
     "registration",
     "data",
     "synthetic",
@@ -31,6 +32,7 @@ LAYERS = (
     "report",
     "export",
     "external",
+    "evaluation",
     "config",
     "commands",
 )

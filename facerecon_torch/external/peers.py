@@ -6,13 +6,14 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from facerecon_torch.external.eos.fit import EosFitter, EosSettings, fit_all, setting_grid
 from facerecon_torch.external.eos.model_files import EosFiles, write_eos_model
 from facerecon_torch.external.methods import FaceGroup, MethodFaces, model_group, seen_landmarks
 from facerecon_torch.external.truth import ModelTruth, Truth
 from facerecon_torch.images.read import read_pixels
-from facerecon_torch.landmarks.mediapipe import FaceMesh
+from facerecon_torch.landmarks.mediapipe import FaceBoxes, FaceDetector, FaceMesh
 from facerecon_torch.landmarks.mediapipe.mesh_points import N_MESH, mesh_to_ibug68, mesh_triangles
 from facerecon_torch.landmarks.scheme import from_paper66, is_present
 from facerecon_torch.metrics.scan import SEVEN_POINTS
@@ -24,6 +25,7 @@ __all__ = ["PEERS", "EosSpec", "eos_faces", "mediapipe_faces", "tuned_settings"]
 
 PEERS = ("eos", "mediapipe")
 _TOGETHER = 16  # images in memory at once
+_SAME_FACE = 0.3  # least intersection over union of a detected face's box and that of the landmarks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,21 +124,24 @@ def tuned_settings(
 def mediapipe_faces(truth: Truth, device: torch.device) -> MethodFaces:
     """MediaPipe's face mesh of every image: 468 points in px, turned into the axes of the model frame.
 
-    The network sees the region around the given landmarks, turned by the roll of the eyes.
+    The network sees the face of MediaPipe's own detector that overlaps the given landmarks, or where it finds none, the
+    box of the landmarks turned by the roll of the eyes.
 
     Raises:
         ImageFileError: an image cannot be read.
         ValueError: an image is missing, or has too few landmarks for a region.
     """
-    network = FaceMesh().to(device)
+    network, detector = FaceMesh().to(device), FaceDetector().to(device)
     meshes = []
     for start in range(0, len(truth), _TOGETHER):
         files = [path for path in truth.images[start : start + _TOGETHER] if path is not None]
         points = truth.landmarks[start : start + _TOGETHER]
         if len(files) != len(points) or not bool(is_present(points).any(-1).all()):
             raise ValueError("mediapipe needs a photograph and landmarks of every image")
-        boxes = torch.cat([_least(points), -_least(-points)], -1)
-        found, _ = network([read_pixels(path) for path in files], boxes.double(), _eyes(points))
+        pictures = [read_pixels(path) for path in files]
+        regions = [_region(own, marks) for own, marks in zip(detector(pictures), points, strict=True)]
+        boxes, six = (torch.stack(part).double() for part in zip(*regions, strict=True))
+        found, _ = network(pictures, boxes, six)
         meshes.append(found[:, :N_MESH].cpu())
     mesh = torch.cat(meshes)
     # the ends of the pairs of points between which the seven lie, in the image plane and in depth
@@ -153,12 +158,15 @@ def mediapipe_faces(truth: Truth, device: torch.device) -> MethodFaces:
     return MethodFaces(name="mediapipe", groups=(group,), image_points=flat.float())
 
 
-def _least(points: Float[Tensor, "n 66 2"]) -> Float[Tensor, "n 2"]:
-    return points.nan_to_num(nan=torch.inf).amin(1)
-
-
-def _eyes(points: Float[Tensor, "n 66 2"]) -> Float[Tensor, "n 6 2"] | None:
-    """The centres of both eyes in the form of the face detector's points; None where an eye is missing."""
-    ibug = from_paper66(points)
-    eyes = torch.stack([ibug[:, 36:42].mean(1), ibug[:, 42:48].mean(1)], 1)
-    return torch.cat([eyes, eyes, eyes], 1).double() if bool(torch.isfinite(eyes).all()) else None
+def _region(found: FaceBoxes, landmarks: Float[Tensor, "66 2"]) -> tuple[Float[Tensor, "4"], Float[Tensor, "6 2"]]:
+    """The box and the six points of the detected face at the landmarks; without one, the landmarks' own."""
+    present = landmarks[is_present(landmarks)]
+    box = torch.cat([present.amin(0), present.amax(0)])
+    overlap = box_iou(found.boxes.cpu().float(), box[None].float())[:, 0]
+    if len(overlap) and float(overlap.max()) >= _SAME_FACE:
+        best = int(overlap.argmax())
+        return found.boxes[best].cpu(), found.points[best].cpu()
+    ibug = from_paper66(landmarks)
+    eyes = torch.stack([ibug[36:42].mean(0), ibug[42:48].mean(0)])
+    level = torch.stack([box[:2], box[[2, 1]]])
+    return box, torch.where(torch.isfinite(eyes).all(), eyes, level).repeat(3, 1)

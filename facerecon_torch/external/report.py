@@ -155,7 +155,7 @@ def _scan_table(report: Mapping[str, Any], vertices: str, about: str) -> str:
 def _region_table(report: Mapping[str, Any]) -> str:
     columns = {name: f"region_{name}" for name in ("nose", "mouth", "forehead", "cheeks")}
     columns |= {"chamfer": "chamfer", "normals, degrees": "normal_degrees", "complete %": "complete_percent"}
-    return _table("regions (each by its own similarity), whole face (similarity), mm", columns, report)
+    return _table("regions (each moved rigidly for itself), whole face (similarity), mm", columns, report)
 
 
 def _table(title: str, columns: Mapping[str, str], report: Mapping[str, Any]) -> str:

@@ -12,12 +12,12 @@ from torch import Tensor
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.external.mesh_file import SUFFIXES, OutputMesh, OutputPoints, read_output
 from facerecon_torch.geometry.normals import triangle_normals
-from facerecon_torch.images.read import list_images
+from facerecon_torch.images.read import IMAGE_SUFFIXES
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER
 from facerecon_torch.metrics.scan import SEVEN_POINTS
 from facerecon_torch.model.topology import FaceTopology
 
-__all__ = ["SEVEN_ROWS", "ModelTruth", "Scan", "Truth", "read_scans", "scan_of_mesh", "some_of"]
+__all__ = ["SEVEN_ROWS", "ModelTruth", "Scan", "Truth", "photographs_in", "read_scans", "scan_of_mesh", "some_of"]
 
 SEVEN_ROWS = tuple(IBUG_OF_PAPER.index(point) for point in SEVEN_POINTS)
 """The seven points among the 66 of the paper."""
@@ -107,6 +107,11 @@ class Truth:
             )
 
 
+def photographs_in(folder: Path) -> list[Path]:
+    """The files of a folder that are named like images, without hidden ones, by name."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+
+
 def _padded(columns: Sequence[Tensor], length: int) -> Tensor:
     return torch.stack([torch.cat([c, c.new_zeros(length - len(c), *c.shape[1:])]) for c in columns])
 
@@ -183,7 +188,7 @@ def read_scans(folder: Path, *, points: int, generator: torch.Generator) -> Trut
     files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES[:3]]
     if not files:
         raise ValueError(f"truth must be a folder with scans ({', '.join(SUFFIXES[:3])}); {folder} has none")
-    photographs = {path.stem: path for path in list_images(folder)}
+    photographs = {path.stem: path for path in photographs_in(folder)}
     people = sorted({file.stem.split("_")[0] for file in files})
     return Truth(
         name=folder.name,

@@ -14,7 +14,9 @@ __all__ = [
     "MeshBackend",
     "Raster",
     "RayHit",
+    "averaged_shades",
     "describe_closest",
+    "finer_rows",
     "nearest_in_triangle",
     "require_indices",
     "triangle_corners",
@@ -68,6 +70,23 @@ class MeshBackend(Protocol):
         """
         ...
 
+    def shade(
+        self,
+        points_image: Float[Tensor, "V 3"],
+        triangles: Int[Tensor, "T 3"],
+        shades: Float[Tensor, "V"],
+        size: tuple[int, int],
+        *,
+        finer: int,
+    ) -> Float[Tensor, "2 height width"]:
+        """The share of every pixel of one image that the mesh covers, and this share times its mean shade.
+
+        `shades` in [0, 1] are interpolated over the triangles, whose points are those of `rasterise`. A pixel is the
+        mean of `finer` samples, the k-th of them (k + 1/2) / finer - 1/2 px from its centre in x and in y. Not
+        differentiable.
+        """
+        ...
+
     def closest_point(
         self,
         points: Float[Tensor, "*b n 3"],
@@ -92,6 +111,25 @@ class MeshBackend(Protocol):
         """The cotangent Laplacian of one mesh, with areas in the squared unit of the vertices (see
         `laplacian.cotangent_laplacian`)."""
         ...
+
+
+def finer_rows(points_image: Float[Tensor, "V 3"], finer: int) -> Float[Tensor, "V 3"]:
+    """The points (x, y, depth) of an image where y counts `finer` rows of samples for every row of pixels."""
+    # The centre of the first row of samples lies (finer - 1) / 2 of them before that of the first row of pixels.
+    stretch = points_image.new_tensor([1.0, finer, 1.0])
+    return points_image * stretch + points_image.new_tensor([0.0, (finer - 1) / 2, 0.0])
+
+
+def averaged_shades(
+    raster: Raster, triangles: Int[Tensor, "T 3"], shades: Float[Tensor, "V"]
+) -> Float[Tensor, "2 height width"]:
+    """The layers of `MeshBackend.shade` from `finer` rasters, one for each row of samples of every pixel."""
+    covered = raster.triangle >= 0
+    layers = shades.new_zeros(2, *covered.shape)
+    layers[0][covered] = 1
+    corners = shades[triangles.long()[raster.triangle[covered]]]
+    layers[1][covered] = (corners * raster.barycentric[covered].to(shades)).sum(-1)
+    return layers.mean(1)
 
 
 def require_indices(triangles: Tensor, vertices: Tensor) -> None:

@@ -19,6 +19,7 @@ from facerecon_torch.geometry.mesh_types import (
     ClosestPoint,
     Raster,
     RayHit,
+    averaged_shades,
     describe_closest,
     nearest_in_triangle,
     require_indices,
@@ -51,6 +52,20 @@ class Pytorch3dBackend:
         depth = (weights * corners[..., 2]).sum(-1)
         shape = (*batch, height, width)
         return Raster(found.reshape(shape), weights.reshape(*shape, 3), depth.reshape(shape))
+
+    def shade(
+        self,
+        points_image: Float[Tensor, "V 3"],
+        triangles: Int[Tensor, "T 3"],
+        shades: Float[Tensor, "V"],
+        size: tuple[int, int],
+        *,
+        finer: int,
+    ) -> Float[Tensor, "2 height width"]:
+        place = (torch.arange(finer, device=points_image.device) + 0.5) / finer - 0.5
+        shifted = torch.stack([place, place, torch.zeros_like(place)], -1)[:, None]
+        raster = self.rasterise(points_image - shifted.to(points_image), triangles, *size)
+        return averaged_shades(raster, triangles, shades)
 
     def closest_point(
         self,

@@ -18,7 +18,14 @@ from torch import Tensor
 
 from facerecon_torch.files import cache_folder, require_writable
 from facerecon_torch.geometry.laplacian import Laplacian, cotangent_laplacian
-from facerecon_torch.geometry.mesh_types import ClosestPoint, Raster, RayHit, describe_closest, require_indices
+from facerecon_torch.geometry.mesh_types import (
+    ClosestPoint,
+    Raster,
+    RayHit,
+    describe_closest,
+    finer_rows,
+    require_indices,
+)
 
 __all__ = ["WarpBackend", "start_warp"]
 
@@ -86,7 +93,12 @@ class WarpBackend:
             raise ValueError(f"height and width must be at least 1; got {height} and {width}")
         require_indices(triangles, points_image)
         batch, device, dtype = points_image.shape[:-2], points_image.device, points_image.dtype
-        points = points_image.detach().double().reshape(-1, *points_image.shape[-2:]).contiguous()
+        points = (
+            points_image.detach()
+            .double()
+            .reshape(points_image.shape[:-2].numel(), *points_image.shape[-2:])
+            .contiguous()
+        )
         size = (len(points), height, width)
         buffer = torch.full(size, -1, dtype=torch.int64, device=device)
         fill = torch.empty if buffer.numel() and len(triangles) else torch.zeros
@@ -111,6 +123,31 @@ class WarpBackend:
                 _array(depth, wp.float32 if single else wp.float64),
             ]
             _launch(resolve, tuple(buffer.shape), [corners, faces, entries, *outputs], device)
+
+    def shade(
+        self,
+        points_image: Float[Tensor, "V 3"],
+        triangles: Int[Tensor, "T 3"],
+        shades: Float[Tensor, "V"],
+        size: tuple[int, int],
+        *,
+        finer: int,
+    ) -> Float[Tensor, "2 height width"]:
+        require_indices(triangles, points_image)
+        device, (height, width) = points_image.device, size
+        points = finer_rows(points_image.detach().double(), finer).contiguous()
+        buffer = torch.full((height * finer * width,), -1, dtype=torch.int32, device=device)
+        layers = torch.zeros(2, height, width, device=device, dtype=torch.float32)
+        if buffer.numel() and len(triangles):
+            with _stream(device):
+                entries, values = _array(buffer, wp.int32), _array(shades.detach().float().contiguous(), wp.float32)
+                corners, faces = _array(points, wp.vec3d), _array(triangles.int().contiguous(), wp.vec3i)
+                levels = _array(_depth_levels(points[None]), wp.vec2d)
+                drawing = [corners, faces, values, levels, height * finer, width, finer, entries]
+                _launch(self._kernels.draw_shades, (len(triangles),), drawing, device)
+                outputs = [entries, width, finer, _array(layers, wp.float32)]
+                _launch(self._kernels.average_shades, (height, width), outputs, device)
+        return layers
 
     def closest_point(
         self,
@@ -168,7 +205,7 @@ def _centre(vertices: Tensor) -> Tensor:
 
 
 def _single(points: Tensor) -> Tensor:
-    return points.detach().float().reshape(-1, *points.shape[-2:]).contiguous()
+    return points.detach().float().reshape(points.shape[:-2].numel(), *points.shape[-2:]).contiguous()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Warp kernels behind `warp_backend`: z-buffer, closest triangle, first ray hit.
+"""Warp kernels behind `warp_backend`: z-buffer, shaded picture, closest triangle, first ray hit.
 
 Warp compiles these functions from their source, so their annotations are warp's own types and no type checker
 may wrap them.
@@ -9,6 +9,8 @@ from typing import no_type_check
 import warp as wp
 
 __all__ = [
+    "average_shades",
+    "draw_shades",
     "draw_triangles",
     "find_closest",
     "find_hits",
@@ -24,6 +26,10 @@ _SHIFT = wp.constant(wp.int64(4294967296))
 _LOWEST_INDEX = wp.constant(wp.int64(4294967295))
 _LEVELS = wp.constant(wp.float64(2147483647.0))
 _FAR = wp.constant(1.0e15)
+# Of a shaded picture: 20 bits of depth, then 11 of shade.
+_SHADES = wp.constant(wp.int32(2048))
+_SHADE_LEVELS = wp.constant(2047.0)
+_DEPTH_LEVELS = wp.constant(1048575.0)
 
 
 @wp.func
@@ -171,3 +177,119 @@ def find_hits(
     if query.result:
         distance[image, index] = query.t
         triangle[image, index] = query.face
+
+
+@wp.func
+@no_type_check
+def _crossing(a: wp.vec3d, b: wp.vec3d, i: wp.int32, j: wp.int32, row: wp.float64) -> wp.float64:
+    """Where the edge between vertices i and j meets the pixel centres of a row, computed in one order for both
+    triangles of the edge: no pixel centre falls between them by rounding. The edge must not run along the row."""
+    if i < j:
+        return a[0] + (row - a[1]) / (b[1] - a[1]) * (b[0] - a[0])
+    return b[0] + (row - b[1]) / (a[1] - b[1]) * (a[0] - b[0])
+
+
+@wp.func
+@no_type_check
+def _widened(span: wp.vec2d, a: wp.vec3d, b: wp.vec3d, i: wp.int32, j: wp.int32, row: wp.float64) -> wp.vec2d:
+    """The span of a row, widened to its crossing with the edge between vertices i and j."""
+    if a[1] == b[1] or row < wp.min(a[1], b[1]) or row > wp.max(a[1], b[1]):
+        return span
+    x = _crossing(a, b, i, j, row)
+    return wp.vec2d(wp.min(span[0], x), wp.max(span[1], x))
+
+
+@wp.func
+@no_type_check
+def _slopes(
+    a: wp.vec3d, b: wp.vec3d, c: wp.vec3d, area: wp.float64, va: wp.float64, vb: wp.float64, vc: wp.float64
+) -> wp.vec2d:
+    """The change per px in x and in y of a value that is linear on the triangle."""
+    p = vb - va
+    q = vc - va
+    across = (p * (c[1] - a[1]) - q * (b[1] - a[1])) / area
+    down = (q * (b[0] - a[0]) - p * (c[0] - a[0])) / area
+    return wp.vec2d(across, down)
+
+
+@wp.kernel
+@no_type_check
+def draw_shades(
+    points: wp.array(dtype=wp.vec3d),
+    triangles: wp.array(dtype=wp.vec3i),
+    shades: wp.array(dtype=wp.float32),
+    lowest_and_step: wp.array(dtype=wp.vec2d),
+    height: int,
+    width: int,
+    finer: int,
+    buffer: wp.array(dtype=wp.int32),
+):
+    """A z-buffer of depth level * _SHADES + shade level of the nearest triangle, filled row by row between its edges.
+
+    Every row of pixels is `finer` rows of samples, one sample per pixel, at another place in every row: the pixel's
+    samples differ in x as in y. In y the points count rows of samples.
+    """
+    t = triangles[wp.tid()]
+    a = points[t[0]]
+    b = points[t[1]]
+    c = points[t[2]]
+    area = _half(a, b, c[0], c[1])
+    if not wp.isfinite(area) or area == wp.float64(0.0) or not wp.isfinite(a[2] + b[2] + c[2]):
+        return
+    zero = wp.float64(0.0)
+    one = wp.float64(1.0)
+    # Of 1 each; rounding at the corners of slivers must not leave the range of the corners.
+    lowest = lowest_and_step[0][0]
+    step = lowest_and_step[0][1]
+    za = (a[2] - lowest) * step
+    zb = (b[2] - lowest) * step
+    zc = (c[2] - lowest) * step
+    sa = wp.float64(shades[t[0]])
+    sb = wp.float64(shades[t[1]])
+    sc = wp.float64(shades[t[2]])
+    depth = _slopes(a, b, c, area, za, zb, zc)
+    shade = _slopes(a, b, c, area, sa, sb, sc)
+    nearest = wp.float32(wp.min(wp.max(za, wp.max(zb, zc)), one)) * _DEPTH_LEVELS
+    farthest = wp.float32(wp.max(wp.min(za, wp.min(zb, zc)), zero)) * _DEPTH_LEVELS
+    brightest = wp.float32(wp.min(wp.max(sa, wp.max(sb, sc)), one)) * _SHADE_LEVELS
+    darkest = wp.float32(wp.max(wp.min(sa, wp.min(sb, sc)), zero)) * _SHADE_LEVELS
+    deeper = wp.float32(depth[0]) * _DEPTH_LEVELS
+    brighter = wp.float32(shade[0]) * _SHADE_LEVELS
+    top = int(wp.ceil(wp.clamp(wp.min(a[1], wp.min(b[1], c[1])), zero, wp.float64(height))))
+    bottom = int(wp.floor(wp.clamp(wp.max(a[1], wp.max(b[1], c[1])), -one, wp.float64(height - 1))))
+    for row in range(top, bottom + 1):
+        y = wp.float64(row)
+        span = wp.vec2d(wp.float64(width), -one)
+        span = _widened(span, a, b, t[0], t[1], y)
+        span = _widened(span, b, c, t[1], t[2], y)
+        span = _widened(span, c, a, t[2], t[0], y)
+        shift = (wp.float64(row % finer) + wp.float64(0.5)) / wp.float64(finer) - wp.float64(0.5)
+        left = int(wp.ceil(wp.max(span[0] - shift, zero)))
+        right = int(wp.floor(wp.min(span[1] - shift, wp.float64(width - 1))))
+        beyond = wp.float64(left) + shift - a[0]
+        z = wp.float32(za + (y - a[1]) * depth[1] + beyond * depth[0]) * _DEPTH_LEVELS
+        s = wp.float32(sa + (y - a[1]) * shade[1] + beyond * shade[0]) * _SHADE_LEVELS
+        start = row * width + left
+        for column in range(right + 1 - left):
+            x = wp.float32(column)
+            level = wp.int32(wp.clamp(z + x * deeper, farthest, nearest))
+            light = wp.int32(wp.clamp(s + x * brighter, darkest, brightest))
+            wp.atomic_max(buffer, start + column, level * _SHADES + light)
+
+
+@wp.kernel
+@no_type_check
+def average_shades(
+    buffer: wp.array(dtype=wp.int32), width: int, finer: int, layers: wp.array(dtype=wp.float32, ndim=3)
+):
+    """The covered share of every pixel, and its mean shade times this share, of its `finer` samples."""
+    row, column = wp.tid()
+    count = int(0)  # noqa: RUF046, UP018 - a variable of warp, not a constant
+    total = int(0)  # noqa: RUF046, UP018
+    for i in range(finer):
+        key = buffer[(row * finer + i) * width + column]
+        if key >= 0:
+            count += 1
+            total += key & (_SHADES - 1)
+    layers[0, row, column] = float(count) / float(finer)
+    layers[1, row, column] = float(total) / float(finer) / _SHADE_LEVELS

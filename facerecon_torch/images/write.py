@@ -6,24 +6,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from facerecon_torch.files import replacing
 
-__all__ = ["save_png"]
+__all__ = ["save_jpeg", "save_png"]
 
 
+_SOFTWARE = "facerecon_torch"
 _ROUNDING = 0.5 / 255  # beyond [0, 1] that drawing may leave
 
 
-def save_png(image: Tensor, path: str | os.PathLike[str]) -> Path:
+def save_png(image: Tensor, path: str | os.PathLike[str], *, compression: int = 6) -> Path:
     """Write one image, [3, H, W] RGB or [1, H, W] grey, as an 8-bit PNG that names this package as its software.
 
     Args:
         image: floats in [0, 1], or uint8.
         path: ends in .png; its folder is made.
+        compression: level of zlib, 0 to 9; level 1 takes a quarter of the time of level 6 and a tenth more bytes.
 
     Returns:
         The path.
@@ -35,7 +38,42 @@ def save_png(image: Tensor, path: str | os.PathLike[str]) -> Path:
     Example:
         >>> save_png(torch.rand(3, 48, 64), "noise.png")
     """
-    target = Path(path)
+    values = _checked(image, path, (".png",))
+    about = PngInfo()
+    about.add_text("Software", _SOFTWARE)
+    with replacing(path) as aside:
+        Image.fromarray(values).save(aside, "PNG", pnginfo=about, compress_level=compression)
+    return Path(path)
+
+
+def save_jpeg(image: Tensor, path: str | os.PathLike[str], *, quality: int = 90) -> Path:
+    """Write one image as a JPEG file without chroma subsampling that names this package in its comment.
+
+    It takes a tenth of the time of a PNG file, for a fifth of the bytes.
+
+    Args:
+        image: as of `save_png`.
+        path: ends in .jpg or .jpeg; its folder is made.
+        quality: of the quantisation tables, 1 to 100.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError: not a tensor.
+        ValueError: another shape or dtype, an empty image, values outside [0, 1], or another suffix.
+
+    Example:
+        >>> save_jpeg(torch.rand(3, 48, 64), "noise.jpg")
+    """
+    values = _checked(image, path, (".jpg", ".jpeg"))
+    with replacing(path) as aside:
+        Image.fromarray(values).save(aside, "JPEG", quality=quality, subsampling=0, comment=_SOFTWARE.encode())
+    return Path(path)
+
+
+def _checked(image: Tensor, path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> NDArray[np.uint8]:
+    """The bytes [H, W, 3] or [H, W] of an image that may be written at this path."""
     if not isinstance(image, Tensor):
         raise TypeError(f"image must be a torch.Tensor; got {type(image).__name__}")
     numbers = image.is_floating_point() or image.dtype == torch.uint8
@@ -43,14 +81,10 @@ def save_png(image: Tensor, path: str | os.PathLike[str]) -> Path:
         raise ValueError(
             f"image must be a float or uint8 tensor [3, H, W] or [1, H, W]; got {image.dtype} {tuple(image.shape)}"
         )
-    if target.suffix.lower() != ".png":
-        raise ValueError(f"path must end in .png; got {target}")
+    if Path(path).suffix.lower() not in suffixes:
+        raise ValueError(f"path must end in {' or '.join(suffixes)}; got {path}")
     values = np.ascontiguousarray(_bytes_of(image.detach()).permute(1, 2, 0).cpu().numpy())
-    about = PngInfo()
-    about.add_text("Software", "facerecon_torch")
-    with replacing(target) as aside:
-        Image.fromarray(values if image.shape[0] == 3 else values[..., 0]).save(aside, "PNG", pnginfo=about)
-    return target
+    return values if image.shape[0] == 3 else values[..., 0]
 
 
 def _bytes_of(image: Tensor) -> Tensor:

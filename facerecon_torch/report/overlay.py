@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, normalize
+from torch.nn.functional import normalize
 
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.geometry.mesh_queries import MeshBackend, get_backend
@@ -13,9 +13,9 @@ from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.images.read import require_unit_range
 from facerecon_torch.runtime.precision import in_own_precision
 
-__all__ = ["OverlaySpec", "draw_dots", "draw_overlay"]
+__all__ = ["OverlaySpec", "draw_dots", "draw_overlay", "paint_overlay"]
 
-_SUPERSAMPLED_PX = 2_000_000  # largest mesh area, in image px, that is drawn with supersampling
+_SUPERSAMPLED_PX = 2_000_000  # largest mesh area, in image px, that is drawn with supersampling; larger ones in strips
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class OverlaySpec:
     landmark_colour: tuple[float, float, float] = (0.1, 1.0, 0.35)
     fitted_colour: tuple[float, float, float] = (1.0, 0.25, 0.1)
     dot: float = 0.005  # radius as a share of the mesh's larger side, at least 0.8 px
-    supersample: int = 2
+    supersample: int = 3  # samples of a pixel
 
     def __post_init__(self) -> None:
         if not (0 <= self.opacity <= 1 and 0 <= self.ambient <= 1):
@@ -52,7 +52,7 @@ def draw_overlay(
     """The image with the mesh shaded and half transparent on it, [3, H, W].
 
     Args:
-        image: [3, H, W] or grey [1, H, W], in [0, 1].
+        image: [3, H, W] or grey [1, H, W], of uint8 or of floats in [0, 1].
         points_image: [V, 3], the vertices in px and their depth towards the viewer, also in px
             (`projection.project_with_depth`). A mesh outside the image draws nothing.
         triangles: [T, 3].
@@ -67,15 +67,40 @@ def draw_overlay(
     require_shape("image", image, (None, None, None))
     if image.ndim != 3 or image.shape[0] not in (1, 3):
         raise ValueError(f"image must be [3, H, W] or [1, H, W]; got {tuple(image.shape)}")
+    drawn = image.expand(3, -1, -1).clone(memory_format=torch.contiguous_format)
+    if drawn.is_floating_point():
+        require_unit_range(image, "the image")
+        # Not below float32: half precision would move the points of large images.
+        drawn = drawn.to(torch.promote_types(image.dtype, torch.float32))
+    paint_overlay(drawn, points_image, triangles, landmarks, fitted_landmarks, spec=spec, backend=backend)
+    return drawn.to(image.dtype)
+
+
+def paint_overlay(
+    image: Tensor,
+    points_image: Tensor,
+    triangles: Tensor,
+    landmarks: Tensor | None = None,
+    fitted_landmarks: Tensor | None = None,
+    *,
+    spec: OverlaySpec | None = None,
+    backend: MeshBackend | None = None,
+) -> None:
+    """Draw as `draw_overlay` into a contiguous image [3, H, W] itself, of which only the face is read and written.
+
+    Raises:
+        ValueError: another shape, or a value that is not finite.
+
+    Example:
+        paint_overlay(pixels, project_with_depth(mesh.vertices, camera), mesh.triangles)
+    """
     require_shape("points_image", points_image, (None, 3))
     require_shape("triangles", triangles, (None, 3))
     require_finite("points_image", points_image)
-    require_unit_range(image, "the image")
     spec = OverlaySpec() if spec is None else spec
-    # Not below float32: half precision would move the points of large images.
-    drawn = image.expand(3, -1, -1).to(torch.promote_types(image.dtype, torch.float32), copy=True)
-    points = points_image.to(drawn)
-    _blend_mesh(drawn, points, triangles.to(drawn.device), spec, backend or get_backend())
+    points = points_image.to(image.device, image.dtype if image.is_floating_point() else torch.float32)
+    unit = 1.0 if image.is_floating_point() else 255.0
+    _blend_mesh(image, points, triangles.to(image.device), spec, backend or get_backend(), unit)
     sides = points[:, :2].amax(0) - points[:, :2].amin(0)
     radius = max(0.8, spec.dot * float(sides.max()))
     for name, dots, colour, size in (
@@ -85,8 +110,7 @@ def draw_overlay(
         if dots is not None:
             require_shape(name, dots, (None, 2))
             require_finite(name, dots)
-            drawn = draw_dots(drawn, dots.to(drawn), colour, radius=size)
-    return drawn.to(image.dtype)
+            _blend_dots(image, dots.to(points), colour, size, unit)
 
 
 def draw_dots(
@@ -97,49 +121,71 @@ def draw_dots(
     radius: float,
 ) -> Float[Tensor, "3 H W"]:
     """A copy of the image with dots of `radius` px with dark rims; dots outside the image draw nothing."""
-    drawn = image.clone()
-    _blend(drawn, _discs(centres, 1.5 * radius, drawn), (0.0, 0.0, 0.0), 0.5)
-    _blend(drawn, _discs(centres, radius, drawn), colour, 1.0)
+    drawn = image.clone(memory_format=torch.contiguous_format)
+    _blend_dots(drawn, centres, colour, radius, unit=1.0)
     return drawn
 
 
-def _blend(
-    image: Float[Tensor, "3 H W"],
-    cover: Float[Tensor, "H W"],
-    colour: tuple[float, float, float],
-    opacity: float,
+def _blend_dots(
+    image: Tensor, centres: Float[Tensor, "n 2"], colour: tuple[float, float, float], radius: float, unit: float
 ) -> None:
-    image += opacity * cover * (image.new_tensor(colour)[:, None, None] - image)
+    """Draw dots with dark rims into a contiguous image whose white is `unit`; the share of a pixel that they cover is
+    right to first order in the distance from the rim."""
+    index, distance = _near(centres, 1.5 * radius, image)
+    pixels = image.view(3, -1)
+    values = pixels[:, index].to(distance)
+    rim, disc = ((reach + 0.5 - distance).clamp(0, 1) for reach in (1.5 * radius, radius))
+    values *= 1 - 0.5 * rim
+    values += disc * (unit * values.new_tensor(colour)[:, None] - values)
+    pixels[:, index] = _stored(values, image)
+
+
+def _near(
+    centres: Float[Tensor, "n 2"], radius: float, image: Tensor
+) -> tuple[Int[Tensor, "cells"], Float[Tensor, "cells"]]:
+    """The pixels around the centres, as indices of the flat image with repeats, and how far the nearest centre is."""
+    height, width = image.shape[1:]
+    reach = int(radius) + 2
+    line = torch.arange(-reach, reach + 1, device=image.device)
+    offsets = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).reshape(-1, 2)
+    pixels = centres.round().long()[:, None] + offsets
+    distance = torch.linalg.vector_norm(pixels.to(centres) - centres[:, None], dim=-1)
+    inside: Bool[Tensor, "n cells"] = (pixels >= 0).all(-1) & (pixels[..., 0] < width) & (pixels[..., 1] < height)
+    index = (pixels[..., 1] * width + pixels[..., 0])[inside]
+    nearest = distance.new_empty(height * width).index_fill_(0, index, torch.inf)  # the rest is never read
+    return index, nearest.scatter_reduce_(0, index, distance[inside], "amin")[index]
 
 
 def _blend_mesh(
-    image: Float[Tensor, "3 H W"],
+    image: Tensor,
     points: Float[Tensor, "V 3"],
     triangles: Int[Tensor, "T 3"],
     spec: OverlaySpec,
     backend: MeshBackend,
+    unit: float,
 ) -> None:
-    """Blend the mesh into the image, with supersampling of the part that the mesh covers."""
-    size = image.new_tensor([image.shape[2], image.shape[1]])
+    """Blend the mesh into an image whose white is `unit`, strip by strip, with supersampling unless it is large."""
+    height, width = image.shape[1:]
+    size = points.new_tensor([width, height])
     start = points[:, :2].amin(0).floor().clamp_min(0).minimum(size)
     stop = (points[:, :2].amax(0).ceil() + 1).clamp_min(0).minimum(size)
     (left, top), (right, bottom) = start.int().tolist(), stop.int().tolist()
-    width, height = right - left, bottom - top
-    if min(width, height) < 1:
+    if min(right - left, bottom - top) < 1:
         return
-    finer = spec.supersample if width * height <= _SUPERSAMPLED_PX else 1
-    # The centre of the first fine pixel lies (finer - 1) / 2 fine pixels before that of the first coarse one.
-    moved = torch.cat([(points[:, :2] - start) * finer + (finer - 1) / 2, points[:, 2:] * finer], -1)
-    raster = backend.rasterise(moved, triangles, height * finer, width * finer)
-    covered = raster.triangle >= 0
-    shade = _shades(points, triangles, spec)[triangles[raster.triangle[covered]]]
-    layers = image.new_zeros(2, *covered.shape)
-    layers[0][covered] = 1
-    layers[1][covered] = (shade * raster.barycentric[covered]).sum(-1)
-    cover, shaded = avg_pool2d(layers, finer)
-    window = image[:, top:bottom, left:right]
-    colour = image.new_tensor(spec.colour)[:, None, None]
-    window += spec.opacity * (shaded * colour - cover * window)
+    finer = spec.supersample if (right - left) * (bottom - top) <= _SUPERSAMPLED_PX else 1
+    shades, colour = _shades(points, triangles, spec), unit * points.new_tensor(spec.colour)[:, None, None]
+    rows = max(1, _SUPERSAMPLED_PX // (right - left))
+    for row in range(top, bottom, rows):
+        strip = image[:, row : min(row + rows, bottom), left:right]
+        moved = points - points.new_tensor([left, row, 0])
+        layers = backend.shade(moved, triangles, shades, (strip.shape[1], strip.shape[2]), finer=finer)
+        cover, shaded = (spec.opacity * layers).to(points)
+        strip.copy_(_stored(torch.addcmul(shaded * colour, 1 - cover, strip.to(points)), image))
+
+
+def _stored(values: Tensor, image: Tensor) -> Tensor:
+    """The values rounded to the image's type."""
+    return values if image.is_floating_point() else values.add_(0.5).to(image.dtype)
 
 
 def _shades(points: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"], spec: OverlaySpec) -> Float[Tensor, "V"]:
@@ -148,17 +194,3 @@ def _shades(points: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"], spec: O
     lamp = normalize(points.new_tensor(spec.light), dim=0)
     cosine = (vertex_normals(upright, triangles) @ lamp).clamp_min(0)
     return spec.ambient + (1 - spec.ambient) * cosine
-
-
-def _discs(centres: Float[Tensor, "n 2"], radius: float, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "H W"]:
-    """The share of every pixel that the discs cover, to first order in the distance from the rim."""
-    height, width = image.shape[1:]
-    reach = int(radius) + 2
-    line = torch.arange(-reach, reach + 1, device=image.device)
-    offsets = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).reshape(-1, 2)
-    pixels = centres.round().long()[:, None] + offsets
-    distance = torch.linalg.vector_norm(pixels.to(centres) - centres[:, None], dim=-1)
-    inside: Bool[Tensor, "n cells"] = (pixels >= 0).all(-1) & (pixels[..., 0] < width) & (pixels[..., 1] < height)
-    cover = (radius + 0.5 - distance).clamp(0, 1)[inside]
-    index = (pixels[..., 1] * width + pixels[..., 0])[inside]
-    return image.new_zeros(height * width).scatter_reduce(0, index, cover, "amax").reshape(height, width)

@@ -45,7 +45,7 @@ def camera():
 def truth(model, people, camera):
     generator = torch.Generator().manual_seed(0)
     covered = torch.ones(N, model.n_vertices, dtype=torch.bool)
-    covered[:, people[0, :, 1] > 40] = False
+    covered[:, people[0, :, 1] > 30] = False
     scans = [scan_of_mesh(m, model.topology, c, points=400, generator=generator) for m, c in zip(people, covered)]
     points = seen_landmarks(model, people, camera)
     return Truth(
@@ -135,9 +135,13 @@ def test_means_are_over_common_images_and_every_unaligned_figure_has_its_size(mo
     assert yaw["bins"]["0-30"] is None
     for vertices in ("all", "covered"):
         tables = comparison_tables(report, vertices=vertices)
-        headers = [line for line in tables.splitlines() if line.startswith("|") and "none" in line]
-        assert len(headers) == (3 if vertices == "all" else 2)
-        assert all("size" in line for line in headers)
+        headers = [
+            line
+            for line in tables.splitlines()
+            if line.startswith("|") and "none" in line and "over subjects" not in line
+        ]
+        assert len(headers) == 2
+        assert all("size %" in line for line in headers)
         assert tables.count("| mean face |") >= 2
     for column in first.columns.values():
         column[1:] = torch.nan

@@ -21,9 +21,9 @@ from facerecon_torch.external.measure import MethodErrors, measure
 from facerecon_torch.external.methods import MethodFaces, external_faces, mean_faces, own_faces
 from facerecon_torch.external.peers import eos_faces, mediapipe_faces, tuned_settings
 from facerecon_torch.external.report import comparison_report, comparison_tables
-from facerecon_torch.external.truth import SEVEN_ROWS, ModelTruth, Truth
+from facerecon_torch.external.truth import SEVEN_ROWS, ModelTruth, Truth, photographs_in
 from facerecon_torch.files import write_bytes, write_json
-from facerecon_torch.images.read import list_images, read_pixels
+from facerecon_torch.images.read import read_pixels
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.landmarks.source import TRAINING_SOURCES, LandmarkSourceSpec
 from facerecon_torch.model.base import FaceModel
@@ -71,7 +71,7 @@ def _settled(specs: CompareSpecs, device: torch.device) -> LandmarkSourceSpec:
 
 
 def _truth(specs: CompareSpecs, model: FaceModel, landmarks: LandmarkSourceSpec, device: torch.device) -> Truth:
-    photographs = specs.truth is None or (specs.truth.is_dir() and bool(list_images(specs.truth)))
+    photographs = specs.truth is None or (specs.truth.is_dir() and bool(photographs_in(specs.truth)))
     own = landmarks.source in TRAINING_SOURCES
     if own and photographs and specs.truth is not None:
         raise ValueError(f"landmarks.source={landmarks.source} is for data sets; photographs of scans need a detector")

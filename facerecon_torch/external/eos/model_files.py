@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facerecon_torch.errors import ModelFileError
+from facerecon_torch.errors import MissingExtraError, ModelFileError
 from facerecon_torch.files import replacing, write_bytes
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, N_CONTOUR, N_INNER
 from facerecon_torch.model.base import FaceModel
@@ -53,11 +53,11 @@ class EosFiles:
 
 
 def import_eos() -> ModuleType:
-    """The module eos. Raises ValueError where eos-py is not installed."""
+    """The module eos. Raises MissingExtraError where eos-py is not installed."""
     try:
         return importlib.import_module("eos")
     except ImportError as error:
-        raise ValueError(f"peers=[eos] needs eos-py: pip install 'facerecon-torch[peers]' ({error})") from error
+        raise MissingExtraError("runs with peers=[eos]", "eos-py", "peers") from error
 
 
 def write_eos_model(model: FaceModel, folder: str | os.PathLike[str]) -> EosFiles:
