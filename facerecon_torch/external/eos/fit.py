@@ -24,7 +24,7 @@ __all__ = ["EosFace", "EosFitter", "EosSettings", "fit_all", "setting_grid"]
 
 @dataclass(frozen=True, kw_only=True)
 class EosSettings:
-    """Settings of eos's fit. The defaults are those of least similarity-aligned MAE on 40 images of training people
+    """Settings of eos's fit. The defaults are those of least similarity-aligned MAE on 40 training people
     among `setting_grid()` (docs/comparing.md); eos's own are 5, None, 30, None, 30 and the contour.
 
     Attributes:
@@ -36,11 +36,11 @@ class EosSettings:
         contour: whether the contour's landmarks are used.
     """
 
-    iterations: int = 20
+    iterations: int = 5
     identity_coefficients: int | None = None
-    identity_penalty: float | int = 10.0
+    identity_penalty: float | int = 3.0
     expression_coefficients: int | None = None
-    expression_penalty: float | int = 3.0
+    expression_penalty: float | int = 10.0
     contour: bool = False
 
     def __post_init__(self) -> None:
