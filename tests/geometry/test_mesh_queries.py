@@ -199,7 +199,7 @@ def test_backends_are_made_once_on_first_use(monkeypatch):
     made = []
 
     class Other:
-        rasterise = closest_point = first_hit = laplacian = print
+        rasterise = shade = closest_point = first_hit = laplacian = print
 
     monkeypatch.setitem(mesh_queries._factories, "other", lambda: made.append(1) or Other())
     assert not made
@@ -210,7 +210,8 @@ def test_backends_are_made_once_on_first_use(monkeypatch):
 
 
 def test_the_chosen_backend_is_taken_where_none_is_named(monkeypatch):
-    chosen = type("Chosen", (), dict.fromkeys(("rasterise", "closest_point", "first_hit", "laplacian"), print))()
+    queries = ("rasterise", "shade", "closest_point", "first_hit", "laplacian")
+    chosen = type("Chosen", (), dict.fromkeys(queries, print))()
     monkeypatch.setitem(mesh_queries._factories, "chosen", lambda: chosen)
     before = get_backend()
     try:

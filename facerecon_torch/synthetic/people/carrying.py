@@ -37,6 +37,7 @@ _LID_MM = 2.0  # lids that hold an eyeball: distance from it on the mean head
 _NEAR_MM = 9.0  # skin that must not enter an eyeball: the same
 _GAP_MM = 0.35  # between lid and eyeball, or less where the mean head has less
 _EYE_SCALES = (0.88, 1.14)
+_CENTRE_STEPS = 4  # of Gauss-Newton; further ones move the eyeball by less than a micrometre
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,23 @@ class HeadCarrier:
         spread, arm = before - before.mean(0), after - after.mean(0)
         ratio = float((spread * arm).sum() / spread.square().sum()) / scale
         ratio = scale * min(max(ratio, _EYE_SCALES[0]), _EYE_SCALES[1])
-        centre = after.mean(0) + ratio * (eye.centre - before.mean(0))
+        distances = ratio * (before - eye.centre).norm(dim=-1)
+        centre = _centred(after, distances, after.mean(0) + ratio * (eye.centre - before.mean(0)))
         heads[:, eye.vertices] = centre + ratio * (self._mean[eye.vertices] - eye.centre)
         offset = heads[:, eye.near] - centre
         length = offset.norm(dim=-1, keepdim=True)
         least = ratio * (eye.radius + eye.gaps)[:, None]
         heads[:, eye.near] = centre + offset * (torch.maximum(length, least) / length.clamp_min(1e-6))
+
+
+def _centred(lids: Float[Tensor, "l 3"], distances: Float[Tensor, "l"], start: Float[Tensor, "3"]) -> Tensor:
+    """The point at these distances from the lids in least squares, [3], by Gauss-Newton steps from `start`."""
+    centre = start
+    for _ in range(_CENTRE_STEPS):
+        offset = lids - centre
+        length = offset.norm(dim=-1, keepdim=True)
+        centre = centre + torch.linalg.lstsq(offset / length, length - distances[:, None]).solution[:, 0]
+    return centre
 
 
 def _eye(head: Head, part: int, used: Bool[Tensor, "s"]) -> _Eye:
