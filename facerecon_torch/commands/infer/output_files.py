@@ -16,7 +16,8 @@ from facerecon_torch.commands.infer.names import result_names
 from facerecon_torch.commands.infer.overlay import draw_faces
 from facerecon_torch.commands.infer.records import Origin, read_faces
 from facerecon_torch.commands.own_files import is_own, require_own
-from facerecon_torch.export.meshes import save_glb, save_obj, save_ply
+from facerecon_torch.export.glb import save_glb
+from facerecon_torch.export.meshes import save_obj, save_ply
 from facerecon_torch.export.parameters import FaceTable, FittedFaces, save_parameters_json
 from facerecon_torch.files import is_disk_full, path_text
 from facerecon_torch.formats.face_document import face_suffix
