@@ -6,31 +6,34 @@ neighbouring texels.
 """
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
-from facerecon_torch.geometry.mesh_queries import get_backend, visible_vertices
+from facerecon_torch.export.uv_layout import packed_uv
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
-from facerecon_torch.geometry.projection import project, rotate_to_view
+from facerecon_torch.geometry.projection import project_with_depth, rotate_to_view
 from facerecon_torch.images.read import Pixels, in_unit_range
 from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import Camera, Mesh
 
-__all__ = ["COMPLETIONS", "TextureAtlas", "encode_texture"]
+__all__ = ["COMPLETIONS", "COORDINATES", "TextureAtlas", "encode_texture"]
 
 COMPLETIONS = ("symmetry", "none")
-_GRAZING, _FACING = 0.1, 0.4  # z of the unit normal: from no trust in a texel to full trust
+COORDINATES = ("packed", "model")
+_GRAZING, _FACING = 0.2, 0.5  # z of the unit normal: from no trust in a texel to full trust
 _COARSER = 1.5  # px of the image per texel from which on the image is made smaller first, against aliasing
 _MARGIN = 3  # px around the face that are sampled
-_SLIGHT = 1e-3  # weight below which a texel is filled from its neighbours
+_HIDDEN_MM = 2.0  # behind the nearest surface, from which on a point is hidden
+_ENOUGH, _SLIGHT = 0.25, 1e-3  # weight from which a texel needs no neighbours, and the least that is divided by
 
 
 @dataclass(frozen=True)
@@ -54,21 +57,37 @@ class TextureAtlas:
         mesh: a symmetric face of the model, such as the mean face: its texture coordinates, and which points are
             mirrored into each other (x -> -x).
         size: side of the texture, px.
+        coordinates: `packed`, which fill the texture (`uv_layout.packed_uv`), or `model`: those of the mesh.
 
     Raises:
-        ValueError: the mesh has no texture coordinates, or size is below 8.
+        ValueError: the mesh has no texture coordinates, size is below 8, or coordinates have another name.
 
     Example:
         atlas = TextureAtlas(mean_mesh)
-        texture = atlas.sample(pixels, face.vertices, face.camera)
+        texture = encode_texture(atlas.sample(pixels, face.vertices, face.camera))
+        save_glb(atlas.textured(face.mesh), "face.glb", texture=texture)
     """
 
-    def __init__(self, mesh: Mesh, *, size: int = 512) -> None:
+    def __init__(self, mesh: Mesh, *, size: int = 512, coordinates: str = "packed") -> None:
         if mesh.uv is None:
             raise ValueError("a texture needs a face model with texture coordinates; this one has none")
         if size < 8:
-            raise ValueError(f"the size of a texture must be at least 8 px; got {size}")
+            raise ValueError(f"texture.size must be at least 8 px; got {size}")
+        if coordinates not in COORDINATES:
+            raise ValueError(f"texture.coordinates must be {' or '.join(COORDINATES)}; got {coordinates!r}")
         self.size, self._mesh = size, mesh.to("cpu", torch.float32)
+        if coordinates == "packed":
+            self._mesh = self.textured(self._mesh, packed_uv(self._mesh))
+
+    def textured(self, mesh: Mesh, corner_uv: Tensor | None = None) -> Mesh:
+        """The mesh with the texture coordinates of this atlas, or with those given."""
+        corner_uv = self._mesh.corner_uv if corner_uv is None else corner_uv
+        if corner_uv is None:
+            return mesh
+        uv = torch.zeros(len(mesh.vertices), 2).index_put_(
+            (mesh.triangles.cpu().reshape(-1),), corner_uv.reshape(-1, 2)
+        )
+        return replace(mesh, uv=uv.to(mesh.vertices), corner_uv=corner_uv.to(mesh.vertices))
 
     @cached_property
     def _texels(self) -> _Texels:
@@ -114,71 +133,89 @@ class TextureAtlas:
         if completion not in COMPLETIONS:
             raise ValueError(f"texture.completion must be {' or '.join(COMPLETIONS)}; got {completion!r}")
         vertices, camera = vertices.float().cpu(), camera.to("cpu", torch.float32)
-        texels = self._texels
-        trust = _trust(vertices, self._mesh.triangles, camera)[:, None]
-        seen = torch.cat([project(vertices, camera), trust], -1)
-        colours, weights = self._looked_up(pixels, texels.interpolate(seen))
+        texels, view = self._texels, _View.of(pixels, vertices, self._mesh.triangles, camera, self.size)
+        seen = view.points
+        colours, weights = view.look(texels.interpolate(seen))
+        layers = torch.zeros(4, self.size**2)
         if completion == "none":
-            layers = torch.zeros(4, self.size**2)
             layers[:3, texels.place], layers[3, texels.place] = colours, (weights > 0.5).float()
             return _as_bytes(layers).reshape(4, self.size, self.size)
         hidden = (weights < 1).nonzero()[:, 0]
         behind = _Texels(texels.place[hidden], texels.corners[hidden], texels.weights[hidden])
-        others, other_weights = self._looked_up(pixels, behind.interpolate(self._mirror.interpolate(seen)))
+        others, other_weights = view.look(behind.interpolate(self._mirror.interpolate(seen)))
         other_weights *= 1 - weights[hidden]
         colours *= weights
         colours[:, hidden] += others * other_weights
         weights[hidden] += other_weights
-        layers = torch.zeros(4, self.size**2)
         layers[:3, texels.place], layers[3, texels.place] = colours, weights
         return _as_bytes(_spread(layers.reshape(1, 4, self.size, self.size))[0])
 
-    def _looked_up(
-        self, pixels: Pixels, points: Float[Tensor, "n 3"]
-    ) -> tuple[Float[Tensor, "3 n"], Float[Tensor, "n"]]:
-        """Colours of the photograph at points (x, y, trust), and the trust, which is 0 outside the photograph."""
-        height, width = pixels.shape[-2:]
-        limits = points.new_tensor([width - 1, height - 1])
-        places = points[:, :2]
-        trust = torch.where(((places >= 0) & (places <= limits)).all(-1), points[:, 2], 0.0)
-        used = places[trust > 0]
-        if not len(used):
-            return torch.zeros(3, len(points)), torch.zeros(len(points))
-        start = (used.amin(0).floor() - _MARGIN).clamp_min(0)
-        stop = torch.minimum(used.amax(0).ceil() + _MARGIN, limits) + 1
+
+@dataclass(frozen=True)
+class _View:
+    """A face in its photograph.
+
+    Attributes:
+        points: of the vertices: x and y in px of the window, depth in px, and how squarely they face the camera,
+            from 0 to 1.
+        window: the photograph around the face, no finer than the texture.
+        depth: of the nearest surface, in px, on the pixels of the window.
+        tolerance: depth by which a point may lie behind the nearest surface, px.
+    """
+
+    points: Float[Tensor, "vertices 4"]
+    window: Float[Tensor, "1 3 height width"]
+    depth: Float[Tensor, "1 1 height width"]
+    tolerance: float
+
+    @classmethod
+    def of(cls, pixels: Pixels, vertices: Tensor, triangles: Tensor, camera: Camera, size: int) -> "_View":
+        """The view of one face for a texture of `size` px."""
+        points = project_with_depth(vertices, camera)
+        normals = vertex_normals(rotate_to_view(vertices, camera), triangles)[:, 2:]
+        facing = ((normals - _GRAZING) / (_FACING - _GRAZING)).clamp(0, 1)
+        limits = points.new_tensor([pixels.shape[-1], pixels.shape[-2]])
+        start = (points[:, :2].amin(0).floor() - _MARGIN).clamp_min(0).minimum(limits - 1)
+        stop = (points[:, :2].amax(0).ceil() + _MARGIN).minimum(limits).maximum(start + 1)
         (left, top), (right, bottom) = start.int().tolist(), stop.int().tolist()
         window = in_unit_range(pixels[:, top:bottom, left:right].cpu())[None].float()
-        coarser = float((stop - start).max()) / self.size / _COARSER
+        coarser = max(1.0, float((stop - start).max()) / size / _COARSER)
         if coarser > 1:
             smaller = [max(1, round(side / coarser)) for side in window.shape[-2:]]
             window = interpolate(window, smaller, mode="bilinear", antialias=True)
-        grid = 2 * (places - start + 0.5) / (stop - start) - 1
-        colours = grid_sample(window, grid[None, None], padding_mode="border", align_corners=False)
-        return colours[0, :, 0], trust
+        height, width = window.shape[-2:]
+        stretch = points.new_tensor([width, height]) / (stop - start)
+        places = (points[:, :2] - start + 0.5) * stretch - 0.5
+        points = torch.cat([places, points[:, 2:] / coarser], -1)
+        raster = get_backend().rasterise(points, triangles, height, width)
+        depth = torch.where(raster.triangle >= 0, raster.depth, -torch.inf)[None, None]
+        return cls(torch.cat([points, facing], -1), window, depth, _HIDDEN_MM * float(camera.scale) / coarser)
 
-
-def _trust(vertices: Tensor, triangles: Tensor, camera: Camera) -> Float[Tensor, "vertices"]:
-    """How well the camera sees every vertex, from 0 (hidden or seen at a grazing angle) to 1."""
-    points = rotate_to_view(vertices, camera)
-    visible: Bool[Tensor, "vertices"] = visible_vertices(points, triangles)
-    facing = (vertex_normals(points, triangles)[:, 2] - _GRAZING) / (_FACING - _GRAZING)
-    return torch.where(visible, facing.clamp(0, 1), 0.0)
+    def look(self, points: Float[Tensor, "n 4"]) -> tuple[Float[Tensor, "3 n"], Float[Tensor, "n"]]:
+        """Colours at points of the surface, and how well they are seen: 0 where hidden or outside the photograph."""
+        height, width = self.window.shape[-2:]
+        size = points.new_tensor([width, height])
+        places = points[:, :2]
+        nearest = places.round().long()
+        inside = ((places > -0.5) & (places < size - 0.5)).all(-1)
+        index = nearest[:, 1].clamp(0, height - 1) * width + nearest[:, 0].clamp(0, width - 1)
+        free = inside & (self.depth.reshape(-1)[index] <= points[:, 2] + self.tolerance)
+        grid = 2 * (places + 0.5) / size - 1
+        colours = grid_sample(self.window, grid[None, None], padding_mode="border", align_corners=False)
+        return colours[0, :, 0], torch.where(free, points[:, 3], 0.0)
 
 
 def _spread(layers: Float[Tensor, "1 4 size size"]) -> Float[Tensor, "1 3 size size"]:
     """The colours divided by their weight, the fourth channel; where it is small, those of a coarser image."""
-    if layers.shape[-1] > 1:
-        padded = interpolate(layers, size=[2 * ((n + 1) // 2) for n in layers.shape[-2:]]) if _odd(layers) else layers
-        below = interpolate(_spread(avg_pool2d(padded, 2)), size=layers.shape[-2:], mode="bilinear")
+    height, width = layers.shape[-2:]
+    if max(height, width) > 1:
+        coarse = avg_pool2d(layers, 2, ceil_mode=True, count_include_pad=False)
+        below = interpolate(_spread(coarse), size=(height, width), mode="bilinear")
     else:
         below = torch.full_like(layers[:, :3], 0.5)
-    weight = layers[:, 3:].clamp(0, 1)
-    own = layers[:, :3] / layers[:, 3:].clamp_min(_SLIGHT)
-    return torch.lerp(below, own, (weight / 0.25).clamp(0, 1))
-
-
-def _odd(layers: Tensor) -> bool:
-    return any(n % 2 for n in layers.shape[-2:])
+    weight = layers[:, 3:]
+    own = layers[:, :3] / weight.clamp_min(_SLIGHT)
+    return torch.lerp(below, own, (weight / _ENOUGH).clamp(0, 1))
 
 
 def _as_bytes(image: Tensor) -> UInt8[Tensor, "*shape"]:

@@ -26,10 +26,10 @@ _SHIFT = wp.constant(wp.int64(4294967296))
 _LOWEST_INDEX = wp.constant(wp.int64(4294967295))
 _LEVELS = wp.constant(wp.float64(2147483647.0))
 _FAR = wp.constant(1.0e15)
-# Of a shaded picture: 20 bits of depth, then 11 of shade.
-_SHADES = wp.constant(wp.int32(2048))
-_SHADE_LEVELS = wp.constant(2047.0)
-_DEPTH_LEVELS = wp.constant(1048575.0)
+# Of a shaded picture, as fine as float32: 24 bits of depth, then 22 of shade.
+_SHADES = wp.constant(wp.int64(4194304))
+_SHADE_LEVELS = wp.constant(4194303.0)
+_DEPTH_LEVELS = wp.constant(16777215.0)
 
 
 @wp.func
@@ -222,7 +222,7 @@ def draw_shades(
     height: int,
     width: int,
     finer: int,
-    buffer: wp.array(dtype=wp.int32),
+    buffer: wp.array(dtype=wp.int64),
 ):
     """A z-buffer of depth level * _SHADES + shade level of the nearest triangle, filled row by row between its edges.
 
@@ -272,24 +272,24 @@ def draw_shades(
         start = row * width + left
         for column in range(right + 1 - left):
             x = wp.float32(column)
-            level = wp.int32(wp.clamp(z + x * deeper, farthest, nearest))
-            light = wp.int32(wp.clamp(s + x * brighter, darkest, brightest))
+            level = wp.int64(wp.clamp(z + x * deeper, farthest, nearest))
+            light = wp.int64(wp.clamp(s + x * brighter, darkest, brightest))
             wp.atomic_max(buffer, start + column, level * _SHADES + light)
 
 
 @wp.kernel
 @no_type_check
 def average_shades(
-    buffer: wp.array(dtype=wp.int32), width: int, finer: int, layers: wp.array(dtype=wp.float32, ndim=3)
+    buffer: wp.array(dtype=wp.int64), width: int, finer: int, layers: wp.array(dtype=wp.float32, ndim=3)
 ):
     """The covered share of every pixel, and its mean shade times this share, of its `finer` samples."""
     row, column = wp.tid()
     count = int(0)  # noqa: RUF046, UP018 - a variable of warp, not a constant
-    total = int(0)  # noqa: RUF046, UP018
+    total = wp.int64(0)
     for i in range(finer):
         key = buffer[(row * finer + i) * width + column]
-        if key >= 0:
+        if key >= wp.int64(0):
             count += 1
-            total += key & (_SHADES - 1)
+            total += key % _SHADES
     layers[0, row, column] = float(count) / float(finer)
     layers[1, row, column] = float(total) / float(finer) / _SHADE_LEVELS
