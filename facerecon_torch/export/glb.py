@@ -153,10 +153,18 @@ def _document(
     vertex: NDArray[np.int64],
 ) -> tuple[dict[str, Any], bytes]:
     columns = _attributes(arrays)
-    moved = [] if targets is None else _moved(targets, vertex)
-    tables: list[NDArray[Any]] = [*columns.values(), arrays.triangles.reshape(-1, 1).astype("<u4"), *moved]
-    views = [_VERTEX_BUFFER] * len(columns) + [_INDEX_BUFFER] + [_VERTEX_BUFFER] * len(moved)
-    offsets = np.cumsum([0, *(table.nbytes for table in tables)]).tolist()
+    tables: list[NDArray[Any]] = [*columns.values(), arrays.triangles.reshape(-1, 1).astype("<u4")]
+    kinds = [_VERTEX_BUFFER] * len(columns) + [_INDEX_BUFFER]
+    accessors = [_accessor(index, table) for index, table in enumerate(tables)]
+    moved = None if targets is None else _moved(targets, vertex)
+    lengths = [table.nbytes for table in tables]
+    parts = [table.tobytes() for table in tables]
+    if moved is not None and len(moved):
+        accessors += _moved_accessors(len(tables), moved)
+        kinds += [_VERTEX_BUFFER] * len(moved)
+        lengths += [moved[0].nbytes] * len(moved)
+        parts.append(moved.tobytes())
+    offsets = np.cumsum([0, *lengths]).tolist()
     primitive: dict[str, Any] = {
         "attributes": {key: index for index, key in enumerate(columns)},
         "indices": len(columns),
@@ -164,8 +172,8 @@ def _document(
         "mode": 4,
     }
     described: dict[str, Any] = {"name": name, "primitives": [primitive]}
-    if targets is not None:
-        primitive["targets"] = [{"POSITION": len(columns) + 1 + k} for k in range(len(moved))]
+    if targets is not None and len(targets.names):
+        primitive["targets"] = [{"POSITION": len(tables) + k} for k in range(len(targets.names))]
         described |= {"weights": targets.weights.tolist(), "extras": {"targetNames": list(targets.names)}}
     document: dict[str, Any] = {
         "asset": {"version": "2.0", "generator": "facerecon_torch"},
@@ -174,16 +182,15 @@ def _document(
         "nodes": [{"mesh": 0, "name": name}],
         "meshes": [described],
         "materials": [_material(arrays, texture)],
-        "accessors": [_accessor(index, table) for index, table in enumerate(tables)],
+        "accessors": accessors,
         "bufferViews": [
-            {"buffer": 0, "byteOffset": start, "byteLength": table.nbytes, "target": view}
-            for start, table, view in zip(offsets, tables, views)
+            {"buffer": 0, "byteOffset": start, "byteLength": length, "target": kind}
+            for start, length, kind in zip(offsets, lengths, kinds)
         ],
     }
-    parts = [table.tobytes() for table in tables]
     if texture is not None:
         document["bufferViews"].append({"buffer": 0, "byteOffset": offsets[-1], "byteLength": len(texture)})
-        document["images"] = [{"bufferView": len(tables), "mimeType": "image/png"}]
+        document["images"] = [{"bufferView": len(lengths), "mimeType": "image/png"}]
         document["samplers"] = [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}]
         document["textures"] = [{"source": 0, "sampler": 0}]
         parts.append(texture)
@@ -203,10 +210,16 @@ def _material(arrays: MeshArrays, texture: bytes | None) -> dict[str, Any]:
     return {"pbrMetallicRoughness": surface, "doubleSided": True}
 
 
-def _moved(targets: MorphTargets, vertex: NDArray[np.int64]) -> list[NDArray[np.float32]]:
-    """The displacements of the split mesh, in metres."""
-    values = (targets.displacements * METRES_PER_UNIT).detach().cpu().numpy().astype("<f4")
-    return list(values[:, vertex])
+def _moved(targets: MorphTargets, vertex: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The displacements [n, v, 3] of the split mesh, in metres."""
+    values = targets.displacements.detach().float().cpu().numpy()
+    return (values.take(vertex, axis=1) * np.float32(METRES_PER_UNIT)).astype("<f4", copy=False)
+
+
+def _moved_accessors(first: int, moved: NDArray[np.float32]) -> list[dict[str, Any]]:
+    common = {"componentType": _FLOAT, "count": moved.shape[1], "type": "VEC3"}
+    low, high = moved.min(axis=1).tolist(), moved.max(axis=1).tolist()
+    return [{"bufferView": first + k, **common, "min": low[k], "max": high[k]} for k in range(len(moved))]
 
 
 def _accessor(view: int, table: NDArray[Any]) -> dict[str, Any]:

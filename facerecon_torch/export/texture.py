@@ -11,13 +11,13 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
-from facerecon_torch.export.uv_layout import packed_uv
+from facerecon_torch.export.uv_layout import corner_uv_of, packed_uv, uv_islands
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.geometry.projection import project_with_depth, rotate_to_view
@@ -33,21 +33,24 @@ _GRAZING, _FACING = 0.2, 0.5  # z of the unit normal: from no trust in a texel t
 _COARSER = 1.5  # px of the image per texel from which on the image is made smaller first, against aliasing
 _MARGIN = 3  # px around the face that are sampled
 _HIDDEN_MM = 2.0  # behind the nearest surface, from which on a point is hidden
+_INSIDE = 0.5  # brightness of what is hidden in eyes and mouth, of what is seen there
 _ENOUGH, _SLIGHT = 0.25, 1e-3  # weight from which a texel needs no neighbours, and the least that is divided by
 
 
 @dataclass(frozen=True)
 class _Texels:
-    """The texels that lie in a triangle of the texture: place in the flat atlas, corners, and corner weights."""
+    """Points of the surface by their triangle: its corners, and their weights. Tables are planar, which is faster."""
 
-    place: Int[Tensor, "n"]
-    corners: Int[Tensor, "n 3"]
-    weights: Float[Tensor, "n 3"]
+    corners: Int[Tensor, "3 n"]
+    weights: Float[Tensor, "3 n"]
 
-    def interpolate(self, values: Float[Tensor, "vertices k"]) -> Float[Tensor, "n k"]:
-        """The values of vertices at the texels."""
-        flat = values.index_select(0, self.corners.reshape(-1)).reshape(len(self.place), 3, -1)
-        return (flat * self.weights[..., None]).sum(1)
+    def interpolate(self, values: Float[Tensor, "k vertices"]) -> Float[Tensor, "k n"]:
+        """The values of vertices at the points."""
+        first, second, third = (values.index_select(1, corner) for corner in self.corners)
+        return torch.addcmul(first * self.weights[0], second, self.weights[1]).addcmul_(third, self.weights[2])
+
+    def take(self, rows: Int[Tensor, "m"]) -> "_Texels":
+        return _Texels(self.corners.index_select(1, rows), self.weights.index_select(1, rows))
 
 
 class TextureAtlas:
@@ -69,8 +72,7 @@ class TextureAtlas:
     """
 
     def __init__(self, mesh: Mesh, *, size: int = 512, coordinates: str = "packed") -> None:
-        if mesh.uv is None:
-            raise ValueError("a texture needs a face model with texture coordinates; this one has none")
+        corner_uv_of(mesh)
         if size < 8:
             raise ValueError(f"texture.size must be at least 8 px; got {size}")
         if coordinates not in COORDINATES:
@@ -90,24 +92,33 @@ class TextureAtlas:
         return replace(mesh, uv=uv.to(mesh.vertices), corner_uv=corner_uv.to(mesh.vertices))
 
     @cached_property
-    def _texels(self) -> _Texels:
+    def _raster(self) -> tuple[Int[Tensor, "n"], _Texels, Bool[Tensor, "n"]]:
+        """The places in the flat texture that show the surface, their points, and which lie on its largest island."""
         mesh, size = self._mesh, self.size
-        uv = mesh.uv[mesh.triangles] if mesh.corner_uv is None else mesh.corner_uv  # type: ignore[index]
-        flat = uv.reshape(-1, 2).double()
+        flat = corner_uv_of(mesh).reshape(-1, 2).double()
         points = torch.stack([flat[:, 0] * size, (1 - flat[:, 1]) * size, torch.zeros(len(flat))], -1) - 0.5
         corners = torch.arange(len(flat)).reshape(-1, 3)
         raster = get_backend().rasterise(points, corners, size, size)
         place = (raster.triangle.reshape(-1) >= 0).nonzero()[:, 0]
         triangle = raster.triangle.reshape(-1)[place]
-        return _Texels(place, mesh.triangles[triangle], raster.barycentric.reshape(-1, 3)[place].float())
+        weights = raster.barycentric.reshape(-1, 3)[place].float().T.contiguous()
+        island = uv_islands(mesh)
+        largest = island == island.bincount().argmax()
+        return place, _Texels(mesh.triangles[triangle].T.contiguous(), weights), largest[triangle]
+
+    @cached_property
+    def _inner(self) -> Int[Tensor, "m"]:
+        """The vertices of the smaller islands, which are eyes and mouth."""
+        island = uv_islands(self._mesh)
+        return self._mesh.triangles[island != island.bincount().argmax()].unique()
 
     @cached_property
     def _mirror(self) -> _Texels:
-        """For every vertex the corners and weights of the point mirrored to it."""
+        """The mirrored point of every vertex."""
         mesh = self._mesh
         mirrored = mesh.vertices * mesh.vertices.new_tensor([-1.0, 1.0, 1.0])
         nearest = get_backend().closest_point(mirrored, mesh.vertices, mesh.triangles)
-        return _Texels(torch.arange(len(mirrored)), mesh.triangles[nearest.triangle], nearest.barycentric)
+        return _Texels(mesh.triangles[nearest.triangle].T.contiguous(), nearest.barycentric.T.contiguous())
 
     @torch.no_grad()
     @in_own_precision
@@ -133,22 +144,36 @@ class TextureAtlas:
         if completion not in COMPLETIONS:
             raise ValueError(f"texture.completion must be {' or '.join(COMPLETIONS)}; got {completion!r}")
         vertices, camera = vertices.float().cpu(), camera.to("cpu", torch.float32)
-        texels, view = self._texels, _View.of(pixels, vertices, self._mesh.triangles, camera, self.size)
-        seen = view.points
-        colours, weights = view.look(texels.interpolate(seen))
+        place, texels, outside = self._raster
+        view = _View.of(pixels, vertices, self._mesh.triangles, camera, self.size)
+        view.points[3, self._inner] = 1.0  # eyes and mouth show little of themselves: what is seen counts
+        colours, weights = view.look(texels.interpolate(view.points))
         layers = torch.zeros(4, self.size**2)
         if completion == "none":
-            layers[:3, texels.place], layers[3, texels.place] = colours, (weights > 0.5).float()
+            layers[:3, place], layers[3, place] = colours, (weights > 0.5).float()
             return _as_bytes(layers).reshape(4, self.size, self.size)
         hidden = (weights < 1).nonzero()[:, 0]
-        behind = _Texels(texels.place[hidden], texels.corners[hidden], texels.weights[hidden])
-        others, other_weights = view.look(behind.interpolate(self._mirror.interpolate(seen)))
+        behind = texels.take(hidden).interpolate(self._mirror.interpolate(view.points))
+        others, other_weights = view.look(behind)
         other_weights *= 1 - weights[hidden]
         colours *= weights
-        colours[:, hidden] += others * other_weights
-        weights[hidden] += other_weights
-        layers[:3, texels.place], layers[3, texels.place] = colours, weights
+        colours.index_add_(1, hidden, others * other_weights)
+        weights.index_add_(0, hidden, other_weights)
+        _darken_inside(colours, weights, outside)
+        layers[:3, place], layers[3, place] = colours, weights
         return _as_bytes(_spread(layers.reshape(1, 4, self.size, self.size))[0])
+
+
+def _darken_inside(colours: Float[Tensor, "3 n"], weights: Float[Tensor, "n"], outside: Bool[Tensor, "n"]) -> None:
+    """Give unseen points of eyes and mouth, the smaller islands, a dark shade of what is seen of these."""
+    inside = (~outside).nonzero()[:, 0]
+    amount = weights[inside]
+    total = float(amount.sum())
+    if total > 0:
+        missing = (1 - amount) * _ENOUGH
+        shade = _INSIDE * colours[:, inside].sum(1, keepdim=True) / total
+        colours.index_add_(1, inside, shade * missing)
+        weights.index_add_(0, inside, missing)
 
 
 @dataclass(frozen=True)
@@ -163,7 +188,7 @@ class _View:
         tolerance: depth by which a point may lie behind the nearest surface, px.
     """
 
-    points: Float[Tensor, "vertices 4"]
+    points: Float[Tensor, "4 vertices"]
     window: Float[Tensor, "1 3 height width"]
     depth: Float[Tensor, "1 1 height width"]
     tolerance: float
@@ -189,20 +214,21 @@ class _View:
         points = torch.cat([places, points[:, 2:] / coarser], -1)
         raster = get_backend().rasterise(points, triangles, height, width)
         depth = torch.where(raster.triangle >= 0, raster.depth, -torch.inf)[None, None]
-        return cls(torch.cat([points, facing], -1), window, depth, _HIDDEN_MM * float(camera.scale) / coarser)
+        return cls(
+            torch.cat([points, facing], -1).T.contiguous(), window, depth, _HIDDEN_MM * float(camera.scale) / coarser
+        )
 
-    def look(self, points: Float[Tensor, "n 4"]) -> tuple[Float[Tensor, "3 n"], Float[Tensor, "n"]]:
+    def look(self, points: Float[Tensor, "4 n"]) -> tuple[Float[Tensor, "3 n"], Float[Tensor, "n"]]:
         """Colours at points of the surface, and how well they are seen: 0 where hidden or outside the photograph."""
         height, width = self.window.shape[-2:]
-        size = points.new_tensor([width, height])
-        places = points[:, :2]
-        nearest = places.round().long()
-        inside = ((places > -0.5) & (places < size - 0.5)).all(-1)
-        index = nearest[:, 1].clamp(0, height - 1) * width + nearest[:, 0].clamp(0, width - 1)
-        free = inside & (self.depth.reshape(-1)[index] <= points[:, 2] + self.tolerance)
-        grid = 2 * (places + 0.5) / size - 1
+        x, y, depth, facing = points
+        inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
+        row, column = (y + 0.5).int().clamp_(0, height - 1), (x + 0.5).int().clamp_(0, width - 1)
+        nearest = self.depth.reshape(-1).index_select(0, row * width + column)
+        trust = torch.where(inside & (nearest <= depth + self.tolerance), facing, 0.0)
+        grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
         colours = grid_sample(self.window, grid[None, None], padding_mode="border", align_corners=False)
-        return colours[0, :, 0], torch.where(free, points[:, 3], 0.0)
+        return colours[0, :, 0], trust
 
 
 def _spread(layers: Float[Tensor, "1 4 size size"]) -> Float[Tensor, "1 3 size size"]:

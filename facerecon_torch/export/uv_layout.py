@@ -10,14 +10,17 @@ from torch import Tensor
 
 from facerecon_torch.structures import Mesh
 
-__all__ = ["packed_uv"]
+__all__ = ["corner_uv_of", "packed_uv", "uv_islands"]
 
 _GAP = 0.008  # of the texture's side, around every island
+_INNER = 0.6  # px per mm of smaller islands, eyes and mouth, of the largest one's
 _STEPS = 30  # of the bisection of the scale
 
 
 def packed_uv(mesh: Mesh) -> Float[Tensor, "triangles 3 2"]:
-    """Texture coordinates of the triangles' corners, whose islands keep their shape and get the same px per mm.
+    """Texture coordinates of the triangles' corners, whose islands keep their shape.
+
+    The smaller islands have 0.6 of the px per mm of the largest.
 
     The default face's own coordinates are those of a whole body, of which a face takes a twentieth.
 
@@ -27,16 +30,16 @@ def packed_uv(mesh: Mesh) -> Float[Tensor, "triangles 3 2"]:
     Raises:
         ValueError: the mesh has no texture coordinates.
     """
-    if mesh.uv is None:
-        raise ValueError("a texture needs a face model with texture coordinates; this one has none")
-    corners = (mesh.uv[mesh.triangles] if mesh.corner_uv is None else mesh.corner_uv).double().cpu().numpy()
-    island = _islands(corners, mesh.triangles.cpu().numpy())
+    corners = corner_uv_of(mesh).double().cpu().numpy()
+    island = uv_islands(mesh).cpu().numpy()
+    largest = np.bincount(island).argmax()
     vertices = mesh.vertices.double().cpu().numpy()[mesh.triangles.cpu().numpy()]
     boxes = np.zeros((island.max() + 1, 2))
     placed = np.zeros_like(corners)
     for k in range(len(boxes)):
         rows = island == k
         density = np.sqrt(_area(vertices[rows]) / max(_area(corners[rows]), 1e-12))
+        density *= 1.0 if k == largest else _INNER
         placed[rows] = (corners[rows] - corners[rows].min((0, 1))) * density
         boxes[k] = placed[rows].max((0, 1))
     low, high = 0.0, 1 / boxes.max()
@@ -48,16 +51,24 @@ def packed_uv(mesh: Mesh) -> Float[Tensor, "triangles 3 2"]:
     return torch.from_numpy(placed * low + starts[island][:, None]).to(mesh.uv)
 
 
-def _islands(corners: NDArray[np.float64], triangles: NDArray[np.int64]) -> Int[np.ndarray, "triangles"]:
-    """The number of the island of every triangle: triangles that share a vertex at one texture coordinate."""
+def corner_uv_of(mesh: Mesh) -> Float[Tensor, "triangles 3 2"]:
+    """The texture coordinates of the triangles' corners. Raises ValueError for a mesh without any."""
+    if mesh.uv is None:
+        raise ValueError("a texture needs a face model with texture coordinates; this one has none")
+    return mesh.uv[mesh.triangles] if mesh.corner_uv is None else mesh.corner_uv
+
+
+def uv_islands(mesh: Mesh) -> Int[Tensor, "triangles"]:
+    """The number of every triangle's island: triangles hang together that share a vertex at one texture coordinate."""
+    triangles = mesh.triangles.cpu().numpy()
+    corners = corner_uv_of(mesh).double().cpu().numpy()
     keys = np.concatenate([triangles.reshape(-1, 1), corners.reshape(-1, 2)], axis=1)
     _, rows = np.unique(keys, axis=0, return_inverse=True)
     rows = rows.reshape(-1, 3)
     first, second = rows[:, [0, 1]].ravel(), rows[:, [1, 2]].ravel()
     size = rows.max() + 1
     _, labels = connected_components(coo_array((np.ones(len(first)), (first, second)), shape=(size, size)), False)
-    island: NDArray[np.int64] = np.unique(labels[rows[:, 0]], return_inverse=True)[1]
-    return island
+    return torch.from_numpy(np.unique(labels[rows[:, 0]], return_inverse=True)[1].reshape(-1)).long()
 
 
 def _area(corners: NDArray[np.float64]) -> float:
