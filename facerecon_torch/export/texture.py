@@ -33,6 +33,7 @@ _GRAZING, _FACING = 0.2, 0.5  # z of the unit normal: from no trust in a texel t
 _COARSER = 1.5  # px of the image per texel from which on the image is made smaller first, against aliasing
 _MARGIN = 3  # px around the face that are sampled
 _HIDDEN_MM = 2.0  # behind the nearest surface, from which on a point is hidden
+_STEEPEST = 8.0  # px of depth per px
 _INSIDE = 0.5  # brightness of what is hidden in eyes and mouth, of what is seen there
 _ENOUGH, _SLIGHT = 0.25, 1e-3  # weight from which a texel needs no neighbours, and the least that is divided by
 
@@ -181,17 +182,15 @@ class _View:
     """A face in its photograph.
 
     Attributes:
-        points: of the vertices: x and y in px of the window, depth in px, and how squarely they face the camera,
-            from 0 to 1.
+        points: of the vertices: x and y in px of the window, the depth up to which something nearer hides nothing,
+            in px, and how squarely they face the camera, from 0 to 1.
         window: the photograph around the face, no finer than the texture.
         depth: of the nearest surface, in px, on the pixels of the window.
-        tolerance: depth by which a point may lie behind the nearest surface, px.
     """
 
     points: Float[Tensor, "4 vertices"]
     window: Float[Tensor, "1 3 height width"]
-    depth: Float[Tensor, "1 1 height width"]
-    tolerance: float
+    depth: Float[Tensor, "height width"]
 
     @classmethod
     def of(cls, pixels: Pixels, vertices: Tensor, triangles: Tensor, camera: Camera, size: int) -> "_View":
@@ -213,19 +212,20 @@ class _View:
         places = (points[:, :2] - start + 0.5) * stretch - 0.5
         points = torch.cat([places, points[:, 2:] / coarser], -1)
         raster = get_backend().rasterise(points, triangles, height, width)
-        depth = torch.where(raster.triangle >= 0, raster.depth, -torch.inf)[None, None]
-        return cls(
-            torch.cat([points, facing], -1).T.contiguous(), window, depth, _HIDDEN_MM * float(camera.scale) / coarser
-        )
+        depth = torch.where(raster.triangle >= 0, raster.depth, -torch.inf)
+        # Towards the nearest pixel centre the depth of a slanted surface changes too.
+        slope = ((1 - normals.square()).clamp_min(0).sqrt() / normals.clamp_min(0.1)).clamp_max(_STEEPEST)
+        farthest = points[:, 2:] + _HIDDEN_MM * camera.scale / coarser + slope
+        return cls(torch.cat([places, farthest, facing], -1).T.contiguous(), window, depth)
 
     def look(self, points: Float[Tensor, "4 n"]) -> tuple[Float[Tensor, "3 n"], Float[Tensor, "n"]]:
         """Colours at points of the surface, and how well they are seen: 0 where hidden or outside the photograph."""
         height, width = self.window.shape[-2:]
-        x, y, depth, facing = points
+        x, y, farthest, facing = points
         inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
         row, column = (y + 0.5).int().clamp_(0, height - 1), (x + 0.5).int().clamp_(0, width - 1)
         nearest = self.depth.reshape(-1).index_select(0, row * width + column)
-        trust = torch.where(inside & (nearest <= depth + self.tolerance), facing, 0.0)
+        trust = torch.where(inside & (nearest <= farthest), facing, 0.0)
         grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
         colours = grid_sample(self.window, grid[None, None], padding_mode="border", align_corners=False)
         return colours[0, :, 0], trust
