@@ -108,7 +108,7 @@ def _files_case(studio: _Studio, name: str, files: Sequence[Path], formats: Sequ
         with tempfile.TemporaryDirectory(dir=studio.folder) as out:
             infer(files, Path(out), studio.face, detector, options, times=times[-1])
         stages = {f"{stage}, ms a file": 1e3 * s / len(files) for stage, s in times[-1].seconds.items()}
-        return {"files without a face": float(len(files) - report.images)} | stages
+        return {"files without a face": float(report.counts.failures)} | stages
 
     return Case(name=name, run=run, items=len(files), unit="file", error=errors,
                 limits={"files without a face": 0.0})  # fmt: skip

@@ -15,19 +15,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facerecon_torch.cascade.reconstruction import Reconstruction
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
-from facerecon_torch.images.read import read_image
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.named_weights import NEUTRAL
 from facerecon_torch.synthetic.dataset import SyntheticSet, load_set
-from facerecon_torch.synthetic.noise_table import load_noise_table, noise_file, sample_landmark_noise
+
+from .rendered import reconstruct_set
 
 __all__ = ["main", "measure"]
 
 _KEYS = ("set", "photo", "cascade")
 _PEAK, _CLOSE, _SPURIOUS = 0.5, 0.2, 0.1
-_BATCH = 32
 _LISTED = 3  # names of a photograph
 
 
@@ -72,7 +70,7 @@ def main(words: Sequence[str]) -> int:
 def _print_set(name: str, rendered: SyntheticSet, reconstructor: FaceReconstructor) -> None:
     model = reconstructor.face_model
     columns = [model.expression_names.index(one) for one in rendered.expression_names]
-    faces, truth = _reconstructed(rendered, reconstructor), rendered.expression_weights.to(model.dtype)
+    faces, truth = reconstruct_set(rendered, reconstructor), rendered.expression_weights.to(model.dtype)
     beta = faces.parameters.expression
     rows = {
         "true beta": model.expression_weights(_true_expression(model, truth, columns)),
@@ -93,17 +91,6 @@ def _true_expression(
     others = [name for name in model.expression_names if name != NEUTRAL]
     order = [others.index(model.expression_names[column]) for column in columns]
     return model.named.origin + weights.to(model.device) @ model.named.directions[order]
-
-
-def _reconstructed(rendered: SyntheticSet, reconstructor: FaceReconstructor) -> Reconstruction:
-    table = load_noise_table(noise_file(reconstructor.spec.convention))
-    generator = torch.Generator().manual_seed(0)
-    noise = sample_landmark_noise(rendered.angles, rendered.camera.scale, table, generator)
-    points = rendered.landmarks + noise
-    parts = [slice(k, k + _BATCH) for k in range(0, len(rendered), _BATCH)]
-    return Reconstruction.cat(
-        [reconstructor.reconstruct([read_image(file) for file in rendered.images[p]], points[p]) for p in parts]
-    )
 
 
 def _print_photo(file: str, reconstructor: FaceReconstructor) -> None:

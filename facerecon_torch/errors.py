@@ -7,8 +7,10 @@ __all__ = [
     "FolderError",
     "ImageFileError",
     "LandmarkFileError",
+    "MissingExtraError",
     "ModelFileError",
     "NoFaceError",
+    "TimeLimitError",
 ]
 
 
@@ -42,3 +44,19 @@ class DetectorError(FaceReconError, RuntimeError):
 
 class NoFaceError(FaceReconError, ValueError):
     """No face was found where one was required."""
+
+
+class MissingExtraError(FaceReconError, ImportError):
+    """A package of an optional extra is not installed.
+
+    Example:
+        >>> MissingExtraError("charts", "matplotlib", "report")
+        MissingExtraError("charts need matplotlib; install it by pip install 'facerecon-torch[report]'")
+    """
+
+    def __init__(self, purpose: str, package: str, extra: str) -> None:
+        super().__init__(f"{purpose} need {package}; install it by pip install 'facerecon-torch[{extra}]'")
+
+
+class TimeLimitError(FaceReconError, TimeoutError):
+    """The work on one image took longer than it may."""

@@ -39,12 +39,12 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], *, flush: bool = False) -> Iterator[Path]:
     """A new path beside `path`, which replaces `path` on success and is removed on an exception.
 
     Makes the folders above `path`. The file gets the permissions of any new file of the user. Several processes may
     write the same path: each has a file of its own, and the last rename stays. An OSError that names no file, as that
-    of a full disk, names `path`.
+    of a full disk, names `path`. With `flush` the content is on the disk before the file gets its name.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -55,6 +55,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         aside.unlink()
         yield aside
         aside.chmod(mode)
+        if flush:
+            _flush(aside)
         os.replace(aside, target)
     except OSError as error:
         if error.errno is None or error.filename not in (None, str(aside), aside):
@@ -62,6 +64,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:

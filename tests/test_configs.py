@@ -12,10 +12,13 @@ from omegaconf import OmegaConf
 
 from facerecon_torch.cascade.checkpoint import pretrained_path
 from facerecon_torch.commands.cli import _COMMANDS
-from facerecon_torch.commands.config_keys import checked, config_folder, search_path
+from facerecon_torch.commands.config_keys import _options, checked, config_folder, search_path
+from facerecon_torch.commands.evaluate.command import build_specs
 from facerecon_torch.commands.hydra_app import quote_paths
+from facerecon_torch.commands.infer.inputs.listing import InputSpec
 from facerecon_torch.commands.infer.options import InferOptions, InferSpecs
 from facerecon_torch.commands.prepare.specs import PrepareSpecs
+from facerecon_torch.config.evaluate import EvaluateSpecs
 from facerecon_torch.config.recorded import RECORDED_DEFAULTS, build, recorded, write_config
 from facerecon_torch.config.train import TrainSpecs
 from facerecon_torch.landmarks.scheme import CONVENTIONS
@@ -23,7 +26,9 @@ from facerecon_torch.landmarks.source import LandmarkSourceSpec
 
 GROUPS = ("model", "data", "landmarks", "fitting", "features", "cascade", "cv", "runtime")
 OPTIONS = [(g, p.stem) for g in (*GROUPS, "regression") for p in sorted((config_folder() / g).glob("[!_]*.yaml"))]
-EXPERIMENTS = sorted(p.stem for p in (config_folder() / "experiment").glob("*.yaml"))
+EXPERIMENTS = _options("experiment", "train")
+EVALUATIONS = _options("experiment", "evaluate")
+METHODS = _options("method", "evaluate")
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 
@@ -46,6 +51,28 @@ def test_every_option_builds(group, option):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_builds(name):
     assert isinstance(specs_of(f"experiment={name}"), TrainSpecs)
+
+
+def evaluation_of(*overrides: str) -> EvaluateSpecs:
+    return build_specs(composed("evaluate", *overrides))
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_every_evaluation_builds(name):
+    specs = evaluation_of(f"experiment={name}")
+    assert "mean_face" in specs.method
+    assert set(specs.evaluation.parts) <= set(EVALUATIONS)
+
+
+def test_a_default_method_is_the_default_training():
+    trained, method = specs_of(), evaluation_of().method["ours"]
+    assert (method.fitting, method.features, method.cascade) == (trained.fitting, trained.features, trained.cascade)
+
+
+def test_every_method_builds_and_differs_from_the_others():
+    methods = evaluation_of(f"method=[{','.join(METHODS)}]").method
+    assert list(methods) == METHODS
+    assert all(a != b for k, a in enumerate(methods.values()) for b in list(methods.values())[:k])
 
 
 @pytest.mark.parametrize(
@@ -86,7 +113,7 @@ def test_infer_repeats_the_defaults_of_its_options():
     specs = build(composed("infer", "input=a.jpg", "output=b", "landmarks=file"))
     assert isinstance(specs, InferSpecs)
     assert specs.options == InferOptions()
-    assert (specs.input, specs.output, specs.cascade) == (Path("a.jpg"), Path("b"), None)
+    assert (specs.input, specs.output, specs.cascade) == (InputSpec(path="a.jpg"), Path("b"), None)
 
 
 def test_the_papers_algorithm_is_a_matter_of_keys():
@@ -158,7 +185,7 @@ def _calls() -> list[tuple[str, str]]:
     ]
     text = "\n".join(file.read_text() for file in [*files, *sorted(config_folder().glob("*.yaml"))])
     found = re.findall(
-        r"^(?:# |    |`)?facerecon (train|infer|prepare|synth)((?: [-\w.]+(?:=\S+)?)*)", text, re.MULTILINE
+        r"^(?:# |    |`)?facerecon (train|infer|prepare|synth|evaluate)((?: [-\w.]+(?:=\S+)?)*)", text, re.MULTILINE
     )
     calls = [
         (name, [word for word in words.rstrip("`").split() if "=" in word or word == "-m"]) for name, words in found
@@ -201,5 +228,5 @@ def test_an_origin_that_cannot_be_is_refused():
 
 
 def test_the_documents_show_calls():
-    assert {command for command, _ in _calls()} == {"train", "infer", "prepare", "synth"}
+    assert {command for command, _ in _calls()} == {"train", "infer", "prepare", "synth", "evaluate"}
     assert len(_calls()) > 20

@@ -175,7 +175,7 @@ def inference(world):
     output = world.folder / f"out{len(list(world.folder.iterdir()))}"
     options = InferOptions(formats=["json"], progress=False, workers=1)
     assert infer(world.files, output, world.model, FileLandmarks(), options).faces == len(world.files)
-    rows = pq.read_table(output / "parameters.parquet").to_pylist()
+    rows = pq.read_table(output / "parameters").to_pylist()
     return [torch.tensor(row[name], dtype=torch.float64) for row in rows for name in ("alpha", "beta", "projected_2d")]
 
 

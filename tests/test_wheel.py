@@ -65,7 +65,8 @@ def test_infer_on_an_awkward_path(installed, tmp_path):
     names = {p.name for p in output.iterdir()}
     stem = photo.stem
     assert names == {f"{stem}.json", f"{stem}.obj", f"{stem}.ply", f"{stem}.glb", f"{stem}_overlay.png",
-                     "parameters.parquet"}  # fmt: skip
+                     "parameters", "quarantine", "plan.arrow", "progress.json",
+                     "run.json", ".plan.lock", ".worker-0-of-1.lock"}  # fmt: skip
 
 
 def test_bench_runs_and_writes_beside_the_wheel(installed, tmp_path):

@@ -51,11 +51,12 @@ class FaceObserver:
         memory: MemoryBudget = UNBOUNDED,
     ) -> None:
         self._fitter, self._cache, self._camera, self._spec = fitter, cache, camera, spec
-        self._n_identity, self._first, self._memory = n_identity, first, memory
+        self._n_identity, self._memory = n_identity, memory
+        self.first = first
         self._chunk_size: int | None = None  # samples described together, once it is known
 
     def __call__(self, x: Float[Tensor, "n p"], stage: int) -> Features:
-        return self._first if stage == 0 and self._first is not None else self.features(x)
+        return self.first if stage == 0 and self.first is not None else self.features(x)
 
     def features(self, x: Float[Tensor, "n p"]) -> Features:
         """Eq. 10 for every sample: a matrix if it fits, else a source of its rows."""
@@ -69,9 +70,14 @@ class FaceObserver:
 
     def source(self, x: Float[Tensor, "n p"]) -> RowSource:
         """Eq. 10 in chunks of rows, computed on every pass; the camera is solved here, once."""
+        camera, projected = self.project(x)
+        return partial(self._chunks, projected, camera.scale)
+
+    def project(self, x: Float[Tensor, "n p"]) -> tuple[Camera, Float[Tensor, "n 66 2"]]:
+        """The camera of every sample, solved again, and the landmarks that it sees in crop px."""
         parameters = FaceParameters.from_flat(x, self._n_identity)
         camera, _, projected = look(self._fitter, parameters, self._cache.landmarks, self._camera)
-        return partial(self._chunks, projected, camera.scale)
+        return camera, projected
 
     def _chunks(self, projected: Float[Tensor, "n 66 2"], scale: Float[Tensor, "n"]) -> Iterator[Float[Tensor, "m d"]]:
         parts = self._parts(projected)

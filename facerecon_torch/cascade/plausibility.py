@@ -1,8 +1,10 @@
-"""Measures that tell a face from something that is none, and their limits.
+"""Measures that tell a face from something that is none and a good answer from a poor one, and their limits.
 
-The limits are measured by `python -m benchmarks.plausibility`; docs/plausibility.md holds the table.
+The limits of faces are measured by `python -m benchmarks.plausibility`, those of trust by `python -m benchmarks.trust`;
+docs/plausibility.md and docs/trust.md hold the tables.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -10,11 +12,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from facerecon_torch.geometry.rotation import matrix_to_euler
 from facerecon_torch.landmarks.scheme import N_INNER, is_present
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.structures import Camera, FaceParameters, TensorRecord
 
-__all__ = ["Plausibility", "measure_plausibility"]
+__all__ = ["TRAINED_DEGREES", "Plausibility", "measure_plausibility"]
 
 # The first number of a pair marks a face as doubtful, the second as impossible.
 _RESIDUAL_MM = 9.0, 14.0  # faces: up to 7.6; points in a wrong order: from 15
@@ -22,6 +25,22 @@ _SHAPE_DISTANCE = 4.0, 10.0  # landmark fits of faces: up to 1.4; of points in a
 _VIEW_DEGREES = 95.0, 110.0  # faces: up to 97 in full profile; mirrored points: from 125
 _PROPORTION = 0.61  # faces: from 0.60; points stretched by 2: about 0.5. A stretched face is a face: only doubtful
 _TURNED_DEGREES = 55.0  # view angle from which on landmark errors make the proportion unsure
+# Of trust, from people that the cascades were not trained on (docs/trust.md); they mark a face as doubtful.
+TRAINED_DEGREES = 60.0, 25.0, 15.0
+"""Yaw, pitch and roll up to which the shipped cascades were trained."""
+_POSE_EXCESS = 4.0  # degrees
+_DISAGREEMENT = 9.5  # mm
+_SCORE = 0.75
+_PREDICTED = 2.5  # mm
+# log(error / mm) = _ERROR_AT_REST + the sum of slope times measure: mm, standard deviations, degrees.
+_ERROR_AT_REST = 0.114
+_ERROR_SLOPES = {
+    "residual": 0.106,
+    "contour_residual": 0.0101,
+    "shape_distance": 0.118,
+    "view_angle": -0.0018,
+    "disagreement": -0.0113,
+}
 _LEAST_EXTENT = 1e-12  # px^2 per mm^2, of points that are one place
 _mean_faces: WeakKeyDictionary[FaceModel, Float[Tensor, "49 3"]] = WeakKeyDictionary()
 
@@ -39,6 +58,14 @@ class Plausibility(TensorRecord):
         view_angle: between the direction that the face looks in and the viewer, degrees; above 90 the face looks away.
         proportion: of the affine map from the mean face's inner landmarks to those given, the smaller scale over the
             larger one; 1 for a scaled rotation, 0.5 where an axis is stretched by 2.
+        reprojection: root mean square distance of all landmarks to those of the fitted face, in px of the camera's
+            frame.
+        disagreement: of the cascade with the landmark fit that it started from: root mean square distance of their
+            inner landmarks in mm of the face model, in space; 0 for a landmark fit.
+        pose_excess: degrees by which yaw, pitch or roll is beyond the range of the shipped cascades' training; 0
+            inside.
+        score: of the detection, in [0, 1]; 1 for given landmarks.
+        predicted_error: of the mesh in mm, from the other measures (docs/trust.md).
         degenerate: landmarks that fix no camera.
 
     Example:
@@ -51,12 +78,23 @@ class Plausibility(TensorRecord):
     shape_distance: Float[Tensor, "*b"]
     view_angle: Float[Tensor, "*b"]
     proportion: Float[Tensor, "*b"]
+    reprojection: Float[Tensor, "*b"]
+    disagreement: Float[Tensor, "*b"]
+    pose_excess: Float[Tensor, "*b"]
+    score: Float[Tensor, "*b"]
+    predicted_error: Float[Tensor, "*b"]
     degenerate: Bool[Tensor, "*b"]
 
     @property
     def plausible(self) -> Bool[Tensor, "*b"]:
-        """Whether every measure is that of a face."""
-        return self._within(0) & ~self._stretched
+        """Whether every measure is that of a face whose answer can be trusted."""
+        trusted = (
+            (self.disagreement <= _DISAGREEMENT)
+            & (self.pose_excess <= _POSE_EXCESS)
+            & (self.score >= _SCORE)
+            & (self.predicted_error <= _PREDICTED)
+        )
+        return self._within(0) & ~self._stretched & trusted
 
     @property
     def impossible(self) -> Bool[Tensor, "*b"]:
@@ -88,6 +126,22 @@ class Plausibility(TensorRecord):
             )
         if not distance <= _SHAPE_DISTANCE[0]:
             listed.append(f"the shape is no face's: {distance:.1f} standard deviations from the mean face")
+        return listed + self._doubts()
+
+    def _doubts(self) -> list[str]:
+        """Why the answer for one face, whose landmarks may be right, is not trusted."""
+        disagreement, excess, score, predicted = (
+            float(value) for value in (self.disagreement, self.pose_excess, self.score, self.predicted_error)
+        )
+        listed = []
+        if not disagreement <= _DISAGREEMENT:
+            listed.append(f"cascade and landmark fit disagree by {disagreement:.1f} mm")
+        if not excess <= _POSE_EXCESS:
+            listed.append(f"the pose is {excess:.0f} degrees outside of the training range")
+        if not score >= _SCORE:
+            listed.append(f"the detection is unsure: score {score:.2f}")
+        if not predicted <= _PREDICTED:
+            listed.append(f"the mesh is probably {predicted:.1f} mm off")
         return listed
 
     @property
@@ -113,6 +167,9 @@ def measure_plausibility(
     landmarks: Float[Tensor, "*b 66 2"],
     size: Float[Tensor, "*b"],
     model: FaceModel,
+    *,
+    scores: Float[Tensor, "*b"] | None = None,
+    disagreement: Float[Tensor, "*b"] | None = None,
 ) -> Plausibility:
     """The measures of fitted faces, in the dtype of the landmarks; nothing waits for the device.
 
@@ -123,6 +180,8 @@ def measure_plausibility(
         landmarks: that were given or detected, px; NaN where missing.
         size: factor by which the shapes are larger than the model's.
         model: with topology.
+        scores: of the detections; None: 1, as of given landmarks.
+        disagreement: of cascade and landmark fit, mm of the face model; None: 0, as of a landmark fit.
 
     Raises:
         ValueError: a model without topology.
@@ -140,15 +199,35 @@ def measure_plausibility(
     ]
     facing = camera.rotation[..., 2, 2].double().clamp(-1, 1)
     inner = landmarks[..., :N_INNER, :]
+    known = {
+        "residual": _root_mean(square[..., :N_INNER], present[..., :N_INNER]),
+        "contour_residual": _root_mean(square[..., N_INNER:], present[..., N_INNER:]),
+        "shape_distance": torch.maximum(*distances),
+        "view_angle": torch.rad2deg(torch.acos(facing)),
+        "disagreement": torch.zeros_like(model_scale) if disagreement is None else disagreement.double(),
+    }
     measures = Plausibility(
-        residual=_root_mean(square[..., :N_INNER], present[..., :N_INNER]),
-        contour_residual=_root_mean(square[..., N_INNER:], present[..., N_INNER:]),
-        shape_distance=torch.maximum(*distances),
-        view_angle=torch.rad2deg(torch.acos(facing)),
+        **known,
         proportion=_proportion(_inner_landmarks(model), inner.double()),
+        reprojection=_root_mean(square, present) * model_scale,
+        pose_excess=_pose_excess(camera.rotation),
+        score=torch.ones_like(model_scale) if scores is None else scores.double(),
+        predicted_error=_predicted_error(known),
         degenerate=camera.degenerate,
     )
     return measures.to(landmarks.dtype)
+
+
+def _pose_excess(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b"]:
+    angles = torch.rad2deg(torch.stack(matrix_to_euler(rotation.double()), dim=-1))
+    excess: Tensor = (angles.abs() - angles.new_tensor(TRAINED_DEGREES)).amax(-1).clamp_min(0)
+    return excess
+
+
+def _predicted_error(measures: Mapping[str, Float[Tensor, "*b"]]) -> Float[Tensor, "*b"]:
+    """The mean vertex error in mm after a similarity, by a log-linear regression on the measures."""
+    logarithm = _ERROR_AT_REST + sum(slope * measures[name] for name, slope in _ERROR_SLOPES.items())
+    return torch.as_tensor(logarithm).exp()
 
 
 def _inner_landmarks(model: FaceModel) -> Float[Tensor, "49 3"]:

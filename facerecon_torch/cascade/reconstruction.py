@@ -19,7 +19,7 @@ from facerecon_torch.model.named_weights import NamedExpressions
 from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import Camera, FaceParameters, Mesh, TensorRecord
 
-__all__ = ["KnownSize", "Reconstruction", "in_image"]
+__all__ = ["KnownSize", "Reconstruction", "at_size", "in_image"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ class Reconstruction(TensorRecord):
         landmarks: the 66 landmarks that the face was fitted to, in px of the camera's frame; NaN where missing.
         boxes: (x0, y0, x1, y1) of the detections in px; the landmarks' extent where they were given.
         scores: of the detections; 1 where landmarks were given.
+        disagreement: of the cascade with the landmark fit that it started from: root mean square distance of their
+            inner landmarks in mm of the face model.
         face_model: of the shapes.
         naming: of the named expressions, for a cascade that knows its errors.
 
@@ -89,6 +91,7 @@ class Reconstruction(TensorRecord):
     landmarks: Float[Tensor, "*b 66 2"]
     boxes: Float[Tensor, "*b 4"]
     scores: Float[Tensor, "*b"]
+    disagreement: Float[Tensor, "*b"]
     face_model: FaceModel | None = field(default=None, repr=False, compare=False)
     naming: NamedExpressions | None = field(default=None, repr=False, compare=False)
 
@@ -105,7 +108,7 @@ class Reconstruction(TensorRecord):
         return cls(
             parameters=FaceParameters(zeros(0, model.n_identity), zeros(0, model.n_expression)), camera=camera,
             landmarks_3d=zeros(0, 66, 3), projected_2d=zeros(0, 66, 2), size=zeros(0), landmarks=zeros(0, 66, 2),
-            boxes=zeros(0, 4), scores=zeros(0), face_model=model, naming=naming,
+            boxes=zeros(0, 4), scores=zeros(0), disagreement=zeros(0), face_model=model, naming=naming,
         )  # fmt: skip
 
     @cached_property
@@ -129,8 +132,9 @@ class Reconstruction(TensorRecord):
     def plausibility(self) -> Plausibility:
         """Measures that tell whether the landmarks are those of a face, computed on first use."""
         return measure_plausibility(
-            self.parameters, self.camera, self.projected_2d, self.landmarks, self.size, self._model()
-        )
+            self.parameters, self.camera, self.projected_2d, self.landmarks, self.size, self._model(),
+            scores=self.scores, disagreement=self.disagreement,
+        )  # fmt: skip
 
     @cached_property
     @in_own_precision
@@ -164,6 +168,12 @@ class Reconstruction(TensorRecord):
         """The same faces with `vertices` (mm, model frame, at the faces' size) that were computed elsewhere."""
         faces = replace(self)
         faces.__dict__["vertices"] = vertices
+        return faces
+
+    def with_expression_weights(self, weights: Float[Tensor, "*b names"]) -> "Reconstruction":
+        """The same faces with weights of the named expressions that were computed elsewhere, in the model's order."""
+        faces = replace(self)
+        faces.__dict__["_named_weights"] = (self._named_weights[0], weights)
         return faces
 
     def _model(self) -> FaceModel:
@@ -214,15 +224,16 @@ def in_image(
 
     Shape and camera trade size freely (p = s F R v + t), so that the projection does not change with the size.
     """
-    camera = camera_from_crop(faces.camera, to_crop)
-    factor = size.factor(faces.landmarks_3d, camera)
-    camera = replace(camera, scale=camera.scale / factor)
+    moved = replace(faces, camera=camera_from_crop(faces.camera, to_crop), landmarks=landmarks, boxes=extent(landmarks))
+    return at_size(moved, size)
+
+
+def at_size(faces: Reconstruction, size: KnownSize) -> Reconstruction:
+    """Faces of the model's size, with their camera, at their known size."""
+    factor = size.factor(faces.landmarks_3d, faces.camera)
+    camera = replace(faces.camera, scale=faces.camera.scale / factor)
     shape = faces.landmarks_3d * factor[..., None, None]
-    projected = project(shape, camera)
-    return replace(
-        faces, camera=camera, landmarks_3d=shape, projected_2d=projected, size=factor, landmarks=landmarks,
-        boxes=extent(landmarks),
-    )  # fmt: skip
+    return replace(faces, camera=camera, landmarks_3d=shape, projected_2d=project(shape, camera), size=factor)
 
 
 def extent(landmarks: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b 4"]:

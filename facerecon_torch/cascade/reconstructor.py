@@ -21,8 +21,9 @@ from facerecon_torch.cascade.checkpoint import (
 from facerecon_torch.cascade.crops import ImageCropper, follow_faces
 from facerecon_torch.cascade.feature_cache import keeps_crops
 from facerecon_torch.cascade.found_faces import faces_at_once, find_faces, in_batches, solve_found, warn_of_impossible
+from facerecon_torch.cascade.joint_identity import JOINT_PENALTY, JointIdentity, join_identities
 from facerecon_torch.cascade.observe import look
-from facerecon_torch.cascade.reconstruction import KnownSize, Reconstruction, extent, in_image
+from facerecon_torch.cascade.reconstruction import KnownSize, Reconstruction, at_size, extent, in_image
 from facerecon_torch.cascade.stage_module import StageModule, require_stages
 from facerecon_torch.cascade.start import mean_face, retraction
 from facerecon_torch.checks import require_shape
@@ -40,6 +41,7 @@ from facerecon_torch.landmarks.registry import (
     find_convention,
     require_convention,
 )
+from facerecon_torch.landmarks.scheme import N_INNER
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.model.expression_error import ExpressionError
@@ -239,10 +241,12 @@ class FaceReconstructor(nn.Module):
             flat = cascade.run(start.flat, observe)
         parameters = FaceParameters.from_flat(flat, n)
         camera, points, projected = look(fitter, parameters, landmarks, fit.camera)
+        apart = points[:, :N_INNER] - fitter.landmarks(fit.parameters, fit.camera)[0][:, :N_INNER]
         return Reconstruction(
             parameters=parameters, camera=camera, landmarks_3d=points, projected_2d=projected,
             size=torch.ones_like(camera.scale), landmarks=landmarks, boxes=extent(landmarks),
-            scores=torch.ones_like(camera.scale), face_model=model, naming=self.naming,
+            scores=torch.ones_like(camera.scale), disagreement=apart.square().sum(-1).mean(-1).sqrt(),
+            face_model=model, naming=self.naming,
         )  # fmt: skip
 
     @in_own_precision
@@ -345,6 +349,42 @@ class FaceReconstructor(nn.Module):
         if keep:
             warn_of_impossible(solved)
         return solved
+
+    @torch.no_grad()
+    @in_own_precision
+    def join(
+        self, faces: Reconstruction, subject: Tensor, *, size: KnownSize | None = None
+    ) -> tuple[Reconstruction, JointIdentity]:
+        """The faces with one identity per person; all people of a batch together.
+
+        With that identity, the camera of every picture is solved again (Eq. 6), and beta once, close to the cascade's.
+
+        Args:
+            faces: of pictures, in any order.
+            subject: [n], the number of each picture's person.
+            size: of the faces, where it is known.
+
+        Returns:
+            The faces, and the identity of each picture's person with how well the picture agrees with the others.
+
+        Raises:
+            ValueError: not one subject per face.
+
+        Example:
+            >>> faces = Reconstruction.cat(model.predict(photographs, faces="largest"))
+            >>> joined, person = model.join(faces, torch.zeros(len(faces), dtype=torch.int64))
+        """
+        given, camera = faces.parameters, faces.camera
+        person = join_identities(given.identity, camera.rotation, subject, self.face_model, ~camera.degenerate)
+        if not len(faces):
+            return faces, person
+        fitter, landmarks = self.solvers.fitter, faces.landmarks
+        parameters = FaceParameters(person.identity, given.expression)
+        camera, _, _ = look(fitter, parameters, landmarks, camera)
+        parameters = replace(parameters, expression=fitter.fit_expression(parameters, landmarks, camera, JOINT_PENALTY))
+        camera, points, projected = look(fitter, parameters, landmarks, camera)
+        joined = replace(faces, parameters=parameters, camera=camera, landmarks_3d=points, projected_2d=projected)
+        return at_size(joined, size or KnownSize()), person
 
     @property
     def landmark_detector(self) -> LandmarkDetector:

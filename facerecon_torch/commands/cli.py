@@ -42,6 +42,19 @@ _COMMANDS = {
         "input=PHOTO_OR_FOLDER output=DIR",
         "run it again with resume=true: images with results are skipped",
     ),
+    "video": _Command(
+        "hydra_app",
+        "run_video",
+        "follow a face through a video",
+        "input=CLIP.mp4 output=DIR",
+    ),
+    "evaluate": _Command(
+        "hydra_app",
+        "run_evaluate",
+        "run the paper's experiments on a prepared set",
+        "experiment=table1|...|paper data.root=DIR output=DIR",
+        "run it again: methods and folds that are done are kept",
+    ),
     "prepare": _Command(
         "hydra_app",
         "run_prepare",
@@ -55,6 +68,12 @@ _COMMANDS = {
         "make a synthetic set",
         "layout=photos|bosphorus|facewarehouse|frgc output=DIR subjects=N",
         "run it again: finished subjects are kept",
+    ),
+    "compare": _Command(
+        "hydra_app",
+        "run_compare",
+        "measure other systems' faces beside ours",
+        "output=DIR [external=DIR] [peers=[eos,mediapipe]]",
     ),
     "export-parameters": _Command(
         "export.parameters", "run_export", "write fitted weights as .mat, .data and Parquet", "SOURCE OUT"

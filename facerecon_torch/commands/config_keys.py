@@ -31,14 +31,23 @@ def config_folder() -> Path:
     raise FileNotFoundError(f"the config folder is missing; looked for train.yaml in {package / 'configs'}")
 
 
-def _groups(file: Path) -> dict[str, str | None]:
-    """The groups that a config chooses from, each with its default option."""
+def _groups(file: Path) -> dict[str, Any]:
+    """The groups that a config chooses from, each with its default option, or a list of them."""
     defaults = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", [])
     return {name: option for entry in defaults if isinstance(entry, dict) for name, option in entry.items()}
 
 
-def _options(group: str) -> list[str]:
-    return sorted(path.stem for path in (config_folder() / group).glob("[!_]*.yaml"))
+def _options(group: str, command: str) -> list[str]:
+    """The options of a group, as in `data` or `data@test_data`; of experiments those of the command."""
+    folder = config_folder() / group.partition("@")[0]
+    files = [path for path in folder.glob("[!_]*.yaml") if group != "experiment" or _is_for(path, command)]
+    return sorted(path.stem for path in files)
+
+
+def _is_for(experiment: Path, command: str) -> bool:
+    """Whether an experiment belongs to a command: those of evaluate say which study they are."""
+    content = yaml.safe_load(experiment.read_text(encoding="utf-8")) or {}
+    return ("evaluation" in content) == (command == "evaluate")
 
 
 def command_help(name: str) -> str:
@@ -54,9 +63,11 @@ def command_help(name: str) -> str:
     lines += ["", "Keys (??? must be given):", *(f"  {line}" for line in own)] if own else []
     lines += ["", "Groups (GROUP=OPTION) with the keys of their default options (GROUP.KEY=VALUE):"]
     for group, default in _groups(file).items():
-        choice = f"  {group}: {' | '.join(_options(group))} (default: {default or 'none'})"
+        several = isinstance(default, list)
+        shown = f"[{','.join(default)}]" if several else default or "none"
+        choice = f"  {group}: {' | '.join(_options(group, name))} (default: {shown})"
         lines += textwrap.wrap(choice, _WIDTH, subsequent_indent=" " * (len(group) + 4))
-        if default is not None:
+        if default is not None and not several:
             lines += [f"    {line}" for line in _body(config_folder() / group / f"{default}.yaml")]
     return "\n".join(lines) + "\n"
 
@@ -93,7 +104,8 @@ def checked(name: str, arguments: Sequence[str], recorded: Path | None = None) -
     file = recorded or config_folder() / f"{name}.yaml"
     groups = _groups(file)
     own = {k: o for k, o in call.items() if not (o.key_or_group.startswith("hydra") or o.package or o.is_delete())}
-    chosen = [_first_option(override) for override in own.values() if override.key_or_group in groups]
+    chosen = [_first_option(override, name) for override in own.values() if override.key_or_group in groups]
+    chosen += [arguments[k] for k, override in call.items() if override.package]
     with initialize_config_dir(str(file.resolve().parent), version_base="1.3"):
         search = [word for word in arguments if word.startswith("hydra.searchpath=")]
         config = OmegaConf.to_container(compose(file.stem, overrides=[*chosen, *search]))
@@ -125,16 +137,19 @@ def _parse(argument: str, *, several: bool) -> Override:
     return override
 
 
-def _first_option(override: Override) -> str:
-    """`group=option` with the first option asked for. Raises ValueError unless the group has all of them."""
-    group, options = override.key_or_group, _options(override.key_or_group)
+def _first_option(override: Override, command: str) -> str:
+    """`group=option` with the first option asked for, or with a list of options, which is one choice. Raises ValueError
+    unless the group has all of them."""
+    group, options = override.key_or_group, _options(override.key_or_group, command)
     values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
+    if several := isinstance(values[0], list):
+        values = values[0]
     names = ["null" if value is None else str(value) for value in values]
     for value in names:
         if value not in options:
             hint = did_you_mean(value, options, f"options are {', '.join(options)}")
             raise ValueError(f"{group} has no option {value!r}; {hint}")
-    return f"{group}={names[0]}"
+    return f"{group}=[{','.join(names)}]" if several else f"{group}={names[0]}"
 
 
 def _known(name: str, config: Any, groups: Iterable[str], override: Override, argument: str) -> str:

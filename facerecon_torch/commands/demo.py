@@ -19,7 +19,7 @@ _PRODUCTS = (
     "astronaut_overlay.png",
     "astronaut.obj",
     "astronaut.glb",
-    "parameters.parquet",
+    "parameters/part-00000.parquet",
 )
 
 

@@ -23,11 +23,11 @@ from facerecon_torch.runtime.environment import package_version
 __all__ = ["examine", "report_text", "run_doctor"]
 
 _REQUIRED = (
-    *("torch", "torchvision", "kornia", "numpy", "scipy", "pillow", "warp-lang", "face-alignment", "hydra-core"),
+    *("torch", "torchvision", "kornia", "numpy", "scipy", "pillow", "warp-lang", "hydra-core"),
     *("omegaconf", "jaxtyping", "safetensors", "pyarrow", "tqdm", "filelock", "platformdirs", "psutil"),
 )
 _OPTIONAL = (
-    *("dlib-bin", "face-recognition-models", "pytorch3d", "ray", "scikit-image", "trimesh", "viser"),
+    *("dlib-bin", "face-recognition-models", "face-alignment", "pytorch3d", "ray", "scikit-image", "trimesh", "viser"),
     *("pytest", "beartype"),
 )
 

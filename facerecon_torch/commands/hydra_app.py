@@ -19,30 +19,56 @@ from facerecon_torch.config.recorded import RECORDED_DEFAULTS
 from facerecon_torch.errors import FaceReconError
 from facerecon_torch.runtime.memory import is_out_of_memory
 
-__all__ = ["quote_paths", "run_infer", "run_prepare", "run_synth", "run_train"]
+__all__ = [
+    "quote_paths",
+    "run_compare",
+    "run_evaluate",
+    "run_infer",
+    "run_prepare",
+    "run_synth",
+    "run_train",
+    "run_video",
+]
 
 _PATH_KEYS = (
     "input",
     "output",
+    "external",
+    "truth",
+    "triangles",
+    "landmark_vertices",
+    "eos.model",
+    "eos.mapping",
+    "eos.contour",
+    "eos.edges",
     "cascade.path",
     "landmarks.path",
     "data.root",
+    "test_data.root",
+    "evaluation.facewarehouse",
+    "evaluation.frgc",
     "model.path",
     "hydra.run.dir",
     "hydra.sweep.dir",
 )
 _PLAIN = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout")  # no run folder, no log file
 _TASKS = {
+    "compare": ("compare.command", "compare_from_config"),
+    "evaluate": ("evaluate.command", "evaluate_from_config"),
     "train": ("train.command", "train_from_config"),
     "infer": ("infer.command", "infer_from_config"),
     "prepare": ("prepare.command", "prepare_from_config"),
     "synth": ("synth", "synth_from_config"),
+    "video": ("video.command", "video_from_config"),
 }
 _LESS_MEMORY = {
+    "compare": "set fewer images or points",
+    "evaluate": "set runtime.memory=GB to what is free, or fewer evaluation.folds_at_once",
     "train": "set runtime.memory=GB to what is free, or train on fewer images",
     "infer": "set a smaller batch=, or fewer runtime.workers",
     "prepare": "set fewer runtime.workers",
     "synth": "set fewer runtime.workers",
+    "video": "use a smaller video",
 }
 _log = logging.getLogger(__name__)
 
@@ -64,9 +90,24 @@ def run_train(arguments: Sequence[str]) -> int:
     return _launch("train", arguments, (log,) if os.environ["RANK"] == "0" else quiet)
 
 
+def run_evaluate(arguments: Sequence[str]) -> int:
+    """The status of `facerecon evaluate`."""
+    return _launch("evaluate", arguments)
+
+
 def run_infer(arguments: Sequence[str]) -> int:
     """The status of `facerecon infer`."""
     return _launch("infer", arguments)
+
+
+def run_compare(arguments: Sequence[str]) -> int:
+    """The status of `facerecon compare`."""
+    return _launch("compare", arguments)
+
+
+def run_video(arguments: Sequence[str]) -> int:
+    """The status of `facerecon video`."""
+    return _launch("video", arguments)
 
 
 def run_prepare(arguments: Sequence[str]) -> int:
@@ -101,6 +142,8 @@ def _quoted(argument: str) -> str:
         return argument
     if not value:
         raise ValueError(f"{key} must not be empty")
+    if key == "external" and value[0] == "[":  # a list of folders
+        return argument
     escaped = re.sub(r"(\\*)'", lambda m: m[1] * 2 + "\\'", value).replace("${", "\\${")
     trailing = len(escaped) - len(escaped.rstrip("\\"))
     return f"{key}='{escaped}{escaped[len(escaped) - trailing :]}'"

@@ -6,13 +6,16 @@ from typing import Any
 
 from safetensors import safe_open
 
+from facerecon_torch.evaluation.output import METRICS_FORMAT
 from facerecon_torch.formats.face_document import FACE_FORMAT
 from facerecon_torch.formats.json_file import parse_json
 
 __all__ = [
     "ABOUT_FORMAT",
     "FAILURES_FORMAT",
+    "PROGRESS_FORMAT",
     "REPORT_FORMAT",
+    "RUN_FORMAT",
     "SUMMARY_FORMAT",
     "is_own",
     "read_document",
@@ -21,8 +24,20 @@ __all__ = [
 ]
 
 ABOUT_FORMAT, FAILURES_FORMAT = "facerecon-released", "facerecon-failures"
+PROGRESS_FORMAT, RUN_FORMAT = "facerecon-progress", "facerecon-run"
 REPORT_FORMAT, SUMMARY_FORMAT = "facerecon-report", "facerecon-summary"
-_JSON_FORMATS = frozenset({ABOUT_FORMAT, FACE_FORMAT, FAILURES_FORMAT, REPORT_FORMAT, SUMMARY_FORMAT})
+_JSON_FORMATS = frozenset(
+    {
+        ABOUT_FORMAT,
+        FACE_FORMAT,
+        FAILURES_FORMAT,
+        METRICS_FORMAT,
+        PROGRESS_FORMAT,
+        REPORT_FORMAT,
+        RUN_FORMAT,
+        SUMMARY_FORMAT,
+    }
+)
 _MARK = b"facerecon_torch"
 _CONFIG = b"# facerecon "  # begins a recorded config
 _LARGEST = 64 * 10**6  # bytes of a JSON document
@@ -40,6 +55,11 @@ def is_own(path: Path) -> bool:
             import pyarrow.parquet as pq
 
             return b"facerecon_format" in (pq.read_schema(path).metadata or {})
+        if path.suffix == ".arrow":
+            import pyarrow as pa
+
+            with pa.OSFile(str(path), "rb") as file, pa.ipc.open_file(file) as table:
+                return b"facerecon_format" in (table.schema.metadata or {})
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as opened:
                 return "facerecon" in (opened.metadata() or {})

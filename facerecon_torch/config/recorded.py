@@ -70,6 +70,8 @@ def recorded(value: Any) -> Any:
         return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **own}
     if isinstance(value, str):
         return value.replace("${", "\\${")  # a path may hold it; it is no reference
+    if isinstance(value, Mapping):
+        return {str(name): recorded(entry) for name, entry in value.items()}
     if isinstance(value, Sequence):
         return [recorded(entry) for entry in value]
     if value is None or isinstance(value, (bool, int, float)):

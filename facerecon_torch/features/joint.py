@@ -14,6 +14,8 @@ from facerecon_torch.landmarks.scheme import N_INNER, N_LANDMARKS, is_present
 __all__ = ["CONTOUR_COMPONENTS", "JointSpec", "displacement", "joint_feature"]
 
 CONTOUR_COMPONENTS = ("normal", "full")
+N_BROWS = 10
+"""Landmarks of the brows, the first in the paper's order."""
 
 
 def displacement(
@@ -66,9 +68,11 @@ class JointSpec:
         hog: geometry and variant of the HOG block.
         blocks: hog, ld or both.
         contour_component: of the contour's displacements, normal or full.
+        brow_weight: factor of the HOG of the 10 brow landmarks; 0 leaves them out.
+        contour_weight: factor of the HOG of the 17 contour landmarks.
 
     Raises:
-        ValueError: an empty, repeated or unknown block, or an unknown contour component.
+        ValueError: an empty, repeated or unknown block, an unknown contour component, or a negative weight.
 
     Example:
         >>> JointSpec(blocks=("ld",)).length
@@ -78,6 +82,8 @@ class JointSpec:
     hog: HogSpec = field(default_factory=HogSpec)
     blocks: Sequence[str] = ("hog", "ld")
     contour_component: str = "normal"
+    brow_weight: float | int = 1.0
+    contour_weight: float | int = 1.0
 
     def __post_init__(self) -> None:
         blocks = tuple(self.blocks)
@@ -86,6 +92,11 @@ class JointSpec:
             raise ValueError(f"JointSpec.blocks must name hog, ld or both, each once; got {blocks}")
         if self.contour_component not in CONTOUR_COMPONENTS:
             raise ValueError(f"JointSpec.contour_component must be normal or full; got {self.contour_component!r}")
+        if min(self.brow_weight, self.contour_weight) < 0:
+            raise ValueError(
+                f"JointSpec.brow_weight and contour_weight must not be negative; got {self.brow_weight} and "
+                f"{self.contour_weight}"
+            )
 
     @property
     def block_sizes(self) -> tuple[int, ...]:
@@ -131,5 +142,15 @@ def joint_feature(
             continue
         if hog is None or hog.spec != spec.hog:
             raise ValueError(f"the joint feature needs a field of {spec.hog}; got {hog and hog.spec}")
-        parts.append(hog(projected).flatten(-2))
+        parts.append(_weighted(hog(projected), spec).flatten(-2))
     return torch.cat(parts, dim=-1)
+
+
+def _weighted(described: Float[Tensor, "*b 66 length"], spec: JointSpec) -> Float[Tensor, "*b 66 length"]:
+    """Descriptors times the weights of their landmarks; themselves where all weights are 1."""
+    if spec.brow_weight == spec.contour_weight == 1:
+        return described
+    weights = described.new_ones(N_LANDMARKS, 1)
+    weights[:N_BROWS] = spec.brow_weight
+    weights[N_INNER:] = spec.contour_weight
+    return described * weights

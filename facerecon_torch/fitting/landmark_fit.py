@@ -83,7 +83,18 @@ class _System(NamedTuple):
 
 class _Prior(NamedTuple):
     penalty: Float[Tensor, "k k"]  # diagonal
-    pull: Float[Tensor, "k"]  # penalty times mean
+    pull: Float[Tensor, "*b k"]  # penalty times mean
+
+
+class _People(NamedTuple):
+    """The person of every picture, numbered from 0."""
+
+    numbers: Int[Tensor, "b"]
+    total: int
+
+    def sums(self, values: Float[Tensor, "b *k"]) -> Float[Tensor, "people *k"]:
+        """The values of each person's pictures, added up."""
+        return values.new_zeros(self.total, *values.shape[1:]).index_add_(0, self.numbers, values)
 
 
 class LandmarkFitter:
@@ -163,6 +174,64 @@ class LandmarkFitter:
         waits for the device."""
         return self._fit(self._target(landmarks, weights, scale)).to(landmarks.dtype)
 
+    @torch.no_grad()
+    @in_own_precision
+    def fit_joint(
+        self,
+        landmarks: Float[Tensor, "b 66 2"],
+        subject: Int[Tensor, "pictures"],
+        weights: Float[Tensor, "b 66"] | None = None,
+    ) -> LandmarkFit:
+        """The fits of several pictures of each person (Eq. 7) with one alpha per person, solved from the stacked rows
+        of all their pictures; beta and camera are those of each picture. All people are solved together.
+
+        Args:
+            landmarks: in px, paper order; NaN where missing.
+            subject: number of each picture's person, in any order.
+            weights: non-negative, multiplied by those of the spec.
+
+        Returns:
+            One row per picture, as `fit` gives it; alpha is the same for all pictures of a person. The prior of alpha
+            counts once per person.
+
+        Raises:
+            ValueError: not one subject per picture.
+
+        Example:
+            >>> fit = fitter.fit_joint(landmarks, torch.tensor([0, 0, 0, 1, 1, 1]))
+        """
+        if subject.shape != landmarks.shape[:1]:
+            raise ValueError(f"subject must be [{len(landmarks)}], one per picture; got {list(subject.shape)}")
+        names, index = torch.unique(subject.to(landmarks.device), return_inverse=True)
+        target = self._target(landmarks, weights, None)
+        return self._fit(target, _People(index, len(names))).to(landmarks.dtype)
+
+    @torch.no_grad()
+    @in_own_precision
+    def fit_expression(
+        self, parameters: FaceParameters, landmarks: Float[Tensor, "b 66 2"], camera: Camera, penalty: float | int
+    ) -> Float[Tensor, "b expressions"]:
+        """beta for the given alpha and cameras: one solve of Eq. 7 whose prior has its mean at the given beta.
+
+        Args:
+            parameters: alpha, and the beta to stay close to.
+            landmarks: in px, paper order; NaN where missing.
+            camera: of the faces, for the landmarks.
+            penalty: of the expression, mm^2, as in the spec.
+
+        Example:
+            >>> beta = fitter.fit_expression(parameters, landmarks, camera, 256)
+        """
+        alpha, beta = parameters.identity.double(), parameters.expression.double()
+        points = self._points(parameters)
+        places = self._rows.march(points, camera.rotation)
+        system = self._system(
+            self._rows.take(points, places), camera.to(torch.float64), self._target(landmarks, None, None)
+        )
+        weight = penalty / self._model.expression_variance
+        solved = self._solve(self._designs.expression(alpha, places), system, _Prior(torch.diag(weight), weight * beta))
+        return solved.to(parameters.expression.dtype)
+
     @in_own_precision
     def landmarks(
         self, parameters: FaceParameters, camera: Camera
@@ -228,7 +297,7 @@ class LandmarkFitter:
         places = self._rows.march(points.detach(), camera.rotation)
         return self._rows.take(points, places), self._rows.contour_vertices(places)
 
-    def _fit(self, target: _Target) -> LandmarkFit:
+    def _fit(self, target: _Target, people: _People | None = None) -> LandmarkFit:
         model, n = self._model, len(target.landmarks)
         alpha, beta = model.identity_mean, model.expression_mean  # shared by all faces: so is the first design
         points = model.vertices(alpha, beta).expand(n, -1, -1)
@@ -238,7 +307,7 @@ class LandmarkFitter:
             system = self._system(seen, camera, target)
             beta = self._solve(self._designs.expression(alpha, places), system, self._expression)
             alpha, beta = model.fix_gauge(alpha.expand(n, -1), beta)
-            alpha = self._solve(self._designs.identity(beta, places), system, self._identity)
+            alpha = self._solve(self._designs.identity(beta, places), system, self._identity, people)
             points = model.vertices(alpha, beta)
         return self._answer(FaceParameters(identity=alpha, expression=beta), points, places, target)
 
@@ -271,17 +340,23 @@ class LandmarkFitter:
             goal = (normal * goal).sum(-1, keepdim=True)
         return _System(view, root[:, None, :N_INNER], measured[:, :N_INNER].mT, axes, goal)
 
-    def _solve(self, design: Design, system: _System, prior: _Prior) -> Float[Tensor, "b k"]:
-        n, k = len(system.view), len(prior.pull)
+    def _solve(
+        self, design: Design, system: _System, prior: _Prior, people: _People | None = None
+    ) -> Float[Tensor, "b k"]:
+        """The weights of each picture; of `people` the same for all pictures of a person."""
+        n, k = len(system.view), prior.pull.shape[-1]
         inner = (system.view @ design.inner.flatten(-2)).reshape(n, 2, N_INNER, k)
         inner = inner.mul_(system.root[..., None]).flatten(1, 2)
         contour = (system.axes @ design.contour).flatten(1, 2)
         goal = system.goal, system.contour_goal
         if design.offset is not None:
             goal = system.residual(design.offset)
-        normal = torch.baddbmm(prior.penalty, inner.mT, inner).baddbmm_(contour.mT, contour)
-        right = goal[0].flatten(1)[:, None] @ inner + goal[1].flatten(1)[:, None] @ contour
-        return solve_positive(normal, right[:, 0] + prior.pull)
+        start = prior.penalty if people is None else torch.zeros_like(prior.penalty)
+        normal = torch.baddbmm(start, inner.mT, inner).baddbmm_(contour.mT, contour)
+        right = (goal[0].flatten(1)[:, None] @ inner + goal[1].flatten(1)[:, None] @ contour)[:, 0]
+        if people is None:
+            return solve_positive(normal, right + prior.pull)
+        return solve_positive(people.sums(normal) + prior.penalty, people.sums(right) + prior.pull)[people.numbers]
 
     def _answer(
         self,

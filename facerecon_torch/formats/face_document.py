@@ -1,11 +1,20 @@
-"""Marks and names of the JSON files in which `facerecon infer` leaves faces: shared by their writer and by readers."""
+"""Marks and names of the files in which `facerecon infer` leaves faces: shared by their writer and by readers."""
 
-__all__ = ["CONVENTION_KEY", "FACE_FORMAT", "face_suffix"]
+from pathlib import Path
+
+__all__ = ["CONVENTION_KEY", "FACE_FORMAT", "PARAMETERS", "face_suffix", "part_files"]
 
 FACE_FORMAT = "facerecon-face"
 """The entry `format` of a document with one face."""
 CONVENTION_KEY = "facerecon_convention"
 """The metadata of a table that holds what its landmarks mean; in a document it is the entry `convention`."""
+PARAMETERS = "parameters"
+"""The folder with the tables of a run."""
+
+
+def part_files(folder: Path) -> list[Path]:
+    """The tables part-00000.parquet, part-00001.parquet, ... in a folder, in order; none where it is no such folder."""
+    return sorted(folder.glob("part-*.parquet"), key=lambda part: (len(part.name), part.name))
 
 
 def face_suffix(face: int) -> str:

@@ -1,4 +1,5 @@
-"""NPZ files: a zip of `NAME.npy` members, read without pickles; every count is checked before memory is allocated."""
+"""NPY files and NPZ files (a zip of `NAME.npy` members), read without pickles; every count is checked before memory is
+allocated."""
 
 import io
 import os
@@ -13,9 +14,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from facerecon_torch.formats.format_errors import format_error, require_size
+from facerecon_torch.formats.format_errors import format_error, read_bounded, require_size
 
-__all__ = ["read_npz"]
+__all__ = ["read_npy", "read_npz"]
 
 LARGEST = 1 << 33
 _DEFLATE = 1032  # at most so many bytes come out of one
@@ -52,6 +53,23 @@ def read_npz(path: str | os.PathLike[str], *, limit: int = LARGEST) -> dict[str,
         if array is not None:
             arrays[name.removesuffix(_SUFFIX)] = array
     return arrays
+
+
+def read_npy(path: str | os.PathLike[str], *, limit: int = LARGEST) -> NDArray[Any]:
+    """The array of numbers or text in a file, read-only.
+
+    Args:
+        path: The file.
+        limit: Largest size in bytes.
+
+    Raises:
+        DataFileError: The file is no complete npy file, holds something else, or exceeds `limit`.
+    """
+    file = Path(path)
+    array = _array(file, "content", read_bounded(file, limit=limit))
+    if array is None:
+        raise format_error(file, "content", "an array of numbers or text", "an array of another type")
+    return array
 
 
 def _array(file: Path, name: str, content: bytes) -> NDArray[Any] | None:

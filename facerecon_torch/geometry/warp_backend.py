@@ -93,7 +93,12 @@ class WarpBackend:
             raise ValueError(f"height and width must be at least 1; got {height} and {width}")
         require_indices(triangles, points_image)
         batch, device, dtype = points_image.shape[:-2], points_image.device, points_image.dtype
-        points = points_image.detach().double().reshape(-1, *points_image.shape[-2:]).contiguous()
+        points = (
+            points_image.detach()
+            .double()
+            .reshape(points_image.shape[:-2].numel(), *points_image.shape[-2:])
+            .contiguous()
+        )
         size = (len(points), height, width)
         buffer = torch.full(size, -1, dtype=torch.int64, device=device)
         fill = torch.empty if buffer.numel() and len(triangles) else torch.zeros
@@ -132,7 +137,7 @@ class WarpBackend:
         device, (height, width) = points_image.device, size
         points = finer_rows(points_image.detach().double(), finer).contiguous()
         buffer = torch.full((height * finer * width,), -1, dtype=torch.int64, device=device)
-        layers = torch.zeros(2, height, width, device=device)
+        layers = torch.zeros(2, height, width, device=device, dtype=torch.float32)
         if buffer.numel() and len(triangles):
             with _stream(device):
                 entries, values = _array(buffer, wp.int64), _array(shades.detach().float().contiguous(), wp.float32)
@@ -200,7 +205,7 @@ def _centre(vertices: Tensor) -> Tensor:
 
 
 def _single(points: Tensor) -> Tensor:
-    return points.detach().float().reshape(-1, *points.shape[-2:]).contiguous()
+    return points.detach().float().reshape(points.shape[:-2].numel(), *points.shape[-2:]).contiguous()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import math
 import struct
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
@@ -9,11 +10,21 @@ from PIL import Image, UnidentifiedImageError
 
 from facerecon_torch.errors import ImageFileError
 
-__all__ = ["MAX_MEGAPIXELS", "largest_file", "open_image", "require_content", "require_megapixels", "require_pixels"]
+__all__ = [
+    "MAX_MEGAPIXELS",
+    "heic_is_readable",
+    "is_heic",
+    "largest_file",
+    "open_image",
+    "require_content",
+    "require_megapixels",
+    "require_pixels",
+]
 
 MAX_MEGAPIXELS = 200.0
 # No others: Pillow's decoder of EPS starts Ghostscript, and rare ones are rarely tested. MPO is opened as JPEG.
 _DECODERS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _BYTES_PER_PIXEL = 8  # of the largest uncompressed files: four channels of 16 bits
 # What a byte of a file can hold at most: codes of JPEG (Huffman) take a bit for a block of 64, deflate and LZW repeat
 # rows. WebP, AVIF and JPEG 2000 have no such limit.
@@ -29,7 +40,7 @@ def open_image(data: bytes) -> Image.Image:
     bound. Raises UnidentifiedImageError for other formats, and what Pillow raises for damage.
     """
     stream = BytesIO(data)
-    for name in _DECODERS:
+    for name in (*_DECODERS, "HEIF") if is_heic(data) and heic_is_readable() else _DECODERS:
         if name not in Image.OPEN:
             Image.init()
         factory, accepts = Image.OPEN.get(name, (None, None))
@@ -41,6 +52,22 @@ def open_image(data: bytes) -> Image.Image:
         except (SyntaxError, IndexError, TypeError, struct.error):  # as in Image.open: the format is another one
             continue
     raise UnidentifiedImageError("no image in a supported format")
+
+
+def is_heic(data: bytes) -> bool:
+    """Whether a file's content begins as HEIC does."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
+
+
+@lru_cache(maxsize=1)
+def heic_is_readable() -> bool:
+    """Whether pillow-heif (the extra `heic`) is installed; Pillow then opens HEIC."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener(thumbnails=False)
+    return True
 
 
 def require_megapixels(name: str, value: object) -> None:

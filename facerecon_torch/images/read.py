@@ -3,7 +3,6 @@ their own reader.)"""
 
 import logging
 import os
-import re
 import stat
 import struct
 from collections.abc import Sequence
@@ -20,7 +19,15 @@ from torch import Tensor
 
 from facerecon_torch.errors import ImageFileError
 from facerecon_torch.images.jpeg import decode_ordinary_jpeg, jpeg_header, turn_upright
-from facerecon_torch.images.open import MAX_MEGAPIXELS, largest_file, open_image, require_content, require_pixels
+from facerecon_torch.images.open import (
+    MAX_MEGAPIXELS,
+    heic_is_readable,
+    is_heic,
+    largest_file,
+    open_image,
+    require_content,
+    require_pixels,
+)
 from facerecon_torch.runtime.memory import is_out_of_memory
 
 __all__ = [
@@ -29,7 +36,6 @@ __all__ = [
     "decode_pixels",
     "image_size",
     "in_unit_range",
-    "list_images",
     "pixels_of",
     "read_bytes",
     "read_image",
@@ -46,6 +52,8 @@ IMAGE_SUFFIXES = frozenset(
         ".avif",
         ".bmp",
         ".gif",
+        ".heic",
+        ".heif",
         ".jfif",
         ".jp2",
         ".jpe",
@@ -62,7 +70,6 @@ IMAGE_SUFFIXES = frozenset(
         ".webp",
     ]
 )
-_HEIC_SUFFIXES = frozenset({".heic", ".heif"})
 _EXPECTED = "expected an image file (JPEG, PNG, WebP, TIFF, BMP, GIF, ...)"
 _BAND_PIXELS = 2**21  # converted at a time
 _ORIENTATION, _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 0x0112, 258, 339  # tags of EXIF and TIFF
@@ -79,7 +86,7 @@ def read_image(
     colour profile; of an animation or of several pages the first is taken, said once per process.
 
     Args:
-        path: JPEG, PNG, WebP, TIFF, BMP, GIF, PNM, JPEG 2000 or AVIF, told by its content.
+        path: JPEG, PNG, WebP, TIFF, BMP, GIF, PNM, JPEG 2000, AVIF, or with pillow-heif HEIC, told by its content.
         max_megapixels: larger images are refused before they are decoded.
 
     Raises:
@@ -205,52 +212,14 @@ def require_unit_range(images: Tensor | Sequence[Tensor], came: str) -> None:
         raise ValueError(f"image must lie in [0, 1]; {came} runs from {low:g} to {high:g}{hint}")
 
 
-def list_images(folder: str | os.PathLike[str], *, recursive: bool = False) -> list[Path]:
-    """Entries of a folder that are named like images (any case), in natural order: img2 before img10, capitals not
-    first.
-
-    Pipes and dangling links are among them, and without `recursive` so are folders: reading says what is wrong with
-    them. Hidden files are left out.
-
-    Args:
-        folder: of the images.
-        recursive: look into the folders inside too.
-
-    Raises:
-        ImageFileError: `folder` is not a folder. A folder without images gives an empty list.
-
-    Example:
-        >>> list_images("photos")
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        came = "a file" if root.is_file() else "nothing"
-        raise ImageFileError(f"{root}: expected a folder of images; came {came}")
-    found = [p for p in (root.rglob("*") if recursive else root.iterdir()) if _is_visible(p.relative_to(root))]
-    heic = sum(p.suffix.lower() in _HEIC_SUFFIXES for p in found)
-    if heic:
-        _log.warning("%s: %d HEIC files are left out; convert them to JPEG or PNG", root, heic)
-    images = [p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and not (recursive and p.is_dir())]
-    return sorted(images, key=lambda p: (_natural(p.relative_to(root)), str(p)))
-
-
-def _is_visible(relative: Path) -> bool:
-    return not any(part.startswith(".") for part in relative.parts)
-
-
-def _natural(path: Path) -> list[list[tuple[int, int, str]]]:
-    """Sort key by path part: runs of digits compare as numbers, everything else without case."""
-    return [
-        [(0, int(run), "") if run.isdecimal() else (1, 0, run) for run in re.findall(r"\d+|\D+", part.casefold())]
-        for part in path.parts
-    ]
-
-
 def _description(data: bytes, error: Exception) -> str:
     """What bytes that would not decode look like."""
     head = data[:12]
-    if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif", b"msf"):
-        return "an HEIC file: convert it to JPEG or PNG"
+    if is_heic(data):
+        advice = (
+            "it is damaged" if heic_is_readable() else "install facerecon-torch[heic], or convert it to JPEG or PNG"
+        )
+        return f"an HEIC file: {advice}"
     if is_out_of_memory(error):
         height, width = image_size(data)
         return f"{width} x {height} pixels, for which the memory is too small"

@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from facerecon_torch.errors import DetectorError
+from facerecon_torch.errors import DetectorError, TimeLimitError
 from facerecon_torch.images.read import Pixels
 from facerecon_torch.landmarks.detector import LandmarkDetector
 from facerecon_torch.runtime.precision import in_own_precision
@@ -36,25 +36,27 @@ def detect_faces(
     """The faces of each picture, or the error of this picture alone.
 
     Args:
-        detector: is asked for all pictures at once and, where that fails, for one after the other.
+        detector: is asked for all pictures at once and, where that fails, for the halves of them.
         images: as in `LandmarkDetector.detect`.
         paths: of the pictures.
 
     Raises:
         DetectorError: the detector cannot run, or does not answer for each picture.
+        TimeLimitError: `runtime.time_limit` ended the search.
 
     Example:
         >>> detect_faces(build_detector("dlib"), [image])
     """
     try:
         answers = list(detector.detect(images, paths=paths))
-    except DetectorError:
+    except (DetectorError, TimeLimitError):
         raise
     except Exception as error:
         if len(images) == 1:
             return [error]
-        single = (slice(k, k + 1) for k in range(len(images)))
-        return [detect_faces(detector, images[k], None if paths is None else paths[k])[0] for k in single]
+        halves = (slice(0, len(images) // 2), slice(len(images) // 2, None))
+        parts = [detect_faces(detector, images[k], None if paths is None else paths[k]) for k in halves]
+        return [answer for part in parts for answer in part]
     if len(answers) != len(images):
         raise DetectorError(
             f"detector {detector.name}: expected the faces of {len(images)} images; came those of {len(answers)}"

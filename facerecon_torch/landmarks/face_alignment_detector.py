@@ -204,7 +204,7 @@ def _require_package() -> None:
     if found == "nothing" or tuple(int(n) for n in re.findall(r"\d+", found)[:2]) < (1, 5):
         raise DetectorError(
             f"detector face_alignment: expected the package face-alignment 1.5 or newer; came {found}. "
-            'Run: pip install "face-alignment>=1.5"'
+            'Run: pip install "facerecon-torch[face-alignment]"'
         )
 
 

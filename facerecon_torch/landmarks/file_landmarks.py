@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facerecon_torch.errors import LandmarkFileError
+from facerecon_torch.formats.face_document import PARAMETERS, part_files
 from facerecon_torch.landmarks.detector import Box, require_image, require_selection, select_faces
 from facerecon_torch.landmarks.point_files import (
     POINT_SUFFIXES,
@@ -29,7 +30,6 @@ from facerecon_torch.structures import Detection
 __all__ = ["FileLandmarks"]
 
 _SMALLEST_SPAN = 4.0  # px
-_RESULTS_TABLE = "parameters.parquet"  # of facerecon infer
 _Rows = list[tuple[PurePosixPath, NDArray[np.float64]]]
 
 
@@ -37,7 +37,8 @@ class FileLandmarks:
     """Adapter with `detect` of LandmarkDetector, which here needs `paths`, the pictures' files.
 
     `source` is one of: None, the file of the same stem (.pts, .json, .npy, .csv or .parquet, in this order) lies beside
-    the picture; a folder, it lies there, as in the output of `facerecon infer`; a table with a column for the pictures'
+    the picture; a folder, it lies there; the output folder of `facerecon infer`,
+    whose tables are read; a table with a column for the pictures'
     names (`point_tables.read_table`); one file for one picture. `origin` is what files call the centre of the first
     pixel, 0 or 1; None: 1 for .pts, 0 for the others. Scores are 1, boxes the bounding boxes of the points; `min_face`
     and `max_faces` are those of `select_faces`.
@@ -68,17 +69,46 @@ class FileLandmarks:
         self.origin, self.convention = origin, convention
         self._table: dict[str, _Rows] | None = None
         self._only_picture: Path | None = None
-        if self.source is None or self.source.is_dir():
+        if self.source is None:
+            return
+        if self.source.is_dir():
+            self._table = self._read_results(self.source)
             return
         if self.source.suffix.lower() in TABLE_SUFFIXES:
             names, rows = read_table(self.source)
             require_stored(stored_convention(self.source), convention, self.source)
-            self._table = None if names is None else _rows_by_name(names, rows)
+            if names is not None:
+                self._table = {}
+                _add_rows(self._table, names, rows)
         elif not self.source.is_file() or self.source.suffix.lower() not in POINT_SUFFIXES:
             raise LandmarkFileError(
                 f"{self.source}: expected a folder, a table ({', '.join(TABLE_SUFFIXES)}) or a landmark file "
                 f"({', '.join(POINT_SUFFIXES)}); came {'another' if self.source.is_file() else 'nothing'}"
             )
+
+    def _read_results(self, folder: Path) -> dict[str, _Rows] | None:
+        """The tables of `facerecon infer` in its output folder, or in its folder of tables; None where there are
+        none."""
+        parts = part_files(folder / PARAMETERS) or part_files(folder)
+        if not parts:
+            return None
+        table: dict[str, _Rows] = {}
+        for part in parts:
+            names, rows = read_table(part)
+            require_stored(stored_convention(part), self.convention, part)
+            _add_rows(table, names or [], rows)
+        return table
+
+    def stamp(self, picture: Path) -> str:
+        """Text that changes when the landmarks of a picture do; empty where there are none. No file is read."""
+        try:
+            if self._table is not None:
+                return self.fingerprint(picture)
+            file = self._file_of(picture)
+            about = file.stat()
+        except (LandmarkFileError, OSError):
+            return ""
+        return f"{self.origin} {file.name} {about.st_size} {about.st_mtime_ns}"
 
     def detect(self, images: Sequence[Tensor], *, paths: Sequence[Path | None] | None = None) -> list[list[Detection]]:
         """As LandmarkDetector says. Raises LandmarkFileError when there are no landmarks for one of `paths`, when they
@@ -138,19 +168,15 @@ class FileLandmarks:
         for file in wanted:
             if os.path.exists(file):  # unlike Path.exists, False also for names that are too long
                 return file
-        remedy = f". Give landmarks.path={folder / _RESULTS_TABLE}" if (folder / _RESULTS_TABLE).is_file() else ""
         raise LandmarkFileError(
-            f"{picture}: expected its landmarks in {wanted[0]} (or {', '.join(POINT_SUFFIXES[1:])}); "
-            f"came no such file{remedy}"
+            f"{picture}: expected its landmarks in {wanted[0]} (or {', '.join(POINT_SUFFIXES[1:])}); came no such file"
         )
 
 
-def _rows_by_name(names: Sequence[str], rows: Sequence[NDArray[np.float64]]) -> dict[str, _Rows]:
-    table: dict[str, _Rows] = {}
+def _add_rows(table: dict[str, _Rows], names: Sequence[str], rows: Sequence[NDArray[np.float64]]) -> None:
     for name, face in zip(names, rows):
         entry = PurePosixPath(name.strip().replace("\\", "/"))
         table.setdefault(entry.name, []).append((entry, face))
-    return table
 
 
 def _matching(table: dict[str, _Rows], picture: Path, source: str) -> list[NDArray[np.float64]]:

@@ -19,7 +19,15 @@ from facerecon_torch.errors import LandmarkFileError
 from facerecon_torch.formats.face_document import CONVENTION_KEY
 from facerecon_torch.landmarks.points import LAYOUTS, is_layout
 
-__all__ = ["LIST_NAMES", "TABLE_SUFFIXES", "read_table", "stored_convention"]
+__all__ = [
+    "LIST_NAMES",
+    "TABLE_SUFFIXES",
+    "PointColumns",
+    "choose_columns",
+    "plain_name",
+    "read_table",
+    "stored_convention",
+]
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 LIST_NAMES = ("points", "landmarks", "landmarks_2d")
@@ -33,7 +41,7 @@ _READING = (pa.ArrowException, OSError, ValueError, MemoryError, csv.Error)
 
 
 @dataclass(frozen=True)
-class _Columns:
+class PointColumns:
     """The names of the columns that are read: of the picture, and of its points in either way."""
 
     image: str | None
@@ -61,7 +69,7 @@ def read_table(file: Path) -> tuple[list[str] | None, list[NDArray[np.float64]]]
         names = _csv_names(file) if is_csv else pa.parquet.read_schema(file).names
     except _READING as error:
         raise _unreadable(file, error) from error
-    columns = _choose_columns(names, file, with_lists=not is_csv)
+    columns = choose_columns(names, file, with_lists=not is_csv)
     try:
         table = _read_csv(file, columns) if is_csv else pa.parquet.read_table(file, columns=columns.names)
     except _READING as error:
@@ -97,24 +105,35 @@ def _csv_names(file: Path) -> list[str]:
         return next(csv.reader([stream.readline()]), [])
 
 
-def _read_csv(file: Path, columns: _Columns) -> pa.Table:
+def _read_csv(file: Path, columns: PointColumns) -> pa.Table:
     types = {columns.image: pa.string()} if columns.image is not None else {}  # a picture called 0001 is a name
     options = pa.csv.ConvertOptions(column_types=types, include_columns=columns.names)
     return pa.csv.read_csv(file, convert_options=options)
 
 
-def _points(table: pa.Table, columns: _Columns) -> list[NDArray[np.float64]]:
+def _points(table: pa.Table, columns: PointColumns) -> list[NDArray[np.float64]]:
     if columns.points is not None:
         return [np.array(points, dtype=np.float64) for points in table.column(columns.points).to_pylist()]
     flat = [table.column(name).cast(pa.float64()).to_numpy() for name in columns.coordinates]
     return list(np.stack(flat, axis=1).astype(np.float64).reshape(table.num_rows, -1, 2))
 
 
-def _choose_columns(names: list[str], file: Path, *, with_lists: bool) -> _Columns:
-    images = [name for name in names if _plain(name) in {_plain(known) for known in _IMAGE_NAMES}]
+def choose_columns(names: list[str], file: Path, *, with_lists: bool, points_needed: bool = True) -> PointColumns:
+    """The columns of a table that name the picture and hold its points.
+
+    Args:
+        names: of all columns.
+        file: for messages.
+        with_lists: a column may hold the points as a list.
+        points_needed: a table without points is refused.
+
+    Raises:
+        LandmarkFileError: columns are missing or ambiguous.
+    """
+    images = [name for name in names if plain_name(name) in {plain_name(known) for known in _IMAGE_NAMES}]
     if len(images) > 1:
         raise LandmarkFileError(f"{file}: expected one column with the picture's name; came {_listed(images)}")
-    if not images and any(_plain(name) == "frame" for name in names):
+    if not images and any(plain_name(name) == "frame" for name in names):
         raise LandmarkFileError(
             f"{file}: expected a column with the picture's name ({', '.join(_IMAGE_NAMES)}); came a table of frames"
         )
@@ -123,12 +142,12 @@ def _choose_columns(names: list[str], file: Path, *, with_lists: bool) -> _Colum
     if (coordinates and lists) or len(lists) > 1:
         more = coordinates[:2] if coordinates else ()
         raise LandmarkFileError(f"{file}: expected the points once; came the columns {_listed([*more, *lists])}")
-    if not coordinates and not lists:
+    if points_needed and not coordinates and not lists:
         raise LandmarkFileError(
             f"{file}: expected {_EXPECTED}, or one of {', '.join(LIST_NAMES)} in a .parquet file; "
             f"came the columns {_listed(names) or 'of an empty table'}"
         )
-    chosen = _Columns(images[0] if images else None, coordinates, lists[0] if lists else None)
+    chosen = PointColumns(images[0] if images else None, coordinates, lists[0] if lists else None)
     doubled = sorted({name for name in chosen.names if names.count(name) > 1})
     if doubled:
         raise LandmarkFileError(f"{file}: expected every column once; came several of {_listed(doubled)}")
@@ -170,7 +189,8 @@ def _in_order(found: dict[tuple[str, int], str], axes: str, file: Path) -> tuple
     return tuple(found[place] for place in wanted)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """The name of a column without capitals, spaces, dashes and underscores."""
     return re.sub(r"[\s_-]", "", name).lower()
 
 

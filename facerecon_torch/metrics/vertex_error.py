@@ -16,7 +16,9 @@ __all__ = [
     "Placement",
     "SurfaceErrors",
     "VertexError",
+    "distance_errors",
     "pose_error_degrees",
+    "size_error_percent",
     "surface_errors",
     "vertex_errors",
 ]
@@ -62,21 +64,45 @@ def vertex_errors(
     Example:
         >>> vertex_errors(reconstruction.vertices, truth, "rigid").mae.mean()
     """
-    if align not in ALIGNMENTS:
-        raise ValueError(f"align must be one of {ALIGNMENTS}; got {align!r}")
     if rows is not None:
         estimate, truth = estimate[..., rows, :], truth[..., rows, :]
+        known = None if known is None else known[..., rows]
+    mae, rmse = distance_errors(estimate, truth, align, known=known)
+    return VertexError(mae, rmse, size_error_percent(estimate, truth, known=known))
+
+
+@in_own_precision
+def size_error_percent(
+    estimate: Float[Tensor, "*b V 3"], truth: Float[Tensor, "*b V 3"], *, known: Bool[Tensor, "*b V"] | None = None
+) -> Float[Tensor, "*b"]:
+    """The size error of `vertex_errors` alone."""
+    weights = None if known is None else known.to(estimate.dtype)
+    return 100 * (_radius(estimate, weights) / _radius(truth, weights) - 1)
+
+
+@in_own_precision
+def distance_errors(
+    estimate: Float[Tensor, "*b V 3"],
+    truth: Float[Tensor, "*b V 3"],
+    align: str = "none",
+    *,
+    known: Bool[Tensor, "*b V"] | None = None,
+) -> tuple[Float[Tensor, "*b"], Float[Tensor, "*b"]]:
+    """MAE and RMSE of `vertex_errors` alone, over all given vertices.
+
+    Raises:
+        ValueError: another `align`, or no vertices.
+    """
+    if align not in ALIGNMENTS:
+        raise ValueError(f"align must be one of {ALIGNMENTS}; got {align!r}")
     if estimate.shape[-2] == 0:
         raise ValueError("errors need at least one vertex; got none")
-    weights = None
-    if known is not None:
-        weights = (known if rows is None else known[..., rows]).to(estimate.dtype)
-    size_error = 100 * (_radius(estimate, weights) / _radius(truth, weights) - 1)
+    weights = None if known is None else known.to(estimate.dtype)
     if align != "none":
         estimate = _SOLVERS[align](estimate, truth, weights).apply(estimate)
     gap = estimate - truth
     mae = _mean(torch.linalg.vector_norm(gap, dim=-1), weights)
-    return VertexError(mae, _mean(gap[..., 2].square(), weights).sqrt(), size_error)
+    return mae, _mean(gap[..., 2].square(), weights).sqrt()
 
 
 def _mean(values: Float[Tensor, "*b n"], weights: Float[Tensor, "*b n"] | None) -> Float[Tensor, "*b"]:

@@ -86,6 +86,11 @@ class CascadeSpec:
         require_count("cascade.stages", self.stages, 1)
         if not 0 <= self.min_gain < 1:
             raise ValueError(f"cascade.min_gain must be in [0, 1); got {self.min_gain}")
+        if self.cross_fit and self.ridge.penalty is not None:
+            raise ValueError(
+                "cascade.cross_fit=true chooses among relative penalties and the zero update; got regression.penalty="
+                f"{self.ridge.penalty}"
+            )
 
     def stage(self, k: int) -> RidgeSpec:
         """How stage k is fitted."""

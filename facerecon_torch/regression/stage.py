@@ -41,6 +41,7 @@ class RidgeSpec:
     Attributes:
         relative_penalty: fixed; penalty = relative_penalty tr(G) / D with G the Gram matrix of the scaled features.
             None: chosen among `relative_penalties` by exact leave-one-group-out error.
+        penalty: fixed and absolute, instead of a relative one.
         relative_penalties: candidates; inf is the mean alone or, without a bias, the exact zero update.
         block_weights_grid: candidates for the relative weights of the feature blocks (None: all 1).
         scale_blocks: divide each block by its RMS norm over the training samples (about the mean if there is a bias).
@@ -57,6 +58,7 @@ class RidgeSpec:
     """
 
     relative_penalty: float | int | None = None
+    penalty: float | int | None = None
     relative_penalties: Sequence[float | int] = DEFAULT_RELATIVE_PENALTIES
     block_weights_grid: Sequence[Sequence[float | int]] | None = None
     scale_blocks: bool = True
@@ -69,6 +71,11 @@ class RidgeSpec:
         if self.relative_penalty is not None and not self.relative_penalty > 0:
             raise ValueError(
                 f"regression.relative_penalty must be positive, or null to choose it; got {self.relative_penalty}"
+            )
+        if self.penalty is not None and (self.relative_penalty is not None or not self.penalty > 0):
+            raise ValueError(
+                "regression.penalty must be positive, and stand without relative_penalty; got "
+                f"{self.penalty} and {self.relative_penalty}"
             )
         penalties = tuple(float(penalty) for penalty in self.relative_penalties)
         if not penalties or not all(penalty > 0 for penalty in penalties):
@@ -223,6 +230,7 @@ def fit_stage(
     problem = make_problem(
         rows, y, bias=spec.bias, form=spec.form, block_sizes=spec.block_sizes, memory=spec.memory, shared=shared
     )
+    spec = _with_relative_penalty(problem, spec)
     best, out_of_group, path = penalty_search(problem, groups, error, spec, start=start)
     scales = _block_scales(problem, best.block_weights, spec)
     penalty = _penalty(problem, scales, math.inf if best.relative_penalty is None else best.relative_penalty)
@@ -335,6 +343,17 @@ def _block_scales(problem: RidgeProblem, weights: tuple[float, ...], spec: Ridge
         return relative
     norms = (problem.energies / problem.n).sqrt()
     return torch.where(norms > 0, relative / norms, 0.0)
+
+
+def _with_relative_penalty(problem: RidgeProblem, spec: RidgeSpec) -> RidgeSpec:
+    """The spec with an absolute penalty as the relative one that equals it for these features."""
+    if spec.penalty is None:
+        return spec
+    weights, *more = spec.weights(len(problem.block_sizes))
+    if more:
+        raise ValueError(f"regression.penalty needs a single choice of block weights; got {1 + len(more)}")
+    unit = _penalty(problem, _block_scales(problem, weights, spec), 1.0)
+    return replace(spec, penalty=None, relative_penalty=spec.penalty / unit)
 
 
 def _penalty(problem: RidgeProblem, scales: Float[Tensor, "blocks"], relative_penalty: float) -> float:

@@ -11,17 +11,18 @@ import torch
 from torch.testing import assert_close
 
 from benchmarks.plausibility import spoilt
-from facerecon_torch.cascade.plausibility import Plausibility, measure_plausibility
+from facerecon_torch.cascade.plausibility import TRAINED_DEGREES, Plausibility, measure_plausibility
 from facerecon_torch.cascade.reconstruction import KnownSize, Reconstruction
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.geometry.projection import project
-from facerecon_torch.geometry.rotation import euler_to_matrix
+from facerecon_torch.geometry.rotation import euler_to_matrix, matrix_to_euler
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.structures import Camera, FaceParameters
+from facerecon_torch.synthetic.people.sampling import POSE_LIMIT_DEGREES
 from tests.cascade.test_reconstructor import Known
 from tests.tiny_model import tiny_bilinear, tiny_linear
 
-FIELDS = ("residual", "contour_residual", "shape_distance", "view_angle", "proportion")
+FIELDS = ("residual", "contour_residual", "shape_distance", "view_angle", "proportion", "reprojection", "pose_excess")
 WRONG_ORDERS = (
     "contour first",
     "reversed order",
@@ -63,6 +64,7 @@ def slow_measures(parameters, camera, projected, landmarks, size, model, k):
     offsets = [np.hypot(*(p - q)) / per_mm for p, q in zip(projected[k].numpy(), landmarks[k].numpy())]
     seen = [d for d in offsets[49:] if not np.isnan(d)]
     front = camera.rotation[k].numpy() @ [0.0, 0.0, 1.0]
+    angles = [float(torch.rad2deg(angle)) for angle in matrix_to_euler(camera.rotation[k])]
     mean = model.vertices(model.identity_mean, model.expression_mean)[model.topology.landmark_vertices[:49]].numpy()
     design = np.concatenate([mean, np.ones((49, 1))], axis=1)
     affine = np.linalg.lstsq(design, landmarks[k, :49].numpy(), rcond=None)[0][:3]
@@ -76,6 +78,8 @@ def slow_measures(parameters, camera, projected, landmarks, size, model, k):
         ),
         "view_angle": np.degrees(np.arccos(front[2])),
         "proportion": values[1] / values[0],
+        "reprojection": per_mm * np.sqrt(np.nanmean(np.square(offsets))),
+        "pose_excess": max(0.0, *(abs(a) - most for a, most in zip(angles, (60.0, 25.0, 15.0)))),
     }
 
 
@@ -113,6 +117,7 @@ def test_measures_without_points_are_finite(rng):
 
 def measures_of(**changes):
     good = {"residual": 2.0, "contour_residual": 3.0, "shape_distance": 0.5, "view_angle": 20.0, "proportion": 0.9}
+    good |= {"reprojection": 3.0, "disagreement": 3.0, "pose_excess": 0.0, "score": 1.0, "predicted_error": 1.5}
     values = {name: torch.tensor(value) for name, value in {**good, **changes}.items()}
     return Plausibility(**{"degenerate": torch.tensor(False), **values})
 
@@ -131,6 +136,10 @@ def measures_of(**changes):
         ({"proportion": 0.5, "view_angle": 70.0}, False, None),
         ({"degenerate": True}, True, "degenerate"),
         ({"residual": float("nan")}, True, "residual nan"),
+        ({"disagreement": 12.0}, False, "disagree by 12.0 mm"),
+        ({"pose_excess": 20.0}, False, "20 degrees outside of the training range"),
+        ({"score": 0.3}, False, "unsure: score 0.30"),
+        ({"predicted_error": 4.0}, False, "probably 4.0 mm off"),
     ],
 )
 def test_marks_and_reasons(changes, impossible, reason):
@@ -186,8 +195,10 @@ def test_wrong_orders_are_impossible_and_faces_are_plausible(default_faces):
     for name in ("x stretched by 2", "y stretched by 2"):
         measures = fitted(model, fitter, kinds[name])
         assert not bool((measures.plausible & (measures.view_angle < 40)).any()), name
-    for name in ("upside down", "of the next image"):  # these are faces
-        assert bool(fitted(model, fitter, kinds[name]).plausible.all()), name
+    assert bool(fitted(model, fitter, kinds["of the next image"]).plausible.all())  # these are faces
+    turned = fitted(model, fitter, kinds["upside down"])  # so are these, in a pose that no cascade was trained for
+    assert not bool((turned.plausible | turned.impossible).any())
+    assert "outside of the training range" in turned[0].reasons()[0]
 
 
 def test_the_size_of_faces_changes_no_measure(photographs, tiny_outcome):
@@ -231,3 +242,25 @@ def test_predict_keeps_given_landmarks_and_says_what_is_wrong(photographs, tiny_
     assert two.plausibility.impossible.tolist() == [False, True]
     (record,) = [r for r in caplog.records if "fit no face" in r.getMessage()]
     assert record.getMessage().startswith("image 1, face 1: ")
+
+
+def test_the_training_range_is_that_of_the_synthetic_sets():
+    assert TRAINED_DEGREES == POSE_LIMIT_DEGREES
+
+
+def test_a_reconstruction_tells_its_disagreement_with_the_landmark_fit(photographs, tiny_outcome):
+    images, landmarks = photographs
+    model = tiny_outcome.reconstructor
+    faces, fitter = model.reconstruct(images, landmarks), model.solvers.fitter
+    _, fit = model.locate(landmarks)
+    start = fitter.landmarks(fit.parameters, fit.camera)[0][:, :49]
+    apart = (faces.landmarks_3d[:, :49] - start).norm(dim=-1).square().mean(1).sqrt()
+    assert float(apart.min()) > 0.01
+    assert_close(faces.plausibility.disagreement, apart, rtol=1e-3, atol=1e-3)
+
+
+def test_worse_landmarks_have_a_larger_predicted_error(default_faces):
+    model, fitter, landmarks = default_faces
+    noise = torch.randn(landmarks.shape, generator=torch.Generator().manual_seed(4))
+    errors = [fitted(model, fitter, landmarks + size * noise).predicted_error.mean() for size in (0.0, 3.0, 9.0)]
+    assert errors[0] < errors[1] < errors[2]

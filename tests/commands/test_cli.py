@@ -12,6 +12,7 @@ from PIL import Image
 
 from facerecon_torch.commands import demo
 from facerecon_torch.commands.cli import main
+from facerecon_torch.commands.infer.parts import read_quarantine
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -117,11 +118,9 @@ def test_a_folder_goes_on_after_bad_images(astronaut, tmp_path):
     Image.fromarray(np.full((200, 200, 3), 128, np.uint8)).save(folder / "nobody.png")
     Image.new("RGB", (1, 1)).save(folder / "one_pixel.png")
     output = tmp_path / "out"
-    status = main(["infer", f"input={folder}", f"output={output}", "landmarks=dlib", "runtime.progress=false"])
-    assert status == 1
-    document = json.loads((output / "failures.json").read_text())
-    assert document["format"] == "facerecon-failures"
-    failures = {Path(f["image"]).name: f["reason"] for f in document["failures"]}
+    words = [f"input={folder}", f"output={output}", "landmarks=dlib", "formats=[json,overlay]"]
+    assert main(["infer", *words, "runtime.progress=false"]) == 1
+    failures = {Path(row["path"]).name: row["reason"] for row in read_quarantine(output)}
     assert set(failures) == {"empty.jpg", "text.png", "cut.jpg", "nobody.png", "one_pixel.png"}
     for name, reason in failures.items():
         assert name in reason
@@ -145,7 +144,10 @@ def test_resume_skips_what_is_done(astronaut, tmp_path):
     words = ["infer", f"input={astronaut}", f"output={tmp_path}", "landmarks=dlib", "runtime.progress=false"]
     assert main(words) == 0
     first = (tmp_path / "astronaut.obj").stat().st_mtime_ns
-    table = (tmp_path / "parameters.parquet").read_bytes()
-    assert main([*words, "resume=true"]) == 0
+    part = tmp_path / "parameters" / "part-00000.parquet"
+    table = part.read_bytes()
+    assert main(words) == 0
     assert (tmp_path / "astronaut.obj").stat().st_mtime_ns == first
-    assert len((tmp_path / "parameters.parquet").read_bytes()) == len(table)
+    assert part.read_bytes() == table
+    assert main([*words, "resume=false"]) == 0
+    assert (tmp_path / "astronaut.obj").stat().st_mtime_ns > first

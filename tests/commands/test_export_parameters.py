@@ -10,7 +10,7 @@ import torch
 
 from facerecon_torch.commands.cli import main
 from facerecon_torch.data.prepared import load_prepared, save_prepared
-from facerecon_torch.export import FaceTable
+from facerecon_torch.export import FaceTable, ImageRow
 from facerecon_torch.model.io import save_model
 from facerecon_torch.runtime.sharded_job import Shard
 from tests.export.fitted_faces import drawn_faces
@@ -125,8 +125,8 @@ def test_results_of_photographs_have_their_camera(tmp_path, rng):
     table = FaceTable(("smile",))
     images = {image: drawn_faces(n, 1, rng) for image, n in (("in/a.jpg", 2), ("in/b.jpg", 1), ("in/b.png", 1))}
     for position, (image, faces) in enumerate(images.items()):
-        table.append(image, faces, position=position)
-    table.save(source / "parameters.parquet")
+        table.append(ImageRow(input=position, path=image), faces)
+    table.save(source / "parameters" / "part-00000.parquet")
     assert main(["export-parameters", str(source), str(out)]) == 0
     assert sorted(p.stem for p in out.glob("*.mat")) == ["a", "a_face1", "b_jpg", "b_png"]
     weights, face = scipy.io.loadmat(out / "a_face1.mat"), images["in/a.jpg"][1]

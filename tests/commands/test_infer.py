@@ -12,14 +12,14 @@ import torch
 from torch.testing import assert_close
 
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
-from facerecon_torch.commands.infer import run as infer_module
+from facerecon_torch.commands.infer import shard_worker
 from facerecon_torch.commands.infer.options import InferOptions
+from facerecon_torch.commands.infer.parts import read_quarantine
 from facerecon_torch.commands.infer.run import infer
-from facerecon_torch.errors import ImageFileError
 from facerecon_torch.formats.ply_file import read_ply
 from facerecon_torch.images import loader as image_loader
 from facerecon_torch.images import save_png
-from facerecon_torch.images.loader import decoded_ahead, decoded_in_batches
+from facerecon_torch.images.loader import LoadError, decoded_ahead, decoded_in_batches, read_content
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.landmarks.scheme import from_paper66
 from facerecon_torch.model.factored import FactoredVertices
@@ -45,22 +45,33 @@ def options(**changes) -> InferOptions:
 
 
 def table(output: Path) -> list[dict]:
-    return pq.read_table(output / "parameters.parquet").to_pylist()
+    return pq.read_table(output / "parameters").to_pylist()
+
+
+def failures(output: Path) -> dict[str, str]:
+    return {Path(row["path"]).name: row["reason"] for row in read_quarantine(output)}
+
+
+def files_of(output: Path) -> set[str]:
+    """Names in the output folder, apart from those of every run."""
+    of_every_run = {"parameters", "quarantine", "plan.arrow", "run.json", "progress.json"}
+    return {p.name for p in output.iterdir() if not p.name.startswith(".")} - of_every_run
 
 
 def test_the_table_holds_what_single_reconstructions_say(folder, tiny_outcome, tmp_path):
     model, files = deepcopy(tiny_outcome.reconstructor), sorted(folder.glob("*.png"))
     model.detector = FileLandmarks()
     report = infer(files, tmp_path, model, FileLandmarks(), options(batch=4))
-    assert (report.images, report.faces, report.failures) == (len(files), len(files) + 1, [])
+    assert (dict(report.counts.statuses), report.faces) == ({"ok": len(files)}, len(files) + 1)
+    assert (report.complete, report.total) == (True, report.counts)
     assert report.seconds > 0
-    assert [p.name for p in tmp_path.iterdir()] == ["parameters.parquet"]
+    assert files_of(tmp_path) == set()
     rows = iter(table(tmp_path))
     for path in files:
         faces = model.predict(path)[0]
         for k in range(len(faces)):
             one, row = faces[k], next(rows)
-            assert (row["image"], row["face"]) == (str(path), k)
+            assert (row["path"], row["face"], row["status"]) == (str(path), k, "ok")
             assert_close(torch.tensor(row["alpha"]), one.parameters.identity, rtol=1e-3, atol=1e-3)
             assert_close(torch.tensor(row["beta"]), one.parameters.expression, rtol=1e-3, atol=1e-3)
             assert_close(torch.tensor(row["projected_2d"]), one.projected_2d, rtol=0, atol=1e-2)
@@ -75,25 +86,24 @@ def test_latency_mode_and_small_batches_give_the_same_table(folder, tiny_outcome
         tables.append(table(tmp_path / name))
     for other in tables[1:]:
         for row, same in zip(tables[0], other, strict=True):
-            assert row["image"] == same["image"]
+            assert row["path"] == same["path"]
             assert_close(torch.tensor(row["alpha"]), torch.tensor(same["alpha"]), rtol=1e-3, atol=1e-3)
 
 
 def test_every_format_is_written_and_only_then_are_there_vertices(folder, tiny_outcome, tmp_path, monkeypatch):
     face, files = tiny_outcome.reconstructor, [folder / "p1.png"]
     infer(files, tmp_path, face, FileLandmarks(), options(formats=["json", "obj", "overlay"]))
-    names = {p.name for p in tmp_path.iterdir()}
     expected = {f"p1{k}.{kind}" for k in ("", "_face1") for kind in ("json", "obj")}
-    assert names == {"parameters.parquet", "p1_overlay.png", *expected}
+    assert files_of(tmp_path) == {"p1_overlay.png", *expected}
     assert json.loads((tmp_path / "p1.json").read_text())["alpha"] == table(tmp_path)[0]["alpha"]
 
     def never(*_: object) -> None:
         raise AssertionError("all vertices were computed, and nothing shows them")
 
     monkeypatch.setattr(face.face_model, "vertices", never)
-    assert not infer(files, tmp_path / "again", face, FileLandmarks(), options(formats=["json"])).failures
-    (failure,) = infer(files, tmp_path / "again", face, FileLandmarks(), options(formats=["ply"])).failures
-    assert "nothing shows them" in failure[1]
+    assert infer(files, tmp_path / "again", face, FileLandmarks(), options(formats=["json"])).counts.failures == 0
+    infer(files, tmp_path / "third", face, FileLandmarks(), options(formats=["ply"]))
+    assert "nothing shows them" in failures(tmp_path / "third")["p1.png"]
 
 
 def test_vertices_of_many_images_are_factored(folder, tiny_outcome, tmp_path, monkeypatch):
@@ -104,9 +114,9 @@ def test_vertices_of_many_images_are_factored(folder, tiny_outcome, tmp_path, mo
         factored.append(FactoredVertices(model, model.n_expression))
         return factored[0]
 
-    monkeypatch.setattr(infer_module, "factor_vertices", factor)
+    monkeypatch.setattr(shard_worker, "factor_vertices", factor)
     infer(files, tmp_path / "few", face, FileLandmarks(), options(formats=["ply"]))
-    monkeypatch.setattr(infer_module, "_MANY", len(files))
+    monkeypatch.setattr(shard_worker, "_MANY", len(files))
     infer(files, tmp_path / "none", face, FileLandmarks(), options(formats=["json"]))
     assert not factored
     infer(files, tmp_path / "many", face, FileLandmarks(), options(formats=["ply"]))
@@ -114,18 +124,6 @@ def test_vertices_of_many_images_are_factored(folder, tiny_outcome, tmp_path, mo
     for path in (tmp_path / "few").glob("*.ply"):
         dense, fast = (read_ply(tmp_path / kind / path.name)[0] for kind in ("few", "many"))
         assert_close(torch.from_numpy(fast), torch.from_numpy(dense), rtol=0, atol=1e-3)
-
-
-def test_a_run_goes_on_where_it_stopped_and_keeps_the_order(folder, tiny_outcome, tmp_path):
-    face, files = tiny_outcome.reconstructor, sorted(folder.glob("*.png"))
-    infer(files[1:3], tmp_path, face, FileLandmarks(), options(formats=["json"]))
-    report = infer(files, tmp_path, face, FileLandmarks(), options(formats=["json"], resume=True))
-    assert (report.skipped, report.images) == (2, len(files) - 2)
-    rows = table(tmp_path)
-    assert [row["image"] for row in rows] == [str(f) for f in (files[0], files[1], *files[1:])]
-    infer(files, tmp_path / "whole", face, FileLandmarks(), options(formats=["json"]))
-    for row, same in zip(rows, table(tmp_path / "whole"), strict=True):
-        assert_close(torch.tensor(row["alpha"]), torch.tensor(same["alpha"]), rtol=1e-3, atol=1e-3)
 
 
 def test_bad_files_and_flat_landmarks_fail_alone(folder, tiny_outcome, tmp_path):
@@ -139,11 +137,11 @@ def test_bad_files_and_flat_landmarks_fail_alone(folder, tiny_outcome, tmp_path)
     lost.write_bytes(whole[0].read_bytes())
     files = [whole[0], bad, tmp_path / "flat.png", lost, tmp_path / "none.png", whole[1]]
     report = infer(files, tmp_path / "out", tiny_outcome.reconstructor, FileLandmarks(), options())
-    assert (report.images, report.faces) == (2, 2)
-    reasons = {path.name: reason for path, reason in report.failures}
+    assert (report.counts.statuses["ok"], report.faces) == (2, 2)
+    reasons = failures(tmp_path / "out")
     assert set(reasons) == {"bad.png", "flat.png", "lost.png", "none.png"}
     assert "degenerate" in reasons["flat.png"]
-    assert [row["image"] for row in table(tmp_path / "out")] == [str(f) for f in whole]
+    assert [row["path"] for row in table(tmp_path / "out")] == [str(f) for f in whole]
 
 
 def test_memory_that_runs_out_halves_the_batch(folder, tiny_outcome, tmp_path, monkeypatch):
@@ -180,12 +178,11 @@ def test_what_is_read_ahead_is_bounded_by_count_and_by_bytes(tmp_path, monkeypat
 
     monkeypatch.setattr(image_loader, "read_bytes", watched_read)
     monkeypatch.setattr(image_loader, "decode_pixels", watched_decode)
-    monkeypatch.setattr(image_loader, "_AHEAD_BYTES", 1500)  # five pictures
     for ahead, decoded, seen in ((100, 6, 10), (2, 3, 5), (1, 1, 1)):
         read.clear()
         begun.clear()
         with ThreadPoolExecutor(1) as pool:
-            for k, (path, image) in enumerate(decoded_ahead(files, pool, ahead=ahead)):
+            for k, (path, image) in enumerate(decoded_ahead(files, pool, read_content, ahead=ahead, memory=1500)):
                 assert path == files[k]
                 assert image.pixels.shape == (3, 10, 10)
                 time.sleep(0.005)
@@ -201,21 +198,20 @@ def test_pictures_decoded_in_batches_come_in_order_with_what_failed(tmp_path):
     files[3].write_bytes(files[3].read_bytes()[:300])
     decoder = StandIn()
     with ThreadPoolExecutor(2) as pool:
-        loaded = list(decoded_in_batches(files, pool, decoder, batch=2))
+        loaded = list(decoded_in_batches(files, pool, read_content, decoder, batch=2))
     assert [path for path, _ in loaded] == files
-    assert [isinstance(answer, ImageFileError) for _, answer in loaded] == [False, False, True, True, False]
+    assert [isinstance(answer, LoadError) for _, answer in loaded] == [False, False, True, True, False]
     assert [loaded[k][1].pixels.shape[1] for k in (0, 1, 4)] == [20, 21, 24]
     assert decoder.calls == [2, 1]
 
 
-def test_batches_of_the_device_are_bounded_by_the_bytes_of_their_pictures(tmp_path, monkeypatch):
+def test_batches_of_the_device_are_bounded_by_the_bytes_of_their_pictures(tmp_path):
     files = [tmp_path / f"{k}.jpg" for k in range(5)]
     for k, path in enumerate(files):
         path.write_bytes(jpeg(smooth(200 if k == 2 else 20, 30)))
-    monkeypatch.setattr(image_loader, "_AHEAD_BYTES", 2 * 3 * 20 * 30)
     decoder = StandIn()
     with ThreadPoolExecutor(2) as pool:
-        loaded = list(decoded_in_batches(files, pool, decoder, batch=4))
+        loaded = list(decoded_in_batches(files, pool, read_content, decoder, batch=4, memory=2 * 3 * 20 * 30))
     assert [path for path, _ in loaded] == files
     assert decoder.calls == [2, 1, 2]
 
@@ -232,7 +228,7 @@ def test_stage_times_count_each_moment_once(folder, tiny_outcome, tmp_path):
     assert "crop" not in times.seconds
     whole = Timer()
     infer(sorted(folder.glob("*.png")), tmp_path, tiny_outcome.reconstructor, FileLandmarks(), options(), times=whole)
-    assert set(whole.seconds) == {"read", "decode", "detect", "crop", "fit", "features", "regress", "write"}
+    assert set(whole.seconds) == {"read", "decode", "detect", "crop", "fit", "features", "regress"}
     assert whole.line().startswith("read ")
 
 
@@ -244,7 +240,13 @@ def test_stage_times_count_each_moment_once(folder, tiny_outcome, tmp_path):
         ({"batch": 0}, "batch must be at least 1; got 0"),
         ({"mode": "latency", "batch": 2}, "batch must be null or 1, got 2"),
         ({"formats": ["stl"]}, "formats must be among"),
-        ({"resume": True}, "resume=true needs the format json"),
+        ({"engine": "dask"}, "engine must be local or ray; got 'dask'"),
+        ({"retry": "all"}, "retry must be failed or null; got 'all'"),
+        ({"shard": "2/2"}, "shard must be I/N with I from 0 to N - 1, such as 0/2; got '2/2'"),
+        ({"shard": "0/2", "resume": False}, "resume=false replaces a run"),
+        ({"shard_size": 0}, "shard_size must be at least 1; got 0"),
+        ({"image_seconds": 0.0}, "images.seconds must be a positive number; got 0"),
+        ({"ahead_mb": -1}, "images.ahead_mb must be a positive number; got -1"),
     ],
 )
 def test_wrong_options_are_refused(changes, message):

@@ -20,10 +20,13 @@ import torch
 from PIL import Image
 
 from facerecon_torch.cascade.reconstruction import KnownSize
-from facerecon_torch.commands.infer import output_files
+from facerecon_torch.commands.infer import face_files
+from facerecon_torch.commands.infer.inputs.listing import InputSpec, list_entries
 from facerecon_torch.commands.infer.names import result_names
 from facerecon_torch.commands.infer.options import InferOptions
-from facerecon_torch.commands.infer.run import find_images, infer
+from facerecon_torch.commands.infer.parts import read_quarantine
+from facerecon_torch.commands.infer.plan import RunMismatchError
+from facerecon_torch.commands.infer.run import infer
 from facerecon_torch.commands.own_files import is_own
 from facerecon_torch.export.parameters import face_in_document
 from facerecon_torch.images import read as read_module
@@ -58,15 +61,17 @@ def options(**changes) -> InferOptions:
 
 
 def run(pictures, output, outcome, *, detector=None, **changes):
-    return infer(find_images(pictures), output, outcome.reconstructor, detector or FileLandmarks(), options(**changes))
+    return infer(
+        InputSpec(path=str(pictures)), output, outcome.reconstructor, detector or FileLandmarks(), options(**changes)
+    )
 
 
 def table(output):
-    return pq.read_table(output / "parameters.parquet").to_pylist()
+    return pq.read_table(output / "parameters").to_pylist()
 
 
-def failures(report):
-    return {path.name: reason for path, reason in report.failures}
+def failures(output):
+    return {os.path.basename(row["path"]): row["reason"] for row in read_quarantine(output)}
 
 
 # Results beside files of the user
@@ -78,11 +83,11 @@ def test_no_file_of_the_user_is_replaced(name, pictures, tmp_path, tiny_outcome)
     output.mkdir()
     (output / name).write_text('{"points": [], "comment": "mine"}')
     formats = ["json", "obj", "ply", "glb", "overlay"]
-    report = run(pictures, output, tiny_outcome, formats=formats)
+    run(pictures, output, tiny_outcome, formats=formats)
     assert (output / name).read_text() == '{"points": [], "comment": "mine"}'
     message = f"{output / name}: expected a free name or an earlier result; came a file that this program did not write"
-    assert failures(report) == {"p1.png": f"{pictures / 'p1.png'}: {message}"}
-    assert [row["image"] for row in table(output)] == [str(pictures / f"p{k}.png") for k in (0, 2)]
+    assert failures(output) == {"p1.png": f"{pictures / 'p1.png'}: {message}"}
+    assert [row["path"] for row in table(output)] == [str(pictures / f"p{k}.png") for k in (0, 2)]
     written = {p.name for p in output.iterdir()} - {name}
     assert not [other for other in written if other.startswith("p1")]
 
@@ -95,26 +100,30 @@ def test_landmarks_beside_the_results_stay(pictures, tiny_outcome):
         path.unlink()
         path.with_suffix(".json").write_text(json.dumps(points))
         own[path.with_suffix(".json")] = json.dumps(points)
-    report = run(pictures, pictures, tiny_outcome)
-    assert len(report.failures) == 3
+    assert run(pictures, pictures, tiny_outcome).counts.failures == 3
     assert all(path.read_text() == text for path, text in own.items())
 
 
-@pytest.mark.parametrize("name", ["parameters.parquet", "failures.json"])
+@pytest.mark.parametrize("name", ["parameters", "quarantine", "run.json", "plan.arrow", "progress.json"])
 def test_the_names_of_a_whole_run_are_not_taken_from_the_user(name, pictures, tmp_path, tiny_outcome):
     (tmp_path / "out").mkdir()
-    for content in (lambda path: path.write_text("[]"), lambda path: (path.unlink(), path.mkdir())):
+    for content in (
+        lambda path: path.write_text("[]"),
+        lambda path: (path.unlink(), path.symlink_to(path.parent / "nowhere")),
+    ):
         content(tmp_path / "out" / name)
-        with pytest.raises(FileExistsError, match=f"{name}: expected a free name or an earlier result"):
+        with pytest.raises(
+            FileExistsError, match=f"{name}: expected a free name or (an earlier result|a folder of an earlier run)"
+        ):
             run(pictures, tmp_path / "out", tiny_outcome)
 
 
 def test_every_kind_of_result_bears_the_mark(pictures, tmp_path, tiny_outcome):
     formats = ["json", "obj", "ply", "glb", "overlay"]
     for _ in range(2):  # the second run replaces the files of the first
-        assert not run(pictures, tmp_path / "out", tiny_outcome, formats=formats).failures
-    written = sorted((tmp_path / "out").iterdir())
-    assert len(written) == 3 * 5 + 1
+        assert not run(pictures, tmp_path / "out", tiny_outcome, formats=formats, resume=False).counts.failures
+    written = sorted(p for p in (tmp_path / "out").rglob("*") if p.is_file() and not p.name.startswith("."))
+    assert len(written) == 3 * 5 + 5
     assert all(is_own(path) for path in written)
 
 
@@ -128,98 +137,82 @@ def test_a_later_run_removes_faces_that_are_gone_and_only_those(pictures, photog
     assert (output / "p0_overlay.png").is_file()
     (output / "p0_face1.ply").write_text("mine")
     np.save(pictures / "p0.npy", points.numpy())
-    run(pictures, output, tiny_outcome, formats=formats)
+    run(pictures, output, tiny_outcome, formats=formats, resume=False)
     assert {p.name for p in output.glob("p0*")} == {"p0_face1.ply", *(f"p0.{kind}" for kind in formats)}
 
 
-# Records of other runs
+# Runs of something else
 
 
-def resumed(pictures, output, outcome, **changes):
-    return run(pictures, output, outcome, resume=True, **changes).skipped
-
-
-def test_resume_believes_records_of_the_same_origin(pictures, tmp_path, tiny_outcome):
+def test_a_run_that_is_done_stays_as_it_is(pictures, tmp_path, tiny_outcome):
     output = tmp_path / "out"
     run(pictures, output, tiny_outcome)
-    expected = table(output)
-    assert resumed(pictures, output, tiny_outcome) == 3
-    assert table(output) == expected
-    moved = tmp_path / "moved"
-    os.rename(pictures, moved)
-    assert resumed(moved, output, tiny_outcome) == 3
-    assert [row["image"] for row in table(output)] == [str(moved / f"p{k}.png") for k in range(3)]
+    before = {p: p.read_bytes() for p in output.rglob("*.parquet")}
+    again = run(pictures, output, tiny_outcome)
+    assert (again.skipped, again.complete) == (3, True)
+    assert {p: p.read_bytes() for p in output.rglob("*.parquet")} == before
 
 
 @pytest.mark.parametrize(
-    "changes", [{"size": KnownSize(interpupillary_mm=63)}, {"faces": "largest"}, {"formats": ["json", "obj"]}], ids=str
+    ("changes", "name"),
+    [
+        ({"size": KnownSize(interpupillary_mm=63)}, "size"),
+        ({"faces": "largest"}, "faces"),
+        ({"formats": ["json", "obj"]}, "formats"),
+        ({"shard_size": 2}, "shard_size"),
+    ],
+    ids=str,
 )
-def test_resume_does_not_mix_options(changes, pictures, tmp_path, tiny_outcome):
+def test_a_run_does_not_mix_options(changes, name, pictures, tmp_path, tiny_outcome):
     run(pictures, tmp_path / "out", tiny_outcome)
-    assert resumed(pictures, tmp_path / "out", tiny_outcome, **changes) == 0
-    assert resumed(pictures, tmp_path / "out", tiny_outcome, **changes) == 3
+    message = rf"holds a run with other settings \({name}: .*; give another output, or resume=false"
+    with pytest.raises(RunMismatchError, match=message):
+        run(pictures, tmp_path / "out", tiny_outcome, **changes)
+    assert run(pictures, tmp_path / "out", tiny_outcome, resume=False, **changes).skipped == 0
+    assert run(pictures, tmp_path / "out", tiny_outcome, **changes).skipped == 3
 
 
-def test_resume_does_not_mix_cascades_pictures_or_landmarks(pictures, tmp_path, tiny_outcome, photographs):
+def test_a_run_does_not_mix_cascades_pictures_or_landmarks(pictures, tmp_path, tiny_outcome, photographs):
     output = tmp_path / "out"
     run(pictures, output, tiny_outcome)
     other = Mock(reconstructor=deepcopy(tiny_outcome.reconstructor))
     other.reconstructor.stages[0].bias.mul_(1.01)
-    assert resumed(pictures, output, other) == 0
-    assert resumed(pictures, output, tiny_outcome) == 0
+    with pytest.raises(RunMismatchError, match=r"other settings \(cascade: "):
+        run(pictures, output, other)
+    with pytest.raises(RunMismatchError, match=r"other settings \(detector: "):
+        run(pictures, output, tiny_outcome, detector=FileLandmarks(origin=1))
     save_png(photographs[0][3], pictures / "p1.png")
-    assert resumed(pictures, output, tiny_outcome) == 2
-    np.save(pictures / "p2.npy", np.load(pictures / "p2.npy") + 0.5)
-    assert resumed(pictures, output, tiny_outcome) == 2
-    assert resumed(pictures, output, tiny_outcome, detector=FileLandmarks(origin=1)) == 0
-    assert resumed(pictures, output, tiny_outcome) == 0
+    with pytest.raises(RunMismatchError, match=r"the first is input 1, .*p1\.png: new or changed since"):
+        run(pictures, output, tiny_outcome)
+    assert run(pictures, output, tiny_outcome, resume=False).skipped == 0
+    np.save(pictures / "p2.npy", np.load(pictures / "p2.npy").astype(np.float64) + 0.5)
+    with pytest.raises(RunMismatchError, match="inputs whose landmark files have changed since"):
+        run(pictures, output, tiny_outcome)
+    (pictures / "p9.png").write_bytes((pictures / "p1.png").read_bytes())
+    with pytest.raises(RunMismatchError, match=r"other inputs \(3 then, 4 now\)"):
+        run(pictures, output, tiny_outcome)
 
 
-def _damage(kind: str, path: Path) -> None:
-    content = json.loads(path.read_text())
-    if kind == "cut":
-        path.write_bytes(path.read_bytes()[:300])
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "no text":
-        path.write_bytes(b"\xff\xfe\x00")
-    elif kind == "list":
-        path.write_text("[1, 2]")
-    elif kind == "deep":
-        path.write_text("[" * 10_000 + "]" * 10_000)
-    elif kind == "digits":
-        path.write_text("1" * 5000)
-    elif kind == "without alpha":
-        del content["alpha"]
-        path.write_text(json.dumps(content))
-    elif kind == "short alpha":
-        path.write_text(json.dumps({**content, "alpha": content["alpha"][:2]}))
-    elif kind == "another version":
-        path.write_text(json.dumps({**content, "version": 99}))
-    elif kind == "a face too few":
-        path.write_text(json.dumps({**content, "faces": 2}))
-    elif kind == "faces of another type":
-        path.write_text(json.dumps({**content, "faces": "one"}))
-    elif kind == "folder":
-        path.unlink()
-        path.mkdir()
-
-
-KINDS = ["cut", "empty", "no text", "list", "deep", "digits", "without alpha", "another version", "a face too few"]
-
-
-@pytest.mark.parametrize("kind", [*KINDS, "faces of another type", "folder"])
-def test_a_foreign_or_cut_record_is_never_believed_and_never_ends_the_run(kind, pictures, tmp_path, tiny_outcome):
+@pytest.mark.parametrize("kind", ["parameters", "quarantine"])
+@pytest.mark.parametrize("damage", ["gone", "rows"])
+def test_a_damaged_part_is_made_again(kind, damage, pictures, tmp_path, tiny_outcome):
     output = tmp_path / "out"
+    (pictures / "p1.png").write_text("no picture")
     run(pictures, output, tiny_outcome)
-    _damage(kind, output / "p1.json")
-    is_ours = is_own(output / "p1.json")
-    report = run(pictures, output, tiny_outcome, resume=True)
-    assert report.skipped == 2
-    assert set(failures(report)) == (set() if is_ours else {"p1.png"})
-    assert [row["image"] for row in table(output)] == [
-        str(pictures / f"p{k}.png") for k in range(3) if is_ours or k != 1
-    ]
+    part = output / kind / "part-00000.parquet"
+    whole = part.read_bytes()
+    part.unlink() if damage == "gone" else pq.write_table(pq.read_table(part)[:0], part)
+    assert run(pictures, output, tiny_outcome).skipped == 0
+    assert part.read_bytes() == whole
+
+
+def test_a_part_of_somebody_else_is_not_replaced(pictures, tmp_path, tiny_outcome):
+    part = tmp_path / "out" / "parameters" / "part-00000.parquet"
+    part.parent.mkdir(parents=True)
+    part.write_text("mine")
+    with pytest.raises(FileExistsError, match=r"part-00000\.parquet: expected a free name or an earlier result"):
+        run(pictures, tmp_path / "out", tiny_outcome)
+    assert part.read_text() == "mine"
 
 
 # Names
@@ -228,25 +221,25 @@ def test_a_foreign_or_cut_record_is_never_believed_and_never_ends_the_run(kind, 
 def test_names_are_distinct_and_leave_those_of_the_run_free():
     names = [
         "a.jpg", "a.png", "a.jpeg", "a_jpg.gif", "a_png_face2.gif", "b.png", "b_face1.png", "parameters.png",
-        "failures.jpg", "c.jpg", "C.png", "d.tar.png", "\udce9.jpg", "ä" * 120 + ".jpg", "ä" * 120 + "b.jpg",
+        "run.jpg", "c.jpg", "C.png", "d.tar.png", "\udce9.jpg", "ä" * 120 + ".jpg", "ä" * 120 + "b.jpg",
     ]  # fmt: skip
-    made = result_names([Path(name) for name in names])
+    made = result_names({Path(name): Path(name) for name in names})
     plain = [re.sub(r"_face\d+$", "", name).casefold() for name in made.values()]
     assert len(set(plain)) == len(names) == len(made)
-    assert not {"parameters", "failures"} & set(plain)
+    assert not {"parameters", "run"} & set(plain)
     assert max(len(os.fsencode(name)) for name in made.values()) <= 200
     assert made[Path("a.jpeg")] == "a_jpeg"
     assert made[Path("d.tar.png")] == "d.tar"
-    assert made == result_names([Path(name) for name in names])
-    same = result_names([Path("x/p.png"), Path("y/p.png")])
-    assert len(set(same.values())) == 2
+    assert made == result_names({Path(name): Path(name) for name in names})
+    same = result_names({0: Path("x/p.png"), 1: Path("y/p.png"), 2: Path("y/p.png")})
+    assert len(set(same.values())) == 3
 
 
 def test_three_pictures_that_differ_in_their_suffix_alone(pictures, photographs, tmp_path, tiny_outcome):
     for k, name in enumerate(("q.png", "q.jpg", "q.bmp", "q_png.png")):
         add(pictures, name, photographs[0][k], photographs[1][k])
     report = run(pictures, tmp_path / "out", tiny_outcome)
-    assert (report.images, report.failures) == (7, [])
+    assert dict(report.counts.statuses) == {"ok": 7}
     assert len(list((tmp_path / "out").glob("q*.json"))) == 4
 
 
@@ -370,12 +363,13 @@ def _check_zoo(tmp_path, photographs, outcome, good, **changes):
     folder, output = tmp_path / "photos", tmp_path / "out"
     works, fails = _zoo(folder, output, photographs, good)
     report = run(folder, output, outcome, **changes)
-    assert set(failures(report)) == set(fails)
-    assert (report.images, report.faces) == (len(works), len(works))
-    order = [path for path in find_images(folder) if path.name in set(fails)]
-    assert [path for path, _ in report.failures] == order
-    for path, reason in report.failures:
-        assert path.name in reason
+    assert set(failures(output)) == set(fails)
+    assert (report.counts.statuses["ok"], report.faces) == (len(works), len(works))
+    assert (report.counts.inputs, report.total) == (len(works) + len(fails), report.counts)
+    order = [e.text for e in list_entries(InputSpec(path=str(folder))) if os.path.basename(e.text) in set(fails)]
+    assert [row["path"] for row in read_quarantine(output)] == order
+    for name, reason in failures(output).items():
+        assert name in reason
         assert reason.isprintable()
         assert len(reason) < 1000
     alone = tmp_path / "alone"
@@ -383,14 +377,14 @@ def _check_zoo(tmp_path, photographs, outcome, good, **changes):
     for name in works:
         for file in (folder / name, (folder / name).with_suffix(".npy")):
             os.link(file, alone / file.name)
-    assert not run(alone, tmp_path / "out alone", outcome, **changes).failures
-    rows = {os.path.basename(row.pop("image")): row for row in table(output)}
-    others = {os.path.basename(row.pop("image")): row for row in table(tmp_path / "out alone")}
+    assert run(alone, tmp_path / "out alone", outcome, **changes).counts.failures == 0
+    rows = {os.path.basename(row.pop("path")): row for row in table(output)}
+    others = {os.path.basename(row.pop("path")): row for row in table(tmp_path / "out alone")}
     assert len(rows) == len(works)
     for name, row in others.items():
         for key in ("alpha", "beta", "projected_2d"):
             assert np.allclose(rows[name][key], row[key], rtol=0, atol=1e-4)
-    assert not list(output.glob(".*"))
+    assert not list(output.rglob(".*.part"))
     return fails
 
 
@@ -416,9 +410,8 @@ def test_a_picture_that_does_not_fit_the_memory_fails_alone(error, pictures, tmp
 
     Image.new("RGB", (50, 40)).save(pictures / "p1.png")
     monkeypatch.setattr(read_module, "_values", small_only)
-    report = run(pictures, tmp_path / "out", tiny_outcome)
-    assert report.images == 2
-    assert "50 x 40 pixels, for which the memory is too small" in failures(report)["p1.png"]
+    assert run(pictures, tmp_path / "out", tiny_outcome).faces == 2
+    assert "50 x 40 pixels, for which the memory is too small" in failures(tmp_path / "out")["p1.png"]
 
 
 @pytest.mark.parametrize(
@@ -433,28 +426,28 @@ def test_a_detector_that_fails_on_one_picture(error, pictures, tmp_path, tiny_ou
                 raise error
             return FileLandmarks().detect(images, paths=paths)
 
-    report = run(pictures, tmp_path / "out", tiny_outcome, detector=Fails())
-    assert report.images == 2
-    assert set(failures(report)) == {"p1.png"}
+    assert run(pictures, tmp_path / "out", tiny_outcome, detector=Fails()).faces == 2
+    assert set(failures(tmp_path / "out")) == {"p1.png"}
 
 
 def test_a_full_disk_stops_the_run(pictures, tmp_path, tiny_outcome, monkeypatch):
     full = Mock(side_effect=OSError(28, "No space left on device"))
-    monkeypatch.setattr(output_files, "save_parameters_json", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(face_files, "save_parameters_json", full)
+    message = "No space left on device; 0 of 3 inputs are done; the same command goes on behind them"
+    with pytest.raises(OSError, match=message):
         run(pictures, tmp_path / "out", tiny_outcome)
+    monkeypatch.undo()
+    assert run(pictures, tmp_path / "out", tiny_outcome).faces == 3
 
 
-def test_large_pictures_wait_for_each_other(pictures, tmp_path, tiny_outcome, monkeypatch):
+def test_large_pictures_wait_for_each_other(pictures, tmp_path, tiny_outcome):
     """What is queued for writing is bounded by the bytes of the pictures too."""
-    monkeypatch.setattr(output_files, "_WAITING_BYTES", 0)
-    assert run(pictures, tmp_path / "out", tiny_outcome, batch=1).images == 3
+    assert run(pictures, tmp_path / "out", tiny_outcome, batch=1, ahead_mb=0.001).faces == 3
 
 
 def test_the_bound_on_pixels_is_an_option(pictures, tmp_path, tiny_outcome):
-    report = run(pictures, tmp_path / "out", tiny_outcome, max_megapixels=0.01)
-    assert len(report.failures) == 3
-    assert "at most 0.01 megapixels (images.max_megapixels)" in failures(report)["p0.png"]
+    assert run(pictures, tmp_path / "out", tiny_outcome, max_megapixels=0.01).counts.failures == 3
+    assert "at most 0.01 megapixels (images.max_megapixels)" in failures(tmp_path / "out")["p0.png"]
     for wrong in (0, -1, float("nan"), float("inf"), "200", True):
         with pytest.raises((ValueError, TypeError)):
             options(max_megapixels=wrong)
@@ -463,7 +456,7 @@ def test_the_bound_on_pixels_is_an_option(pictures, tmp_path, tiny_outcome):
 def test_a_record_is_read_back_as_it_was_written(pictures, tmp_path, tiny_outcome):
     run(pictures, tmp_path / "out", tiny_outcome)
     content = json.loads((tmp_path / "out" / "p0.json").read_text())
-    assert [content[name] for name in ("format", "version", "faces", "face")] == ["facerecon-face", 3, 1, 0]
+    assert [content[name] for name in ("format", "version", "faces", "face")] == ["facerecon-face", 4, 1, 0]
     assert set(content["made_from"]) == {"settings", "image", "landmarks"}
     face = face_in_document(content)
     assert face.parameters.identity.tolist() == content["alpha"]

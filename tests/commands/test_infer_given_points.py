@@ -9,8 +9,10 @@ import torch
 from torch.testing import assert_close
 
 from facerecon_torch.commands.cli import main
+from facerecon_torch.commands.infer.inputs.listing import InputSpec
 from facerecon_torch.commands.infer.options import InferOptions
-from facerecon_torch.commands.infer.run import find_images, infer
+from facerecon_torch.commands.infer.parts import read_quarantine
+from facerecon_torch.commands.infer.run import infer
 from facerecon_torch.commands.train import sets
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.data.face_set import FaceSet
@@ -41,16 +43,20 @@ def pictures(photographs, tmp_path):
 def run(pictures, output, outcome, source, **changes):
     options = InferOptions(formats=list(FORMATS), progress=False, workers=2, **changes)
     detector = source if isinstance(source, FileLandmarks) else FileLandmarks(source=source)
-    return infer(find_images(pictures), output, outcome.reconstructor, detector, options)
+    return infer(InputSpec(path=str(pictures)), output, outcome.reconstructor, detector, options)
 
 
 def table(output):
-    return pq.read_table(output / "parameters.parquet").to_pylist()
+    return pq.read_table(output / "parameters").to_pylist()
+
+
+def reasons(output):
+    return [row["reason"] for row in read_quarantine(output)]
 
 
 def test_results_hold_null_where_landmarks_are_missing(pictures, tmp_path, tiny_outcome):
     report = run(pictures, tmp_path / "out", tiny_outcome, tmp_path / "marks")
-    assert (report.failures, report.faces) == ([], 4)
+    assert (report.counts.failures, report.faces) == (0, 4)
     for name, image, missing in (("p0", 0, False), ("p0_face1", 1, False), ("p1", 2, True), ("p2", 3, False)):
         text = (tmp_path / "out" / f"{name}.json").read_text()
         assert "NaN" not in text
@@ -65,17 +71,19 @@ def test_results_hold_null_where_landmarks_are_missing(pictures, tmp_path, tiny_
 def test_a_run_is_resumed_with_missing_landmarks(pictures, tmp_path, tiny_outcome):
     run(pictures, tmp_path / "out", tiny_outcome, tmp_path / "marks")
     before = table(tmp_path / "out")
-    assert run(pictures, tmp_path / "out", tiny_outcome, tmp_path / "marks", resume=True).skipped == 3
+    assert run(pictures, tmp_path / "out", tiny_outcome, tmp_path / "marks").skipped == 3
     assert table(tmp_path / "out") == before
 
 
-@pytest.mark.parametrize("source", ["", "parameters.parquet"], ids=["folder", "table"])
+@pytest.mark.parametrize(
+    "source", ["", "parameters", "parameters/part-00000.parquet"], ids=["output", "folder", "table"]
+)
 def test_results_are_landmarks_of_a_later_run(source, pictures, tmp_path, tiny_outcome):
     run(pictures, tmp_path / "out", tiny_outcome, tmp_path / "marks")
     report = run(pictures, tmp_path / "again", tiny_outcome, tmp_path / "out" / source)
-    assert (report.failures, report.faces) == ([], 4)
+    assert (report.counts.failures, report.faces) == (0, 4)
     for one, other in zip(table(tmp_path / "again"), table(tmp_path / "out"), strict=True):
-        assert (one["image"], one["face"]) == (other["image"], other["face"])
+        assert (one["path"], one["face"]) == (other["path"], other["face"])
         for key in ("landmarks_2d", "alpha", "beta", "camera"):
             assert one[key] == other[key]
         assert_close(torch.tensor(one["box"]), torch.tensor(other["box"]), rtol=0, atol=1e-4)
@@ -85,17 +93,10 @@ def test_one_result_is_the_landmarks_of_one_picture(pictures, tmp_path, tiny_out
     run(pictures, tmp_path / "out", tiny_outcome, tmp_path / "marks")
     for name, faces in (("p0.json", 2), ("p0_face1.json", 1)):
         report = run(pictures / "p0.png", tmp_path / name, tiny_outcome, tmp_path / "out" / name)
-        assert (report.failures, report.faces) == ([], faces)
+        assert (report.counts.failures, report.faces) == (0, faces)
     (tmp_path / "out" / "p0_face1.json").unlink()
-    report = run(pictures / "p0.png", tmp_path / "c", tiny_outcome, tmp_path / "out")
-    assert "p0_face1.json: expected a landmark file; came nothing" in report.failures[0][1]
-
-
-def test_results_without_files_of_faces_name_their_table(pictures, tmp_path, tiny_outcome):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "parameters.parquet").write_bytes(b"")
-    report = run(pictures, tmp_path / "again", tiny_outcome, tmp_path / "out")
-    assert f"came no such file. Give landmarks.path={tmp_path / 'out' / 'parameters.parquet'}" in report.failures[0][1]
+    run(pictures / "p0.png", tmp_path / "c", tiny_outcome, tmp_path / "out" / "p0.json")
+    assert "p0_face1.json: expected a landmark file; came nothing" in reasons(tmp_path / "c")[0]
 
 
 def test_the_origin_of_files_is_a_setting_of_a_run(pictures, tmp_path, tiny_outcome):
@@ -124,21 +125,19 @@ def test_training_takes_photographs_without_contour(pictures, tmp_path):
     assert kept.landmarks.isnan().any(-1).sum(-1).tolist() == [0, 17]
 
 
-@pytest.mark.parametrize("source", ["out", "out/parameters.parquet"])
+@pytest.mark.parametrize("source", ["out", "out/p0.json"])
 def test_results_say_what_their_landmarks_mean(source, pictures, tmp_path, tiny_outcome):
     """Results of mediapipe's landmarks are no source of iBUG ones: the other cascade would be taken for them."""
     given = FileLandmarks(source=tmp_path / "marks", convention="mediapipe")
     run(pictures, tmp_path / "out", tiny_outcome, given)
     assert json.loads((tmp_path / "out" / "p0.json").read_text())["convention"] == "mediapipe"
-    again = run(
-        pictures, tmp_path / "again", tiny_outcome, FileLandmarks(source=tmp_path / source, convention="mediapipe")
-    )
-    assert (again.failures, again.faces) == ([], 4)
+    again = FileLandmarks(source=tmp_path / source, convention="mediapipe")
+    assert run(pictures / "p0.png", tmp_path / "again", tiny_outcome, again).counts.failures == 0
     message = "expected ibug landmarks; came mediapipe ones. Give landmarks.convention=mediapipe"
     if source == "out":
-        refused = run(pictures, tmp_path / "third", tiny_outcome, tmp_path / "out")
-        assert all(message in reason for _, reason in refused.failures)
-        assert len(refused.failures) == 3
-    else:
         with pytest.raises(LandmarkFileError, match=message):
             FileLandmarks(source=tmp_path / source)
+    else:
+        run(pictures / "p0.png", tmp_path / "third", tiny_outcome, tmp_path / source)
+        (reason,) = reasons(tmp_path / "third")
+        assert message in reason

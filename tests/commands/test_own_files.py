@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from facerecon_torch.commands.cli import main
 from facerecon_torch.commands.multirun import SummaryCallback
 from facerecon_torch.commands.own_files import is_own, require_own_folder
-from facerecon_torch.export.parameters import FaceTable
+from facerecon_torch.export import FaceTable, ImageRow
 from tests.export.fitted_faces import drawn_faces
 
 CONTENT = '{"mine": true}'
@@ -46,8 +46,8 @@ def test_parameters_are_exported_to_a_folder_of_their_own(tmp_path, capsys):
     source, out = tmp_path / "results", tmp_path / "out"
     source.mkdir()
     table = FaceTable(("smile",))
-    table.append("photo.jpg", drawn_faces(1, 1, torch.Generator().manual_seed(0)), position=0)
-    table.save(source / "parameters.parquet")
+    table.append(ImageRow(input=0, path="photo.jpg"), drawn_faces(1, 1, torch.Generator().manual_seed(0)))
+    table.save(source / "parameters" / "part-00000.parquet")
     call = ["export-parameters", str(source), str(out)]
     assert [main(call), main(call)] == [0, 0]  # an earlier export is replaced
     (out / "about.json").unlink()

@@ -9,15 +9,13 @@ import torch
 from facerecon_torch.commands.cli import main
 from facerecon_torch.commands.train.sets import load_sets
 from facerecon_torch.config.runtime import RuntimeSpec
-from facerecon_torch.data.prepared import CROPS, load_prepared_faces, save_prepared
+from facerecon_torch.data.prepared import load_prepared_faces
 from facerecon_torch.data.specs import RecordedScans
 from facerecon_torch.errors import DataFileError
-from facerecon_torch.images.write import save_png
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.io import save_model
-from facerecon_torch.runtime.sharded_job import Shard
+from tests.prepared_world import write_prepared
 from tests.tiny_model import tiny_linear
-from tests.tiny_world import blobs, make_samples, make_setup
 
 PEOPLE, IMAGES = 8, 3
 KINDS = ("N", "E", "YR")
@@ -27,37 +25,7 @@ KINDS = ("N", "E", "YR")
 def world(tmp_path_factory):
     """(folder, setup, samples): a prepared set of 8 people; the last sample has no landmarks, the first a flag."""
     folder = tmp_path_factory.mktemp("scans") / "prepared"
-    setup = make_setup()
-    samples = make_samples(setup, people=PEOPLE, images=IMAGES, seed=7)
-    faces, n = samples.parameters, PEOPLE * IMAGES
-    (folder / CROPS).mkdir(parents=True)
-    names = [f"bs{k // IMAGES:03d}_{KINDS[k % IMAGES]}_A_0" for k in range(n)]
-    for name, picture in zip(names, blobs(samples.landmarks, faces.identity[:, 0], setup.model)):
-        save_png(picture, folder / CROPS / f"{name}.png")
-    landmarks = samples.landmarks.clone()
-    landmarks[-1] = torch.nan
-    tables = {
-        "identity": faces.identity,
-        "expression": faces.expression,
-        "rotation": torch.eye(3).repeat(n, 1, 1),
-        "translation": torch.zeros(n, 3),
-        "meshes": samples.meshes,
-        "covered": torch.arange(samples.meshes.shape[1]).expand(n, -1) % 4 > 0,
-        "landmarks": landmarks,
-    }
-    entries = [
-        {
-            "name": name,
-            "subject": name[:5],
-            "kind": KINDS[k % IMAGES],
-            "code": "A",
-            "image": f"{name}.png",
-            "flags": ["folded"] if k == 0 else [],
-        }
-        for k, name in enumerate(names)
-    ]
-    shard = Shard(tables | {"measure.scan_to_mesh": torch.zeros(n)}, {"samples": entries, "failures": {}})
-    save_prepared(folder, [shard], model_sha256=setup.model.sha256, spec={})
+    setup, samples = write_prepared(folder, PEOPLE, [f"{kind}_A" for kind in KINDS])
     return folder, setup, samples
 
 

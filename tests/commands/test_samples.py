@@ -1,6 +1,7 @@
 """Photographs on their way into a training: files that cannot be read are left out, the others are as without them."""
 
 import logging
+from functools import partial
 
 import pytest
 import torch
@@ -80,7 +81,8 @@ def test_decoding_ahead_is_bounded_by_bytes(tiny_setup, photo_set, monkeypatch):
     monkeypatch.setattr(loader, "decode_pixels", watched)
     monkeypatch.setattr(samples_module, "canonical_crops", cropped)
     monkeypatch.setattr(samples_module, "_BATCH", 1)
-    monkeypatch.setattr(loader, "_AHEAD_BYTES", 1)  # no picture beside the one in use
+    # no picture beside the one in use
+    monkeypatch.setattr(samples_module, "decoded_ahead", partial(loader.decoded_ahead, memory=1))
     samples = prepare(tiny_setup, photo_set)
     assert_close(samples.landmarks, expected.landmarks)
     assert all(count <= k + 2 for k, count in enumerate(most)), most

@@ -5,10 +5,10 @@ import torch
 from torch.testing import assert_close
 
 from facerecon_torch.commands.train import methods
-from facerecon_torch.commands.train.evaluate import SetErrors, method_errors, summary
 from facerecon_torch.commands.train.methods import train_methods
 from facerecon_torch.commands.train.train import cross_validate
 from facerecon_torch.config.runtime import RuntimeSpec
+from facerecon_torch.evaluation.errors import SetErrors, method_errors, summary
 from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.structures import FaceParameters

@@ -12,8 +12,8 @@ from facerecon_torch.cascade.checkpoint import load_checkpoint
 from facerecon_torch.commands.cli import main
 from facerecon_torch.commands.multirun import summarise
 from facerecon_torch.commands.own_files import is_own
-from facerecon_torch.commands.train.evaluate import ALIGNMENTS, REGIONS, TRUTHS
 from facerecon_torch.commands.train.methods import METHODS
+from facerecon_torch.evaluation.errors import ALIGNMENTS, REGIONS, TRUTHS
 from facerecon_torch.files import write_json
 
 TRAIN = str(Path(__file__).resolve().parents[2] / "train.py")

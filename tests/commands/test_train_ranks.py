@@ -9,12 +9,12 @@ from torch.testing import assert_close
 
 from facerecon_torch.commands.train import first_stage
 from facerecon_torch.commands.train import train as training_run
-from facerecon_torch.commands.train.evaluate import SetErrors
 from facerecon_torch.commands.train.first_stage import FirstStageCache, choose_penalties
 from facerecon_torch.commands.train.methods import train_methods
 from facerecon_torch.commands.train.samples import rows_of_rank
 from facerecon_torch.commands.train.train import cross_validate, make_splits
 from facerecon_torch.data.splits import CvSpec
+from facerecon_torch.evaluation.errors import SetErrors
 from facerecon_torch.runtime.memory import MemoryBudget
 from facerecon_torch.runtime.ranks import SINGLE, GatherOrder, Ranks
 from tests.thread_ranks import together
@@ -79,10 +79,16 @@ def test_three_processes_train_what_one_trains(world, form, names):
         for name in () if ours is None else ("offset", "gain", "covariance", "penalty"):
             assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-6, atol=1e-6)
         for a, b in zip(several.stages, one.stages, strict=True):
-            assert [a[key] for key in ("relative_penalty", "form", "kept")] == [
-                b[key] for key in ("relative_penalty", "form", "kept")
-            ]
-            for key in a.keys() - {"seconds", "relative_penalty", "form", "kept"}:
+            exact = ("relative_penalty", "form", "kept", "update")
+            assert [a[key] for key in exact] == [b[key] for key in exact]
+            for tried, other in zip(a["path"], b["path"], strict=True):
+                assert tried.keys() == other.keys()
+                for key in tried:
+                    if tried[key] is None or other[key] is None:
+                        assert tried[key] is other[key], key
+                    else:
+                        assert tried[key] == pytest.approx(other[key], rel=1e-9, abs=1e-9), key
+            for key in a.keys() - {"seconds", "path", *exact}:
                 assert a[key] == pytest.approx(b[key], rel=1e-9, abs=1e-9), key
 
 
@@ -168,7 +174,8 @@ def test_rows_and_classes_come_back_in_the_order_of_the_set(world):
     def gather(ranks):
         places = torch.arange(ranks.rank, 7, 3).flip(0) if ranks.rank < 2 else torch.arange(0)
         order = GatherOrder.of(places, ranks)
-        return SetErrors.of({}, samples[places], order), order.gather(10 * places), len(order)
+        part = samples[places]
+        return SetErrors.of({}, part.subjects, part.kinds, order), order.gather(10 * places), len(order)
 
     for errors, rows, count in together(3, gather):
         assert errors.kinds == ("a", "b", "d", "e", "g")

@@ -11,10 +11,10 @@ def drawn_faces(n, n_names, rng, n_identity=50, n_expression=25):
     def draw(*shape):
         return torch.randn(n, *shape, generator=rng)
 
-    degenerate = torch.arange(n) % 2 == 1
+    degenerate, scores = torch.arange(n) % 2 == 1, draw().double()
     return FittedFaces(
         boxes=draw(4).double().cumsum(-1),
-        scores=draw().double(),
+        scores=scores,
         parameters=FaceParameters(identity=draw(n_identity), expression=draw(n_expression)),
         expression_weights=draw(n_names).abs(),
         camera=Camera(rotation=draw(3, 3), scale=draw().exp(), translation=draw(2), degenerate=degenerate),
@@ -27,6 +27,11 @@ def drawn_faces(n, n_names, rng, n_identity=50, n_expression=25):
             shape_distance=draw().abs(),
             view_angle=60 * draw().abs(),
             proportion=draw().sigmoid(),
+            reprojection=3 * draw().abs(),
+            disagreement=draw().abs(),
+            pose_excess=draw().abs(),
+            score=scores,
+            predicted_error=draw().exp(),
             degenerate=degenerate,
         ),
     )

@@ -8,15 +8,22 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from facerecon_torch.export import FaceTable, face_in_document, save_parameters_json
-from facerecon_torch.export import parameters as module
+from facerecon_torch.export import FaceTable, ImageRow, face_in_document, save_parameters_json
+from facerecon_torch.export import face_table as module
+from facerecon_torch.geometry.rotation import matrix_to_euler
 from facerecon_torch.structures import FaceParameters, TensorRecord
 from tests.export.fitted_faces import drawn_faces
 
 NAMES = ("jawOpen", "smile_L")
 SCHEMA = {
-    "image": pa.string(),
+    "input": pa.int64(),
+    "id": pa.string(),
+    "path": pa.string(),
+    "frame": pa.int64(),
+    "time": pa.float64(),
+    "subject": pa.string(),
     "face": pa.int64(),
+    "status": pa.string(),
     "box": pa.list_(pa.float64(), 4),
     "score": pa.float64(),
     "plausible": pa.bool_(),
@@ -25,6 +32,10 @@ SCHEMA = {
     "shape_distance": pa.float64(),
     "view_angle": pa.float64(),
     "proportion": pa.float64(),
+    "reprojection_px": pa.float64(),
+    "disagreement_mm": pa.float64(),
+    "pose_excess": pa.float64(),
+    "predicted_error_mm": pa.float64(),
     "alpha": pa.list_(pa.float64()),
     "beta": pa.list_(pa.float64()),
     "expression_weights": pa.struct([(name, pa.float64()) for name in NAMES]),
@@ -36,10 +47,16 @@ SCHEMA = {
             ("degenerate", pa.bool_()),
         ]
     ),
+    "euler_degrees": pa.list_(pa.float64(), 3),
     "landmarks_2d": pa.list_(pa.list_(pa.float64(), 2)),
     "landmarks_3d": pa.list_(pa.list_(pa.float64(), 3)),
     "projected_2d": pa.list_(pa.list_(pa.float64(), 2)),
+    "sha256": pa.string(),
+    "fingerprint": pa.string(),
+    "files": pa.string(),
 }
+OF_THE_TABLE = {"input", "id", "path", "frame", "time", "subject", "status", "euler_degrees", "sha256", "fingerprint",
+                "files"}  # fmt: skip
 
 
 def leaves(record):
@@ -64,8 +81,11 @@ def test_json_holds_every_value(rng, tmp_path):
     text = path.read_text(encoding="utf-8")
     read = json.loads(text)
     assert "\u00fc" in text
-    assert set(read) == {"format", "version", "made_from", "convention", "faces", "warnings", *SCHEMA}
-    assert [read[name] for name in ("format", "version", "made_from", "faces")] == ["facerecon-face", 3, {}, 1]
+    assert (
+        set(read)
+        == {"format", "version", "made_from", "convention", "faces", "warnings", "image", *SCHEMA} - OF_THE_TABLE
+    )
+    assert [read[name] for name in ("format", "version", "made_from", "faces")] == ["facerecon-face", 4, {}, 1]
     assert (read["plausible"], read["warnings"]) == (False, ["the landmarks are degenerate: they fix no pose"])
     assert read["residual_mm"] == face.plausibility.residual
     assert (read["image"], read["face"]) == ("a, b=\u00fc.jpg", 1)
@@ -90,12 +110,17 @@ def test_json_is_read_back_to_the_last_bit(names, rng, tmp_path):
 @pytest.mark.parametrize("names", [NAMES, ()])
 def test_the_table_has_the_values_of_the_json_files_in_the_order_of_the_images(names, rng, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_ROWS", 3)  # several chunks
-    table = FaceTable(names)
+    table = FaceTable(names, fingerprint="print")
     expected = {}
     for position, count in ((7, 2), (2, 3), (5, 0), (4, 1), (3, 2)):
         image, faces = f"\u00fc {position}.jpg", drawn_faces(count, len(names), rng)
-        table.append(image, faces, position=position)
+        row = ImageRow(input=position, path=image, id=f"n{position}", subject="s", sha256="abc", files=f"f{position}")
+        table.append(row, faces)
         expected[position] = documents(image, faces, tmp_path, names)
+        about = {"input": position, "path": image, "id": f"n{position}", "frame": None, "time": None, "subject": "s",
+                 "status": "ok", "sha256": "abc", "fingerprint": "print", "files": f"f{position}"}  # fmt: skip
+        for document, angles in zip(expected[position], torch.stack(matrix_to_euler(faces.camera.rotation), -1)):
+            document |= about | {"euler_degrees": torch.rad2deg(angles).tolist()}
     rows = [row for position in sorted(expected) for row in expected[position]]
     if not names:
         rows = [{key: value for key, value in row.items() if key != "expression_weights"} for row in rows]
@@ -107,12 +132,12 @@ def test_the_table_has_the_values_of_the_json_files_in_the_order_of_the_images(n
 @pytest.mark.parametrize("count", [0, 3])
 def test_the_schema_is_fixed(count, rng, tmp_path):
     table = FaceTable(NAMES)
-    table.append("a.jpg", drawn_faces(count, 2, rng), position=0)
+    table.append(ImageRow(input=0, path="a.jpg"), drawn_faces(count, 2, rng))
     read = pyarrow.parquet.read_table(table.save(tmp_path / "run.parquet"))
     assert len(read) == count
     assert dict(zip(read.schema.names, read.schema.types)) == SCHEMA
     assert read.schema.metadata == {
-        b"facerecon_format": b"2",
+        b"facerecon_format": b"3",
         b"units": b"px in the image frame, mm in the model frame",
     }
 
@@ -150,7 +175,7 @@ def test_other_suffixes_leave_no_file(rng, tmp_path):
 def test_faces_that_cannot_be_written_are_refused_at_once(change, words, rng):
     table = FaceTable(NAMES)
     with pytest.raises(ValueError, match=words):
-        table.append("a.jpg", replace(drawn_faces(2, 2, rng), **change), position=0)
+        table.append(ImageRow(input=0, path="a.jpg"), replace(drawn_faces(2, 2, rng), **change))
     assert len(table) == 0
 
 

@@ -23,8 +23,9 @@ from facerecon_torch.data.bosphorus.landmarks import read_landmarks, write_landm
 from facerecon_torch.data.frgc.files import read_abs, read_texture, write_abs, write_texture
 from facerecon_torch.data.frgc.signature_set import read_signature_set
 from facerecon_torch.data.prepared import load_prepared
+from facerecon_torch.export.face_table import FaceTable, ImageRow
 from facerecon_torch.export.meshes import save_ply
-from facerecon_torch.export.parameters import FaceTable, save_parameters_json
+from facerecon_torch.export.parameters import save_parameters_json
 from facerecon_torch.formats.checked_columns import load_columns, save_columns
 from facerecon_torch.formats.json_file import read_json
 from facerecon_torch.formats.npz_file import read_npz
@@ -223,9 +224,9 @@ def _layout(name: str) -> Reader:
 
 def _results(folder: Path) -> tuple[Path, Callable[[], Any]]:
     table = FaceTable(("smile",))
-    table.append("photo.jpg", drawn_faces(2, 1, torch.Generator().manual_seed(0)), position=0)
-    path = table.save(folder / "in" / "parameters.parquet")
-    return path, lambda: _of_results(path)
+    table.append(ImageRow(input=0, path="photo.jpg"), drawn_faces(2, 1, torch.Generator().manual_seed(0)))
+    path = table.save(folder / "in" / "part-00000.parquet")
+    return path, lambda: _of_results(path.parent)
 
 
 def _facescape(folder: Path) -> tuple[Path, Callable[[], Any]]:

@@ -16,8 +16,8 @@ from torch.testing import assert_close
 
 import facerecon_torch
 from facerecon_torch.errors import ImageFileError
-from facerecon_torch.images import list_images, read_image
 from facerecon_torch.images import read as read_module
+from facerecon_torch.images import read_image
 from facerecon_torch.images.convert import as_pixels
 from facerecon_torch.images.read import _say_first_frame
 
@@ -176,34 +176,6 @@ def test_damaged_exif_does_not_lose_the_picture(tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "e.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
     with pytest.warns(UserWarning, match="Corrupt EXIF"):
         assert torch.equal(read_image(tmp_path / "e.png"), _as_tensor(values))
-
-
-def test_list_is_natural_and_by_suffix(tmp_path: Path) -> None:
-    (tmp_path / "sub").mkdir()
-    names = ["b10.JPG", "b2.jpg", "B1.png", "a.TIFF", "note.txt", ".hidden.png", "sub/c.webp", "x.heic"]
-    for name in names:
-        (tmp_path / name).touch()
-    (tmp_path / "folder.png").mkdir()
-    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
-    listed = ["a.TIFF", "B1.png", "b2.jpg", "b10.JPG", "folder.png", "gone.jpg"]
-    assert [p.name for p in list_images(tmp_path)] == listed
-    below = list_images(tmp_path, recursive=True)
-    assert below[-1] == tmp_path / "sub" / "c.webp"
-    assert tmp_path / "folder.png" not in below
-
-
-def test_list_of_an_empty_folder_and_of_no_folder(tmp_path: Path) -> None:
-    assert list_images(tmp_path) == []
-    (tmp_path / "f").touch()
-    for wrong, came in (("f", "a file"), ("g", "nothing")):
-        with pytest.raises(ImageFileError, match=f"expected a folder of images; came {came}"):
-            list_images(tmp_path / wrong)
-
-
-def test_names_that_mix_digits_and_letters_at_one_place_sort(tmp_path: Path) -> None:
-    for name in ("1.png", "a.png", "²1.png", "01.png"):
-        (tmp_path / name).touch()
-    assert [p.name for p in list_images(tmp_path)][:2] == ["01.png", "1.png"]
 
 
 def _tiff(file: Path, values: np.ndarray, bits: int, sample_format: int = 1) -> None:

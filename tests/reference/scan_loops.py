@@ -18,7 +18,11 @@ def grid_triangles(valid: np.ndarray) -> np.ndarray:
 
 def closest_on_grid(points: np.ndarray, valid: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """Distance of every query from the triangulated grid: the best of all corners, edges and planes."""
-    corners = points.reshape(-1, 3)[grid_triangles(valid)]
+    return distances_to_triangles(queries, points.reshape(-1, 3)[grid_triangles(valid)])
+
+
+def distances_to_triangles(queries: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Distance of every query from the nearest of the triangles [T, 3, 3]."""
     return np.array([_distance_to_all(query, corners) for query in queries])
 
 

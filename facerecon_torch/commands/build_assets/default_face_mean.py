@@ -72,7 +72,7 @@ def calibrate(asset: SourceAsset, tables: dict[str, Int[np.ndarray, "..."]], mes
     """The asset with calibrated spreads and with the six `mean/` targets."""
     asset = replace(asset, spreads=asset.spreads | _spreads(FaceSource(asset, dtype=torch.float64)))
     source = FaceSource(asset, dtype=torch.float64)
-    means = _mean_targets(source, way_to_canonical(source, tables, mesh))
+    means = _mean_targets(source, asset.base, way_to_canonical(source, tables, mesh))
     names, offsets, vertices, steps = quantise(means)
     return replace(
         asset,
@@ -164,19 +164,24 @@ def _macro_variation(source: FaceSource) -> tuple[Float[np.ndarray, "measures me
     return (rest.mT @ rest / len(rest)).numpy(), square / len(sliders)
 
 
-def _mean_targets(source: FaceSource, way: Float[np.ndarray, "head 3"]) -> dict[str, Float[np.ndarray, "head 3"]]:
-    """Name -> displacement of the mean of each ancestry and sex, mm."""
+def _mean_targets(
+    source: FaceSource, base: Float[np.ndarray, "head 3"], way: Float[np.ndarray, "head 3"]
+) -> dict[str, Float[np.ndarray, "head 3"]]:
+    """Name -> displacement of the mean of each ancestry and sex, mm. It makes the mean its own mirror image, which
+    MakeHuman's targets of one side do not."""
     directions = _directions(source)
     sds = torch.tensor([published_deviation(name) for name in MEASURES], dtype=torch.float64)
     widths = axis_spreads(source.identity_names, source.spreads) | source.spreads
     variance = torch.tensor([widths[name] ** 2 for name in directions.names], dtype=torch.float64)
     points = anatomical_vertices(source)
     groups = [(race, sex) for race in ANCESTRIES for sex in ("female", "male")]
-    moves, lengths = {}, {}
+    flip = torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64)
+    mirror = torch.cdist(torch.from_numpy(base).double() * flip, torch.from_numpy(base).double()).argmin(1)
+    heads, moves, lengths = {}, {}, {}
     for race, sex in groups:
         one = [float(name == race) for name in ANCESTRIES]
         sliders = expected_sliders(source.identity_names, source.spreads, gender=float(sex == "male"), ancestry=one)
-        head = source.identity_vertices(sliders.double()[None])[0]
+        heads[race, sex] = head = source.identity_vertices(sliders.double()[None])[0]
         size = (MEN_SIZE if sex == "male" else WOMEN_SIZE) / ADULT_SIZE - 1
         moves[race, sex] = CANONICAL_SHARE[race] * torch.from_numpy(way) + size * source.mean
         lengths[race, sex] = measure(head + moves[race, sex], points)
@@ -187,7 +192,8 @@ def _mean_targets(source: FaceSource, way: Float[np.ndarray, "head 3"]) -> dict[
         slopes = directions.slopes / sds * weight
         system = slopes.mT @ (variance[:, None] * slopes) + torch.eye(len(sds), dtype=torch.float64)
         shift = variance * (slopes @ torch.linalg.solve(system, miss))
-        moves[group] = moves[group] + torch.tensordot(shift, directions.moves, 1)
+        moved = heads[group] + moves[group] + torch.tensordot(shift, directions.moves, 1)
+        moves[group] = (moved + moved[mirror] * flip) / 2 - heads[group]
     return {f"{MEAN}{race}-{sex}": np.asarray(move) for (race, sex), move in moves.items()}
 
 

@@ -24,6 +24,8 @@ FRONT_SHARE = (0.78, 0.5, 0.45, 0.45, 0.45, 0.45)
 """|x| of a horizontal line's front end as a share of its landmark's: line 0 ends before the eye, others on the front
 of the cheek, where the silhouette is at a yaw of 60 degrees."""
 CHIN_BEHIND_MM, CHIN_ABOVE_MM = 22.0, 16.0
+MIDLINE_MM = 0.5
+"""Largest |x| of a vertex of the midline."""
 OFF_PLANE_MM = 1.5
 """Distance from the line's plane at which an edge costs twice its length."""
 
@@ -141,7 +143,7 @@ def _line_ends(
     ends = []
     for goal, side in zip(goals, sides):
         cost = np.abs(goal) + 3.0 * off_plane
-        cost[~(open_skin & side) | (points[:, 0] > 1e-3)] = np.inf
+        cost[~(open_skin & side) | (points[:, 0] > MIDLINE_MM)] = np.inf
         ends.append(int(cost.argmin()))
     return (ends[0], ends[1]), off_plane
 

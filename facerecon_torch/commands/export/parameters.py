@@ -24,7 +24,7 @@ from facerecon_torch.export.released import (
     save_weights_mat,
 )
 from facerecon_torch.files import write_json
-from facerecon_torch.formats.face_document import face_suffix
+from facerecon_torch.formats.face_document import PARAMETERS, face_suffix, part_files
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.model.io import load_model
@@ -32,8 +32,7 @@ from facerecon_torch.structures import FaceParameters, Mesh
 
 __all__ = ["export_parameters", "run_export"]
 
-_TABLE = "parameters.parquet"
-_RESULT_COLUMNS = frozenset({"image", "face", "score", "alpha", "beta", "camera", "landmarks_2d"})
+_RESULT_COLUMNS = frozenset({"input", "path", "face", "score", "plausible", "alpha", "beta", "camera", "landmarks_2d"})
 _ABOUT_FILE = "about.json"
 _ABOUT = {
     "format": ABOUT_FORMAT,
@@ -105,12 +104,12 @@ def export_parameters(source: Path, out: Path, *, model: FaceModel | None = None
         raise ValueError(f"out must be another folder than the source; got {out}")
     require_own_folder(out, _ABOUT_FILE)
     meshes: Tensor | None
-    if is_complete(source) or not (source / _TABLE).is_file():
+    if is_complete(source) or not part_files(source / PARAMETERS):
         prepared = load_prepared(source)
         samples, kind, meshes = _of_prepared(prepared), "prepared", prepared.meshes
         _require_model(model, prepared.model_sha256)
     else:
-        samples, kind = _of_results(source / _TABLE), "results"
+        samples, kind = _of_results(source / PARAMETERS), "results"
         meshes = _fitted(samples, model) if model is not None else None
     write_json(out / _ABOUT_FILE, {**_ABOUT, "pose": _POSE[kind]})
     for row, sample in enumerate(samples):
@@ -148,18 +147,18 @@ def _require_model(model: FaceModel | None, wanted: str) -> None:
         raise ModelFileError(f"--model: expected the model that the set was made with, {wanted}; got {model.sha256}")
 
 
-def _of_results(table: Path) -> list[ReleasedSample]:
+def _of_results(folder: Path) -> list[ReleasedSample]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    expected = f"{table}: expected the table of `facerecon infer`"
+    expected = f"{folder}: expected the tables of `facerecon infer`"
     try:
-        rows = pq.read_table(table).to_pylist()
+        rows = [row for part in part_files(folder) for row in pq.read_table(part).to_pylist()]
         missing = sorted(_RESULT_COLUMNS - set(rows[0] if rows else ()))
         if missing:
             raise DataFileError(f"{expected} with at least one face; {', '.join(missing)} are missing")
-        stems = result_names([Path(image) for image in dict.fromkeys(row["image"] for row in rows)])
-        return [_released(row, stems[Path(row["image"])] + face_suffix(row["face"])) for row in rows]
+        stems = result_names({row["input"]: Path(row["path"]) for row in rows})
+        return [_released(row, stems[row["input"]] + face_suffix(row["face"])) for row in rows]
     except DataFileError:
         raise
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:
@@ -173,11 +172,10 @@ def _released(row: Mapping[str, Any], name: str) -> ReleasedSample:
     values |= {key: torch.tensor(camera[key], dtype=torch.float32) for key in ("rotation", "translation", "scale")}
     for key, value in values.items():
         require_finite(key, value)
-    # Tables of earlier versions have no such columns.
-    measures = {key: row[key] for key in ("plausible", "residual_mm", "shape_distance") if key in row}
+    measures = {key: row[key] for key in ("plausible", "residual_mm", "shape_distance")}
     return ReleasedSample(
         name=name,
-        image=row["image"],
+        image=row["path"],
         parameters=FaceParameters(identity=values["alpha"], expression=values["beta"]),
         rotation=values["rotation"].reshape(3, 3),
         translation=values["translation"],

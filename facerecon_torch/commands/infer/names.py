@@ -4,33 +4,38 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 __all__ = ["result_names"]
 
-_RESERVED = frozenset({"parameters", "failures"})  # of the files of a whole run
+_K = TypeVar("_K", bound=Hashable)
+_RESERVED = frozenset({"parameters", "plan", "progress", "quarantine", "run", "faces"})  # of the files of a whole run
 _LONGEST = 200  # bytes of a name; file systems take 255, suffixes and all
 
 
-def result_names(images: Sequence[Path]) -> dict[Path, str]:
-    """A name for every image that no other image's files take, also where capitals and small letters are one.
+def result_names(images: Mapping[_K, Path]) -> dict[_K, str]:
+    """The name of every image by its key; no other image's files take it, also where capitals are small letters.
 
     It is the image's stem; with its suffix, `photo_jpg`, where several images have that stem; and with a digest of its
     path where that is taken too, reserved, or long.
+
+    Args:
+        images: paths by any key.
     """
-    stems = Counter(_without_face(path.stem) for path in images)
-    alone = [path for path in images if stems[_without_face(path.stem)] == 1]
-    wanted = {path: path.stem for path in alone} | {
-        path: path.name.replace(".", "_") for path in images if stems[_without_face(path.stem)] > 1
-    }
-    names: dict[Path, str] = {}
+    stems = Counter(_without_face(path.stem) for path in images.values())
+    alone = {key: path.stem for key, path in images.items() if stems[_without_face(path.stem)] == 1}
+    wanted = alone | {key: path.name.replace(".", "_") for key, path in images.items() if key not in alone}
+    names: dict[_K, str] = {}
     taken = set(_RESERVED)
-    for path, name in wanted.items():
-        if _without_face(name) in taken or len(os.fsencode(name)) > _LONGEST:
-            name = f"{_cut(name)}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+    for key, name in wanted.items():
+        if not name or _without_face(name) in taken or len(os.fsencode(name)) > _LONGEST:
+            name = f"{_cut(name)}_{hashlib.sha256(os.fsencode(images[key])).hexdigest()[:8]}"
+        while _without_face(name) in taken:  # the same image twice
+            name = f"{_cut(name)}_{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
         taken.add(_without_face(name))
-        names[path] = name
+        names[key] = name
     return names
 
 

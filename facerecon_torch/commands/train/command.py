@@ -12,11 +12,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from facerecon_torch.commands.own_files import require_own
-from facerecon_torch.commands.train.evaluate import error_table
 from facerecon_torch.commands.train.train import train
 from facerecon_torch.config.recorded import RECORDED_DEFAULTS, build, write_config
 from facerecon_torch.config.train import TrainSpecs
 from facerecon_torch.errors import FaceReconError
+from facerecon_torch.evaluation.errors import error_table
 from facerecon_torch.files import write_json
 from facerecon_torch.runtime.ranks import Ranks, joined_ranks
 

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
+from threading import Lock
 
 import torch
 from jaxtyping import Float, Int
@@ -9,8 +10,9 @@ from torch import Tensor
 
 from facerecon_torch.cascade.checkpoint import ReconstructorSpec
 from facerecon_torch.cascade.observe import FaceObserver, select_blocks
-from facerecon_torch.cascade.start import mean_face
+from facerecon_torch.cascade.start import mean_face, retraction
 from facerecon_torch.commands.train.samples import Samples
+from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.fitting.penalties import (
     EXPRESSION_GRID,
@@ -20,7 +22,7 @@ from facerecon_torch.fitting.penalties import (
     select_penalties,
 )
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.regression.cascade import Cascade, CascadeSpec
+from facerecon_torch.regression.cascade import Cascade, CascadeSpec, Retract
 from facerecon_torch.regression.moments import (
     Features,
     Moments,
@@ -32,7 +34,7 @@ from facerecon_torch.regression.moments import (
 from facerecon_torch.runtime.memory import UNBOUNDED, MemoryBudget
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
 
-__all__ = ["BLOCKS", "FirstStageCache", "SplitState", "TrainSetup", "choose_penalties"]
+__all__ = ["BLOCKS", "FirstStage", "FirstStageCache", "SplitState", "TrainSetup", "choose_penalties"]
 
 _log = logging.getLogger(__name__)
 BLOCKS = ("hog", "ld")
@@ -60,7 +62,7 @@ class FirstStage:
     ) -> None:
         self.samples, self.memory, self.ranks, self.counts, self.held = samples, cache.memory, cache.ranks, counts, held
         self.spec, self.n_identity = replace(setup.spec.features, blocks=BLOCKS), setup.model.n_identity
-        self.bias = setup.cascade.ridge.bias
+        self.bias, self.model = setup.cascade.ridge.bias, setup.model
         self.fitter = LandmarkFitter(setup.model, setup.spec.fit)
         fit = self.fitter.fit(samples.landmarks)
         self.fitted, self.camera = fit.parameters, fit.camera
@@ -69,28 +71,32 @@ class FirstStage:
         self.features = observer.features(self.x) if held else observer.source(self.x)
         self._gram: SampleGram | None = None
         self._moments: Moments | None = None
+        self._lock = Lock()  # folds may run on threads: the first one computes what all share
 
     def observer(
-        self, rows: Int[Tensor, "rows"] | None, blocks: tuple[str, ...], first: Features | None = None
+        self,
+        rows: Int[Tensor, "rows"] | None,
+        blocks: tuple[str, ...],
+        first: Features | None = None,
+        kind: type[FaceObserver] = FaceObserver,
     ) -> FaceObserver:
         """h(x, k) of some feature blocks, of all samples or some rows; `first` are the features of stage 0, if held."""
         samples, camera = (self.samples, self.camera) if rows is None else (self.samples[rows], self.camera[rows])
         spec = replace(self.spec, blocks=blocks)
-        return FaceObserver(
-            self.fitter, samples, camera, spec, n_identity=self.n_identity, first=first, memory=self.memory
-        )
+        return kind(self.fitter, samples, camera, spec, n_identity=self.n_identity, first=first, memory=self.memory)
 
     def gram(self) -> SampleGram | None:
         """XX' block by block, of the samples of all processes; None if it does not fit."""
         n = int(self.counts.sum())
         if 8 * len(BLOCKS) * n * n > self.memory.gram:
             return None
-        if self._gram is None:
-            self._gram = compute_sample_gram(
-                self.features, len(self.samples), block_sizes=self.spec.block_sizes, bias=self.bias,
-                device=self.x.device, ranks=self.ranks,
-            )  # fmt: skip
-        return self._gram
+        with self._lock:
+            if self._gram is None:
+                self._gram = compute_sample_gram(
+                    self.features, len(self.samples), block_sizes=self.spec.block_sizes, bias=self.bias,
+                    device=self.x.device, ranks=self.ranks,
+                )  # fmt: skip
+            return self._gram
 
     @property
     def matrix_bytes(self) -> int:
@@ -100,9 +106,10 @@ class FirstStage:
 
     def moments(self) -> Moments:
         """X'X and X'Y of the samples of all processes."""
-        if self._moments is None:
-            self._moments = self.moments_of(None)
-        return self._moments
+        with self._lock:
+            if self._moments is None:
+                self._moments = self.moments_of(None)
+            return self._moments
 
     def moments_of(self, rows: Int[Tensor, "rows"] | None) -> Moments:
         """X'X and X'Y of some rows; None: of all."""
@@ -127,10 +134,20 @@ class SplitState:
     def __init__(self, samples: Samples, first: FirstStage) -> None:
         self.samples, self._first = samples, first
         self.order = samples.order(first.ranks)
+        self.retract: Retract = retraction(first.model)
         self._rows = None if samples.whole is None else samples.rows.to(first.x.device)
         self.fitted = first.fitted if self._rows is None else first.fitted[self._rows]
         self._moments: Moments | None = None  # of all blocks
         self.begin(BLOCKS)
+
+    @property
+    def target(self) -> Float[Tensor, "n p"]:
+        """The x that cascades move towards: S*."""
+        return self.samples.parameters.flat
+
+    def shape(self, x: Float[Tensor, "n p"]) -> Float[Tensor, "n shape"]:
+        """The part of x that describes the shape: all of it."""
+        return x
 
     def begin(self, blocks: tuple[str, ...]) -> None:
         """Start a cascade on some feature blocks."""
@@ -195,12 +212,17 @@ class FirstStageCache:
 
     def __init__(self, memory: MemoryBudget = UNBOUNDED, ranks: Ranks = SINGLE) -> None:
         self.memory, self.ranks = memory, ranks
-        self._stages: dict[tuple[int, FitSpec, str], FirstStage] = {}
+        self._stages: dict[tuple[int, FitSpec, str, JointSpec, bool], FirstStage] = {}
 
     def split(self, setup: TrainSetup, samples: Samples) -> SplitState:
         """The state of `samples` under the landmark fit of `setup`."""
+        return SplitState(samples, self.first_stage(setup, samples))
+
+    def first_stage(self, setup: TrainSetup, samples: Samples) -> FirstStage:
+        """The first stage, under the landmark fit of `setup`, of the set that `samples` are rows of."""
         whole = samples if samples.whole is None else samples.whole
-        key = (id(whole), setup.spec.fit, setup.spec.start)
+        spec = setup.spec
+        key = (id(whole), spec.fit, spec.start, replace(spec.features, blocks=BLOCKS), setup.cascade.ridge.bias)
         stage = self._stages.pop(key, None)
         if stage is None:
             # Evict by the largest rank's size, so that all ranks evict alike; otherwise a later gather would deadlock.
@@ -214,7 +236,7 @@ class FirstStageCache:
                 how = "held" if stage.held else "read in chunks"
                 _log.info("%s: %.2f GB of features of the first stage, %s", whole.name, needed / 1e9, how)
         self._stages[key] = stage  # the last that was asked for stands last
-        return SplitState(samples, stage)
+        return stage
 
     @property
     def _held(self) -> int:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.cascade.start import mean_face, retraction
-from facerecon_torch.commands.train.evaluate import MethodErrors, SetErrors, method_errors
 from facerecon_torch.commands.train.first_stage import FirstStageCache, SplitState, TrainSetup
 from facerecon_torch.commands.train.samples import Samples
+from facerecon_torch.evaluation.errors import MethodErrors, SetErrors, method_errors
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.expression_error import ExpressionError, fit_expression_error
 from facerecon_torch.regression.cascade import Cascade, StageReport, train_cascade
@@ -23,7 +23,18 @@ from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
 from facerecon_torch.structures import FaceParameters
 
-__all__ = ["CASCADES", "METHODS", "Outcome", "TrainSetup", "bias_fit", "shape_error", "train_methods"]
+__all__ = [
+    "CASCADES",
+    "METHODS",
+    "CascadeFit",
+    "Outcome",
+    "TrainSetup",
+    "baseline",
+    "bias_fit",
+    "fit_cascade",
+    "shape_error",
+    "train_methods",
+]
 
 _log = logging.getLogger(__name__)
 CASCADES: dict[str, tuple[str, ...]] = {"ld_only": ("ld",), "hog_only": ("hog",), "cascade": ("hog", "ld")}
@@ -65,28 +76,32 @@ def train_methods(
     state = cache.split(setup, train)
     targets = {name: cache.split(setup, samples) for name, samples in tests.items()}
     errors: dict[str, dict[str, MethodErrors]] = {name: {} for name in tests}
-    trained, stages, expression_error = Cascade(()), list[dict[str, Any]](), None
+    shipped = CascadeFit(Cascade(()), [], None, {})
     for name in names:
         if name in CASCADES:
             blocks = tuple(setup.spec.features.blocks) if name == "cascade" else CASCADES[name]
-            training = _CascadeTraining(setup, state, targets, blocks)
-            cascade = training.run()
-            estimates = {k: FaceParameters.from_flat(v.x, setup.model.n_identity) for k, v in targets.items()}
-            if name == "cascade":
-                trained, stages, expression_error = cascade, training.stages, training.expression_error
+            fit = fit_cascade(setup, state, targets, blocks)
+            estimates = fit.estimates
+            shipped = fit if name == "cascade" else shipped
         else:
-            estimates = _baseline(name, setup.model, state, targets)
+            estimates = baseline(name, setup.model, state, targets)
         for which, estimate in estimates.items():
             own = method_errors(setup.model, estimate, tests[which])
             errors[which][name] = own.gathered(targets[which].order)
-    measured = {k: SetErrors.of(errors[k], samples, targets[k].order) for k, samples in tests.items()}
-    reconstructor = FaceReconstructor(setup.model, trained, setup.spec, expression_error=expression_error)
-    return Outcome(reconstructor, stages, measured)
+    measured = {
+        k: SetErrors.of(errors[k], samples.subjects, samples.kinds, targets[k].order) for k, samples in tests.items()
+    }
+    reconstructor = FaceReconstructor(
+        setup.model, shipped.cascade, setup.spec, expression_error=shipped.expression_error
+    )
+    return Outcome(reconstructor, shipped.stages, measured)
 
 
-def _baseline(
+def baseline(
     name: str, model: FaceModel, train: SplitState, tests: Mapping[str, SplitState]
 ) -> dict[str, FaceParameters]:
+    """The estimates on every set of `tests` by mean_face, landmark_fit or landmark_fit_bias; the last learns its
+    constant on `train`."""
     if name == "mean_face":
         return {k: mean_face(model, len(test.samples)) for k, test in tests.items()}
     if name == "landmark_fit":
@@ -105,6 +120,26 @@ def bias_fit(
     total = (target - start).sum(dim=0, dtype=torch.float64)
     both = ranks.add_(torch.cat([total, total.new_tensor([float(len(start))])]))
     return (both[:-1] / both[-1]).to(start.dtype)
+
+
+@dataclass(frozen=True)
+class CascadeFit:
+    """A trained cascade, its stages, the error of its beta (None: not cross-fitted), and its estimates on every set."""
+
+    cascade: Cascade
+    stages: list[dict[str, Any]]
+    expression_error: ExpressionError | None
+    estimates: dict[str, FaceParameters]
+
+
+def fit_cascade(
+    setup: TrainSetup, train: SplitState, tests: Mapping[str, SplitState], blocks: tuple[str, ...]
+) -> CascadeFit:
+    """The cascade on some feature blocks, trained on `train`; the sets of `tests` follow it stage by stage."""
+    training = _CascadeTraining(setup, train, tests, blocks)
+    cascade = training.run()
+    estimates = {k: FaceParameters.from_flat(v.shape(v.x), setup.model.n_identity) for k, v in tests.items()}
+    return CascadeFit(cascade, training.stages, training.expression_error, estimates)
 
 
 class _CascadeTraining:
@@ -127,14 +162,15 @@ class _CascadeTraining:
         sizes = self.features.block_sizes
         # Relative weights are searched only where there are several blocks.
         grid = ridge.block_weights_grid if len(sizes) > 1 else None
+        error = shape_error(setup.model, train.samples, _SELECTION_VERTICES, ranks=train.order.ranks)
         cascade, _ = train_cascade(
             train.observe,
             train.x,
-            train.samples.parameters.flat,
+            train.target,
             train.samples.subjects.to(setup.model.device),
-            shape_error(setup.model, train.samples, _SELECTION_VERTICES, ranks=train.order.ranks),
+            lambda x: error(train.shape(x)),
             replace(spec, ridge=replace(ridge, block_sizes=sizes, block_weights_grid=grid)),
-            retract=retraction(setup.model),
+            retract=train.retract,
             on_stage=self._on_stage,
             on_answers=self._on_answers if spec.cross_fit else None,
             first=self._first_moments(),
@@ -152,7 +188,7 @@ class _CascadeTraining:
 
     def _on_answers(self, x: Tensor) -> None:
         model, truth = self.setup.model, self.train.samples.parameters
-        estimate = FaceParameters.from_flat(x, model.n_identity)
+        estimate = FaceParameters.from_flat(self.train.shape(x), model.n_identity)
         seen, true = (model.normalised_expression(one.expression) - model.named.origin for one in (estimate, truth))
         error = fit_expression_error(
             seen, true, model.named.directions, model.expression_variance, self.train.order.ranks
@@ -165,20 +201,20 @@ class _CascadeTraining:
         if self.tests:
             name, test = next(iter(self.tests.items()))
             error = shape_error(self.setup.model, test.samples, ranks=test.order.ranks)
-            test_mae = float(error(moved[name]))
+            test_mae = float(error(test.shape(moved[name])))
         if self.train.order.ranks.is_first:
             _log.info(
                 "%s, stage %d: relative penalty %s, cross-fitted %s mm, test %s mm, %s", "+".join(self.features.blocks),
                 k + 1, report.relative_penalty, report.cross_fitted_error, test_mae,
                 "kept" if report.kept else "dropped",
             )  # fmt: skip
-        self.stages.append(_stage_entry(k, report, test_mae))
+        self.stages.append(_stage_entry(k, report, test_mae, cross_fit=self.setup.cascade.cross_fit))
         if report.kept:
             for name, test in self.tests.items():
                 test.x = moved[name]
 
 
-def _stage_entry(k: int, report: StageReport, test_mae: float | None) -> dict[str, Any]:
+def _stage_entry(k: int, report: StageReport, test_mae: float | None, *, cross_fit: bool) -> dict[str, Any]:
     return {
         "stage": k + 1,
         "relative_penalty": report.relative_penalty,
@@ -189,7 +225,16 @@ def _stage_entry(k: int, report: StageReport, test_mae: float | None) -> dict[st
         "training_vertices": _SELECTION_VERTICES,  # of the whole face: what the three errors above were taken on
         "test_mae_mm": test_mae,
         "kept": report.kept,
+        "update": "cross-fitted" if cross_fit else "in-sample",
         "form": report.form,
+        "path": [
+            {
+                "relative_penalty": point.relative_penalty,
+                "block_weights": list(point.block_weights),
+                "error_mm": point.error,
+            }
+            for point in report.path
+        ],
         "seconds": round(report.seconds, 3),
     }
 

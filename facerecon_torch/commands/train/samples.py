@@ -20,7 +20,7 @@ from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.fitting.dense_fit import DenseFitter
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
-from facerecon_torch.images.loader import LoadedImage, decoded_ahead
+from facerecon_torch.images.loader import LoadedImage, decoded_ahead, read_content
 from facerecon_torch.images.read import Pixels
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.runtime.memory import CacheLocation
@@ -166,16 +166,16 @@ def _decoded(
     batch is decoded while this one is in use. Files that cannot be read are logged."""
     rows, batch, pixels = list[int](), list[Pixels](), 0
     with ThreadPoolExecutor(workers) as pool:
-        for k, (_, image) in enumerate(decoded_ahead(files, pool, ahead=_AHEAD)):
+        for k, (_, image) in enumerate(decoded_ahead(files, pool, read_content, ahead=_AHEAD)):
             bar.update()
             if isinstance(image, LoadedImage):
                 rows.append(k)
                 batch.append(image.pixels)
                 pixels += image.pixels.shape[-1] * image.pixels.shape[-2]
-            elif isinstance(image, ImageFileError):
+            elif isinstance(image.cause, ImageFileError):
                 _log.error("left out: %s", image)
             else:
-                raise image
+                raise image.cause
             if len(batch) == _BATCH or pixels >= _BATCH_PIXELS:
                 yield torch.tensor(rows), batch
                 rows, batch, pixels = [], [], 0

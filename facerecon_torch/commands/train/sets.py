@@ -18,7 +18,7 @@ from facerecon_torch.data.prepared import load_prepared_faces
 from facerecon_torch.data.specs import DataSpec, RecordedScans, SyntheticPhotos
 from facerecon_torch.errors import ImageFileError, LandmarkFileError
 from facerecon_torch.files import cache_folder, require_writable
-from facerecon_torch.images.loader import decoded_ahead
+from facerecon_torch.images.loader import LoadError, decoded_ahead, read_content
 from facerecon_torch.landmarks.batches import DETECTED_TOGETHER, detect_in_batches
 from facerecon_torch.landmarks.detector import choose_faces
 from facerecon_torch.landmarks.registry import build_detector
@@ -149,7 +149,8 @@ def _detect(
         ThreadPoolExecutor(runtime.workers) as pool,
         tqdm(total=len(own), desc="landmarks", unit="image", disable=not shown) as bar,
     ):
-        loaded = decoded_ahead(files, pool, ahead=2 * DETECTED_TOGETHER)
+        decoded = decoded_ahead(files, pool, read_content, ahead=2 * DETECTED_TOGETHER)
+        loaded = ((path, image.cause if isinstance(image, LoadError) else image) for path, image in decoded)
         for row, (_, found) in enumerate(detect_in_batches(detector, loaded)):
             bar.update()
             if isinstance(found, (ImageFileError, LandmarkFileError)):

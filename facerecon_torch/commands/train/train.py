@@ -16,7 +16,6 @@ from facerecon_torch.cascade.checkpoint import ReconstructorSpec
 from facerecon_torch.cascade.feature_cache import row_bytes
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.own_files import REPORT_FORMAT
-from facerecon_torch.commands.train.evaluate import ALIGNMENTS, SetErrors
 from facerecon_torch.commands.train.first_stage import FirstStageCache, TrainSetup, choose_penalties
 from facerecon_torch.commands.train.methods import Outcome, train_methods
 from facerecon_torch.commands.train.samples import Samples, prepare_samples, rows_of_rank
@@ -24,6 +23,7 @@ from facerecon_torch.commands.train.sets import load_sets
 from facerecon_torch.config.train import TrainSpecs
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.splits import CvSpec, Fold, check_disjoint, fold_of, group_folds, paper_folds
+from facerecon_torch.evaluation.errors import ALIGNMENTS, SetErrors
 from facerecon_torch.fitting.dense_fit import DenseFitter
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.load import load_face_model

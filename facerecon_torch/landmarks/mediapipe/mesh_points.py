@@ -10,10 +10,14 @@ from torch import Tensor
 
 from facerecon_torch.formats.json_file import read_json
 
-__all__ = ["mesh_to_ibug68"]
+__all__ = ["N_MESH", "mesh_to_ibug68", "mesh_triangles"]
+
+N_MESH = 468
+"""Vertices of the mesh; FaceMesh gives 10 more for the irises."""
 
 _COUNTS = (468, 478)  # the last 10 of 478 are the irises
 MAP_FORMAT = "facerecon_torch.mesh_to_ibug68/1"
+TRIANGLES_FORMAT = "facerecon_torch.mesh_triangles/1"
 
 
 def mesh_to_ibug68(points: Float[Tensor, "*b points c"]) -> Float[Tensor, "*b 68 2"]:
@@ -34,6 +38,23 @@ def mesh_to_ibug68(points: Float[Tensor, "*b points c"]) -> Float[Tensor, "*b 68
     first, second, share = _pairs()
     plane = points[..., :2]
     return torch.lerp(plane[..., first, :], plane[..., second, :], share.to(points)[:, None])
+
+
+@lru_cache(maxsize=1)
+def mesh_triangles() -> Int[Tensor, "T 3"]:
+    """The triangles of the 468 vertices, as in MediaPipe's canonical face mesh.
+
+    Example:
+        >>> mesh_triangles().shape
+        torch.Size([898, 3])
+    """
+    with torch.inference_mode(False):
+        return torch.tensor(read_json(triangles_file())["triangles"], dtype=torch.int64)
+
+
+def triangles_file() -> Path:
+    """The committed triangles; `commands/build_assets/mesh_triangles.py` makes them."""
+    return map_file().with_name("mesh_triangles.json")
 
 
 def map_file() -> Path:

@@ -3,6 +3,7 @@
 All points are in mm, in the frame of that mesh.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -90,11 +91,8 @@ def _cost(
 def _transferred(
     points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], target: Surface, vertices: Int[Tensor, "n"]
 ) -> TransferredPoints:
-    offset = target.vertices[vertices] - points
-    across = (offset * target.normals[vertices]).sum(-1).abs()
-    beyond = (offset.norm(dim=-1) - target.edge_length).clamp_min(0)  # far from any vertex the mesh has ended
-    cosines = (normals * target.normals[vertices]).sum(-1)
-    return TransferredPoints(vertices, torch.maximum(across, beyond), cosines)
+    distances = target.nearest(points, normals, gate=math.inf).distances
+    return TransferredPoints(vertices, distances, (normals * target.normals[vertices]).sum(-1))
 
 
 def transfer_line(

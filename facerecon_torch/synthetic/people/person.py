@@ -64,8 +64,11 @@ class DefaultPerson:
 
     def pose(self, generator: torch.Generator) -> PosedPerson:
         """The person with a random expression."""
+        return self.with_expression(draw_expression(self._head.source.expression_names, generator))
+
+    def with_expression(self, weights: Float[Tensor, "exps"]) -> PosedPerson:
+        """The person with these weights of the source's expressions."""
         source = self._head.source
-        weights = draw_expression(source.expression_names, generator)
         vertices = self._neutral + torch.tensordot(weights, self._basis, 1)
         face = vertices[: source.n_face].contiguous()
         return PosedPerson(self._neutral, vertices, face, face[self._head.marks], {"expression_weights": weights})

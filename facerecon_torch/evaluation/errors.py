@@ -3,26 +3,53 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from facerecon_torch.commands.train.samples import Samples
 from facerecon_torch.metrics.bootstrap import paired_bootstrap, subject_interval
-from facerecon_torch.metrics.vertex_error import vertex_errors
+from facerecon_torch.metrics.vertex_error import distance_errors, size_error_percent
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.report.tables import ALIGNMENTS
 from facerecon_torch.runtime.ranks import GatherOrder
 from facerecon_torch.structures import FaceParameters
 
-__all__ = ["ALIGNMENTS", "REGIONS", "TRUTHS", "MethodErrors", "SetErrors", "error_table", "method_errors", "summary"]
+__all__ = [
+    "ALIGNMENTS",
+    "COVERED",
+    "REGIONS",
+    "TRUTHS",
+    "MethodErrors",
+    "SetErrors",
+    "TrueFaces",
+    "error_table",
+    "method_errors",
+    "summary",
+]
 
 TRUTHS = ("M", "S")
 REGIONS = ("whole", "centre")
 COVERED = "_covered"  # the same vertex sets, of each image those alone that its scan holds
 _CHUNK = 128  # images whose vertices stand in memory at once
+
+
+@runtime_checkable
+class TrueFaces(Protocol):
+    """The ground truth of some photographs: S* as parameters, M as meshes, and the vertices that scans hold."""
+
+    @property
+    def parameters(self) -> FaceParameters:
+        """S*."""
+
+    def __len__(self) -> int: ...
+
+    def true_meshes(self, part: slice, like: Tensor) -> Float[Tensor, "m vertices 3"]:
+        """M of a part of the faces, on the device and in the dtype of `like`."""
+
+    def covered_vertices(self, part: slice, device: torch.device) -> Bool[Tensor, "m vertices"] | None:
+        """The vertices that the scans of a part of the faces hold; None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +79,7 @@ class MethodErrors:
         )
 
 
-def method_errors(model: FaceModel, estimate: FaceParameters, samples: Samples) -> MethodErrors:
+def method_errors(model: FaceModel, estimate: FaceParameters, truth: TrueFaces) -> MethodErrors:
     """Errors of `estimate` against M and S* on both vertex sets, under every alignment; also on the covered vertices of
     each set, where these are known.
 
@@ -60,14 +87,14 @@ def method_errors(model: FaceModel, estimate: FaceParameters, samples: Samples) 
     (Eq. 14 and 15; RMSE over z, MAE over the Euclidean distance).
     """
     pieces: list[dict[Any, Tensor]] = []
-    for start in range(0, max(1, len(samples)), _CHUNK):
-        part = slice(start, min(start + _CHUNK, len(samples)))
+    for start in range(0, max(1, len(truth)), _CHUNK):
+        part = slice(start, min(start + _CHUNK, len(truth)))
         shape = model.vertices(estimate.identity[part], estimate.expression[part])
-        star = model.vertices(samples.parameters.identity[part], samples.parameters.expression[part])
-        truths = {"M": samples.true_meshes(part, shape), "S": star}
-        pieces.append(_chunk_errors(model, shape, truths, samples.covered_vertices(part, shape.device)))
+        star = model.vertices(truth.parameters.identity[part], truth.parameters.expression[part])
+        truths = {"M": truth.true_meshes(part, shape), "S": star}
+        pieces.append(_chunk_errors(model, shape, truths, truth.covered_vertices(part, shape.device)))
     joined = {key: torch.cat([piece[key] for piece in pieces]).cpu() for key in pieces[0]}
-    masks = ("",) if samples.covered is None else ("", COVERED)
+    masks = ("", COVERED) if ("mae", "none", "M", REGIONS[0] + COVERED) in joined else ("",)
     keys = list(product(ALIGNMENTS, TRUTHS, [region + mask for mask in masks for region in REGIONS]))
     return MethodErrors(
         {k: joined[("mae", *k)] for k in keys}, {k: joined[("rmse", *k)] for k in keys}, joined["size_error"]
@@ -81,15 +108,18 @@ def _chunk_errors(
     if topology is None:
         raise ValueError("errors need a whole model; this one was restricted to some vertices")
     rows = {"whole": topology.whole_vertices, "centre": topology.centre_vertices}
-    masks = {"": None} if covered is None else {"": None, COVERED: covered}
     out: dict[Any, Tensor] = {}
-    for truth_name, region, align, mask in product(truths, REGIONS, ALIGNMENTS, masks):
-        index = rows[region].to(shape.device)
-        error = vertex_errors(shape, truths[truth_name], align, rows=index, known=masks[mask])
-        out["mae", align, truth_name, region + mask] = error.mae
-        out["rmse", align, truth_name, region + mask] = error.rmse_z
-        if (align, truth_name, region + mask) == ("none", "M", "whole"):
-            out["size_error"] = error.size_error_percent
+    for region, places in rows.items():
+        index = places.to(shape.device)
+        own = shape[:, index]
+        masks = {"": None} if covered is None else {"": None, COVERED: covered[:, index]}
+        for name, truth in truths.items():
+            true = truth[:, index]
+            for align, (mask, known) in product(ALIGNMENTS, masks.items()):
+                key = (align, name, region + mask)
+                out[("mae", *key)], out[("rmse", *key)] = distance_errors(own, true, align, known=known)
+            if (name, region) == ("M", "whole"):
+                out["size_error"] = size_error_percent(own, true)
     return out
 
 
@@ -102,11 +132,17 @@ class SetErrors:
     kinds: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, methods: dict[str, MethodErrors], samples: Samples, order: GatherOrder) -> "SetErrors":
-        """`methods` measured on `samples`, which are this process's part of the set."""
-        kinds = samples.kinds
+    def of(
+        cls,
+        methods: dict[str, MethodErrors],
+        subjects: Int[Tensor, "own"],
+        kinds: Sequence[str] | None,
+        order: GatherOrder,
+    ) -> "SetErrors":
+        """`methods` measured on the samples of all processes, in `order`; `subjects` are those of this process, `kinds`
+        stand in the places of the data set."""
         gathered = None if kinds is None else tuple(kinds[k] for k in order.sorted_places.tolist())
-        return cls(methods, order.gather(samples.subjects), gathered)
+        return cls(methods, order.gather(subjects), gathered)
 
     @classmethod
     def cat(cls, folds: Sequence["SetErrors"]) -> "SetErrors":

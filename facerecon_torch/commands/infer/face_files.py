@@ -1,10 +1,10 @@
-"""The files of a reconstructed folder: names, order of writing, and how a run finds what was done before."""
+"""The files of single faces and images beside the tables of a run."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from contextvars import copy_context
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -12,35 +12,36 @@ import torch
 from torch import Tensor
 
 from facerecon_torch.cascade.reconstruction import Reconstruction
+from facerecon_torch.commands.infer.inputs.entry import Entry
 from facerecon_torch.commands.infer.names import result_names
 from facerecon_torch.commands.infer.overlay import draw_faces
-from facerecon_torch.commands.infer.records import Origin, read_faces
+from facerecon_torch.commands.infer.records import Origin
 from facerecon_torch.commands.own_files import is_own, require_own
 from facerecon_torch.export.glb import save_glb
 from facerecon_torch.export.meshes import save_obj, save_ply
-from facerecon_torch.export.parameters import FaceTable, FittedFaces, save_parameters_json
+from facerecon_torch.export.parameters import FittedFaces, save_parameters_json
 from facerecon_torch.files import is_disk_full, path_text
 from facerecon_torch.formats.face_document import face_suffix
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.images.read import Pixels
 from facerecon_torch.images.write import save_png
 from facerecon_torch.model.base import FaceModel
+from facerecon_torch.runtime.time_limit import result_within
 from facerecon_torch.runtime.timer import timed
 from facerecon_torch.structures import Detection, Mesh
 
-__all__ = ["FAILURES", "TABLE", "FaceFiles", "ImageFaces"]
+__all__ = ["FaceFiles", "ImageFaces", "fitted_faces"]
 
-TABLE, FAILURES = "parameters.parquet", "failures.json"
 _WAITING = 4  # images whose files are queued
-_WAITING_BYTES = 2**28  # of their pixels, beside those of one image
 _MESHES: dict[str, Callable[..., Path]] = {"obj": save_obj, "ply": save_ply, "glb": save_glb}
+_FOLDER = "faces"  # of the files of a run with several shards
 
 
 @dataclass(frozen=True)
 class ImageFaces:
     """The faces of one image, the largest first, on the CPU; `origin` is what they were made from."""
 
-    path: Path
+    entry: Entry
     pixels: Pixels
     detections: Sequence[Detection]
     faces: Reconstruction
@@ -49,7 +50,7 @@ class ImageFaces:
 
 @dataclass(frozen=True)
 class _Job:
-    """An image whose files are being written, and its rows of the table."""
+    """An image whose files are being written."""
 
     image: ImageFaces
     faces: FittedFaces
@@ -57,46 +58,45 @@ class _Job:
 
 
 class FaceFiles:
-    """Writes below one folder: NAME.json, .obj, .ply, .glb for every face, NAME_overlay.png for every image.
+    """Writes NAME.json, .obj, .ply, .glb for every face, NAME_overlay.png for every image.
 
     NAME is that of `names.result_names`, as a rule the image's stem; further faces of the image, counted from the
-    largest, are NAME_face1, NAME_face2, ... The first face's JSON is written last: it marks an image as done. The table
-    parameters.parquet holds all faces of the run. Files that are not results of this package are never replaced.
+    largest, are NAME_face1, NAME_face2, ... They lie in the output folder, or in its faces/NNNNN for shard NNNNN of
+    several. The first face's JSON is written last. Files that are not results of this package are never replaced.
 
     Args:
-        folder: is made.
-        images: of the run, in the order of its table.
+        output: the folder of the run.
         model: the face model.
-        formats: what is written beside the table.
-        outcome: is called for every image that was written, with None, or could not be, with the error.
+        formats: what is written beside the tables.
+        convention: what landmarks mean.
+        memory: bytes of the pixels that may wait, beside those of one image.
+        seconds: that writing one image may take.
+        done: is called for every image that was written, with None, or could not be, with the error.
 
     Raises:
         ValueError: a restricted model.
-        FileExistsError: the table's or the list of failures' name is taken by a file of somebody else.
     """
 
     def __init__(
         self,
-        folder: Path,
-        images: Sequence[Path],
+        output: Path,
         model: FaceModel,
         formats: Sequence[str],
-        outcome: Callable[[ImageFaces, Exception | None], None],
         convention: str,
+        *,
+        memory: int,
+        seconds: float | None,
+        done: Callable[[ImageFaces, FittedFaces, Exception | None], None],
     ) -> None:
         if model.topology is None:
             raise ValueError("reconstruction needs a whole model; this one was restricted to some vertices")
-        folder.mkdir(parents=True, exist_ok=True)
-        require_own([folder / TABLE, folder / FAILURES])
-        self._folder = folder
+        self._output, self._folder = output, output
         self._formats = tuple(formats)
-        self._names = result_names(images)
-        self._position = {image: k for k, image in enumerate(images)}
+        self._names: dict[int, str] = {}
         self._surface = model.topology.to("cpu").surface()
         self._expression_names = tuple(model.expression_names)
         self._convention = convention
-        self._table = FaceTable(self._expression_names, convention=convention)
-        self._outcome = outcome
+        self._memory, self._seconds, self._done = memory, seconds, done
         self._jobs: deque[_Job] = deque()
         if "overlay" in self._formats:
             get_backend()  # starts here, once, rather than in every thread of the pool
@@ -106,31 +106,25 @@ class FaceFiles:
         """Whether some format shows the whole surface."""
         return not {"overlay", *_MESHES}.isdisjoint(self._formats)
 
-    def has_record(self, image: Path) -> bool:
-        """Whether a file stands where an earlier run would have marked this image as done."""
-        return self._record_file(image).is_file()
+    def begin(self, shard: int, shards: int, entries: Sequence[Entry]) -> None:
+        """The entries of a shard, whose files come next."""
+        self._folder = self._output if shards == 1 else self._output / _FOLDER / f"{shard:05d}"
+        self._names = result_names({entry.number: entry.place for entry in entries}) if self._formats else {}
 
-    def earlier(self, image: Path, origin: Origin) -> FittedFaces | None:
-        """The faces of an image that an earlier run wrote to the end from the same origin; None without such a run."""
-        first = self._record_file(image)
-        stem, count = first.stem, 1
-        while first.with_name(f"{stem}{face_suffix(count)}.json").is_file():
-            count += 1
-        later = [first.with_name(f"{stem}{face_suffix(k)}.json") for k in range(1, count)]
-        return read_faces(first, later, origin, self._expression_names)
+    def stem(self, entry: Entry) -> str | None:
+        """The path of an entry's files in the output folder, without suffix; None where no format is asked for."""
+        if not self._formats:
+            return None
+        return path_text((self._folder / self._names[entry.number]).relative_to(self._output).as_posix())
 
-    def keep(self, image: Path, faces: FittedFaces) -> None:
-        """Take the faces of an image that an earlier run wrote into this run's table."""
-        self._table.append(path_text(image), faces, position=self._position[image])
-
-    def write(self, image: ImageFaces, pool: Executor) -> None:
-        """Hand one image's files to `pool`, and its faces to the table once these are written. Raises ValueError for a
-        face whose values are not finite."""
-        faces = _fitted_faces(image)
-        self._table.require(faces)
+    def write(self, image: ImageFaces, faces: FittedFaces, pool: Executor) -> None:
+        """Hand one image's files to `pool`; `done` is called when they are written."""
+        if not self._formats:
+            self._done(image, faces, None)
+            return
         self._jobs.append(_Job(image, faces, pool.submit(copy_context().run, self._write, image, faces)))
         # few images wait in memory, and a full disk stops the run at once
-        while len(self._jobs) > _WAITING or sum(job.image.pixels.nbytes for job in self._jobs) > _WAITING_BYTES:
+        while len(self._jobs) > _WAITING or sum(job.image.pixels.nbytes for job in self._jobs) > self._memory:
             self._settle(self._jobs.popleft())
 
     def wait(self) -> None:
@@ -138,25 +132,23 @@ class FaceFiles:
         while self._jobs:
             self._settle(self._jobs.popleft())
 
-    def finish(self) -> None:
-        """Wait for the files, then write the table of all faces."""
-        self.wait()
-        with timed("write"):
-            self._table.save(self._folder / TABLE)
+    def forget(self) -> None:
+        """Drop what is queued, of a shard that is given up."""
+        self._jobs.clear()
 
     def _settle(self, job: _Job) -> None:
-        image, error = job.image, job.written.exception()
-        if error is not None and (not isinstance(error, Exception) or is_disk_full(error)):
-            raise error
-        if error is None:
-            self._table.append(path_text(image.path), job.faces, position=self._position[image.path])
-        self._outcome(image, error)
+        try:
+            result_within(job.written, self._seconds)
+        except Exception as error:
+            if is_disk_full(error):
+                raise
+            self._done(job.image, job.faces, error)
+        else:
+            self._done(job.image, job.faces, None)
 
     def _write(self, image: ImageFaces, fitted: FittedFaces) -> None:
-        if not self._formats:
-            return
         with timed("write"):
-            name = self._names[image.path]
+            name = self._names[image.entry.number]
             overlay = self._folder / f"{name}_overlay.png"
             stems = [f"{name}{face_suffix(k)}" for k in range(len(image.detections))]
             kinds = [kind for kind in self._formats if kind in _MESHES or kind == "json"]
@@ -176,7 +168,7 @@ class FaceFiles:
                     save_parameters_json(
                         fitted[k],
                         self._folder / f"{stem}.json",
-                        image=path_text(image.path),
+                        image=image.entry.text,
                         number=k,
                         expression_names=self._expression_names,
                         count=len(stems),
@@ -200,22 +192,11 @@ class FaceFiles:
         for file in filter(is_own, earlier):
             file.unlink()
 
-    def _record_file(self, image: Path) -> Path:
-        return self._folder / f"{self._names[image]}.json"
 
-
-def _fitted_faces(image: ImageFaces) -> FittedFaces:
-    """The values of the faces that files hold, with the boxes and scores of their detections."""
-    faces, detections = image.faces, image.detections
-    weights = list(faces.expression_weights.values())
-    return FittedFaces(
+def fitted_faces(faces: Reconstruction, detections: Sequence[Detection]) -> FittedFaces:
+    """The values of faces that tables and files hold, with the boxes and scores of their detections."""
+    return replace(
+        FittedFaces.of(faces),
         boxes=torch.tensor([detection.box for detection in detections], dtype=torch.float64),
         scores=torch.tensor([detection.score for detection in detections], dtype=torch.float64),
-        parameters=faces.parameters,
-        expression_weights=torch.stack(weights, dim=-1) if weights else faces.size.new_empty(len(faces), 0),
-        camera=faces.camera,
-        landmarks_2d=faces.landmarks,
-        landmarks_3d=faces.landmarks_3d,
-        projected_2d=faces.projected_2d,
-        plausibility=faces.plausibility,
     )

@@ -1,0 +1,142 @@
+"""Errors of a cascade on people of another face model, photographed by the product and found by a real detector.
+
+    python -m benchmarks.other_people model=ict.safetensors output=people.json
+
+`cascade=FILE` and `cascade_model=FILE` take a cascade other than the shipped one and its face model; `pictures=FOLDER`
+keeps the photographs. Errors are mean distances in mm from the true mesh to the answer within the mask of the NoW
+protocol, after a similarity. Intervals resample people; differences from the cascade are paired.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from benchmarks.detection import detected, lies_among
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
+from facerecon_torch.files import write_json
+from facerecon_torch.fitting.landmark_fit import LandmarkFitter
+from facerecon_torch.images.read import Pixels, read_pixels
+from facerecon_torch.landmarks.registry import build_detector
+from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, to_paper66
+from facerecon_torch.metrics.bootstrap import Interval, paired_bootstrap, subject_interval
+from facerecon_torch.metrics.scan import SEVEN_POINTS, scan_to_mesh
+from facerecon_torch.model.base import FaceModel
+from facerecon_torch.model.load import ModelSpec, load_face_model
+from facerecon_torch.synthetic.dataset import SyntheticSet, render_set
+from facerecon_torch.synthetic.people.model_people import load_model_people
+from facerecon_torch.synthetic.spec import SyntheticSpec
+
+__all__ = ["main"]
+
+_DEFAULTS = {"model": "", "people": "60", "images": "4", "seed": "8101", "landmarks": "mediapipe", "cascade": "",
+             "cascade_model": "", "pictures": "", "workers": "2", "output": ""}  # fmt: skip
+_BATCH = 32
+
+
+def main(words: Sequence[str]) -> int:
+    """Print the errors of mean face, landmark fit and cascade, and write them.
+
+    Raises:
+        ValueError: an unknown key, or no model.
+        DetectorError: the detector cannot run.
+    """
+    given = dict(word.partition("=")[::2] for word in words)
+    if unknown := sorted(set(given) - set(_DEFAULTS)):
+        raise ValueError(f"keys must be {', '.join(_DEFAULTS)}; got {', '.join(unknown)}")
+    keys = _DEFAULTS | given
+    if not keys["model"]:
+        raise ValueError("model must be the native file of a face model; got nothing")
+    face = FaceReconstructor.from_pretrained(
+        keys["cascade"] or None, face_model=keys["cascade_model"] or None, detector=keys["landmarks"]
+    )
+    with TemporaryDirectory() as folder:
+        rendered = _photographed(keys, Path(keys["pictures"] or folder))
+        truth = load_face_model(ModelSpec(path=keys["model"])).topology
+        if truth is None:
+            raise ValueError(f"model must have triangles and landmarks; {keys['model']} has none")
+        errors, kept = _errors(face, rendered, truth.landmark_vertices[_seven()], keys["landmarks"])
+    report = _summary(errors, rendered.subjects[kept]) | {"images": [len(kept), len(rendered)]}
+    sys.stdout.write("\n".join(f"{name:<28}{json.dumps(values)}" for name, values in report.items()) + "\n")
+    if keys["output"]:
+        write_json(Path(keys["output"]), report)
+    return 0
+
+
+def _photographed(keys: dict[str, str], folder: Path) -> SyntheticSet:
+    model = Path(keys["model"])
+    spec = SyntheticSpec(
+        subjects=int(keys["people"]),
+        images_per_subject=int(keys["images"]),
+        seed=int(keys["seed"]),
+        family="test",
+        model=load_model_people(model).model.sha256,
+    )
+    return render_set(spec, folder, model=model, workers=int(keys["workers"]))
+
+
+def _seven() -> list[int]:
+    """The rows of the seven points among the 66 landmarks."""
+    return [IBUG_OF_PAPER.index(number) for number in SEVEN_POINTS]
+
+
+def _errors(
+    face: FaceReconstructor, rendered: SyntheticSet, seven: Int[Tensor, "7"], landmarks: str
+) -> tuple[dict[str, Float[Tensor, "found"]], Int[Tensor, "found"]]:
+    """By method the error of every image on which the detector finds the face, and the rows of these images."""
+    pictures = [read_pixels(file) for file in rendered.images]
+    found: dict[int, Tensor] = {}
+    for row, faces in enumerate(detected(build_detector(landmarks), pictures)):
+        own = [one for one in faces if lies_among(one.points, rendered.landmarks[row])]
+        if own:
+            found[row] = to_paper66(own[0].points).float()
+    kept, points = torch.tensor(list(found)), torch.stack(list(found.values()))
+    shapes = _answers(face, [pictures[k] for k in found], points)
+    topology = face.face_model.topology
+    if topology is None:
+        raise ValueError("the cascade's face model must be whole; this one was restricted to some vertices")
+    own_seven = topology.landmark_vertices[_seven()]
+    errors: dict[str, list[float]] = {name: [] for name in shapes}
+    for name, meshes in shapes.items():
+        for scan, mesh in zip(rendered.vertices[kept], meshes, strict=True):
+            errors[name].append(scan_to_mesh(scan, scan[seven], mesh, topology.triangles, mesh[own_seven]).mean)
+    return {name: torch.tensor(values, dtype=torch.float64) for name, values in errors.items()}, kept
+
+
+def _answers(
+    face: FaceReconstructor, pictures: Sequence[Pixels], points: Float[Tensor, "found 66 2"]
+) -> dict[str, Float[Tensor, "found v 3"]]:
+    """By method the meshes of the pictures, mm."""
+    model: FaceModel = face.face_model
+    fit = LandmarkFitter(model, face.spec.fit).fit(points).parameters
+    mean = model.vertices(model.identity_mean, model.expression_mean)
+    parts = [slice(start, start + _BATCH) for start in range(0, len(points), _BATCH)]
+    return {
+        "mean face": mean.expand(len(points), *mean.shape[-2:]),
+        "landmark fit": model.vertices(fit.identity, fit.expression),
+        "cascade": torch.cat([face.reconstruct(pictures[part], points[part]).vertices for part in parts]),
+    }
+
+
+def _summary(errors: dict[str, Tensor], people: Int[Tensor, "found"]) -> dict[str, list[float | None]]:
+    def listed(interval: Interval) -> list[float | None]:
+        return [None if v is None else round(v, 4) for v in (interval.mean, interval.low, interval.high)]
+
+    def seeded() -> torch.Generator:
+        return torch.Generator().manual_seed(0)
+
+    report = {name: listed(subject_interval(values, people, seeded())) for name, values in errors.items()}
+    for name, values in errors.items():
+        if name != "cascade":
+            ratio = paired_bootstrap(errors["cascade"], values, people, seeded(), statistic="ratio")
+            report[f"cascade / {name}"] = listed(ratio)
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

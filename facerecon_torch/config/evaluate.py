@@ -1,0 +1,146 @@
+"""The typed configuration of an evaluation: its methods, its protocol and what its page shows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from facerecon_torch.cascade.checkpoint import STARTS
+from facerecon_torch.checks import require_count
+from facerecon_torch.config.runtime import RuntimeSpec
+from facerecon_torch.config.train import FaceCascadeSpec, FittingSpec
+from facerecon_torch.data.specs import DataSpec, SyntheticPhotos
+from facerecon_torch.data.splits import CvSpec
+from facerecon_torch.evaluation.sections.registry import SECTIONS
+from facerecon_torch.features.joint import JointSpec
+from facerecon_torch.landmarks.source import LandmarkSourceSpec
+from facerecon_torch.model.load import ModelSpec
+
+__all__ = ["METHOD_KINDS", "EvaluateSpecs", "EvaluationSpec", "MethodSpec"]
+
+METHOD_KINDS = ("mean_face", "landmark_fit", "landmark_fit_bias", "cascade")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSpec:
+    """One method: the mean face, a landmark fit, or a cascade.
+
+    Attributes:
+        kind: mean_face, landmark_fit, landmark_fit_bias (with the mean training residual added), or cascade.
+        fitting: the landmark fit, whose penalties are chosen on the training people of every fold unless
+            `select_penalties` is false. `crop` is not used: all methods see the same crops.
+        features: of a cascade.
+        cascade: its stages and where training samples start.
+        test_start: where tested faces start; None: as in training.
+        regress_pose: the cascade also regresses the camera, instead of solving it again after every stage.
+
+    Raises:
+        ValueError: an unknown kind or start.
+    """
+
+    kind: str = "cascade"
+    fitting: FittingSpec = field(default_factory=FittingSpec)
+    features: JointSpec = field(default_factory=JointSpec)
+    cascade: FaceCascadeSpec = field(default_factory=FaceCascadeSpec)
+    test_start: str | None = None
+    regress_pose: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in METHOD_KINDS:
+            raise ValueError(f"method.NAME.kind must be one of {', '.join(METHOD_KINDS)}; got {self.kind!r}")
+        if self.test_start not in (None, *STARTS):
+            raise ValueError(f"method.NAME.test_start must be null, {' or '.join(STARTS)}; got {self.test_start!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSpec:
+    """What is made of the results.
+
+    Attributes:
+        study: name of the run in tables and files.
+        sections: experiments that the page shows of it, names of `evaluation.sections.registry.SECTIONS`.
+        reference: the method that all others are compared with.
+        folds_at_once: folds that run side by side, each on a thread of its own.
+        parts: other experiments, which are run instead, into one folder and one page.
+        facewarehouse: the prepared set that experiment=fig10_cross_dataset tests on.
+        frgc: the prepared set that experiment=fig10_frgc tests on.
+
+    Raises:
+        ValueError: an unknown section, or none.
+    """
+
+    study: str = "full"
+    sections: Sequence[str] = ("methods",)
+    reference: str = "ours"
+    folds_at_once: int = 1
+    parts: Sequence[str] = ()
+    facewarehouse: str | None = None
+    frgc: str | None = None
+
+    def __post_init__(self) -> None:
+        require_count("evaluation.folds_at_once", self.folds_at_once, 1)
+        unknown = sorted(set(self.sections) - set(SECTIONS))
+        if unknown or not self.sections:
+            raise ValueError(
+                f"evaluation.sections must be among {', '.join(SECTIONS)}; got {', '.join(unknown) or 'none'}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSpecs:
+    """A whole evaluation.
+
+    Raises:
+        ValueError: no method, or a reference that is none of them.
+    """
+
+    model: ModelSpec
+    data: DataSpec
+    test_data: DataSpec | None
+    landmarks: LandmarkSourceSpec
+    fitting: FittingSpec  # of the crops, which all methods share
+    method: Mapping[str, MethodSpec]
+    cv: CvSpec
+    runtime: RuntimeSpec
+    evaluation: EvaluationSpec
+
+    def __post_init__(self) -> None:
+        if self.evaluation.reference not in self.method:
+            raise ValueError(
+                f"evaluation.reference must be one of the methods {', '.join(self.method)}; "
+                f"got {self.evaluation.reference!r}"
+            )
+        if isinstance(self.data, SyntheticPhotos) and self.test_data is not None:
+            raise ValueError(
+                "test_data is for data=bosphorus, facewarehouse or frgc; synthetic photographs have a test set"
+            )
+
+    def settled(self, device: torch.device) -> "EvaluateSpecs":
+        """The run as it will happen: `auto` landmarks become a named detector; with test people of their own, as with
+        `test_data`, the protocol is holdout, without them holdout becomes folds.
+
+        Raises:
+            ValueError: `set` landmarks of synthetic sets.
+            DetectorError: `auto` landmarks, and no detector can run.
+        """
+        landmarks, cv = self.landmarks.settled(device), self.cv
+        if isinstance(self.data, SyntheticPhotos):
+            if landmarks.source == "set":
+                raise ValueError("landmarks=set is for prepared sets; synthetic ones take noise, truth or a detector")
+        elif self.test_data is not None:
+            cv = CvSpec(nested=0)
+        elif cv.protocol == "holdout":
+            cv = replace(cv, protocol="group_kfold")
+        return replace(self, landmarks=landmarks, cv=replace(cv, nested=0))
+
+    @property
+    def protocol(self) -> str:
+        """The folds in words, for tables."""
+        if self.test_data is not None:
+            return f"trained on {self.data.__dict__.get('name')}, tested on {self.test_data.__dict__.get('name')}"
+        words = {
+            "paper_5x5": "paper_5x5: 5 experiments with 5 test subjects each, all others train",
+            "group_kfold": f"group_kfold: {self.cv.folds} folds that part the subjects",
+            "holdout": "holdout: the set's own test people",
+        }[self.cv.protocol]
+        return words + ("" if self.cv.fold == "all" else f", fold {self.cv.fold} alone")

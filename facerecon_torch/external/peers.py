@@ -1,0 +1,164 @@
+"""Other systems that run here, on the images and landmarks of ours: eos-py, and MediaPipe's face mesh."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facerecon_torch.external.eos.fit import EosFitter, EosSettings, fit_all, setting_grid
+from facerecon_torch.external.eos.model_files import EosFiles, write_eos_model
+from facerecon_torch.external.methods import FaceGroup, MethodFaces, model_group, seen_landmarks
+from facerecon_torch.external.truth import ModelTruth, Truth
+from facerecon_torch.images.read import read_pixels
+from facerecon_torch.landmarks.mediapipe import FaceMesh
+from facerecon_torch.landmarks.mediapipe.mesh_points import N_MESH, mesh_to_ibug68, mesh_triangles
+from facerecon_torch.landmarks.scheme import from_paper66, is_present
+from facerecon_torch.metrics.scan import SEVEN_POINTS
+from facerecon_torch.metrics.vertex_error import vertex_errors
+from facerecon_torch.model.base import FaceModel
+from facerecon_torch.structures import Camera
+
+__all__ = ["PEERS", "EosSpec", "eos_faces", "mediapipe_faces", "tuned_settings"]
+
+PEERS = ("eos", "mediapipe")
+_TOGETHER = 16  # images in memory at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class EosSpec:
+    """How eos runs: its settings, and the user's own model instead of the comparison's.
+
+    Attributes:
+        settings: of the fit.
+        model: the user's own model (.bin); None: the comparison's face model, written as one.
+        mapping, contour, edges: of the user's model (`EosFiles`).
+        tune: images of training people on which the settings are chosen; 0: `settings` are taken.
+    """
+
+    settings: EosSettings = field(default_factory=EosSettings)
+    model: str | None = None
+    mapping: str | None = None
+    contour: str | None = None
+    edges: str | None = None
+    tune: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.model is None) != (self.mapping is None):
+            raise ValueError("eos.model and eos.mapping belong together: give both or neither")
+        if self.model is not None and self.tune:
+            raise ValueError("eos.tune is for the comparison's own face model; leave it out with eos.model")
+
+    def files(self, model: FaceModel, folder: Path) -> EosFiles:
+        """The user's files, or those of the comparison's model, written to `folder`."""
+        if self.model is None or self.mapping is None:
+            return write_eos_model(model, folder)
+        contour, edges = (None if path is None else Path(path) for path in (self.contour, self.edges))
+        return EosFiles(Path(self.model), Path(self.mapping), contour, edges)
+
+
+def eos_faces(fitter: EosFitter, settings: EosSettings, truth: Truth, model: FaceModel | None) -> MethodFaces:
+    """eos's faces at the truth's landmarks.
+
+    Args:
+        fitter: of eos's model.
+        settings: of the fit.
+        truth: images and landmarks.
+        model: the comparison's model, if the fitter's is made of it; else None.
+
+    Raises:
+        ImageFileError: the size of an image cannot be read.
+    """
+    faces = fit_all(fitter, truth.landmarks, _sizes(truth), settings)
+    vertices = torch.stack([face.vertices for face in faces])
+    if model is not None:
+        group = model_group(model, vertices, range(len(truth)))
+    else:
+        group = FaceGroup(
+            places=tuple(range(len(truth))),
+            vertices=vertices,
+            triangles=fitter.triangles,
+            seven=vertices[:, [fitter.vertices[point] for point in SEVEN_POINTS]],
+            corresponds=False,
+        )
+    points = torch.full((len(truth), 68, 2), torch.nan)
+    if model is not None:
+        points = seen_landmarks(model, vertices, Camera.stack([face.camera for face in faces]))
+    return MethodFaces(name="eos", groups=(group,), image_points=points)
+
+
+def _sizes(truth: Truth) -> list[tuple[int, int]]:
+    sizes = []
+    for path in truth.images:
+        if path is None:
+            raise ValueError("eos needs a photograph of every image, for its size")
+        height, width = read_pixels(path).shape[-2:]
+        sizes.append((width, height))
+    return sizes
+
+
+def tuned_settings(
+    fitter: EosFitter, landmarks: Float[Tensor, "n 66 2"], size: tuple[int, int], truth: ModelTruth
+) -> tuple[EosSettings, dict[str, float]]:
+    """The settings of `setting_grid` with the least similarity-aligned MAE on images of training people, and the MAE in
+    mm of all of them.
+
+    Args:
+        fitter: of the truth's model.
+        landmarks: of the images.
+        size: width and height of all images, px.
+        truth: true meshes of the images.
+    """
+    errors: dict[EosSettings, float] = {}
+    for settings in setting_grid():
+        faces = fit_all(fitter, landmarks, [size] * len(landmarks), settings)
+        vertices = torch.stack([face.vertices for face in faces])
+        errors[settings] = float(vertex_errors(vertices, truth.meshes, "similarity", rows=truth.rows).mae.mean())
+    best = min(errors, key=lambda settings: errors[settings])
+    return best, {str(settings): error for settings, error in errors.items()}
+
+
+def mediapipe_faces(truth: Truth, device: torch.device) -> MethodFaces:
+    """MediaPipe's face mesh of every image: 468 points in px, turned into the axes of the model frame.
+
+    The network sees the region around the given landmarks, turned by the roll of the eyes.
+
+    Raises:
+        ImageFileError: an image cannot be read.
+        ValueError: an image is missing, or has too few landmarks for a region.
+    """
+    network = FaceMesh().to(device)
+    meshes = []
+    for start in range(0, len(truth), _TOGETHER):
+        files = [path for path in truth.images[start : start + _TOGETHER] if path is not None]
+        points = truth.landmarks[start : start + _TOGETHER]
+        if len(files) != len(points) or not bool(is_present(points).any(-1).all()):
+            raise ValueError("mediapipe needs a photograph and landmarks of every image")
+        boxes = torch.cat([_least(points), -_least(-points)], -1)
+        found, _ = network([read_pixels(path) for path in files], boxes.double(), _eyes(points))
+        meshes.append(found[:, :N_MESH].cpu())
+    mesh = torch.cat(meshes)
+    # the ends of the pairs of points between which the seven lie, in the image plane and in depth
+    flat = mesh_to_ibug68(mesh)
+    depth = mesh_to_ibug68(mesh[..., [2, 0]])[..., :1]
+    axes = mesh.new_tensor([1.0, -1.0, -1.0])
+    group = FaceGroup(
+        places=tuple(range(len(truth))),
+        vertices=mesh * axes,
+        triangles=mesh_triangles(),
+        seven=torch.cat([flat, depth], -1)[:, list(SEVEN_POINTS)] * axes,
+        corresponds=False,
+    )
+    return MethodFaces(name="mediapipe", groups=(group,), image_points=flat.float())
+
+
+def _least(points: Float[Tensor, "n 66 2"]) -> Float[Tensor, "n 2"]:
+    return points.nan_to_num(nan=torch.inf).amin(1)
+
+
+def _eyes(points: Float[Tensor, "n 66 2"]) -> Float[Tensor, "n 6 2"] | None:
+    """The centres of both eyes in the form of the face detector's points; None where an eye is missing."""
+    ibug = from_paper66(points)
+    eyes = torch.stack([ibug[:, 36:42].mean(1), ibug[:, 42:48].mean(1)], 1)
+    return torch.cat([eyes, eyes, eyes], 1).double() if bool(torch.isfinite(eyes).all()) else None
