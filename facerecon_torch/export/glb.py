@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
@@ -218,7 +219,7 @@ def _moved(targets: MorphTargets, vertex: NDArray[np.int64]) -> NDArray[np.float
 
 def _moved_accessors(first: int, moved: NDArray[np.float32]) -> list[dict[str, Any]]:
     common = {"componentType": _FLOAT, "count": moved.shape[1], "type": "VEC3"}
-    low, high = moved.min(axis=1).tolist(), moved.max(axis=1).tolist()
+    low, high = (bound.tolist() for bound in torch.from_numpy(moved).aminmax(dim=1))  # NumPy's take eight times as long
     return [{"bufferView": first + k, **common, "min": low[k], "max": high[k]} for k in range(len(moved))]
 
 

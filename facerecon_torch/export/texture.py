@@ -19,7 +19,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
 from facerecon_torch.export.uv_layout import corner_uv_of, packed_uv, uv_islands
 from facerecon_torch.geometry.mesh_queries import get_backend
-from facerecon_torch.geometry.normals import vertex_normals
+from facerecon_torch.geometry.normals import corner_crosses, normals_of_crosses
 from facerecon_torch.geometry.projection import project_with_depth, rotate_to_view
 from facerecon_torch.images.read import Pixels, in_unit_range
 from facerecon_torch.runtime.precision import in_own_precision
@@ -72,7 +72,7 @@ class TextureAtlas:
         save_glb(atlas.textured(face.mesh), "face.glb", texture=texture)
     """
 
-    def __init__(self, mesh: Mesh, *, size: int = 512, coordinates: str = "packed") -> None:
+    def __init__(self, mesh: Mesh, *, size: int = 256, coordinates: str = "packed") -> None:
         corner_uv_of(mesh)
         if size < 8:
             raise ValueError(f"texture.size must be at least 8 px; got {size}")
@@ -162,7 +162,25 @@ class TextureAtlas:
         weights.index_add_(0, hidden, other_weights)
         _darken_inside(colours, weights, outside)
         layers[:3, place], layers[3, place] = colours, weights
-        return _as_bytes(_spread(layers.reshape(1, 4, self.size, self.size))[0])
+        return _as_bytes(self._filled(layers.reshape(1, 4, self.size, self.size), place, weights))
+
+    def _filled(
+        self, layers: Float[Tensor, "1 4 size size"], place: Int[Tensor, "n"], weights: Float[Tensor, "n"]
+    ) -> Float[Tensor, "3 size size"]:
+        """The colours of premultiplied layers; those of coarser images where the weight is small and, in blocks, on
+        places that show no surface."""
+        size = self.size
+        coarse = _spread(avg_pool2d(layers, 2, ceil_mode=True, count_include_pad=False))
+        filled = interpolate(coarse, size=(size, size), mode="nearest")[0].reshape(3, -1)
+        unsure = (weights < _ENOUGH).nonzero()[:, 0]
+        spot = place[unsure]
+        grid = (2 * torch.stack([spot % size, spot // size], -1) + 1) / size - 1
+        below = grid_sample(coarse, grid[None, None], padding_mode="border", align_corners=False)[0, :, 0]
+        flat = layers.reshape(4, -1)
+        own = flat[:3] / flat[3].clamp_min(_SLIGHT)
+        filled[:, place] = own[:, place]
+        filled[:, spot] = torch.lerp(below, own[:, spot], weights[unsure] / _ENOUGH)
+        return filled.reshape(3, size, size)
 
 
 def _darken_inside(colours: Float[Tensor, "3 n"], weights: Float[Tensor, "n"], outside: Bool[Tensor, "n"]) -> None:
@@ -196,7 +214,9 @@ class _View:
     def of(cls, pixels: Pixels, vertices: Tensor, triangles: Tensor, camera: Camera, size: int) -> "_View":
         """The view of one face for a texture of `size` px."""
         points = project_with_depth(vertices, camera)
-        normals = vertex_normals(rotate_to_view(vertices, camera), triangles)[:, 2:]
+        turned = rotate_to_view(vertices, camera)
+        crosses = corner_crosses(turned, triangles)
+        normals = normals_of_crosses(turned, triangles, crosses)[:, 2:]
         facing = ((normals - _GRAZING) / (_FACING - _GRAZING)).clamp(0, 1)
         limits = points.new_tensor([pixels.shape[-1], pixels.shape[-2]])
         start = (points[:, :2].amin(0).floor() - _MARGIN).clamp_min(0).minimum(limits - 1)
@@ -211,7 +231,7 @@ class _View:
         stretch = points.new_tensor([width, height]) / (stop - start)
         places = (points[:, :2] - start + 0.5) * stretch - 0.5
         points = torch.cat([places, points[:, 2:] / coarser], -1)
-        raster = get_backend().rasterise(points, triangles, height, width)
+        raster = get_backend().rasterise(points, triangles[crosses[:, 2] > 0], height, width)
         depth = torch.where(raster.triangle >= 0, raster.depth, -torch.inf)
         # Towards the nearest pixel centre the depth of a slanted surface changes too.
         slope = ((1 - normals.square()).clamp_min(0).sqrt() / normals.clamp_min(0.1)).clamp_max(_STEEPEST)

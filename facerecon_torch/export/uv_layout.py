@@ -13,14 +13,14 @@ from facerecon_torch.structures import Mesh
 __all__ = ["corner_uv_of", "packed_uv", "uv_islands"]
 
 _GAP = 0.008  # of the texture's side, around every island
-_INNER = 0.6  # px per mm of smaller islands, eyes and mouth, of the largest one's
+_INNER = 0.4  # px per mm of smaller islands, eyes and mouth, of the largest one's
 _STEPS = 30  # of the bisection of the scale
 
 
 def packed_uv(mesh: Mesh) -> Float[Tensor, "triangles 3 2"]:
     """Texture coordinates of the triangles' corners, whose islands keep their shape.
 
-    The smaller islands have 0.6 of the px per mm of the largest.
+    The smaller islands have 0.4 of the px per mm of the largest.
 
     The default face's own coordinates are those of a whole body, of which a face takes a twentieth.
 

@@ -52,7 +52,7 @@ class MeshOptions:
 class TextureOptions:
     """The texture from the photograph (`export.texture`)."""
 
-    size: int = 512  # px
+    size: int = 256  # px
     completion: str = "symmetry"
     coordinates: str = "packed"
 
