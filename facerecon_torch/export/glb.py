@@ -121,17 +121,20 @@ def save_glb(
     vertex, arrays = _split_at_seams(mesh_arrays(mesh, normals=normals, colours=colours))
     if texture is not None and arrays.uv is None:
         raise ValueError("a texture needs a mesh with texture coordinates; this one has none")
-    document, binary = _document(arrays, target.stem, texture, targets, vertex)
+    document, parts = _document(arrays, target.stem, texture, targets, vertex)
     text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode("utf-8")
-    chunks = [_chunk(b"JSON", text, b" "), _chunk(b"BIN\0", binary, b"\0")]
-    with replacing(target) as aside:
-        aside.write_bytes(b"".join([struct.pack("<4sII", b"glTF", 2, 12 + sum(map(len, chunks))), *chunks]))
+    chunks = [*_chunk(b"JSON", [text], b" "), *_chunk(b"BIN\0", parts, b"\0")]
+    header = struct.pack("<4sII", b"glTF", 2, 12 + sum(map(len, chunks)))
+    with replacing(target) as aside, open(aside, "wb") as file:
+        file.writelines([header, *chunks])
     return target
 
 
-def _chunk(kind: bytes, content: bytes, padding: bytes) -> bytes:
-    content += padding * (-len(content) % 4)
-    return struct.pack("<I4s", len(content), kind) + content
+def _chunk(kind: bytes, parts: list[bytes], padding: bytes) -> list[bytes]:
+    """The parts of one chunk of the file, which are long: they are not joined in memory."""
+    length = sum(map(len, parts))
+    parts = [*parts, padding * (-length % 4)]
+    return [struct.pack("<I4s", sum(map(len, parts)), kind), *parts]
 
 
 def _attributes(arrays: MeshArrays) -> dict[str, NDArray[np.float32]]:
@@ -152,7 +155,7 @@ def _document(
     texture: bytes | None,
     targets: MorphTargets | None,
     vertex: NDArray[np.int64],
-) -> tuple[dict[str, Any], bytes]:
+) -> tuple[dict[str, Any], list[bytes]]:
     columns = _attributes(arrays)
     tables: list[NDArray[Any]] = [*columns.values(), arrays.triangles.reshape(-1, 1).astype("<u4")]
     kinds = [_VERTEX_BUFFER] * len(columns) + [_INDEX_BUFFER]
@@ -196,7 +199,7 @@ def _document(
         document["textures"] = [{"source": 0, "sampler": 0}]
         parts.append(texture)
     document["buffers"] = [{"byteLength": sum(map(len, parts))}]
-    return document, b"".join(parts)
+    return document, parts
 
 
 def _material(arrays: MeshArrays, texture: bytes | None) -> dict[str, Any]:
