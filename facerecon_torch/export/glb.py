@@ -24,7 +24,7 @@ from facerecon_torch.export.meshes import MeshArrays, mesh_arrays, suffixed_path
 from facerecon_torch.files import replacing
 from facerecon_torch.structures import Mesh
 
-__all__ = ["METRES_PER_UNIT", "MorphTargets", "save_glb"]
+__all__ = ["METRES_PER_UNIT", "MorphTargets", "glb_parts", "save_glb"]
 
 METRES_PER_UNIT = 1e-3
 _FLOAT, _UNSIGNED = 5126, 5125  # component types of the format
@@ -116,18 +116,31 @@ def save_glb(
         save_glb(face.mesh, "face.glb")
     """
     target = suffixed_path(path, ".glb")
+    parts = glb_parts(mesh, target.stem, normals=normals, colours=colours, texture=texture, targets=targets)
+    with replacing(target) as aside, open(aside, "wb") as file:
+        file.writelines(parts)
+    return target
+
+
+def glb_parts(
+    mesh: Mesh,
+    name: str,
+    *,
+    normals: bool = True,
+    colours: Tensor | None = None,
+    texture: bytes | None = None,
+    targets: MorphTargets | None = None,
+) -> list[bytes]:
+    """The content of `save_glb`'s file, in parts that are not joined in memory; `name` is that of the mesh."""
     if targets is not None:
         require_shape("targets.displacements", targets.displacements, (None, len(mesh.vertices), 3))
     vertex, arrays = _split_at_seams(mesh_arrays(mesh, normals=normals, colours=colours))
     if texture is not None and arrays.uv is None:
         raise ValueError("a texture needs a mesh with texture coordinates; this one has none")
-    document, parts = _document(arrays, target.stem, texture, targets, vertex)
+    document, parts = _document(arrays, name, texture, targets, vertex)
     text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode("utf-8")
     chunks = [*_chunk(b"JSON", [text], b" "), *_chunk(b"BIN\0", parts, b"\0")]
-    header = struct.pack("<4sII", b"glTF", 2, 12 + sum(map(len, chunks)))
-    with replacing(target) as aside, open(aside, "wb") as file:
-        file.writelines([header, *chunks])
-    return target
+    return [struct.pack("<4sII", b"glTF", 2, 12 + sum(map(len, chunks))), *chunks]
 
 
 def _chunk(kind: bytes, parts: list[bytes], padding: bytes) -> list[bytes]:
