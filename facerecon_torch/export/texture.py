@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample, interpolate
+from torch.nn.functional import avg_pool2d, grid_sample, interpolate, max_pool2d
 
 from facerecon_torch.export.uv_layout import corner_uv_of, packed_uv, uv_islands
 from facerecon_torch.geometry.mesh_queries import get_backend
@@ -203,7 +203,7 @@ class _View:
         points: of the vertices: x and y in px of the window, the depth up to which something nearer hides nothing,
             in px, and how squarely they face the camera, from 0 to 1.
         window: the photograph around the face, no finer than the texture.
-        depth: of the nearest surface, in px, on the pixels of the window.
+        depth: of the nearest surface, in px, on the pixels of the window; infinite at the background.
     """
 
     points: Float[Tensor, "4 vertices"]
@@ -232,7 +232,8 @@ class _View:
         places = (points[:, :2] - start + 0.5) * stretch - 0.5
         points = torch.cat([places, points[:, 2:] / coarser], -1)
         raster = get_backend().rasterise(points, triangles[crosses[:, 2] > 0], height, width)
-        depth = torch.where(raster.triangle >= 0, raster.depth, -torch.inf)
+        free = max_pool2d((raster.triangle < 0).float()[None], 3, stride=1, padding=1)[0] > 0
+        depth = torch.where(free, torch.inf, raster.depth)  # pixels beside the background show some of it
         # Towards the nearest pixel centre the depth of a slanted surface changes too.
         slope = ((1 - normals.square()).clamp_min(0).sqrt() / normals.clamp_min(0.1)).clamp_max(_STEEPEST)
         farthest = points[:, 2:] + _HIDDEN_MM * camera.scale / coarser + slope

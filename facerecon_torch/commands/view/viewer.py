@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from facerecon_torch.commands.infer.mesh_files import FIT
 from facerecon_torch.commands.view.face import EditableFace
 from facerecon_torch.errors import MissingExtraError
 
@@ -18,6 +19,7 @@ _PER_MM = 0.01  # of the scene
 _MODES, _SPREAD = 12, 3.0  # identity sliders, and standard deviations to either side
 _PHOTOGRAPH_PX = 640  # of its larger side
 _AROUND = 0.3  # of the face's larger side, shown around it
+_GREY = (200, 200, 200, 255)
 _GAP = 30.0  # mm between photograph and face
 
 
@@ -40,7 +42,7 @@ class _Window:
         self.server = _viser().ViserServer(host=host, port=port, label=title, verbose=False)
         self.server.scene.set_up_direction("+y")
         self.server.gui.configure_theme(control_layout="collapsible", show_logo=False, show_share_button=False)
-        self.server.initial_camera.position = (0.0, 0.0, 5.0)
+        self.server.initial_camera.position = (0.0, 0.0, 3.6)
         self.server.initial_camera.look_at = (0.0, 0.0, 0.0)
 
     @property
@@ -72,7 +74,7 @@ class FaceViewer(_Window):
         gui = self.server.gui
         self._textured = gui.add_checkbox("texture", face.texture is not None, disabled=face.texture is None)
         reset = gui.add_button("reset")
-        self._rest = gui.add_slider("beside the named", 0.0, 1.0, 0.01, 1.0, hint="what the fit has beside these names")
+        self._rest = gui.add_slider(FIT, 0.0, 1.0, 0.01, 1.0, hint="what the fitted face has beside named expressions")
         self._weights, self._modes = {}, []
         with gui.add_folder("expressions"):
             for name, weight in face.weights.items():
@@ -80,7 +82,7 @@ class FaceViewer(_Window):
         with gui.add_folder("identity, standard deviations", expand_by_default=False):
             for mode in range(min(_MODES, face.model.n_identity)):
                 self._modes.append(gui.add_slider(f"mode {mode + 1}", -_SPREAD, _SPREAD, 0.05, 0.0))
-        self._start = {handle: handle.value for handle in self._sliders}
+        self._start = [handle.value for handle in self._sliders]
         for handle in (*self._sliders, self._textured):
             handle.on_update(lambda _: self.draw())
         reset.on_click(lambda _: self._reset())
@@ -102,7 +104,7 @@ class FaceViewer(_Window):
             self.server.scene.add_glb("/face", content, scale=1000 * _PER_MM)
 
     def _reset(self) -> None:
-        for handle, value in self._start.items():
+        for handle, value in zip(self._sliders, self._start, strict=True):
             handle.value = value
         self.draw()
 
@@ -129,7 +131,7 @@ class FaceViewer(_Window):
             "/photograph", np.asarray(image), render_width=wide * _PER_MM, render_height=high_mm * _PER_MM,
             wxyz=(0.0, 1.0, 0.0, 0.0), position=(place * _PER_MM, 0.0, 0.0), cast_shadow=False, receive_shadow=False,
         )  # fmt: skip
-        self.server.initial_camera.position = (place * _PER_MM / 2, 0.0, 6.0)
+        self.server.initial_camera.position = (place * _PER_MM / 2, 0.0, 4.2)
         self.server.initial_camera.look_at = (place * _PER_MM / 2, 0.0, 0.0)
 
 
@@ -162,7 +164,9 @@ class MeshViewer(_Window):
 
     def draw(self) -> None:
         """Show the mesh."""
+        from trimesh.visual import ColorVisuals
+
         mesh = self._mesh.copy()
         if not self._textured.value:
-            mesh.visual = mesh.visual.__class__()
+            mesh.visual = ColorVisuals(mesh, face_colors=_GREY)
         self.server.scene.add_mesh_trimesh("/face", mesh, scale=self._scale, position=self._place)
