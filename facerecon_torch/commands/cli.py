@@ -84,7 +84,9 @@ _COMMANDS = {
     "import-model": _Command(
         "import_model.command", "run_import", "read a foreign face model", "KIND PATH OUT.safetensors"
     ),
-    "show": _Command("show", "run_show", "draw a model's mean face, modes and expressions", "MODEL OUT.png"),
+    "show": _Command(
+        "show", "run_show", "draw a face model, or sum up results with a gallery", "MODEL OUT.png | RESULTS"
+    ),
     "bench": _Command(
         "bench",
         "run_bench",

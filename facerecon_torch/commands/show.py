@@ -1,4 +1,5 @@
-"""`facerecon show`: an image of a face model: mean face, identity modes, expression components."""
+"""`facerecon show`: an image of a face model (mean face, identity modes, expression components), or the summary and
+gallery of a result folder."""
 
 import argparse
 import sys
@@ -9,7 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from facerecon_torch.commands.own_files import require_own
+from facerecon_torch.commands.run_summary import GALLERY, gallery_of, summary_of
 from facerecon_torch.errors import FaceReconError
+from facerecon_torch.files import path_text
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.images.write import save_png
 from facerecon_torch.model.base import FaceModel
@@ -22,6 +26,7 @@ __all__ = ["draw_model", "run_show"]
 _TILE = 224  # px
 _FILLED = 0.94  # of a tile's side, by the largest head
 _COLUMNS = 8
+_CARDS = 500
 _SPREAD = 2.5  # standard deviations of an identity mode
 
 
@@ -85,18 +90,38 @@ def _render_tile(
 
 
 def run_show(arguments: Sequence[str]) -> int:
-    """Draw a model; returns 0, or 2 for a wrong call or file."""
+    """Draw a model, or sum up a result folder; returns 0, or 2 for a wrong call or file."""
     parser = argparse.ArgumentParser(
-        prog="facerecon show", description="Draw a face model: turned mean face, identity modes, expression components."
+        prog="facerecon show",
+        description="Draw a face model: turned mean face, identity modes, expression components. Or sum up a result "
+        "folder of facerecon infer, and write its gallery.html.",
     )
-    parser.add_argument("model", help="a native model file (.safetensors), or `default`")
-    parser.add_argument("output", type=Path, help="the image (.png)")
+    parser.add_argument("source", help="a native model file (.safetensors), `default`, or a result folder")
+    parser.add_argument("output", type=Path, nargs="?", help="the image of a model (.png)")
+    parser.add_argument("--cards", type=int, default=_CARDS, help=f"faces of the gallery at most ({_CARDS}); 0: none")
     options = parser.parse_args(arguments)
+    folder = Path(options.source)
     try:
-        model = load_default_face() if options.model == "default" else load_model(options.model)
+        if options.output is None and folder.is_dir():
+            return _show_run(folder, options.cards)
+        if options.output is None:
+            raise ValueError(f"a picture of a model needs OUT.png; a summary needs a result folder; got {folder}")
+        model = load_default_face() if options.source == "default" else load_model(options.source)
         save_png(draw_model(model), options.output)
     except (FaceReconError, ValueError, OSError) as error:
         sys.stderr.write(f"facerecon show: {error}\n")
         return 2
     sys.stdout.write(f"{options.output}: {model.n_vertices} vertices, {model.n_identity} x {model.n_expression}\n")
+    return 0
+
+
+def _show_run(folder: Path, cards: int) -> int:
+    summary = summary_of(folder)
+    facts = summary.facts()
+    width = max(map(len, facts))
+    lines = [f"{name:<{width}}  {value}" for name, value in facts.items()]
+    if cards > 0:
+        require_own([folder / GALLERY])
+        lines.append(f"{'gallery':<{width}}  {gallery_of(folder, summary, limit=cards)}")
+    sys.stdout.write("\n".join(map(path_text, lines)) + "\n")
     return 0

@@ -1,32 +1,26 @@
-"""Mesh -> Wavefront OBJ and binary PLY in mm, and binary glTF 2.0 (GLB) in metres.
+"""Mesh -> Wavefront OBJ, with its texture, and binary PLY in mm.
 
-glTF fixes metres, +y up and +z forward; the model frame differs from it in the unit only. Its texture coordinates run
-downwards and its vertex colours are linear, so both are converted.
+The faces of a run share their triangles and texture coordinates: lines and tables of these are kept.
 """
 
-import json
 import os
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from facerecon_torch.checks import require_finite, require_shape
-from facerecon_torch.files import replacing
+from facerecon_torch.files import replacing, write_bytes
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.structures import Mesh
 
-__all__ = ["MeshArrays", "mesh_arrays", "suffixed_path", "save_obj", "save_ply", "METRES_PER_UNIT", "save_glb"]
+__all__ = ["MeshArrays", "mesh_arrays", "save_obj", "save_ply", "suffixed_path"]
 
-METRES_PER_UNIT = 1e-3
-_FLOAT, _UNSIGNED = 5126, 5125  # component types of the format
-_VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963
-_KINDS = {1: "SCALAR", 2: "VEC2", 3: "VEC3"}
+_KEPT = 4  # topologies
 
 
 @dataclass(frozen=True)
@@ -79,25 +73,15 @@ def mesh_arrays(mesh: Mesh, *, normals: bool, colours: Tensor | None) -> MeshArr
         return arrays
     require_shape("mesh.corner_uv", mesh.corner_uv, (len(mesh.triangles), 3, 2))
     require_finite("mesh.corner_uv", mesh.corner_uv)
-    uv, rows = np.unique(_array(mesh.corner_uv).reshape(-1, 2), axis=0, return_inverse=True)
-    return replace(arrays, uv=uv, uv_triangles=rows.reshape(-1, 3).astype(np.int32))
+    uv, uv_triangles = _distinct(_array(mesh.corner_uv).tobytes())
+    return replace(arrays, uv=uv, uv_triangles=uv_triangles)
 
 
-def _split_at_seams(arrays: MeshArrays) -> MeshArrays:
-    """The mesh with a vertex for every pair of vertex and texture coordinate, in the order of the vertices."""
-    if arrays.uv is None or arrays.uv_triangles is None:
-        return arrays
-    corners = np.stack([arrays.triangles.ravel(), arrays.uv_triangles.ravel()], axis=1)
-    pairs, rows = np.unique(corners, axis=0, return_inverse=True)
-    loose = np.setdiff1d(np.arange(len(arrays.vertices)), pairs[:, 0])  # of no triangle; they come last
-    vertex = np.concatenate([pairs[:, 0], loose])
-    return MeshArrays(
-        arrays.vertices[vertex],
-        rows.reshape(-1, 3).astype(np.int32),
-        None if arrays.normals is None else arrays.normals[vertex],
-        np.concatenate([arrays.uv[pairs[:, 1]], np.zeros((len(loose), 2))]),
-        None if arrays.colours is None else arrays.colours[vertex],
-    )
+@lru_cache(_KEPT)
+def _distinct(corner_uv: bytes) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """The distinct texture coordinates of corners [T, 3, 2] of float64, and the corners' rows in them."""
+    uv, rows = np.unique(np.frombuffer(corner_uv).reshape(-1, 2), axis=0, return_inverse=True)
+    return uv, rows.reshape(-1, 3).astype(np.int32)
 
 
 def suffixed_path(path: str | os.PathLike[str], suffix: str) -> Path:
@@ -119,7 +103,14 @@ def _unit_normals(mesh: Mesh) -> NDArray[np.float64]:
     return normals
 
 
-def save_obj(mesh: Mesh, path: str | os.PathLike[str], *, normals: bool = True, colours: Tensor | None = None) -> Path:
+def save_obj(
+    mesh: Mesh,
+    path: str | os.PathLike[str],
+    *,
+    normals: bool = True,
+    colours: Tensor | None = None,
+    texture: bytes | None = None,
+) -> Path:
     """The path of an OBJ file: mm with 5 decimals, indices from 1, uv with v upwards, colours after x y z.
 
     A vertex at a seam of the texture has several texture coordinates.
@@ -129,6 +120,7 @@ def save_obj(mesh: Mesh, path: str | os.PathLike[str], *, normals: bool = True, 
         path: The file to write; it must end in .obj.
         normals: Whether to write the normals of the vertices.
         colours: sRGB in [0, 1] of every vertex.
+        texture: A PNG file (`texture.encode_texture`), written as NAME_texture.png with the material NAME.mtl.
 
     Raises:
         ValueError: The suffix is another one, or the mesh cannot be written (see `mesh_arrays`).
@@ -138,29 +130,65 @@ def save_obj(mesh: Mesh, path: str | os.PathLike[str], *, normals: bool = True, 
     """
     target = suffixed_path(path, ".obj")
     arrays = mesh_arrays(mesh, normals=normals, colours=colours)
+    if texture is not None:
+        if arrays.uv is None:
+            raise ValueError("a texture needs a mesh with texture coordinates; this one has none")
+        _save_material(target, texture)
     with replacing(target) as aside:
-        aside.write_text("".join(_sections(arrays)), encoding="ascii", newline="\n")
+        text = "".join(_sections(arrays, None if texture is None else target.stem))
+        aside.write_text(text, encoding="utf-8", errors="surrogateescape", newline="\n")
     return target
 
 
-def _sections(arrays: MeshArrays) -> Iterator[str]:
+def _save_material(target: Path, texture: bytes) -> None:
+    """Write NAME_texture.png and NAME.mtl beside NAME.obj."""
+    picture = target.with_name(f"{target.stem}_texture.png")
+    write_bytes(picture, texture)
+    lines = (
+        "# facerecon_torch",
+        "newmtl face",
+        "Ka 1 1 1",
+        "Kd 1 1 1",
+        "Ks 0 0 0",
+        "illum 1",
+        f"map_Kd {picture.name}",
+    )
+    write_bytes(target.with_suffix(".mtl"), ("\n".join(lines) + "\n").encode(errors="surrogateescape"))
+
+
+def _sections(arrays: MeshArrays, material: str | None) -> Iterator[str]:
     yield "# facerecon_torch: millimetres, +x right, +y up, +z towards the viewer\n"
+    if material is not None:
+        yield f"mtllib {material}.mtl\nusemtl face\n"
     columns = arrays.vertices if arrays.colours is None else np.hstack([arrays.vertices, arrays.colours])
     yield _lines("v" + " %.5f" * columns.shape[1], columns)
     if arrays.uv is not None:
-        yield _lines("vt %.6f %.6f", arrays.uv)
+        yield _uv_lines(arrays.uv.tobytes())
     if arrays.normals is not None:
         yield _lines("vn %.5f %.5f %.5f", arrays.normals)
+    uv_triangles = arrays.triangles if arrays.uv_triangles is None else arrays.uv_triangles
+    kinds = arrays.uv is not None, arrays.normals is not None
+    yield _face_lines(arrays.triangles.tobytes(), uv_triangles.tobytes(), *kinds)
+
+
+@lru_cache(_KEPT)
+def _uv_lines(uv: bytes) -> str:
+    return _lines("vt %.6f %.6f", np.frombuffer(uv).reshape(-1, 2))
+
+
+@lru_cache(_KEPT)
+def _face_lines(triangles: bytes, uv_triangles: bytes, has_uv: bool, has_normals: bool) -> str:
     corner = {
         (False, False): "%d",
         (True, False): "%d/%d",
         (False, True): "%d//%d",
         (True, True): "%d/%d/%d",
-    }[arrays.uv is not None, arrays.normals is not None]
-    indices = np.stack([arrays.triangles + 1] * corner.count("%d"), axis=2)
-    if arrays.uv_triangles is not None:
-        indices[..., 1] = arrays.uv_triangles + 1
-    yield _lines(" ".join(["f", corner, corner, corner]), indices)
+    }[has_uv, has_normals]
+    vertex, uv = (np.frombuffer(table, dtype=np.int32).reshape(-1, 3) + 1 for table in (triangles, uv_triangles))
+    indices = np.stack([vertex] * corner.count("%d"), axis=2)
+    if has_uv:
+        indices[..., 1] = uv
+    return _lines(" ".join(["f", corner, corner, corner]), indices)
 
 
 def _lines(pattern: str, rows: NDArray[np.float64] | NDArray[np.int32]) -> str:
@@ -219,95 +247,3 @@ def _header(fields: list[tuple[str, str]], vertices: int, faces: int) -> bytes:
         "end_header",
     ]
     return ("\n".join(lines) + "\n").encode("ascii")
-
-
-def save_glb(mesh: Mesh, path: str | os.PathLike[str], *, normals: bool = True, colours: Tensor | None = None) -> Path:
-    """The path of a binary glTF file with one double-sided mesh, in metres.
-
-    Vertices are split at the seams of the texture, since the format has one texture coordinate per vertex.
-
-    Args:
-        mesh: The mesh, in mm.
-        path: The file to write; it must end in .glb.
-        normals: Whether to write the normals of the vertices.
-        colours: sRGB in [0, 1] of every vertex.
-
-    Raises:
-        ValueError: The suffix is another one, or the mesh cannot be written (see `mesh_arrays`).
-
-    Example:
-        save_glb(face.mesh, "face.glb")
-    """
-    target = suffixed_path(path, ".glb")
-    arrays = _split_at_seams(mesh_arrays(mesh, normals=normals, colours=colours))
-    document, binary = _document(arrays, name=target.stem)
-    text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode("utf-8")
-    chunks = _chunk(b"JSON", text, b" ") + _chunk(b"BIN\0", binary, b"\0")
-    with replacing(target) as aside:
-        aside.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
-    return target
-
-
-def _chunk(kind: bytes, content: bytes, padding: bytes) -> bytes:
-    content += padding * (-len(content) % 4)
-    return struct.pack("<I4s", len(content), kind) + content
-
-
-def _attributes(arrays: MeshArrays) -> dict[str, NDArray[np.float32]]:
-    """The attributes of the vertices in the units and directions of the format."""
-    attributes: dict[str, NDArray[np.float64]] = {"POSITION": arrays.vertices * METRES_PER_UNIT}
-    if arrays.normals is not None:
-        attributes["NORMAL"] = arrays.normals
-    if arrays.uv is not None:
-        attributes["TEXCOORD_0"] = np.stack([arrays.uv[:, 0], 1 - arrays.uv[:, 1]], axis=1)
-    if arrays.colours is not None:
-        attributes["COLOR_0"] = _linear(arrays.colours)
-    return {key: values.astype("<f4") for key, values in attributes.items()}
-
-
-def _document(arrays: MeshArrays, name: str) -> tuple[dict[str, Any], bytes]:
-    columns = _attributes(arrays)
-    tables: list[NDArray[Any]] = [*columns.values(), arrays.triangles.reshape(-1, 1).astype("<u4")]
-    offsets = np.cumsum([0, *(table.nbytes for table in tables)]).tolist()
-    targets = [*(_VERTEX_BUFFER for _ in columns), _INDEX_BUFFER]
-    tint = 0.8 if arrays.colours is None else 1.0  # the material multiplies the vertex colours
-    material = {"metallicFactor": 0.0, "roughnessFactor": 0.8, "baseColorFactor": [tint, tint, tint, 1.0]}
-    primitive = {
-        "attributes": {key: index for index, key in enumerate(columns)},
-        "indices": len(columns),
-        "material": 0,
-        "mode": 4,
-    }
-    document = {
-        "asset": {"version": "2.0", "generator": "facerecon_torch"},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0, "name": name}],
-        "meshes": [{"name": name, "primitives": [primitive]}],
-        "materials": [{"pbrMetallicRoughness": material, "doubleSided": True}],
-        "accessors": [_accessor(index, table) for index, table in enumerate(tables)],
-        "bufferViews": [
-            {"buffer": 0, "byteOffset": start, "byteLength": table.nbytes, "target": target}
-            for start, table, target in zip(offsets, tables, targets)
-        ],
-        "buffers": [{"byteLength": offsets[-1]}],
-    }
-    return document, b"".join(table.tobytes() for table in tables)
-
-
-def _accessor(view: int, table: NDArray[Any]) -> dict[str, Any]:
-    """The description of one table; `min` and `max` are exactly those of the stored values."""
-    floating = table.dtype.kind == "f"
-    return {
-        "bufferView": view,
-        "componentType": _FLOAT if floating else _UNSIGNED,
-        "count": len(table),
-        "type": _KINDS[table.shape[1]],
-        "min": table.min(axis=0).tolist(),
-        "max": table.max(axis=0).tolist(),
-    }
-
-
-def _linear(srgb: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Linear colours of sRGB colours (IEC 61966-2-1)."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)

@@ -4,10 +4,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["triangle_normals", "vertex_normals"]
+__all__ = ["corner_crosses", "normals_of_crosses", "triangle_normals", "vertex_normals"]
 
 
-def _crosses(vertices: Float[Tensor, "*b V 3"], triangles: Int[Tensor, "T 3"]) -> Float[Tensor, "*b T 3"]:
+def corner_crosses(vertices: Float[Tensor, "*b V 3"], triangles: Int[Tensor, "T 3"]) -> Float[Tensor, "*b T 3"]:
+    """The normal of every triangle, with twice its area as length."""
     corners = vertices[..., triangles, :]
     first = corners[..., 0, :]
     crosses: Tensor = torch.linalg.cross(corners[..., 1, :] - first, corners[..., 2, :] - first)
@@ -23,13 +24,19 @@ def _unit(vectors: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 3"]:
 
 def triangle_normals(vertices: Float[Tensor, "*b V 3"], triangles: Int[Tensor, "T 3"]) -> Float[Tensor, "*b T 3"]:
     """The unit normal of every triangle; zero for a triangle without area."""
-    return _unit(_crosses(vertices, triangles))
+    return _unit(corner_crosses(vertices, triangles))
 
 
 def vertex_normals(vertices: Float[Tensor, "*b V 3"], triangles: Int[Tensor, "T 3"]) -> Float[Tensor, "*b V 3"]:
     """The unit normal of every vertex: the area-weighted mean normal of its triangles; zero for a vertex without
     triangles."""
-    crosses = _crosses(vertices, triangles)
+    return normals_of_crosses(vertices, triangles, corner_crosses(vertices, triangles))
+
+
+def normals_of_crosses(
+    vertices: Float[Tensor, "*b V 3"], triangles: Int[Tensor, "T 3"], crosses: Float[Tensor, "*b T 3"]
+) -> Float[Tensor, "*b V 3"]:
+    """`vertex_normals` where the `corner_crosses` are known."""
     sums = torch.zeros_like(vertices)
     for corner in range(3):
         sums = sums.index_add(-2, triangles[:, corner], crosses)

@@ -136,11 +136,11 @@ class WarpBackend:
         require_indices(triangles, points_image)
         device, (height, width) = points_image.device, size
         points = finer_rows(points_image.detach().double(), finer).contiguous()
-        buffer = torch.full((height * finer * width,), -1, dtype=torch.int32, device=device)
+        buffer = torch.full((height * finer * width,), -1, dtype=torch.int64, device=device)
         layers = torch.zeros(2, height, width, device=device, dtype=torch.float32)
         if buffer.numel() and len(triangles):
             with _stream(device):
-                entries, values = _array(buffer, wp.int32), _array(shades.detach().float().contiguous(), wp.float32)
+                entries, values = _array(buffer, wp.int64), _array(shades.detach().float().contiguous(), wp.float32)
                 corners, faces = _array(points, wp.vec3d), _array(triangles.int().contiguous(), wp.vec3i)
                 levels = _array(_depth_levels(points[None]), wp.vec2d)
                 drawing = [corners, faces, values, levels, height * finer, width, finer, entries]

@@ -26,10 +26,10 @@ _SHIFT = wp.constant(wp.int64(4294967296))
 _LOWEST_INDEX = wp.constant(wp.int64(4294967295))
 _LEVELS = wp.constant(wp.float64(2147483647.0))
 _FAR = wp.constant(1.0e15)
-# Of a shaded picture: 20 bits of depth, then 11 of shade.
-_SHADES = wp.constant(wp.int32(2048))
-_SHADE_LEVELS = wp.constant(2047.0)
-_DEPTH_LEVELS = wp.constant(1048575.0)
+# Of a shaded picture, as fine as float32: 24 bits of depth, then 22 of shade.
+_SHADES = wp.constant(wp.int64(4194304))
+_SHADE_LEVELS = wp.constant(4194303.0)
+_DEPTH_LEVELS = wp.constant(16777215.0)
 
 
 @wp.func
@@ -181,21 +181,29 @@ def find_hits(
 
 @wp.func
 @no_type_check
-def _crossing(a: wp.vec3d, b: wp.vec3d, i: wp.int32, j: wp.int32, row: wp.float64) -> wp.float64:
-    """Where the edge between vertices i and j meets the pixel centres of a row, computed in one order for both
-    triangles of the edge: no pixel centre falls between them by rounding. The edge must not run along the row."""
-    if i < j:
-        return a[0] + (row - a[1]) / (b[1] - a[1]) * (b[0] - a[0])
-    return b[0] + (row - b[1]) / (a[1] - b[1]) * (a[0] - b[0])
+def _line(a: wp.vec3d, b: wp.vec3d, i: wp.int32, j: wp.int32) -> wp.vec3d:
+    """x and y of a point of the edge between vertices i and j, and its change of x per row; 0 for an edge along a row.
+
+    Both triangles of the edge compute the same numbers: no pixel centre falls between them by rounding.
+    """
+    start = a
+    end = b
+    if i > j:
+        start = b
+        end = a
+    slope = wp.float64(0.0)
+    if start[1] != end[1]:
+        slope = (end[0] - start[0]) / (end[1] - start[1])
+    return wp.vec3d(start[0], start[1], slope)
 
 
 @wp.func
 @no_type_check
-def _widened(span: wp.vec2d, a: wp.vec3d, b: wp.vec3d, i: wp.int32, j: wp.int32, row: wp.float64) -> wp.vec2d:
-    """The span of a row, widened to its crossing with the edge between vertices i and j."""
-    if a[1] == b[1] or row < wp.min(a[1], b[1]) or row > wp.max(a[1], b[1]):
+def _widened(span: wp.vec2d, line: wp.vec3d, first: wp.float64, second: wp.float64, row: wp.float64) -> wp.vec2d:
+    """The span of a row, widened to its crossing with an edge whose ends have the y `first` and `second`."""
+    if first == second or row < wp.min(first, second) or row > wp.max(first, second):
         return span
-    x = _crossing(a, b, i, j, row)
+    x = line[0] + (row - line[1]) * line[2]
     return wp.vec2d(wp.min(span[0], x), wp.max(span[1], x))
 
 
@@ -222,7 +230,7 @@ def draw_shades(
     height: int,
     width: int,
     finer: int,
-    buffer: wp.array(dtype=wp.int32),
+    buffer: wp.array(dtype=wp.int64),
 ):
     """A z-buffer of depth level * _SHADES + shade level of the nearest triangle, filled row by row between its edges.
 
@@ -255,14 +263,17 @@ def draw_shades(
     darkest = wp.float32(wp.max(wp.min(sa, wp.min(sb, sc)), zero)) * _SHADE_LEVELS
     deeper = wp.float32(depth[0]) * _DEPTH_LEVELS
     brighter = wp.float32(shade[0]) * _SHADE_LEVELS
+    ab = _line(a, b, t[0], t[1])
+    bc = _line(b, c, t[1], t[2])
+    ca = _line(c, a, t[2], t[0])
     top = int(wp.ceil(wp.clamp(wp.min(a[1], wp.min(b[1], c[1])), zero, wp.float64(height))))
     bottom = int(wp.floor(wp.clamp(wp.max(a[1], wp.max(b[1], c[1])), -one, wp.float64(height - 1))))
     for row in range(top, bottom + 1):
         y = wp.float64(row)
         span = wp.vec2d(wp.float64(width), -one)
-        span = _widened(span, a, b, t[0], t[1], y)
-        span = _widened(span, b, c, t[1], t[2], y)
-        span = _widened(span, c, a, t[2], t[0], y)
+        span = _widened(span, ab, a[1], b[1], y)
+        span = _widened(span, bc, b[1], c[1], y)
+        span = _widened(span, ca, c[1], a[1], y)
         shift = (wp.float64(row % finer) + wp.float64(0.5)) / wp.float64(finer) - wp.float64(0.5)
         left = int(wp.ceil(wp.max(span[0] - shift, zero)))
         right = int(wp.floor(wp.min(span[1] - shift, wp.float64(width - 1))))
@@ -272,24 +283,24 @@ def draw_shades(
         start = row * width + left
         for column in range(right + 1 - left):
             x = wp.float32(column)
-            level = wp.int32(wp.clamp(z + x * deeper, farthest, nearest))
-            light = wp.int32(wp.clamp(s + x * brighter, darkest, brightest))
+            level = wp.int64(wp.clamp(z + x * deeper, farthest, nearest))
+            light = wp.int64(wp.clamp(s + x * brighter, darkest, brightest))
             wp.atomic_max(buffer, start + column, level * _SHADES + light)
 
 
 @wp.kernel
 @no_type_check
 def average_shades(
-    buffer: wp.array(dtype=wp.int32), width: int, finer: int, layers: wp.array(dtype=wp.float32, ndim=3)
+    buffer: wp.array(dtype=wp.int64), width: int, finer: int, layers: wp.array(dtype=wp.float32, ndim=3)
 ):
     """The covered share of every pixel, and its mean shade times this share, of its `finer` samples."""
     row, column = wp.tid()
     count = int(0)  # noqa: RUF046, UP018 - a variable of warp, not a constant
-    total = int(0)  # noqa: RUF046, UP018
+    total = wp.int64(0)
     for i in range(finer):
         key = buffer[(row * finer + i) * width + column]
-        if key >= 0:
+        if key >= wp.int64(0):
             count += 1
-            total += key & (_SHADES - 1)
+            total += key % _SHADES
     layers[0, row, column] = float(count) / float(finer)
     layers[1, row, column] = float(total) / float(finer) / _SHADE_LEVELS

@@ -4,9 +4,7 @@ name."""
 import os
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
@@ -38,16 +36,16 @@ def save_png(image: Tensor, path: str | os.PathLike[str], *, compression: int = 
     Example:
         >>> save_png(torch.rand(3, 48, 64), "noise.png")
     """
-    values = _checked(image, path, (".png",))
+    picture = _checked(image, path, (".png",))
     about = PngInfo()
     about.add_text("Software", _SOFTWARE)
     with replacing(path) as aside:
-        Image.fromarray(values).save(aside, "PNG", pnginfo=about, compress_level=compression)
+        picture.save(aside, "PNG", pnginfo=about, compress_level=compression)
     return Path(path)
 
 
 def save_jpeg(image: Tensor, path: str | os.PathLike[str], *, quality: int = 90) -> Path:
-    """Write one image as a JPEG file without chroma subsampling that names this package in its comment.
+    """Write one image as a JPEG file with 4:2:0 chroma that names this package in its comment.
 
     It takes a tenth of the time of a PNG file, for a fifth of the bytes.
 
@@ -66,14 +64,14 @@ def save_jpeg(image: Tensor, path: str | os.PathLike[str], *, quality: int = 90)
     Example:
         >>> save_jpeg(torch.rand(3, 48, 64), "noise.jpg")
     """
-    values = _checked(image, path, (".jpg", ".jpeg"))
+    picture = _checked(image, path, (".jpg", ".jpeg"))
     with replacing(path) as aside:
-        Image.fromarray(values).save(aside, "JPEG", quality=quality, subsampling=0, comment=_SOFTWARE.encode())
+        picture.save(aside, "JPEG", quality=quality, comment=_SOFTWARE.encode())
     return Path(path)
 
 
-def _checked(image: Tensor, path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> NDArray[np.uint8]:
-    """The bytes [H, W, 3] or [H, W] of an image that may be written at this path."""
+def _checked(image: Tensor, path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> Image.Image:
+    """The image in 8 bits, if it may be written at this path."""
     if not isinstance(image, Tensor):
         raise TypeError(f"image must be a torch.Tensor; got {type(image).__name__}")
     numbers = image.is_floating_point() or image.dtype == torch.uint8
@@ -83,8 +81,8 @@ def _checked(image: Tensor, path: str | os.PathLike[str], suffixes: tuple[str, .
         )
     if Path(path).suffix.lower() not in suffixes:
         raise ValueError(f"path must end in {' or '.join(suffixes)}; got {path}")
-    values = np.ascontiguousarray(_bytes_of(image.detach()).permute(1, 2, 0).cpu().numpy())
-    return values if image.shape[0] == 3 else values[..., 0]
+    planes = [Image.fromarray(plane) for plane in _bytes_of(image.detach()).cpu().numpy()]
+    return planes[0] if len(planes) == 1 else Image.merge("RGB", planes)
 
 
 def _bytes_of(image: Tensor) -> Tensor:

@@ -9,13 +9,14 @@ from torch.nn.functional import normalize
 
 from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.geometry.mesh_queries import MeshBackend, get_backend
-from facerecon_torch.geometry.normals import vertex_normals
+from facerecon_torch.geometry.normals import corner_crosses, normals_of_crosses
 from facerecon_torch.images.read import require_unit_range
 from facerecon_torch.runtime.precision import in_own_precision
 
 __all__ = ["OverlaySpec", "draw_dots", "draw_overlay", "paint_overlay"]
 
-_SUPERSAMPLED_PX = 2_000_000  # largest mesh area, in image px, that is drawn with supersampling; larger ones in strips
+_SAMPLES = 200_000  # of a mesh at most, so that large faces have fewer of them per pixel, and are drawn as fast
+_STRIP_PX = 2_000_000  # drawn at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ def draw_overlay(
     spec: OverlaySpec | None = None,
     backend: MeshBackend | None = None,
 ) -> Tensor:
-    """The image with the mesh shaded and half transparent on it, [3, H, W].
+    """The image with the side of the mesh that faces the viewer on it, shaded and half transparent, [3, H, W].
 
     Args:
         image: [3, H, W] or grey [1, H, W], of uint8 or of floats in [0, 1].
@@ -164,7 +165,7 @@ def _blend_mesh(
     backend: MeshBackend,
     unit: float,
 ) -> None:
-    """Blend the mesh into an image whose white is `unit`, strip by strip, with supersampling unless it is large."""
+    """Blend the mesh into an image whose white is `unit`, strip by strip, with supersampling where it is small."""
     height, width = image.shape[1:]
     size = points.new_tensor([width, height])
     start = points[:, :2].amin(0).floor().clamp_min(0).minimum(size)
@@ -172,13 +173,14 @@ def _blend_mesh(
     (left, top), (right, bottom) = start.int().tolist(), stop.int().tolist()
     if min(right - left, bottom - top) < 1:
         return
-    finer = spec.supersample if (right - left) * (bottom - top) <= _SUPERSAMPLED_PX else 1
-    shades, colour = _shades(points, triangles, spec), unit * points.new_tensor(spec.colour)[:, None, None]
-    rows = max(1, _SUPERSAMPLED_PX // (right - left))
+    finer = max(1, min(spec.supersample, _SAMPLES // ((right - left) * (bottom - top))))
+    shades, front = _shades(points, triangles, spec)
+    colour = unit * points.new_tensor(spec.colour)[:, None, None]
+    rows = max(1, _STRIP_PX // (right - left))
     for row in range(top, bottom, rows):
         strip = image[:, row : min(row + rows, bottom), left:right]
         moved = points - points.new_tensor([left, row, 0])
-        layers = backend.shade(moved, triangles, shades, (strip.shape[1], strip.shape[2]), finer=finer)
+        layers = backend.shade(moved, front, shades, (strip.shape[1], strip.shape[2]), finer=finer)
         cover, shaded = (spec.opacity * layers).to(points)
         strip.copy_(_stored(torch.addcmul(shaded * colour, 1 - cover, strip.to(points)), image))
 
@@ -188,9 +190,12 @@ def _stored(values: Tensor, image: Tensor) -> Tensor:
     return values if image.is_floating_point() else values.add_(0.5).to(image.dtype)
 
 
-def _shades(points: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"], spec: OverlaySpec) -> Float[Tensor, "V"]:
-    """The shade of each vertex: ambient light and Lambert's cosine."""
+def _shades(
+    points: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"], spec: OverlaySpec
+) -> tuple[Float[Tensor, "V"], Int[Tensor, "front 3"]]:
+    """The shade of each vertex, of ambient light and Lambert's cosine, and the triangles that face the viewer."""
     upright = points * points.new_tensor([1.0, -1.0, 1.0])  # the viewer's axes: +y up
     lamp = normalize(points.new_tensor(spec.light), dim=0)
-    cosine = (vertex_normals(upright, triangles) @ lamp).clamp_min(0)
-    return spec.ambient + (1 - spec.ambient) * cosine
+    crosses = corner_crosses(upright, triangles)
+    cosine = (normals_of_crosses(upright, triangles, crosses) @ lamp).clamp_min(0)
+    return spec.ambient + (1 - spec.ambient) * cosine, triangles[crosses[:, 2] > 0]

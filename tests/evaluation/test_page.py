@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,11 +10,7 @@ import torch
 from facerecon_torch.commands.own_files import is_own
 from facerecon_torch.evaluation.output import write_evaluation, write_metrics
 from facerecon_torch.evaluation.sections.registry import SECTIONS
-
-_FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--window-size=1280,2400",
-)  # fmt: skip
+from tests.browser import open_browser
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +48,7 @@ def test_the_page_escapes_and_names_no_address(folder):
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """Headless Chromium without a network of its own."""
-    from selenium import webdriver as selenium
-
-    chrome = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver_path = shutil.which("chromedriver")
-    if chrome is None or driver_path is None:
-        assert os.environ.get("FACERECON_BROWSER") != "required", "chromium and chromedriver must be installed here"
-        pytest.skip("chromium and chromedriver are not installed")
-    options = selenium.ChromeOptions()
-    options.binary_location = chrome
-    for flag in (*_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = selenium.Chrome(options=options, service=selenium.ChromeService(driver_path))
+    driver = open_browser(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
 

@@ -89,7 +89,7 @@ def test_device_dtype_and_grey(channels, device, dtype, rng):
 
 
 def test_a_large_face_is_drawn_without_supersampling_within_bounds(monkeypatch):
-    monkeypatch.setattr("facerecon_torch.report.overlay._SUPERSAMPLED_PX", 100)
+    monkeypatch.setattr("facerecon_torch.report.overlay._SAMPLES", 100)
     coarse = draw_overlay(torch.zeros(3, 80, 60), *_ball())
     monkeypatch.undo()
     fine = draw_overlay(torch.zeros(3, 80, 60), *_ball())
@@ -120,3 +120,20 @@ def test_a_bad_spec_is_refused():
     for change in ({"opacity": 1.5}, {"ambient": -0.1}, {"supersample": 0}, {"dot": 0.0}):
         with pytest.raises(ValueError, match=next(iter(change))):
             OverlaySpec(**change)
+
+
+def test_bytes_are_drawn_as_floats_are_to_a_level(rng):
+    image = torch.randint(0, 256, (3, 80, 60), generator=rng, dtype=torch.uint8)
+    dots = torch.tensor([[5.0, 6.0], [50.0, 70.0]])
+    drawn = draw_overlay(image, *_ball(), dots)
+    exact = draw_overlay(image.double() / 255, *_ball(), dots) * 255
+    assert drawn.dtype == torch.uint8
+    assert (drawn - exact).abs().max() <= 1
+
+
+def test_the_far_side_of_the_mesh_is_not_drawn():
+    square = torch.tensor([[10.0, 10, 0], [50, 10, 0], [50, 50, 0], [10, 50, 0]])
+    faces = torch.tensor([[0, 3, 2], [0, 2, 1]])
+    grey = torch.full((3, 60, 60), 0.5)
+    assert not draw_overlay(grey, square, faces).equal(grey)
+    assert draw_overlay(grey, square, faces.flip(1)).equal(grey)

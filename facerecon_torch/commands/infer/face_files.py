@@ -13,26 +13,32 @@ from torch import Tensor
 
 from facerecon_torch.cascade.reconstruction import Reconstruction
 from facerecon_torch.commands.infer.inputs.entry import Entry
+from facerecon_torch.commands.infer.mesh_files import (
+    MESH_FORMATS,
+    FaceMeshes,
+    MeshOptions,
+    TextureOptions,
+    face_endings,
+)
 from facerecon_torch.commands.infer.names import result_names
 from facerecon_torch.commands.infer.overlay import draw_faces
 from facerecon_torch.commands.infer.records import Origin
 from facerecon_torch.commands.own_files import is_own, require_own
-from facerecon_torch.export.meshes import save_glb, save_obj, save_ply
 from facerecon_torch.export.parameters import FittedFaces, save_parameters_json
 from facerecon_torch.files import is_disk_full, path_text
 from facerecon_torch.formats.face_document import face_suffix
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.images.read import Pixels
-from facerecon_torch.images.write import save_png
+from facerecon_torch.images.write import save_jpeg
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.runtime.time_limit import result_within
 from facerecon_torch.runtime.timer import timed
-from facerecon_torch.structures import Detection, Mesh
+from facerecon_torch.structures import Detection
 
 __all__ = ["FaceFiles", "ImageFaces", "fitted_faces"]
 
 _WAITING = 4  # images whose files are queued
-_MESHES: dict[str, Callable[..., Path]] = {"obj": save_obj, "ply": save_ply, "glb": save_glb}
+_ENDINGS = tuple(face_endings(("json", *MESH_FORMATS)))
 _FOLDER = "faces"  # of the files of a run with several shards
 
 
@@ -57,7 +63,7 @@ class _Job:
 
 
 class FaceFiles:
-    """Writes NAME.json, .obj, .ply, .glb for every face, NAME_overlay.png for every image.
+    """Writes NAME.json and the files of `mesh_files.FaceMeshes` for every face, NAME_overlay.jpg for every image.
 
     NAME is that of `names.result_names`, as a rule the image's stem; further faces of the image, counted from the
     largest, are NAME_face1, NAME_face2, ... They lie in the output folder, or in its faces/NNNNN for shard NNNNN of
@@ -68,6 +74,8 @@ class FaceFiles:
         model: the face model.
         formats: what is written beside the tables.
         convention: what landmarks mean.
+        mesh: which meshes are written.
+        texture: how textures are made.
         memory: bytes of the pixels that may wait, beside those of one image.
         seconds: that writing one image may take.
         done: is called for every image that was written, with None, or could not be, with the error.
@@ -83,27 +91,27 @@ class FaceFiles:
         formats: Sequence[str],
         convention: str,
         *,
+        mesh: MeshOptions,
+        texture: TextureOptions,
         memory: int,
         seconds: float | None,
         done: Callable[[ImageFaces, FittedFaces, Exception | None], None],
     ) -> None:
-        if model.topology is None:
-            raise ValueError("reconstruction needs a whole model; this one was restricted to some vertices")
+        self._meshes = FaceMeshes(model, formats, mesh, texture)
         self._output, self._folder = output, output
         self._formats = tuple(formats)
         self._names: dict[int, str] = {}
-        self._surface = model.topology.to("cpu").surface()
         self._expression_names = tuple(model.expression_names)
         self._convention = convention
         self._memory, self._seconds, self._done = memory, seconds, done
         self._jobs: deque[_Job] = deque()
-        if "overlay" in self._formats:
+        if self.need_vertices:
             get_backend()  # starts here, once, rather than in every thread of the pool
 
     @property
     def need_vertices(self) -> bool:
         """Whether some format shows the whole surface."""
-        return not {"overlay", *_MESHES}.isdisjoint(self._formats)
+        return "overlay" in self._formats or self._meshes.needed
 
     def begin(self, shard: int, shards: int, entries: Sequence[Entry]) -> None:
         """The entries of a shard, whose files come next."""
@@ -148,22 +156,18 @@ class FaceFiles:
     def _write(self, image: ImageFaces, fitted: FittedFaces) -> None:
         with timed("write"):
             name = self._names[image.entry.number]
-            overlay = self._folder / f"{name}_overlay.png"
+            overlay = self._folder / f"{name}_overlay.jpg"
             stems = [f"{name}{face_suffix(k)}" for k in range(len(image.detections))]
-            kinds = [kind for kind in self._formats if kind in _MESHES or kind == "json"]
-            results = [self._folder / f"{stem}.{kind}" for stem in stems for kind in kinds]
+            results = [self._folder / f"{stem}{ending}" for stem in stems for ending in face_endings(self._formats)]
             require_own([*results, overlay] if "overlay" in self._formats else results)
             self._remove_earlier(name)
-            vertices = image.faces.vertices if self.need_vertices else ()
-            meshes = [Mesh(vertices=v, **self._surface) for v in vertices]
             if "overlay" in self._formats:
-                save_png(self._overlay(image, meshes), overlay)
+                save_jpeg(self._overlay(image), overlay)
             made_from = asdict(image.origin)
             for k, stem in reversed(list(enumerate(stems))):
-                for kind in kinds:
-                    if kind in _MESHES:
-                        _MESHES[kind](meshes[k], self._folder / f"{stem}.{kind}")
-                if "json" in kinds:
+                if self._meshes.needed:
+                    self._meshes.write(image.faces[k], image.pixels, self._folder, stem)
+                if "json" in self._formats:
                     save_parameters_json(
                         fitted[k],
                         self._folder / f"{stem}.json",
@@ -175,16 +179,17 @@ class FaceFiles:
                         convention=self._convention,
                     )
 
-    def _overlay(self, image: ImageFaces, meshes: Sequence[Mesh]) -> Tensor:
+    def _overlay(self, image: ImageFaces) -> Tensor:
         """The photograph with all its faces, the smallest drawn first."""
+        meshes = [self._meshes.mesh(vertices) for vertices in image.faces.vertices]
         points = [one.points for one in image.detections]
         return draw_faces(image.pixels, meshes, image.faces.camera, points, image.faces.projected_2d)
 
     def _remove_earlier(self, name: str) -> None:
         """Remove the results that an earlier run wrote for this image, of all formats, so that no face of it stays."""
-        earlier = [self._folder / f"{name}_overlay.png"]
+        earlier = [self._folder / f"{name}_overlay.jpg"]
         for k in count():
-            files = [self._folder / f"{name}{face_suffix(k)}.{kind}" for kind in ("json", *_MESHES)]
+            files = [self._folder / f"{name}{face_suffix(k)}{ending}" for ending in _ENDINGS]
             if not any(file.is_file() for file in files):
                 break
             earlier += files

@@ -13,6 +13,7 @@ import torch
 from facerecon_torch.cascade.found_faces import faces_at_once
 from facerecon_torch.cascade.reconstruction import KnownSize
 from facerecon_torch.commands.infer.inputs.listing import InputSpec
+from facerecon_torch.commands.infer.mesh_files import MESH_FORMATS, MeshOptions, TextureOptions
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.config.targets import require_type
 from facerecon_torch.images.open import MAX_MEGAPIXELS, require_megapixels
@@ -24,8 +25,15 @@ __all__ = ["DECODERS", "FORMATS", "MODES", "InferOptions", "InferSpecs", "infer_
 MODES = ("throughput", "latency")
 DECODERS = ("cpu", "device")
 ENGINES = ("local", "ray")
-FORMATS = ("json", "obj", "ply", "glb", "overlay", "csv")
-_OF_ONE = ("json", "obj", "ply", "glb", "overlay")  # the formats of a run with one input, unless others are asked for
+FORMATS = ("json", *MESH_FORMATS, "overlay", "csv")
+_OF_ONE = (
+    "json",
+    "obj",
+    "ply",
+    "glb",
+    "texture",
+    "overlay",
+)  # of a run with one input, unless others are asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +48,7 @@ class InferOptions:
     mode: str = "throughput"
     batch: int | None = None  # faces at once; None: 32 on the CPU, 256 on CUDA, 1 with mode latency
     decode: str = "cpu"
-    formats: Sequence[str] | None = None  # beside the tables; None: all but csv for one input, else none
+    formats: Sequence[str] | None = None  # beside the tables; None: all but csv and depth for one input, else none
     resume: bool = True  # go on with the run in the output folder; false: replace it
     retry: str | None = None  # failed: inputs without faces are done again
     shard: str = "0/1"  # which part of the run this process does: I/N
@@ -48,6 +56,8 @@ class InferOptions:
     engine: str = "local"
     actors: int | None = None  # of engine=ray; None: one per GPU, or per two CPUs
     size: KnownSize = field(default_factory=KnownSize)
+    mesh: MeshOptions = field(default_factory=MeshOptions)
+    texture: TextureOptions = field(default_factory=TextureOptions)
     max_megapixels: float | int = MAX_MEGAPIXELS  # larger images are refused before they are decoded
     ahead_mb: float | int = 256  # MB of pixels that wait between reading, reconstruction and writing, each
     image_seconds: float | int | None = 60.0  # of reading, decoding, search, fit and writing of an image, each

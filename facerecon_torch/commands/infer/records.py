@@ -49,6 +49,8 @@ def settings_of(
         "detector": [detector.name, sorted((name, str(value)) for name, value in own.items())],
         "formats": sorted(formats),
         "size": asdict(options.size),
+        "mesh": asdict(options.mesh),
+        "texture": asdict(options.texture),
     }
     settings |= {"faces": options.faces, "decode": options.decode, "max_megapixels": float(options.max_megapixels)}
     return {name: json.dumps(value, sort_keys=True, default=str) for name, value in settings.items()}

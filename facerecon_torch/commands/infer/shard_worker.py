@@ -94,6 +94,7 @@ class ShardWorker:
         self._memory = int(options.ahead_mb * _MEGABYTE)
         self._files = FaceFiles(
             spec.output, model, spec.formats, spec.detector.convention,
+            mesh=options.mesh, texture=options.texture,
             memory=self._memory, seconds=options.seconds, done=self._written,
         )  # fmt: skip
         self._one = LatencySession(reconstructor, size=options.size) if options.mode == "latency" else None
