@@ -84,7 +84,7 @@ class EvaluationSpec:
     external: Sequence[str] | str | None = None
     peers: Sequence[str] | None = None
     external_images: int = 100
-    eos_tune: int = 40
+    eos_tune: int = 20
 
     def __post_init__(self) -> None:
         require_count("evaluation.folds_at_once", self.folds_at_once, 1)
