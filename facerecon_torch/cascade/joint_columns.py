@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
-from facerecon_torch.cascade.reconstruction import Reconstruction, extent
+from facerecon_torch.cascade.reconstruction import KnownSize, Reconstruction, extent
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.structures import Camera, FaceParameters
 
@@ -16,7 +16,11 @@ _NEEDED = ("alpha", "beta", "rotation", "landmarks_2d")
 
 
 def join_columns(
-    columns: Mapping[str, Shaped[Tensor, "n *_"]], subject: Int[Tensor, "rows"], model: FaceReconstructor
+    columns: Mapping[str, Shaped[Tensor, "n *_"]],
+    subject: Int[Tensor, "rows"],
+    model: FaceReconstructor,
+    *,
+    size: KnownSize | None = None,
 ) -> dict[str, Shaped[Tensor, "n *_"]]:
     """The columns of the rows with one alpha per person, as `FaceReconstructor.join` gives them; all people together.
 
@@ -25,11 +29,12 @@ def join_columns(
             [n, 66, 2] in px, NaN where missing, and, if there is one, `degenerate` [n].
         subject: number of each row's person.
         model: that made the rows.
+        size: of the faces, where it is known; None: the model's.
 
     Returns:
-        `alpha`, `beta`, `rotation` [n, 9], `scale`, `translation`, `landmarks_3d`, `projected_2d`, at the model's size,
-        and of `JointIdentity` `subject_pictures`, `subject_distance_mm`, `subject_spread_mm`, `subject_stranger` and
-        `subject_mixed`.
+        `alpha`, `beta`, `expression_weights` [n, names], `rotation` [n, 9], `scale`, `translation`, `degenerate`,
+        `landmarks_3d`, `projected_2d`, and of `JointIdentity` `subject_pictures`, `subject_distance_mm`,
+        `subject_spread_mm`, `subject_stranger` and `subject_mixed`.
 
     Raises:
         ValueError: a column is missing, or not one subject per row.
@@ -52,13 +57,16 @@ def join_columns(
         size=ones, landmarks=landmarks, boxes=extent(landmarks), scores=ones, disagreement=torch.zeros_like(ones),
         face_model=model.face_model, naming=model.naming,
     )  # fmt: skip
-    joined, person = model.join(faces, subject)
+    joined, person = model.join(faces, subject, size=size)
+    weights = list(joined.expression_weights.values())
     return {
         "alpha": joined.parameters.identity,
         "beta": joined.parameters.expression,
+        "expression_weights": torch.stack(weights, -1) if weights else alpha.new_empty(n, 0),
         "rotation": joined.camera.rotation.reshape(n, 9),
         "scale": joined.camera.scale,
         "translation": joined.camera.translation,
+        "degenerate": joined.camera.degenerate,
         "landmarks_3d": joined.landmarks_3d,
         "projected_2d": joined.projected_2d,
         "subject_pictures": person.pictures,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,8 +21,9 @@ from facerecon_torch.export.parameters import MEASURES, FittedFaces, require_fac
 from facerecon_torch.files import replacing
 from facerecon_torch.formats.face_document import CONVENTION_KEY
 from facerecon_torch.geometry.rotation import matrix_to_euler
+from facerecon_torch.structures import Camera, FaceParameters
 
-__all__ = ["FORMAT", "FaceTable", "ImageRow", "face_columns"]
+__all__ = ["FORMAT", "FaceTable", "ImageRow", "face_columns", "solved_columns"]
 
 FORMAT = 3
 """Version of the table's layout."""
@@ -206,30 +208,58 @@ def face_columns(faces: FittedFaces, schema: Any) -> dict[str, Any]:
     """
     import pyarrow as pa
 
-    camera = (
-        _vectors(pa, _array(faces.camera.rotation.flatten(1))),
-        pa.array(_array(faces.camera.scale)),
-        _vectors(pa, _array(faces.camera.translation)),
-        pa.array(faces.camera.degenerate.numpy()),
-    )
-    euler = torch.rad2deg(torch.stack(matrix_to_euler(faces.camera.rotation), dim=-1))
-    columns = {
+    return {
         "box": _vectors(pa, _array(faces.boxes)),
         "score": pa.array(_array(faces.scores)),
         "plausible": pa.array(faces.plausibility.plausible.numpy()),
         **{column: pa.array(_array(getattr(faces.plausibility, name))) for column, name in MEASURES.items()},
-        "alpha": _lists(pa, pa.array(_array(faces.parameters.identity).reshape(-1)), len(faces)),
-        "beta": _lists(pa, pa.array(_array(faces.parameters.expression).reshape(-1)), len(faces)),
-        "camera": pa.StructArray.from_arrays(camera, fields=list(schema.field("camera").type)),
-        "euler_degrees": _vectors(pa, _array(euler)),
         "landmarks_2d": _lists(pa, _vectors(pa, _array(faces.landmarks_2d.flatten(0, 1))), len(faces)),
-        "landmarks_3d": _lists(pa, _vectors(pa, _array(faces.landmarks_3d.flatten(0, 1))), len(faces)),
-        "projected_2d": _lists(pa, _vectors(pa, _array(faces.projected_2d.flatten(0, 1))), len(faces)),
+        **solved_columns(
+            faces.parameters, faces.camera, faces.expression_weights, faces.landmarks_3d, faces.projected_2d, schema
+        ),
+    }
+
+
+def solved_columns(
+    parameters: FaceParameters,
+    camera: Camera,
+    weights: Float[Tensor, "n names"],
+    landmarks_3d: Float[Tensor, "n landmarks 3"],
+    projected_2d: Float[Tensor, "n landmarks 2"],
+    schema: Any,
+) -> dict[str, Any]:
+    """The columns that a solution for a batch of faces fills, as Arrow arrays by name.
+
+    Args:
+        parameters: Of the faces, on the CPU.
+        camera: Of every picture.
+        weights: Of the named expressions.
+        landmarks_3d: Of the fitted faces, mm.
+        projected_2d: Their projections, px.
+        schema: Of the table.
+    """
+    import pyarrow as pa
+
+    n = len(landmarks_3d)
+    cameras = (
+        _vectors(pa, _array(camera.rotation.flatten(1))),
+        pa.array(_array(camera.scale)),
+        _vectors(pa, _array(camera.translation)),
+        pa.array(camera.degenerate.numpy()),
+    )
+    euler = torch.rad2deg(torch.stack(matrix_to_euler(camera.rotation), dim=-1))
+    columns = {
+        "alpha": _lists(pa, pa.array(_array(parameters.identity).reshape(-1)), n),
+        "beta": _lists(pa, pa.array(_array(parameters.expression).reshape(-1)), n),
+        "camera": pa.StructArray.from_arrays(cameras, fields=list(schema.field("camera").type)),
+        "euler_degrees": _vectors(pa, _array(euler)),
+        "landmarks_3d": _lists(pa, _vectors(pa, _array(landmarks_3d.flatten(0, 1))), n),
+        "projected_2d": _lists(pa, _vectors(pa, _array(projected_2d.flatten(0, 1))), n),
     }
     if "expression_weights" in schema.names:
-        weights = [pa.array(column) for column in _array(faces.expression_weights.mT)]
+        values = [pa.array(column) for column in _array(weights.mT)]
         fields = list(schema.field("expression_weights").type)
-        columns["expression_weights"] = pa.StructArray.from_arrays(weights, fields=fields)
+        columns["expression_weights"] = pa.StructArray.from_arrays(values, fields=fields)
     return columns
 
 

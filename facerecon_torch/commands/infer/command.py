@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from facerecon_torch.cascade.checkpoint import pretrained_path
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.options import InferOptions, InferSpecs
-from facerecon_torch.commands.infer.plan import QUARANTINE
+from facerecon_torch.commands.infer.plan import QUARANTINE, SUBJECTS
 from facerecon_torch.commands.infer.run import InferReport, infer
 from facerecon_torch.config.recorded import build
 from facerecon_torch.landmarks.registry import build_detector, require_convention
@@ -62,6 +62,8 @@ def _tell(report: InferReport, output: Path, options: InferOptions) -> None:
         _log.info("the inputs of other workers (shard=I/%d) are not all done yet", options.shard_count)
     else:
         _log.info("every input has one outcome: %s", report.total.line())
+    if report.people is not None:
+        _log.info("%s: %s", output / SUBJECTS, report.people.line())
     if report.counts.failures:
         _log.error(
             "%d of %d inputs gave no face; %s says why, and retry=failed does them again",

@@ -25,6 +25,7 @@ __all__ = ["DECODERS", "FORMATS", "MODES", "InferOptions", "InferSpecs", "infer_
 MODES = ("throughput", "latency")
 DECODERS = ("cpu", "device")
 ENGINES = ("local", "ray")
+_GROUPS = ("subject",)
 FORMATS = ("json", *MESH_FORMATS, "overlay", "csv")
 _OF_ONE = (
     "json",
@@ -51,6 +52,7 @@ class InferOptions:
     formats: Sequence[str] | None = None  # beside the tables; None: all but csv and depth for one input, else none
     resume: bool = True  # go on with the run in the output folder; false: replace it
     retry: str | None = None  # failed: inputs without faces are done again
+    group_by: str | None = None  # subject: one identity per subject of the manifest, in tables of their own
     shard: str = "0/1"  # which part of the run this process does: I/N
     shard_size: int = 1000  # inputs that are committed together
     engine: str = "local"
@@ -83,6 +85,8 @@ class InferOptions:
             raise ValueError(f"formats must be among {', '.join(FORMATS)}; got {', '.join(map(str, unknown))}")
         if self.retry not in (None, "failed"):
             raise ValueError(f"retry must be failed or null; got {self.retry!r}")
+        if self.group_by not in (None, *_GROUPS):
+            raise ValueError(f"group_by must be {' or '.join(_GROUPS)} or null; got {self.group_by!r}")
         workers = self._shard[1]
         if not self.resume and (self.retry or workers > 1):
             raise ValueError("resume=false replaces a run; it goes neither with retry=failed nor with shard=I/N")

@@ -23,10 +23,12 @@ from facerecon_torch.commands.own_files import RUN_FORMAT, read_document, requir
 from facerecon_torch.files import write_json
 from facerecon_torch.formats.face_document import PARAMETERS
 
-__all__ = ["PLAN", "QUARANTINE", "RUN", "Plan", "RunMismatchError", "fingerprint", "prepare_plan", "working"]
+__all__ = [
+    "PLAN", "QUARANTINE", "RUN", "SUBJECTS", "Plan", "RunMismatchError", "fingerprint", "prepare_plan", "working",
+]  # fmt: skip
 
 PLAN, RUN = "plan.arrow", "run.json"
-QUARANTINE = "quarantine"
+QUARANTINE, SUBJECTS = "quarantine", "subjects"
 _VERSION = 1
 _log = logging.getLogger(__name__)
 _SHOWN = 16  # characters of a digest in messages
@@ -190,7 +192,7 @@ def _first_change(old: Plan, new: Plan, allowed: Collection[int]) -> str:
 
 def _remove_run(output: Path) -> None:
     (output / RUN).unlink()
-    parts = [part for kind in (PARAMETERS, QUARANTINE) for part in (output / kind).glob("part-*.parquet")]
+    parts = [part for kind in (PARAMETERS, QUARANTINE, SUBJECTS) for part in (output / kind).glob("part-*.parquet")]
     require_own(parts)
     for part in parts:
         part.unlink()

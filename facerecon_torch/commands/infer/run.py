@@ -21,10 +21,11 @@ from facerecon_torch.commands.infer.inputs.entry import Entry, file_entry
 from facerecon_torch.commands.infer.inputs.listing import InputSpec, list_entries
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.parts import Parts, RunCounts
-from facerecon_torch.commands.infer.plan import QUARANTINE, Plan, fingerprint, prepare_plan, working
+from facerecon_torch.commands.infer.plan import QUARANTINE, SUBJECTS, Plan, fingerprint, prepare_plan, working
 from facerecon_torch.commands.infer.progress import Progress, progress_file
 from facerecon_torch.commands.infer.records import settings_of
 from facerecon_torch.commands.infer.shard_worker import WorkerSpec
+from facerecon_torch.commands.infer.subjects.join import SubjectCounts, join_subjects, remove_subjects
 from facerecon_torch.commands.own_files import is_own, require_own
 from facerecon_torch.files import is_disk_full
 from facerecon_torch.formats.face_document import PARAMETERS
@@ -47,6 +48,7 @@ class InferReport:
         skipped: inputs that were done before.
         complete: whether every shard of the run is committed, those of other workers too.
         total: counts of the whole run, where it is complete.
+        people: what the tables of subjects hold, of a complete run with `group_by`.
         stopped: name of the signal that stopped the run.
         seconds: that the run took.
     """
@@ -55,6 +57,7 @@ class InferReport:
     skipped: int = 0
     complete: bool = False
     total: RunCounts | None = None
+    people: SubjectCounts | None = None
     stopped: str | None = None
     seconds: float = 0.0
 
@@ -84,6 +87,7 @@ def infer(
         times: gathers the seconds of the parts.
 
     Raises:
+        ValueError: subjects are asked for, and the inputs are no manifest that names them.
         RunMismatchError: `output` holds another run.
         FileExistsError: names of the run are taken by files of somebody else.
         OSError: the disk is full; what is committed stays.
@@ -92,6 +96,9 @@ def infer(
     if times is not None:
         with times.active():
             return infer(inputs, output, reconstructor, detector, options)
+    if options.group_by is not None:
+        spec = inputs if isinstance(inputs, InputSpec) else InputSpec(path="a list of files")
+        spec.require_subjects()
     began = time.perf_counter()
     with working(output, options.shard_index, options.shard_count):
         report = _Run(inputs, output, reconstructor, detector, options).go()
@@ -165,11 +172,18 @@ class _Run:
             report.complete = report.total is not None
         if report.complete:
             finish_run(self._output, self._spec.formats)
+        if report.total is not None and options.group_by is not None:
+            report.people = join_subjects(
+                self._output, self._spec.reconstructor, options.size,
+                fingerprint=self._spec.fingerprint, faces=report.total.faces,
+            )  # fmt: skip
         return report
 
     def _work(self, todo: Sequence[int], progress: Progress) -> None:
         """Make the shards, up to a signal."""
         report, options = self._report, self._options
+        if todo:
+            remove_subjects(self._output)
         with _stopping() as stop:
             if options.engine == "ray":
                 made = shards_by_ray(self._spec, self._plan, todo, options.actors)
@@ -192,11 +206,12 @@ def _entries(inputs: InputSpec | Sequence[Path], output: Path) -> Iterable[Entry
 
 def _require_own_names(output: Path, options: InferOptions) -> None:
     """Raise FileExistsError where a name of the run is taken by something of somebody else."""
-    for folder in (PARAMETERS, QUARANTINE):
+    folders = (PARAMETERS, QUARANTINE, SUBJECTS) if options.group_by is not None else (PARAMETERS, QUARANTINE)
+    for folder in folders:
         if (output / folder).is_symlink() or ((output / folder).exists() and not (output / folder).is_dir()):
             raise FileExistsError(f"{output / folder}: expected a free name or an earlier result; came a file")
     require_own([progress_file(output, options.shard_index, options.shard_count)])
-    for folder in (PARAMETERS, QUARANTINE):
+    for folder in folders:
         require_own((output / folder).glob("part-*.parquet"))
 
 

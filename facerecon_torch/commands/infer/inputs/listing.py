@@ -10,7 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from facerecon_torch.commands.infer.inputs.entry import Entry, file_entry
-from facerecon_torch.commands.infer.inputs.manifest import MANIFEST_SUFFIXES, manifest_rows, require_manifest
+from facerecon_torch.commands.infer.inputs.manifest import (
+    MANIFEST_SUFFIXES,
+    has_subjects,
+    manifest_rows,
+    require_manifest,
+)
 from facerecon_torch.commands.infer.inputs.tar import TAR_SUFFIX, tar_entries
 from facerecon_torch.commands.infer.inputs.video import VIDEO_SUFFIXES, video_entries
 from facerecon_torch.images.read import IMAGE_SUFFIXES
@@ -49,6 +54,15 @@ class InputSpec:
         """Raise FileNotFoundError where nothing is at the path and it is no pattern."""
         if not os.path.lexists(self.path) and not glob.has_magic(self.path):
             raise FileNotFoundError(f"input must be an image or a folder of images; nothing is at {self.path}")
+
+    def require_subjects(self) -> None:
+        """Raise ValueError unless the inputs are those of a manifest with a column of subjects."""
+        is_manifest = os.path.isfile(self.path) and self.path.lower().endswith(MANIFEST_SUFFIXES)
+        if not is_manifest or not has_subjects(Path(self.path)):
+            came = "has no such column" if is_manifest else "is no manifest"
+            raise ValueError(
+                f"group_by=subject needs a manifest (.csv, .parquet) with a column `subject`; {self.path} {came}"
+            )
 
 
 def list_entries(spec: InputSpec) -> Iterator[Entry]:

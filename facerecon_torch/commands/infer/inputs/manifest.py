@@ -21,7 +21,7 @@ from facerecon_torch.errors import DataFileError, LandmarkFileError
 from facerecon_torch.landmarks.detector import Box
 from facerecon_torch.landmarks.point_tables import choose_columns, plain_name
 
-__all__ = ["MANIFEST_SUFFIXES", "ManifestRow", "manifest_rows", "require_manifest"]
+__all__ = ["MANIFEST_SUFFIXES", "ManifestRow", "has_subjects", "manifest_rows", "require_manifest"]
 
 MANIFEST_SUFFIXES = (".csv", ".parquet")
 _IDS, _SUBJECTS = ("id",), ("subject", "person")
@@ -59,6 +59,11 @@ class _Columns:
 def require_manifest(file: Path) -> None:
     """Raise DataFileError unless a manifest can be read and has a column of paths."""
     _columns(file)
+
+
+def has_subjects(file: Path) -> bool:
+    """Whether a manifest has a column of subjects. Raises DataFileError as `require_manifest`."""
+    return _columns(file).subject is not None
 
 
 def manifest_rows(file: Path) -> Iterator[ManifestRow]:
