@@ -54,7 +54,7 @@ class RunSummary:
 
     def facts(self) -> dict[str, str]:
         """The summary in words, by name."""
-        facts = {"run": f"{self.state}; last call {self.seconds:.1f} s, {self.rate:.1f} inputs a second"}
+        facts = {"run": f"{self.state}; last call {self.seconds:.1f} s, {self.rate:.3g} inputs a second"}
         facts |= {"inputs": self.counts.line(), "faces": str(self.counts.faces)}
         if self.stages:
             facts["failed while"] = ", ".join(f"{stage} {count}" for stage, count in self.stages.most_common())
