@@ -1,5 +1,6 @@
 """The tutorials, every block of every page run as it is printed, in a folder with what the reader brings."""
 
+import json
 import os
 import re
 import subprocess
@@ -12,12 +13,13 @@ import torch
 from PIL import Image
 from skimage import data
 
+from facerecon_torch.export import save_obj
 from facerecon_torch.images.video import write_video
-from tests.model.importers.writers_linear import Face, flame_arrays
+from facerecon_torch.structures import Mesh
 from tests.registration.foreign_face import make_foreign_face
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "tutorials"
-SLOW = {"video", "train_on_scans", "own_model"}
+SLOW = {"many_photographs", "video", "train_on_scans", "own_model"}
 
 
 def _photo(folder: Path) -> None:
@@ -37,27 +39,30 @@ def _clip(folder: Path) -> None:
     write_video(folder / "clip.mp4", 25, [torch.roll(still, k, 2) for k in range(8)])
 
 
-def _flame(folder: Path) -> None:
-    foreign = make_foreign_face(seed=7)
-    draw = np.random.default_rng(1)
-    n = len(foreign.vertices)
-    bases = [np.linalg.qr(draw.normal(size=(3 * n, k)))[0].reshape(n, 3, k) for k in (300, 100)]
-    mean = foreign.vertices.numpy().astype(np.float64)
-    face = Face(mean, bases[0], np.full(300, 5.0), bases[1], np.full(100, 5.0), foreign.triangles.numpy())
-    np.savez(folder / "flame.npz", **flame_arrays(face))
+def _model(folder: Path) -> None:
+    """A face of other vertices that stretches, widens and opens its mouth, with nine known landmarks."""
+    foreign = make_foreign_face(seed=5)
+    save_obj(Mesh(vertices=foreign.vertices.float(), triangles=foreign.triangles), folder / "template.obj")
+    vertices = foreign.vertices.numpy()
+    centred = vertices - vertices.mean(0)
+    chin = foreign.truth[foreign.topology.landmark_vertices[49 + 8]].numpy()
+    drop = np.exp(-(((vertices - chin) / 30) ** 2).sum(1))[:, None] * [0.0, -8.0, -2.0]
+    identity = np.stack([0.03 * centred * [1, 0, 0], 0.03 * centred * [0, 1, 0]])
+    np.savez(folder / "modes.npz", identity=identity, expression=drop[None], expression_names=np.array(["jawOpen"]))
+    (folder / "marks.json").write_text(json.dumps(foreign.known([30, 36, 39, 42, 45, 48, 51, 54, 57])))
     _photo(folder)
 
 
 BRINGS = {
     "one_photograph": _photo, "many_photographs": _photos, "video": _clip, "train_on_scans": _photo,
-    "own_model": _flame,
+    "own_model": _model,
 }  # fmt: skip
 GIVES = {
     "one_photograph": ["out/photo_overlay.jpg", "out/photo.glb", "out/photo_texture.png"],
     "many_photographs": ["out/gallery.html", "people/subjects/part-00000.parquet"],
     "video": ["out/overlay.mp4", "out/expressions.png"],
     "train_on_scans": ["run/cascade.safetensors", "report/report.html", "out/photo.obj"],
-    "own_model": ["own.review.png", "run/cascade.safetensors", "out/photo.obj"],
+    "own_model": ["own.png", "own.review.png", "run/cascade.safetensors", "out/photo.obj"],
 }
 
 
