@@ -64,7 +64,8 @@ def test_infer_on_an_awkward_path(installed, tmp_path):
     assert answer.returncode == 0, answer.stdout + answer.stderr
     names = {p.name for p in output.iterdir()}
     stem = photo.stem
-    assert names == {f"{stem}.json", f"{stem}.obj", f"{stem}.ply", f"{stem}.glb", f"{stem}_overlay.png",
+    assert names == {f"{stem}.json", f"{stem}.obj", f"{stem}.ply", f"{stem}.glb", f"{stem}_overlay.jpg",
+                     f"{stem}.mtl", f"{stem}_texture.png",
                      "parameters", "quarantine", "plan.arrow", "progress.json",
                      "run.json", ".plan.lock", ".worker-0-of-1.lock"}  # fmt: skip
 

@@ -87,6 +87,9 @@ _COMMANDS = {
     "show": _Command(
         "show", "run_show", "draw a face model, or sum up results with a gallery", "MODEL OUT.png | RESULTS"
     ),
+    "view": _Command(
+        "view.command", "run_view", "show a face in a browser, with sliders", "FACE.json | MESH.obj|.ply|.glb"
+    ),
     "bench": _Command(
         "bench",
         "run_bench",

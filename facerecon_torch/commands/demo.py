@@ -16,7 +16,7 @@ __all__ = ["demo"]
 _PRODUCTS = (
     "report.json",
     "cascade.safetensors",
-    "astronaut_overlay.png",
+    "astronaut_overlay.jpg",
     "astronaut.obj",
     "astronaut.glb",
     "parameters/part-00000.parquet",
@@ -62,7 +62,7 @@ def demo(folder: Path) -> int:
         return status
     missing = [name for name in _PRODUCTS if not (folder / name).is_file()]
     _say(f"{folder} holds {', '.join(name for name in _PRODUCTS if name not in missing)}")
-    _say(f"done in {time.perf_counter() - began:.0f} s; look at {folder / 'astronaut_overlay.png'}")
+    _say(f"done in {time.perf_counter() - began:.0f} s; look at {folder / 'astronaut_overlay.jpg'}")
     return 1 if missing else 0
 
 

@@ -54,7 +54,7 @@ class RunSummary:
 
     def facts(self) -> dict[str, str]:
         """The summary in words, by name."""
-        facts = {"run": f"{self.state}; last call {self.seconds:.1f} s, {self.rate:.1f} inputs a second"}
+        facts = {"run": f"{self.state}; last call {self.seconds:.1f} s, {self.rate:.3g} inputs a second"}
         facts |= {"inputs": self.counts.line(), "faces": str(self.counts.faces)}
         if self.stages:
             facts["failed while"] = ", ".join(f"{stage} {count}" for stage, count in self.stages.most_common())
@@ -183,8 +183,8 @@ def _thumbnail(path: Path, box: list[float] | None) -> bytes | None:
     if box is not None:
         middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         half = max(1.0, (0.5 + _AROUND) * max(box[2] - box[0], box[3] - box[1]))
-        corners = (middle[0] - half, middle[1] - half, middle[0] + half, middle[1] + half)
-        image = image.crop(tuple(round(corner) for corner in corners))
+        left, top, right, bottom = (round(v) for v in (*(m - half for m in middle), *(m + half for m in middle)))
+        image = image.crop((left, top, right, bottom))
     stream = io.BytesIO()
     ImageOps.fit(image, (_THUMBNAIL, _THUMBNAIL)).save(stream, "JPEG", quality=80)
     return stream.getvalue()

@@ -12,6 +12,7 @@ from facerecon_torch.config.train import FaceCascadeSpec, FittingSpec
 from facerecon_torch.data.specs import DataSpec, SyntheticPhotos
 from facerecon_torch.data.splits import CvSpec
 from facerecon_torch.evaluation.sections.registry import SECTIONS
+from facerecon_torch.external.peers import PEERS
 from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.load import ModelSpec
@@ -64,9 +65,13 @@ class EvaluationSpec:
         parts: other experiments, which are run instead, into one folder and one page.
         facewarehouse: the prepared set that experiment=fig10_cross_dataset tests on.
         frgc: the prepared set that experiment=fig10_frgc tests on.
+        external: folders of other systems' results, which fig8_external and fig9_external_gallery show.
+        peers: systems that run here for these two; None: all that can run.
+        external_images: tested photographs that these two look at, evenly spread.
+        eos_tune: photographs of training people of each fold on which eos's settings are chosen.
 
     Raises:
-        ValueError: an unknown section, or none.
+        ValueError: an unknown section or system, or no section.
     """
 
     study: str = "full"
@@ -76,9 +81,18 @@ class EvaluationSpec:
     parts: Sequence[str] = ()
     facewarehouse: str | None = None
     frgc: str | None = None
+    external: Sequence[str] | str | None = None
+    peers: Sequence[str] | None = None
+    external_images: int = 100
+    eos_tune: int = 20
 
     def __post_init__(self) -> None:
         require_count("evaluation.folds_at_once", self.folds_at_once, 1)
+        require_count("evaluation.external_images", self.external_images, 1)
+        require_count("evaluation.eos_tune", self.eos_tune, 1)
+        strange = sorted(set(self.peers or ()) - set(PEERS))
+        if strange:
+            raise ValueError(f"evaluation.peers must be among {', '.join(PEERS)}; got {', '.join(strange)}")
         unknown = sorted(set(self.sections) - set(SECTIONS))
         if unknown or not self.sections:
             raise ValueError(

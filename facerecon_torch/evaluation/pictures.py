@@ -18,7 +18,7 @@ from facerecon_torch.geometry.projection import project_with_depth
 from facerecon_torch.images.read import in_unit_range, read_pixels
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.report.overlay import draw_overlay
-from facerecon_torch.structures import FaceParameters
+from facerecon_torch.structures import Camera, FaceParameters
 
 __all__ = ["FacePictures", "draw_mesh", "png_bytes", "sheet"]
 
@@ -68,15 +68,18 @@ class FacePictures:
         self._model, self._faces, self._topology = model, faces, model.topology
         self._fitter = LandmarkFitter(model, FitSpec())
 
+    def camera(self, row: int, estimate: FaceParameters) -> Camera:
+        """The camera of one photograph for an estimate of one row."""
+        points = self._faces.landmarks[row][None]
+        return self._fitter.refine(estimate, points, self._fitter.fit(points).camera)[0]
+
     def tiles(self, row: int, estimate: FaceParameters) -> list[Float[Tensor, "3 tile tile"]]:
         """Photograph, overlay and mesh of one photograph; `estimate` has one row."""
-        points = self._faces.landmarks[row][None]
-        fit = self._fitter.fit(points)
-        camera = self._fitter.refine(estimate, points, fit.camera)[0]
+        camera = self.camera(row, estimate)
         vertices = self._model.vertices(estimate.identity, estimate.expression)
         image = in_unit_range(read_pixels(self._faces.images[row]))
         drawn = draw_overlay(image, project_with_depth(vertices, camera)[0], self._topology.triangles)
-        box = _box(points[0], image.shape)
+        box = _box(self._faces.landmarks[row], image.shape)
         mesh = draw_mesh((vertices[0] @ camera.rotation[0].mT).float(), self._topology.triangles)
         return [_cut(image, box), _cut(drawn, box), mesh]
 

@@ -48,7 +48,7 @@ def bar_chart(values: Mapping[str, Sequence[float]], labels: Sequence[str], *, u
         axes.bar([i + (k - (len(values) - 1) / 2) * width for i in range(len(labels))], heights, width, label=name)
     axes.set_xticks(range(len(labels)), labels, rotation=45 if len(labels) > 8 else 0)
     axes.set_ylabel(unit)
-    axes.legend(fontsize=8, ncols=3)
+    figure.legend(fontsize=8, ncols=5, loc="outside lower center")
     return _png(figure)
 
 
@@ -63,24 +63,37 @@ def cumulative_chart(panels: Mapping[str, Mapping[str, Float[Tensor, "n"]]], lim
         one.set_xlabel(unit)
         one.set_ylim(0, 1.02)
     axes[0].set_ylabel("share of images")
-    axes[-1].legend(fontsize=8, loc="lower right")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, ncols=5, loc="outside lower center")
     return _png(figure)
 
 
 def curve_chart(
     panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *, x: Sequence[str], y: str, log: Sequence[bool]
 ) -> bytes:
-    """Lines through points: a panel per entry, a line per name; `x` labels and `log` scales of the panels."""
+    """Lines through points: a panel per entry, a line per name.
+
+    Args:
+        panels: title -> lines; names alike up to a comma have one colour, and further ones of them are dashed.
+        x: labels of the panels.
+        y: label.
+        log: whether the panels are logarithmic in x.
+    """
     figure, axes = _axes(len(panels))
+    owners = list(dict.fromkeys(name.partition(",")[0] for lines in panels.values() for name in lines))
     for one, (title, lines), label, logarithmic in zip(axes, panels.items(), x, log, strict=True):
+        seen = list[str]()
         for name, points in lines.items():
-            dashed = "--" if "train" in name else "-"
-            one.plot(*zip(*points, strict=True), dashed, marker="o", markersize=3, label=name)
+            owner = name.partition(",")[0]
+            line = "-" if owner not in seen else "--"
+            seen.append(owner)
+            colour = f"C{owners.index(owner) % 10}"
+            one.plot(*zip(*points, strict=True), line, color=colour, marker="o", markersize=3, label=name)
         one.set_title(title)
         one.set_xlabel(label)
         if logarithmic:
             one.set_xscale("log")
-        one.legend(fontsize=8)
+        one.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     axes[0].set_ylabel(y)
     return _png(figure)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.evaluation.errors import REGIONS, MethodErrors, method_errors, summary
+from facerecon_torch.evaluation.outside import Outside
 from facerecon_torch.metrics.bootstrap import Interval, paired_bootstrap, subject_interval
 from facerecon_torch.metrics.landmarks import area_under_ced
 from facerecon_torch.model.base import FaceModel
@@ -90,6 +91,7 @@ class Study:
         stages: of every cascade, the stages of every fold.
         training: images and subjects that trained, of each fold.
         reference: the method that all others are compared with.
+        outside: other systems on some of the photographs.
 
     Example:
         >>> study = Study.measured(name="full", protocol="paper_5x5", model=model, tested=tested, estimates=estimates)
@@ -105,6 +107,7 @@ class Study:
     stages: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
     training: Sequence[Mapping[str, int]]
     reference: str
+    outside: Outside | None = None
 
     @classmethod
     def measured(
@@ -165,6 +168,7 @@ class Study:
             },
             "by_kind": self._by_kind(),
             "stages": {name: [list(map(dict, fold)) for fold in folds] for name, folds in self.stages.items()},
+            **({} if self.outside is None else {"outside": self.outside.report(self.reference, generator)}),
         }
 
     def _method(self, name: str, generator: torch.Generator) -> dict[str, Any]:

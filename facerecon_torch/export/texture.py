@@ -111,7 +111,8 @@ class TextureAtlas:
     def _inner(self) -> Int[Tensor, "m"]:
         """The vertices of the smaller islands, which are eyes and mouth."""
         island = uv_islands(self._mesh)
-        return self._mesh.triangles[island != island.bincount().argmax()].unique()
+        inner: Tensor = torch.unique(self._mesh.triangles[island != island.bincount().argmax()])
+        return inner
 
     @cached_property
     def _mirror(self) -> _Texels:

@@ -15,7 +15,7 @@ from facerecon_torch.metrics.regions import mesh_to_scan, region_errors, surface
 from facerecon_torch.metrics.scan import SCAN_ALIGNMENTS, ScanSetErrors, face_mask, measured_again, scans_to_meshes
 from facerecon_torch.metrics.vertex_error import vertex_errors
 
-__all__ = ["ALIGNMENT_TEXTS", "MethodErrors", "measure"]
+__all__ = ["ALIGNMENT_TEXTS", "MethodErrors", "measure", "upright"]
 
 ALIGNMENT_TEXTS = {
     "none": "none: as the method gave it",
@@ -67,8 +67,7 @@ def measure(faces: MethodFaces, truth: Truth, *, regions: bool = True) -> Method
 
     for group in faces.groups:
         for rows, batch in _batches(group, truth):
-            part = _rows(group, rows)
-            part, flipped = _upright(part, batch["landmarks"])
+            part, flipped = upright(group.only(rows), batch["landmarks"])
             mirrored[list(part.places)] = flipped
             put(part.places, _scan_columns(part, truth, batch, regions))
         if group.corresponds and truth.model is not None:
@@ -85,13 +84,16 @@ def _batches(group: FaceGroup, truth: Truth) -> Iterator[tuple[list[int], dict[s
         yield [at[place] for place in places], batch
 
 
-def _rows(group: FaceGroup, rows: list[int]) -> FaceGroup:
-    places = tuple(group.places[k] for k in rows)
-    return replace(group, places=places, vertices=group.vertices[rows].double(), seven=group.seven[rows].double())
+def upright(group: FaceGroup, landmarks: Float[Tensor, "m 7 3"]) -> tuple[FaceGroup, Bool[Tensor, "m"]]:
+    """The meshes, mirrored where their y runs downwards, as in an image: the seven points then fit better.
 
+    Args:
+        group: some meshes.
+        landmarks: the seven points of the true surfaces.
 
-def _upright(group: FaceGroup, landmarks: Float[Tensor, "m 7 3"]) -> tuple[FaceGroup, Bool[Tensor, "m"]]:
-    """The meshes, mirrored where their y runs downwards, as in an image: the seven points then fit better."""
+    Returns:
+        The meshes, and which of them were mirrored.
+    """
     flip = group.seven.new_tensor([1.0, -1.0, 1.0])
 
     def misfit(seven: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Faces that a method gave for a list of images, in one form whatever the method is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.cascade.start import mean_face
-from facerecon_torch.external.folder import OWN_TOPOLOGY, OutputFace, SystemOutputs
+from facerecon_torch.external.folder import OWN_TOPOLOGY, OutputFace, OutputHints, SystemOutputs
 from facerecon_torch.external.truth import SEVEN_ROWS, Truth
 from facerecon_torch.fitting.contour import ContourSpec, build_contour_lines, march_contour
 from facerecon_torch.geometry.projection import project
@@ -41,6 +42,16 @@ class FaceGroup:
     triangles: Int[Tensor, "T 3"]
     seven: Float[Tensor, "m 7 3"]
     corresponds: bool
+
+    def only(self, rows: Sequence[int]) -> "FaceGroup":
+        """Some of the faces, in float64."""
+        chosen = list(rows)
+        return replace(
+            self,
+            places=tuple(self.places[k] for k in chosen),
+            vertices=self.vertices[chosen].double(),
+            seven=self.seven[chosen].double(),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +137,21 @@ def seen_landmarks(model: FaceModel, vertices: Float[Tensor, "m V 3"], camera: C
     rows = torch.cat([inner, contour], 1)
     points = vertices.gather(1, rows[..., None].expand(-1, -1, 3))
     return from_paper66(project(points, camera))
+
+
+def output_hints(
+    model: FaceModel, *, triangles: Path | None = None, landmark_vertices: Path | None = None
+) -> OutputHints:
+    """What files of other systems do not say themselves; meshes with the model's number of vertices are the model's.
+
+    Args:
+        model: of the truth.
+        triangles, landmark_vertices: as of `OutputHints`.
+    """
+    own = None
+    if model.topology is not None:
+        own = model.n_vertices, tuple(model.topology.landmark_vertices[list(SEVEN_ROWS)].tolist())
+    return OutputHints(triangles=triangles, landmark_vertices=landmark_vertices, own=own)
 
 
 def external_faces(system: SystemOutputs, truth: Truth) -> MethodFaces:

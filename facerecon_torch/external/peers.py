@@ -1,6 +1,8 @@
 """Other systems that run here, on the images and landmarks of ours: eos-py, and MediaPipe's face mesh."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -21,11 +23,16 @@ from facerecon_torch.metrics.vertex_error import vertex_errors
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.structures import Camera
 
-__all__ = ["PEERS", "EosSpec", "eos_faces", "mediapipe_faces", "tuned_settings"]
+__all__ = ["PEERS", "EosSpec", "eos_faces", "image_sizes", "mediapipe_faces", "runnable_peers", "tuned_settings"]
 
 PEERS = ("eos", "mediapipe")
 _TOGETHER = 16  # images in memory at once
 _SAME_FACE = 0.3  # least intersection over union of a detected face's box and that of the landmarks
+
+
+def runnable_peers() -> tuple[str, ...]:
+    """The peers whose packages are installed."""
+    return PEERS if find_spec("eos") is not None else tuple(name for name in PEERS if name != "eos")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +79,7 @@ def eos_faces(fitter: EosFitter, settings: EosSettings, truth: Truth, model: Fac
     Raises:
         ImageFileError: the size of an image cannot be read.
     """
-    faces = fit_all(fitter, truth.landmarks, _sizes(truth), settings)
+    faces = fit_all(fitter, truth.landmarks, image_sizes(truth.images), settings)
     vertices = torch.stack([face.vertices for face in faces])
     if model is not None:
         group = model_group(model, vertices, range(len(truth)))
@@ -90,9 +97,15 @@ def eos_faces(fitter: EosFitter, settings: EosSettings, truth: Truth, model: Fac
     return MethodFaces(name="eos", groups=(group,), image_points=points)
 
 
-def _sizes(truth: Truth) -> list[tuple[int, int]]:
+def image_sizes(images: Sequence[Path | None]) -> list[tuple[int, int]]:
+    """The width and height of photographs in px.
+
+    Raises:
+        ImageFileError: one cannot be read.
+        ValueError: one is missing.
+    """
     sizes = []
-    for path in truth.images:
+    for path in images:
         if path is None:
             raise ValueError("eos needs a photograph of every image, for its size")
         height, width = read_pixels(path).shape[-2:]
@@ -101,7 +114,7 @@ def _sizes(truth: Truth) -> list[tuple[int, int]]:
 
 
 def tuned_settings(
-    fitter: EosFitter, landmarks: Float[Tensor, "n 66 2"], size: tuple[int, int], truth: ModelTruth
+    fitter: EosFitter, landmarks: Float[Tensor, "n 66 2"], sizes: Sequence[tuple[int, int]], truth: ModelTruth
 ) -> tuple[EosSettings, dict[str, float]]:
     """The settings of `setting_grid` with the least similarity-aligned MAE on images of training people, and the MAE in
     mm of all of them.
@@ -109,12 +122,12 @@ def tuned_settings(
     Args:
         fitter: of the truth's model.
         landmarks: of the images.
-        size: width and height of all images, px.
+        sizes: width and height of the images, px.
         truth: true meshes of the images.
     """
     errors: dict[EosSettings, float] = {}
-    for settings in setting_grid():
-        faces = fit_all(fitter, landmarks, [size] * len(landmarks), settings)
+    for settings in filter(fitter.can_take, setting_grid()):
+        faces = fit_all(fitter, landmarks, sizes, settings)
         vertices = torch.stack([face.vertices for face in faces])
         errors[settings] = float(vertex_errors(vertices, truth.meshes, "similarity", rows=truth.rows).mae.mean())
     best = min(errors, key=lambda settings: errors[settings])

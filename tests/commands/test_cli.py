@@ -126,7 +126,7 @@ def test_a_folder_goes_on_after_bad_images(astronaut, tmp_path):
         assert name in reason
     for name in ("good", "grey", "turned"):
         assert (output / f"{name}.json").is_file()
-        assert (output / f"{name}_overlay.png").is_file()
+        assert (output / f"{name}_overlay.jpg").is_file()
     assert not list(output.glob("*.part"))
     good, turned = (json.loads((output / f"{n}.json").read_text()) for n in ("good", "turned"))
     # the same photograph, turned and marked as such: the same face within the noise of JPEG

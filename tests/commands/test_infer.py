@@ -94,7 +94,7 @@ def test_every_format_is_written_and_only_then_are_there_vertices(folder, tiny_o
     face, files = tiny_outcome.reconstructor, [folder / "p1.png"]
     infer(files, tmp_path, face, FileLandmarks(), options(formats=["json", "obj", "overlay"]))
     expected = {f"p1{k}.{kind}" for k in ("", "_face1") for kind in ("json", "obj")}
-    assert files_of(tmp_path) == {"p1_overlay.png", *expected}
+    assert files_of(tmp_path) == {"p1_overlay.jpg", *expected}
     assert json.loads((tmp_path / "p1.json").read_text())["alpha"] == table(tmp_path)[0]["alpha"]
 
     def never(*_: object) -> None:

@@ -77,7 +77,7 @@ def failures(output):
 # Results beside files of the user
 
 
-@pytest.mark.parametrize("name", ["p1.json", "p1.obj", "p1.ply", "p1.glb", "p1_overlay.png"])
+@pytest.mark.parametrize("name", ["p1.json", "p1.obj", "p1.ply", "p1.glb", "p1_overlay.jpg"])
 def test_no_file_of_the_user_is_replaced(name, pictures, tmp_path, tiny_outcome):
     output = tmp_path / "out"
     output.mkdir()
@@ -134,7 +134,7 @@ def test_a_later_run_removes_faces_that_are_gone_and_only_those(pictures, photog
     output = tmp_path / "out"
     run(pictures, output, tiny_outcome, formats=[*formats, "overlay"])
     assert (output / "p0_face1.obj").is_file()
-    assert (output / "p0_overlay.png").is_file()
+    assert (output / "p0_overlay.jpg").is_file()
     (output / "p0_face1.ply").write_text("mine")
     np.save(pictures / "p0.npy", points.numpy())
     run(pictures, output, tiny_outcome, formats=formats, resume=False)

@@ -1,4 +1,4 @@
-"""GLB files with morph targets and texture, read back by hand, by trimesh and by the validator of the format's authors."""
+"""GLB files with morph targets and texture, read back by hand, by trimesh and by the format's own validator."""
 
 import io
 import json

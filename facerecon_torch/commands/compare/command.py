@@ -16,14 +16,13 @@ from facerecon_torch.commands.compare.specs import CompareSpecs
 from facerecon_torch.config.recorded import build
 from facerecon_torch.data.specs import FittedPhotos, RecordedScans
 from facerecon_torch.external.eos.fit import EosFitter
-from facerecon_torch.external.folder import OutputHints, SystemOutputs, read_system
+from facerecon_torch.external.folder import SystemOutputs, read_system
 from facerecon_torch.external.measure import MethodErrors, measure
-from facerecon_torch.external.methods import MethodFaces, external_faces, mean_faces, own_faces
-from facerecon_torch.external.peers import eos_faces, mediapipe_faces, tuned_settings
+from facerecon_torch.external.methods import MethodFaces, external_faces, mean_faces, output_hints, own_faces
+from facerecon_torch.external.peers import eos_faces, image_sizes, mediapipe_faces, tuned_settings
 from facerecon_torch.external.report import comparison_report, comparison_tables
-from facerecon_torch.external.truth import SEVEN_ROWS, ModelTruth, Truth, photographs_in
+from facerecon_torch.external.truth import ModelTruth, Truth, photographs_in
 from facerecon_torch.files import write_bytes, write_json
-from facerecon_torch.images.read import read_pixels
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.landmarks.source import TRAINING_SOURCES, LandmarkSourceSpec
 from facerecon_torch.model.base import FaceModel
@@ -44,7 +43,8 @@ def compare_from_config(config: DictConfig) -> int:
     )
     truth = _truth(specs, reconstructor.face_model, landmarks, device)
     _log.info("%s: %d images of %d people", truth.name, len(truth), truth.people)
-    systems = [read_system(folder, truth.names, _hints(specs, reconstructor.face_model)) for folder in specs.external]
+    hints = output_hints(reconstructor.face_model, triangles=specs.triangles, landmark_vertices=specs.landmark_vertices)
+    systems = [read_system(folder, truth.names, hints) for folder in specs.external]
     faces, facts = _methods(specs, reconstructor.to(device, specs.runtime.torch_dtype), truth, landmarks)
     faces += [external_faces(system, truth) for system in systems if system.faces]
     errors = []
@@ -79,14 +79,6 @@ def _truth(specs: CompareSpecs, model: FaceModel, landmarks: LandmarkSourceSpec,
     return load_truth(specs, model, landmarks, detector)
 
 
-def _hints(specs: CompareSpecs, model: FaceModel) -> OutputHints:
-    own = None
-    if model.topology is not None:
-        rows = model.topology.landmark_vertices[list(SEVEN_ROWS)].tolist()
-        own = model.n_vertices, tuple(rows)
-    return OutputHints(triangles=specs.triangles, landmark_vertices=specs.landmark_vertices, own=own)
-
-
 def _methods(
     specs: CompareSpecs, reconstructor: FaceReconstructor, truth: Truth, landmarks: LandmarkSourceSpec
 ) -> tuple[list[MethodFaces], dict[str, Any]]:
@@ -110,11 +102,10 @@ def _methods(
 
 def _tuned(specs: CompareSpecs, fitter: EosFitter, model: FaceModel, landmarks: LandmarkSourceSpec) -> Any:
     training = load_training_faces(specs, model, landmarks, specs.eos.tune)
-    height, width = read_pixels(training.images[0]).shape[-2:]
     if model.topology is None:
         raise ValueError("eos needs a whole model")
     truth = ModelTruth(meshes=training.meshes, rows=model.topology.whole_vertices.cpu(), covered=None)
-    return tuned_settings(fitter, training.landmarks, (width, height), truth)
+    return tuned_settings(fitter, training.landmarks, image_sizes(training.images), truth)
 
 
 def _write(

@@ -10,6 +10,7 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from facerecon_torch.commands.evaluate.outside import outside_of
 from facerecon_torch.commands.evaluate.run import StudyRun
 from facerecon_torch.commands.evaluate.store import EstimateStore, digest
 from facerecon_torch.commands.own_files import require_own
@@ -28,6 +29,8 @@ __all__ = ["build_specs", "evaluate", "evaluate_from_config"]
 _GROUPS = ("model", "data", "test_data", "landmarks", "fitting", "method", "cv", "runtime", "evaluation")
 _SHARED = ("model", "data", "test_data", "landmarks", "fitting", "cv", "runtime")
 """Groups in which parts of one study agree."""
+_OUTSIDE = {"fig8_external", "fig9_external_gallery"}
+"""Sections that show other systems."""
 _log = logging.getLogger(__name__)
 
 
@@ -84,7 +87,7 @@ def evaluate(parts: list[EvaluateSpecs], folder: Path) -> None:
     planned = _planned([part.settled(device) for part in parts])
     studies, sections = dict[str, Study](), list[tuple[int, Section]]()
     for plan in planned:
-        study = _run(plan.specs, folder, device, timer)
+        study = _run(plan, folder, device, timer)
         studies[study.name] = study
         for place, name in plan.sections:
             with timer.timed("sections"):
@@ -132,12 +135,17 @@ def _planned(parts: list[EvaluateSpecs]) -> list[_Plan]:
     return list(plans.values())
 
 
-def _run(specs: EvaluateSpecs, folder: Path, device: torch.device, timer: Timer) -> Study:
+def _run(plan: _Plan, folder: Path, device: torch.device, timer: Timer) -> Study:
+    specs = plan.specs
     place = folder / "studies" / specs.evaluation.study
     write_config(place / "config.yaml", specs, "evaluate", head={"output": "???"})
     run = StudyRun(specs, EstimateStore(place), device, timer)
     run.fit()
-    return run.measured()
+    study = run.measured()
+    if not _OUTSIDE.intersection(name for _, name in plan.sections):
+        return study
+    with timer.timed("other systems"):
+        return replace(study, outside=outside_of(study, run.sets["train"], specs, place))
 
 
 def _generator(specs: EvaluateSpecs) -> torch.Generator:

@@ -41,7 +41,7 @@ class _Window:
     def __init__(self, title: str, *, host: str, port: int) -> None:
         self.server = _viser().ViserServer(host=host, port=port, label=title, verbose=False)
         self.server.scene.set_up_direction("+y")
-        self.server.gui.configure_theme(control_layout="collapsible", show_logo=False, show_share_button=False)
+        self.server.gui.configure_theme(show_logo=False, show_share_button=False)
         self.server.initial_camera.position = (0.0, 0.0, 3.6)
         self.server.initial_camera.look_at = (0.0, 0.0, 0.0)
 
@@ -150,8 +150,9 @@ class MeshViewer(_Window):
         _viser()
         import trimesh  # viser needs it
 
-        self._mesh = trimesh.load_mesh(io.BytesIO(path.read_bytes()), file_type=path.suffix[1:].lower(),
-                                       resolver=trimesh.resolvers.FilePathResolver(path), process=False)  # fmt: skip
+        files = trimesh.resolvers.FilePathResolver(str(path))  # where textures are looked for
+        content, kind = io.BytesIO(path.read_bytes()), path.suffix[1:].lower()
+        self._mesh = trimesh.load_mesh(content, file_type=kind, resolver=files, process=False)
         if not len(self._mesh.faces):
             raise ValueError(f"{path}: expected a mesh with triangles; it holds none")
         super().__init__(title, host=host, port=port)

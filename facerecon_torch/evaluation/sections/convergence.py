@@ -22,7 +22,8 @@ def ablation(study: Study, generator: torch.Generator) -> Section:
     figures = []
     if long:
         tables.append(_stage_table(study, long))
-        figures.append(_convergence(study, long))
+        most = max(len(fold) for folds in long.values() for fold in folds)
+        figures.append(_convergence(study, {k: folds for k, folds in long.items() if max(map(len, folds)) == most}))
     return Section(
         name="ablation",
         title="Ablation",
@@ -42,7 +43,7 @@ def _curves(folds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, list[_Poi
         moved = [s["cross_fitted_mae_mm"] if s["update"] == "cross-fitted" else s["in_sample_mae_mm"] for s in stages]
         train.append((k + 1.0, sum(moved) / len(moved)))
         test.append((k + 1.0, sum(s["test_mae_mm"] for s in stages) / len(stages)))
-    return {"train": train, "test": test}
+    return {"test": test, "train": train}
 
 
 def _convergence(study: Study, long: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Figure:
@@ -65,9 +66,9 @@ def _convergence(study: Study, long: Mapping[str, Sequence[Sequence[Mapping[str,
         panels, x=["stage", "relative penalty"][: len(panels)], y="MAE, mm vs M", log=[False, True][: len(panels)]
     )
     caption = (
-        "Convergence: mean over the folds after each stage, on the training samples (dashed; on 200 vertices; moved by "
-        "in-sample or by cross-fitted updates) and on test people (whole face). Right: the error of stage 2 on people "
-        f"left out, by its penalty, first fold; {study.protocol}"
+        "Convergence of the longest cascades: mean over the folds after each stage, on test people (whole face) and "
+        "on the training samples (dashed; on 200 vertices; moved by in-sample or by cross-fitted updates). Right: the "
+        f"error of stage 2 on people left out, by its penalty, and without it (dashed), first fold; {study.protocol}"
     )
     return Figure(
         name="ablation_convergence", caption=caption, alternative="Errors after each stage; the table has them", png=png

@@ -9,6 +9,7 @@ from facerecon_torch.evaluation.sections.convergence import ablation
 from facerecon_torch.evaluation.sections.curves import fig4_expressions, fig5_poses, fig7_ced
 from facerecon_torch.evaluation.sections.numbers import fig10_cross_dataset, methods, table1
 from facerecon_torch.evaluation.sections.pictures import fig3_error_maps, fig6_poses_gallery
+from facerecon_torch.evaluation.sections.systems import fig8_external, fig9_external_gallery
 from facerecon_torch.evaluation.study import Study
 from facerecon_torch.evaluation.tables import Section
 
@@ -25,6 +26,8 @@ SECTIONS: dict[str, Builder] = {
     "fig5_poses": fig5_poses,
     "fig6_poses_gallery": fig6_poses_gallery,
     "fig7_ced": fig7_ced,
+    "fig8_external": fig8_external,
+    "fig9_external_gallery": fig9_external_gallery,
     "fig10_cross_dataset": fig10_cross_dataset,
     "ablation": ablation,
 }

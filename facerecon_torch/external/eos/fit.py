@@ -109,7 +109,13 @@ class EosFitter:
             raise ModelFileError(
                 f"{files.mapping}: expected vertices of iBUG points {SEVEN_POINTS}; {missing} have none"
             )
+        self._counts = _coefficients(self.model)
         self.triangles = torch.tensor(self.model.get_shape_model().get_triangle_list(), dtype=torch.int64)
+
+    def can_take(self, settings: EosSettings) -> bool:
+        """Whether the model has as many coefficients as the settings fit."""
+        asked = settings.identity_coefficients, settings.expression_coefficients
+        return all(count is None or count <= own for count, own in zip(asked, self._counts, strict=True))
 
     def _vertex_numbers(self) -> dict[int, int]:
         """iBUG point (from 0) -> vertex."""
@@ -122,8 +128,11 @@ class EosFitter:
         """The face at landmarks in px of an image; missing ones are NaN.
 
         Raises:
-            ValueError: a landmark of the contour is missing where the contour is used.
+            ValueError: a landmark of the contour is missing where the contour is used, or the settings fit more
+                coefficients than the model has.
         """
+        if not self.can_take(settings):
+            raise ValueError(f"eos.settings must fit at most {self._counts} coefficients of this model; got {settings}")
         names = [IBUG_OF_PAPER[k] for k in range(len(landmarks))]
         points = [
             # a pixel's centre lies at 0.5 in eos's image
@@ -141,6 +150,14 @@ class EosFitter:
         )  # fmt: skip
         vertices = torch.from_numpy(np.array(mesh.vertices, dtype=np.float32))
         return EosFace(vertices, _camera(rendering, width, height))
+
+
+def _coefficients(model: Any) -> tuple[int, int]:
+    """The numbers of coefficients of identity and expression."""
+    expressions = model.get_expression_model()
+    blendshapes = isinstance(expressions, list)
+    count = len(expressions) if blendshapes else expressions.get_num_principal_components() if expressions else 0
+    return model.get_shape_model().get_num_principal_components(), count
 
 
 def _camera(rendering: Any, width: int, height: int) -> Camera:

@@ -1,0 +1,147 @@
+"""Other systems on photographs of a study: folders of their results, and the systems that run here."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from facerecon_torch.config.evaluate import EvaluateSpecs
+from facerecon_torch.data.face_set import FaceSet
+from facerecon_torch.evaluation.outside import Outside
+from facerecon_torch.evaluation.study import Study
+from facerecon_torch.external.eos.fit import EosFitter, EosSettings
+from facerecon_torch.external.eos.model_files import write_eos_model
+from facerecon_torch.external.folder import SystemOutputs, read_system
+from facerecon_torch.external.measure import measure
+from facerecon_torch.external.methods import FaceGroup, MethodFaces, external_faces, model_group, output_hints
+from facerecon_torch.external.peers import eos_faces, image_sizes, mediapipe_faces, runnable_peers, tuned_settings
+from facerecon_torch.external.truth import ModelTruth, Truth, scan_of_mesh, some_of
+from facerecon_torch.model.base import FaceModel
+from facerecon_torch.model.topology import FaceTopology
+
+__all__ = ["outside_of"]
+
+_POINTS = 2000  # of every scan
+_log = logging.getLogger(__name__)
+
+
+def outside_of(study: Study, training: FaceSet, specs: EvaluateSpecs, folder: Path) -> Outside:
+    """Other systems beside the methods of a study.
+
+    Args:
+        study: measured.
+        training: the set from which the training people of every fold come.
+        specs: of the run.
+        folder: of the study, for files that systems need.
+
+    Raises:
+        MissingExtraError: eos is asked for, and is not installed.
+        ValueError: a folder holds no result for a photograph.
+        ImageFileError: a photograph cannot be read.
+    """
+    spec = specs.evaluation
+    places = _spread(len(study.tested), spec.external_images)
+    truth = _truth(study, places, torch.Generator().manual_seed(specs.runtime.seed))
+    model = study.model.to("cpu", torch.float32)
+    folders = [spec.external] if isinstance(spec.external, str) else list(spec.external or ())
+    systems = [read_system(Path(own), truth.names, output_hints(model)) for own in folders]
+    others = [external_faces(system, truth) for system in systems]
+    notes = {system.name: _found(system) for system in systems}
+    peers = runnable_peers() if spec.peers is None else spec.peers
+    if "eos" in peers:
+        faces, notes["eos"] = _eos(study, training, places, truth, model, folder, spec.eos_tune)
+        others.append(faces)
+    if "mediapipe" in peers:
+        others.append(mediapipe_faces(truth, study.model.device))
+        notes["mediapipe"] = "its own face mesh network, in px"
+    errors = [measure(faces, truth, regions=False) for faces in [*_own(study, places, model), *others]]
+    _log.info("%s: %s on %d photographs", study.name, ", ".join(faces.name for faces in others), len(places))
+    return Outside(places=tuple(places), truth=truth, others=others, errors=errors, notes=notes)
+
+
+def _spread(count: int, most: int) -> list[int]:
+    return list(range(count)) if count <= most else [k * count // most for k in range(most)]
+
+
+def _truth(study: Study, places: Sequence[int], generator: torch.Generator) -> Truth:
+    faces, topology = study.tested.faces[torch.tensor(places)], _topology(study.model)
+    covered = [None] * len(faces) if faces.covered is None else list(faces.covered)
+    scans = [
+        scan_of_mesh(mesh, topology, known, points=_POINTS, generator=generator)
+        for mesh, known in zip(faces.meshes.float(), covered, strict=True)
+    ]
+    return Truth(
+        name=faces.name,
+        names=tuple(path.stem for path in faces.images),
+        images=tuple(faces.images),
+        subjects=faces.subjects,
+        scans=tuple(scans),
+        landmarks=faces.landmarks,
+        model=ModelTruth(meshes=faces.meshes.float(), rows=topology.whole_vertices, covered=faces.covered),
+    )
+
+
+def _topology(model: FaceModel) -> FaceTopology:
+    if model.topology is None:
+        raise ValueError("other systems are compared on a whole model; this one was restricted to some vertices")
+    return model.topology.to("cpu")
+
+
+def _found(system: SystemOutputs) -> str:
+    return (
+        f"{len(system.faces)} faces, {len(system.missing)} photographs without a file, {len(system.extra)} files of no "
+        f"photograph, {len(system.unreadable)} unreadable"
+    )
+
+
+def _own(study: Study, places: Sequence[int], model: FaceModel) -> list[MethodFaces]:
+    """The estimates of the study's methods on the photographs."""
+    rows, everywhere = torch.tensor(places), range(len(places))
+    points = torch.full((len(places), 68, 2), torch.nan)
+    faces = []
+    for name, estimate in study.estimates.items():
+        own = estimate[rows].to("cpu", torch.float32)
+        group = model_group(model, model.vertices(own.identity, own.expression), everywhere)
+        faces.append(MethodFaces(name=name, groups=(group,), image_points=points))
+    return faces
+
+
+def _eos(
+    study: Study, training: FaceSet, places: Sequence[int], truth: Truth, model: FaceModel, folder: Path, count: int
+) -> tuple[MethodFaces, str]:
+    """eos on the face model of the study, with settings chosen on training people of each fold, and what they are."""
+    fitter = EosFitter(write_eos_model(model, folder / "eos"))
+    folds = study.tested.folds[torch.tensor(places)]
+    groups: list[FaceGroup] = []
+    points = torch.full((len(places), 68, 2), torch.nan)
+    chosen = []
+    for fold in sorted(set(folds.tolist())):
+        tested = study.tested.faces.subjects[study.tested.folds == fold]
+        rows = torch.nonzero(~torch.isin(training.subjects, tested)).flatten()
+        settings = _settings(fitter, training, rows[_spread(len(rows), count)], model)
+        at = torch.nonzero(folds == fold).flatten().tolist()
+        faces = eos_faces(fitter, settings, some_of(truth, at), model)
+        groups += [_moved(group, at) for group in faces.groups]
+        points[at] = faces.image_points
+        chosen.append(f"fold {fold} identity {settings.identity_penalty:g}, expression {settings.expression_penalty:g}")
+    note = f"settings of least MAE on {count} photographs of training people: {'; '.join(chosen)}"
+    return MethodFaces(name="eos", groups=tuple(groups), image_points=points), note
+
+
+def _settings(fitter: EosFitter, training: FaceSet, rows: Int[Tensor, "n"], model: FaceModel) -> EosSettings:
+    faces = training[rows]
+    truth = ModelTruth(meshes=faces.meshes.float(), rows=_topology(model).whole_vertices, covered=faces.covered)
+    return tuned_settings(fitter, faces.landmarks, image_sizes(faces.images), truth)[0]
+
+
+def _moved(group: FaceGroup, at: Sequence[int]) -> FaceGroup:
+    return FaceGroup(
+        places=tuple(at[k] for k in group.places),
+        vertices=group.vertices,
+        triangles=group.triangles,
+        seven=group.seven,
+        corresponds=group.corresponds,
+    )
