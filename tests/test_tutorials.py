@@ -20,6 +20,9 @@ from tests.registration.foreign_face import make_foreign_face
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "tutorials"
 SLOW = {"many_photographs", "video", "train_on_scans", "own_model"}
+BEGINNING = (
+    2  # blocks of the page on many photographs that are run with the quick tests: a run, its summary, its tables
+)
 
 
 def _photo(folder: Path) -> None:
@@ -70,20 +73,42 @@ def test_every_page_is_run():
     assert {page.stem for page in PAGES.glob("*.md")} == set(BRINGS) == set(GIVES)
 
 
+def blocks_of(name):
+    page = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+    return re.findall(r"```(bash|python)\n(.*?)```", page, flags=re.S)
+
+
+def run_blocks(blocks, folder):
+    """Run the blocks of a page as they are printed. Returns what they print."""
+    surroundings = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(PAGES.parents[1]),
+    }
+    printed = []
+    for language, block in blocks:
+        call = ["bash", "-euc", block] if language == "bash" else [sys.executable, "-c", block]
+        answer = subprocess.run(call, cwd=folder, env=surroundings, capture_output=True, text=True, timeout=1800)
+        assert answer.returncode == 0, f"{block}\n{answer.stdout}\n{answer.stderr}"
+        printed.append(answer.stdout)
+    return printed
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in sorted(BRINGS)]
 )
 def test_the_page_runs(name, tmp_path):
     BRINGS[name](tmp_path)
-    blocks = re.findall(r"```(bash|python)\n(.*?)```", (PAGES / f"{name}.md").read_text(encoding="utf-8"), flags=re.S)
+    blocks = blocks_of(name)
     assert blocks
-    surroundings = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(PAGES.parents[1]),
-    }
-    for language, block in blocks:
-        call = ["bash", "-euc", block] if language == "bash" else [sys.executable, "-c", block]
-        answer = subprocess.run(call, cwd=tmp_path, env=surroundings, capture_output=True, text=True, timeout=1800)
-        assert answer.returncode == 0, f"{block}\n{answer.stdout}\n{answer.stderr}"
+    run_blocks(blocks, tmp_path)
     missing = [path for path in GIVES[name] if not (tmp_path / path).is_file()]
     assert not missing
+
+
+def test_the_page_on_many_photographs_begins_with_a_run_and_its_tables(tmp_path):
+    _photos(tmp_path)
+    command, table = run_blocks(blocks_of("many_photographs")[:BEGINNING], tmp_path)
+    assert "ok 3 + bad_image 1 + no_face 1 = 5 inputs" in command
+    assert table.startswith("3 faces; ")
+    assert "bad_image" in table
+    assert (tmp_path / "out" / "gallery.html").is_file()
