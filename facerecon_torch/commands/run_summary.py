@@ -17,9 +17,10 @@ from PIL import Image, ImageOps
 from facerecon_torch.cascade.plausibility import Plausibility
 from facerecon_torch.commands.infer.parts import RunCounts, read_quarantine
 from facerecon_torch.commands.own_files import PROGRESS_FORMAT, read_document
-from facerecon_torch.errors import DataFileError
+from facerecon_torch.errors import DataFileError, ImageFileError
 from facerecon_torch.export.parameters import MEASURES
 from facerecon_torch.formats.face_document import PARAMETERS, face_suffix, part_files
+from facerecon_torch.images.read import read_pixels
 from facerecon_torch.report.gallery import GalleryCard, write_gallery
 
 __all__ = ["GALLERY", "RunSummary", "gallery_of", "summary_of"]
@@ -176,10 +177,11 @@ def _failure_card(output: Path, row: Mapping[str, Any]) -> GalleryCard:
 def _thumbnail(path: Path, box: list[float] | None) -> bytes | None:
     """A square JPEG of the image, of what is around the box; None for what is no image file (any more)."""
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError, SyntaxError):
+        pixels = read_pixels(path)
+    except (OSError, ImageFileError):
         return None
+    colours = pixels if pixels.dtype == torch.uint8 else (255 * pixels + 0.5).to(torch.uint8)
+    image = Image.fromarray(colours.permute(1, 2, 0).contiguous().numpy())
     if box is not None:
         middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         half = max(1.0, (0.5 + _AROUND) * max(box[2] - box[0], box[3] - box[1]))

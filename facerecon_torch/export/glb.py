@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -50,8 +49,8 @@ class MorphTargets:
     """
 
     names: Sequence[str]
-    displacements: Float[Tensor, "names vertices 3"]
-    weights: Float[Tensor, "names"]
+    displacements: Tensor  # [names, vertices, 3]
+    weights: Tensor  # [names]
 
     def __post_init__(self) -> None:
         require_shape("displacements", self.displacements, (len(self.names), None, 3))

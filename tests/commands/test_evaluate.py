@@ -34,6 +34,7 @@ EXPERIMENTS = sorted(
 )
 ALL_METHODS = sorted(path.stem for path in (config_folder() / "method").glob("[!_]*.yaml"))
 FEW = "[mean_face,landmark_fit,ours]"
+OTHERS = ["evaluation.external_images=3", "evaluation.eos_tune=2"]  # of fig8 and fig9
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +76,13 @@ def run(world, folder, *words) -> dict:
 
 @pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if not name.startswith(("fig10", "paper"))])
 def test_every_experiment_runs(world, tmp_path, experiment):
-    report = run(world, tmp_path, f"experiment={experiment}", *quick(FEW))
+    report = run(world, tmp_path, f"experiment={experiment}", *quick(FEW), *OTHERS)
     (study,) = report["studies"].values()
+    if experiment in ("fig8_external", "fig9_external_gallery"):
+        own = {"mean_face", "landmark_fit", "ours", "mediapipe"}
+        found = study["outside"]["methods"]
+        assert own <= set(found) <= own | {"eos"}
+        assert all(entry["images"] == 3 for entry in found.values())
     assert set(study["methods"]) == {"mean_face", "landmark_fit", "ours"}
     assert study["counts"]["subjects"] == (3 if "alone" in study["protocol"] else 6)
     assert "group_kfold" in (tmp_path / "report.html").read_text()
@@ -93,11 +99,12 @@ def test_another_set_is_tested_after_training_on_this_one(world, tmp_path):
 
 
 def test_the_paper_is_one_page_in_its_order(world, tmp_path):
-    report = run(world, tmp_path, "experiment=paper", *quick(FEW), "evaluation.folds_at_once=2")
+    report = run(world, tmp_path, "experiment=paper", *quick(FEW), *OTHERS, "evaluation.folds_at_once=2")
     assert set(report["studies"]) == {"neutral", "full", "ablation"}
     text = (tmp_path / "report.html").read_text()
     places = [
-        text.index(f">{title}") for title in ("Table 1", "Fig. 3", "Fig. 4", "Fig. 5", "Fig. 6", "Fig. 7", "Ablation")
+        text.index(f">{title}")
+        for title in ("Table 1", "Fig. 3", "Fig. 4", "Fig. 5", "Fig. 6", "Fig. 7", "Fig. 8", "Fig. 9", "Ablation")
     ]
     assert places == sorted(places)
 

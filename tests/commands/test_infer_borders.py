@@ -20,9 +20,9 @@ import torch
 from PIL import Image
 
 from facerecon_torch.cascade.reconstruction import KnownSize
-from facerecon_torch.commands.infer import face_files
+from facerecon_torch.commands.infer.files import face_files
+from facerecon_torch.commands.infer.files.names import result_names
 from facerecon_torch.commands.infer.inputs.listing import InputSpec, list_entries
-from facerecon_torch.commands.infer.names import result_names
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.parts import read_quarantine
 from facerecon_torch.commands.infer.plan import RunMismatchError

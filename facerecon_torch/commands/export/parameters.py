@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from facerecon_torch.checks import require_finite
-from facerecon_torch.commands.infer.names import result_names
+from facerecon_torch.commands.infer.files.names import result_names
 from facerecon_torch.commands.own_files import ABOUT_FORMAT, require_own_folder
 from facerecon_torch.data.prepared import PreparedSet, is_complete, load_prepared
 from facerecon_torch.errors import DataFileError, FaceReconError, ModelFileError

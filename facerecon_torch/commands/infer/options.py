@@ -12,8 +12,8 @@ import torch
 
 from facerecon_torch.cascade.found_faces import faces_at_once
 from facerecon_torch.cascade.reconstruction import KnownSize
+from facerecon_torch.commands.infer.files.mesh_files import MESH_FORMATS, MeshOptions, TextureOptions
 from facerecon_torch.commands.infer.inputs.listing import InputSpec
-from facerecon_torch.commands.infer.mesh_files import MESH_FORMATS, MeshOptions, TextureOptions
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.config.targets import require_type
 from facerecon_torch.images.open import MAX_MEGAPIXELS, require_megapixels

@@ -19,7 +19,7 @@ from facerecon_torch.cascade.found_faces import in_batches
 from facerecon_torch.cascade.reconstruction import Reconstruction
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.detection import FoundImage, detect_entries
-from facerecon_torch.commands.infer.face_files import FaceFiles, ImageFaces, fitted_faces
+from facerecon_torch.commands.infer.files.face_files import FaceFiles, ImageFaces, fitted_faces
 from facerecon_torch.commands.infer.inputs.entry import Entry
 from facerecon_torch.commands.infer.inputs.reading import EntryReader
 from facerecon_torch.commands.infer.options import InferOptions

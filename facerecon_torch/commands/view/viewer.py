@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from facerecon_torch.commands.infer.mesh_files import FIT
+from facerecon_torch.commands.infer.files.mesh_files import FIT
 from facerecon_torch.commands.view.face import EditableFace
 from facerecon_torch.errors import MissingExtraError
 

@@ -43,13 +43,14 @@ def _curves(folds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, list[_Poi
         moved = [s["cross_fitted_mae_mm"] if s["update"] == "cross-fitted" else s["in_sample_mae_mm"] for s in stages]
         train.append((k + 1.0, sum(moved) / len(moved)))
         test.append((k + 1.0, sum(s["test_mae_mm"] for s in stages) / len(stages)))
-    return {"test": test, "train": train}
+    return {"train": train, "test": test}
 
 
 def _convergence(study: Study, long: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Figure:
     lines, paths = dict[str, list[_Point]](), dict[str, list[_Point]]()
     for name, folds in long.items():
-        lines |= {f"{name}, {part}": points for part, points in _curves(folds).items()}
+        curves = _curves(folds)
+        lines |= {f"{name}, {part}": curves[part] for part in ("test", "train")}
         finite = [p for p in folds[0][1]["path"] if p["relative_penalty"] is not None]
         weights = max(
             (tuple(p["block_weights"]) for p in finite),

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from facerecon_torch.cascade.reconstruction import Reconstruction
-from facerecon_torch.commands.infer.inputs.entry import Entry
-from facerecon_torch.commands.infer.mesh_files import (
+from facerecon_torch.commands.infer.files.mesh_files import (
     MESH_FORMATS,
     FaceMeshes,
     MeshOptions,
     TextureOptions,
     face_endings,
 )
-from facerecon_torch.commands.infer.names import result_names
-from facerecon_torch.commands.infer.overlay import draw_faces
+from facerecon_torch.commands.infer.files.names import result_names
+from facerecon_torch.commands.infer.files.overlay import draw_faces
+from facerecon_torch.commands.infer.inputs.entry import Entry
 from facerecon_torch.commands.infer.records import Origin
 from facerecon_torch.commands.own_files import is_own, require_own
 from facerecon_torch.export.parameters import FittedFaces, save_parameters_json

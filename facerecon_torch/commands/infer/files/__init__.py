@@ -1,0 +1,1 @@
+"""Files of single faces and images beside the tables of a run."""
