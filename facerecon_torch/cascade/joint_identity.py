@@ -127,12 +127,11 @@ def join_identities(
 def _metric(model: FaceModel) -> Float[Tensor, "k k"]:
     """The matrix of alpha's mean square distance over the whole face's vertices, mm^2, float64; kept as long as
     the model is. Raises ValueError for a model without topology."""
-    if model.topology is None:
-        raise ValueError("a joint identity needs a whole face model; this one was restricted to some vertices")
+    topology = model.whole_topology("a joint identity needs a whole face model")
     metric = _metrics.get(model)
     if metric is None or metric.device != model.device:
         with torch.inference_mode(False), torch.no_grad():
-            rows = model.restrict(model.topology.whole_vertices)
+            rows = model.restrict(topology.whole_vertices)
             design = rows.identity_design(rows.expression_mean)[0].double()
             metric = design.flatten(0, 1).mT @ design.flatten(0, 1) / len(design)
         _metrics[model] = metric

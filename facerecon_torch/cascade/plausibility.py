@@ -233,12 +233,11 @@ def _predicted_error(measures: Mapping[str, Float[Tensor, "*b"]]) -> Float[Tenso
 def _inner_landmarks(model: FaceModel) -> Float[Tensor, "49 3"]:
     """The inner landmarks of the mean face in mm, model frame, float64 on the model's device; kept as long as the model
     is. Raises ValueError for a model without topology."""
-    if model.topology is None:
-        raise ValueError("plausibility needs a whole face model; this one was restricted to some vertices")
+    topology = model.whole_topology("plausibility needs a whole face model")
     points = _mean_faces.get(model)
     if points is None or points.device != model.device:
         with torch.inference_mode(False), torch.no_grad():
-            rows = model.restrict(model.topology.landmark_vertices[:N_INNER])
+            rows = model.restrict(topology.landmark_vertices[:N_INNER])
             points = rows.vertices(rows.identity_mean, rows.expression_mean).double()
         _mean_faces[model] = points
     return points

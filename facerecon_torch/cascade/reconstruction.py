@@ -151,10 +151,7 @@ class Reconstruction(TensorRecord):
 
     @cached_property
     def _surface(self) -> dict[str, Tensor]:
-        topology = self._model().topology
-        if topology is None:
-            raise ValueError("a mesh needs a whole face model; this one was restricted to some vertices")
-        return topology.surface()
+        return self._model().whole_topology("a mesh needs a whole face model").surface()
 
     @property
     def mesh(self) -> Mesh:

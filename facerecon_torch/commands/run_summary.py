@@ -20,7 +20,7 @@ from facerecon_torch.commands.own_files import PROGRESS_FORMAT, read_document
 from facerecon_torch.errors import DataFileError, ImageFileError
 from facerecon_torch.export.parameters import MEASURES
 from facerecon_torch.formats.face_document import PARAMETERS, face_suffix, part_files
-from facerecon_torch.images.read import read_pixels
+from facerecon_torch.images.read import in_bytes, read_pixels
 from facerecon_torch.report.gallery import GalleryCard, write_gallery
 
 __all__ = ["GALLERY", "RunSummary", "gallery_of", "summary_of"]
@@ -180,8 +180,7 @@ def _thumbnail(path: Path, box: list[float] | None) -> bytes | None:
         pixels = read_pixels(path)
     except (OSError, ImageFileError):
         return None
-    colours = pixels if pixels.dtype == torch.uint8 else (255 * pixels + 0.5).to(torch.uint8)
-    image = Image.fromarray(colours.permute(1, 2, 0).contiguous().numpy())
+    image = Image.fromarray(in_bytes(pixels).permute(1, 2, 0).contiguous().numpy())
     if box is not None:
         middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         half = max(1.0, (0.5 + _AROUND) * max(box[2] - box[0], box[3] - box[1]))

@@ -12,6 +12,7 @@ from facerecon_torch.config.train import FaceCascadeSpec, FittingSpec
 from facerecon_torch.data.specs import DataSpec, SyntheticPhotos
 from facerecon_torch.data.splits import CvSpec
 from facerecon_torch.evaluation.sections.registry import SECTIONS
+from facerecon_torch.external.folder import system_folders
 from facerecon_torch.external.peers import PEERS
 from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
@@ -71,7 +72,7 @@ class EvaluationSpec:
         eos_tune: photographs of training people of each fold on which eos's settings are chosen.
 
     Raises:
-        ValueError: an unknown section or system, or no section.
+        ValueError: an unknown section or system, no section, or external folders of one name.
     """
 
     study: str = "full"
@@ -90,6 +91,7 @@ class EvaluationSpec:
         require_count("evaluation.folds_at_once", self.folds_at_once, 1)
         require_count("evaluation.external_images", self.external_images, 1)
         require_count("evaluation.eos_tune", self.eos_tune, 1)
+        system_folders(self.external)
         strange = sorted(set(self.peers or ()) - set(PEERS))
         if strange:
             raise ValueError(f"evaluation.peers must be among {', '.join(PEERS)}; got {', '.join(strange)}")

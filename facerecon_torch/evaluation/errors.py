@@ -104,9 +104,7 @@ def method_errors(model: FaceModel, estimate: FaceParameters, truth: TrueFaces) 
 def _chunk_errors(
     model: FaceModel, shape: Tensor, truths: dict[str, Tensor], covered: Tensor | None
 ) -> dict[Any, Tensor]:
-    topology = model.topology
-    if topology is None:
-        raise ValueError("errors need a whole model; this one was restricted to some vertices")
+    topology = model.whole_topology("errors need a whole model")
     rows = {"whole": topology.whole_vertices, "centre": topology.centre_vertices}
     out: dict[Any, Tensor] = {}
     for region, places in rows.items():

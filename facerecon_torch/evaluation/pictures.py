@@ -15,7 +15,7 @@ from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.geometry.projection import project_with_depth
-from facerecon_torch.images.read import in_unit_range, read_pixels
+from facerecon_torch.images.read import in_bytes, in_unit_range, read_pixels
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.report.overlay import draw_overlay
 from facerecon_torch.structures import Camera, FaceParameters
@@ -63,9 +63,8 @@ class FacePictures:
     """
 
     def __init__(self, model: FaceModel, faces: FaceSet) -> None:
-        if model.topology is None:
-            raise ValueError("pictures need a whole model; this one was restricted to some vertices")
-        self._model, self._faces, self._topology = model, faces, model.topology
+        self._model, self._faces = model, faces
+        self._topology = model.whole_topology("pictures need a whole model")
         self._fitter = LandmarkFitter(model, FitSpec())
 
     def camera(self, row: int, estimate: FaceParameters) -> Camera:
@@ -114,7 +113,7 @@ def sheet(rows: list[list[Float[Tensor, "3 tile tile"]]]) -> Float[Tensor, "3 he
 
 def png_bytes(picture: Float[Tensor, "3 H W"]) -> bytes:
     """A picture in [0, 1] as the bytes of a PNG that names this package as its software."""
-    values = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    values = in_bytes(picture).permute(1, 2, 0).cpu().numpy()
     about, buffer = PngInfo(), io.BytesIO()
     about.add_text("Software", "facerecon_torch")
     Image.fromarray(np.ascontiguousarray(values)).save(buffer, "PNG", pnginfo=about)

@@ -1,7 +1,9 @@
 """One protocol on one set: the tested photographs, the estimates of every method, and their errors per image."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -120,6 +122,11 @@ class Study:
             for name, estimate in estimates.items()
         }
         return cls(model=model, tested=tested, estimates=estimates, errors=errors, **facts)
+
+    @cached_property
+    def cpu_model(self) -> FaceModel:
+        """A copy of the model on the CPU, for pictures; `model` stays where it is."""
+        return deepcopy(self.model).to("cpu")
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from facerecon_torch.external.topologies import find_topology, seven_of
 from facerecon_torch.files import path_text
 from facerecon_torch.metrics.scan import SEVEN_POINTS
 
-__all__ = ["OWN_TOPOLOGY", "OutputFace", "OutputHints", "SystemOutputs", "read_system"]
+__all__ = ["OWN_TOPOLOGY", "OutputFace", "OutputHints", "SystemOutputs", "read_system", "system_folders"]
 
 OWN_TOPOLOGY = "model"
 """The name of the topology of the truth's own face model."""
@@ -101,6 +101,20 @@ class OutputHints:
 
 
 _NO_HINTS = OutputHints()
+
+
+def system_folders(external: str | Path | Sequence[str | Path] | None) -> tuple[Path, ...]:
+    """The folders of other systems' results, from one path or several.
+
+    Raises:
+        ValueError: two have the same name, by which tables tell the systems apart.
+    """
+    listed = () if external is None else (external,) if isinstance(external, str | Path) else external
+    folders = tuple(map(Path, listed))
+    names = [folder.name for folder in folders]
+    if len(set(names)) != len(names):
+        raise ValueError(f"folders in external must have different names, which the tables use; got {names}")
+    return folders
 
 
 def read_system(folder: Path, names: Sequence[str], hints: OutputHints = _NO_HINTS) -> SystemOutputs:

@@ -17,12 +17,12 @@ from facerecon_torch.geometry.projection import project
 from facerecon_torch.images.read import read_pixels
 from facerecon_torch.landmarks.scheme import N_INNER, from_paper66
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.model.topology import FaceTopology
 from facerecon_torch.structures import Camera, FaceParameters
 
 __all__ = ["FaceGroup", "MethodFaces", "external_faces", "mean_faces", "model_group", "own_faces", "seen_landmarks"]
 
 _TOGETHER = 16  # images in memory at once
+_WHOLE = "a comparison needs a whole model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +71,11 @@ class MethodFaces:
 
 def model_group(model: FaceModel, vertices: Float[Tensor, "m V 3"], places: Sequence[int]) -> FaceGroup:
     """Meshes of the truth's own model in its frame, mm."""
-    topology = _topology(model)
+    topology = model.whole_topology(_WHOLE)
     seven = vertices[:, topology.landmark_vertices[list(SEVEN_ROWS)]]
     return FaceGroup(
         places=tuple(places), vertices=vertices, triangles=topology.triangles, seven=seven, corresponds=True
     )
-
-
-def _topology(model: FaceModel) -> FaceTopology:
-    if model.topology is None:
-        raise ValueError("a comparison needs a whole model; this one was restricted to some vertices")
-    return model.topology
 
 
 def mean_faces(reconstructor: FaceReconstructor, truth: Truth) -> MethodFaces:
@@ -129,7 +123,7 @@ def _parts(parameters: FaceParameters) -> list[FaceParameters]:
 
 def seen_landmarks(model: FaceModel, vertices: Float[Tensor, "m V 3"], camera: Camera) -> Float[Tensor, "m 68 2"]:
     """The 68 landmarks in px of meshes of the model under their cameras, with the contour at the silhouette."""
-    topology = _topology(model)
+    topology = model.whole_topology(_WHOLE)
     lines = build_contour_lines(model.vertices(model.identity_mean, model.expression_mean), topology)
     slots = march_contour(vertices[:, lines.vertices], camera.rotation, lines, ContourSpec())
     contour = lines.vertices.gather(1, slots.mT).mT

@@ -9,15 +9,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.external.mesh_file import SUFFIXES, OutputMesh, OutputPoints, read_output
 from facerecon_torch.geometry.normals import triangle_normals
 from facerecon_torch.images.read import IMAGE_SUFFIXES
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER
 from facerecon_torch.metrics.scan import SEVEN_POINTS
+from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.topology import FaceTopology
 
-__all__ = ["SEVEN_ROWS", "ModelTruth", "Scan", "Truth", "photographs_in", "read_scans", "scan_of_mesh", "some_of"]
+__all__ = [
+    "SEVEN_ROWS", "ModelTruth", "Scan", "Truth", "evenly_spread", "photographs_in", "read_scans", "scan_of_mesh",
+    "some_of", "truth_of_set",
+]  # fmt: skip
 
 SEVEN_ROWS = tuple(IBUG_OF_PAPER.index(point) for point in SEVEN_POINTS)
 """The seven points among the 66 of the paper."""
@@ -162,6 +167,41 @@ def _sampled(
         vertices=vertices,
         triangles=triangles,
     )
+
+
+def truth_of_set(faces: FaceSet, model: FaceModel, *, points: int, generator: torch.Generator) -> Truth:
+    """The photographs of a data set with their true meshes as scans.
+
+    Args:
+        faces: of the set.
+        model: of the meshes.
+        points: number of points of each scan.
+        generator: of the points.
+
+    Raises:
+        ValueError: the model is restricted.
+    """
+    topology = model.whole_topology("a comparison needs a whole model").to("cpu")
+    meshes = faces.meshes.float()
+    covered = [None] * len(faces) if faces.covered is None else list(faces.covered)
+    scans = [
+        scan_of_mesh(mesh, topology, known, points=points, generator=generator)
+        for mesh, known in zip(meshes, covered, strict=True)
+    ]
+    return Truth(
+        name=faces.name,
+        names=tuple(path.stem for path in faces.images),
+        images=tuple(faces.images),
+        subjects=faces.subjects,
+        scans=tuple(scans),
+        landmarks=faces.landmarks,
+        model=ModelTruth(meshes=meshes, rows=topology.whole_vertices, covered=faces.covered),
+    )
+
+
+def evenly_spread(count: int, most: int | None) -> list[int]:
+    """At most `most` of so many places, evenly spread; None: all."""
+    return list(range(count)) if most is None or count <= most else [k * count // most for k in range(most)]
 
 
 def read_scans(folder: Path, *, points: int, generator: torch.Generator) -> Truth:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-__all__ = ["CONVENTION_KEY", "FACE_FORMAT", "PARAMETERS", "face_suffix", "part_files"]
+__all__ = ["CONVENTION_KEY", "FACE_FORMAT", "PARAMETERS", "face_suffix", "part_files", "part_name"]
 
 FACE_FORMAT = "facerecon-face"
 """The entry `format` of a document with one face."""
@@ -10,6 +10,11 @@ CONVENTION_KEY = "facerecon_convention"
 """The metadata of a table that holds what its landmarks mean; in a document it is the entry `convention`."""
 PARAMETERS = "parameters"
 """The folder with the tables of a run."""
+
+
+def part_name(number: int) -> str:
+    """The name of a table among those of `part_files`."""
+    return f"part-{number:05d}.parquet"
 
 
 def part_files(folder: Path) -> list[Path]:

@@ -35,6 +35,7 @@ __all__ = [
     "Pixels",
     "decode_pixels",
     "image_size",
+    "in_bytes",
     "in_unit_range",
     "pixels_of",
     "read_bytes",
@@ -196,6 +197,11 @@ def in_unit_range(pixels: Pixels) -> Float[Tensor, "*b channels height width"]:
     wide = pixels.to(torch.float32, memory_format=torch.contiguous_format)
     # By a tensor: CUDA divides by a number with its rounded inverse. Made there: one from here would wait for the copy.
     return wide.div_(torch.full((), 255.0, dtype=wide.dtype, device=wide.device))
+
+
+def in_bytes(pixels: Pixels) -> UInt8[Tensor, "*b channels height width"]:
+    """The pixels as bytes: floats in [0, 1] are rounded, after values that drawing left outside are cut off."""
+    return pixels if pixels.dtype == torch.uint8 else (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def require_unit_range(images: Tensor | Sequence[Tensor], came: str) -> None:

@@ -10,6 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from facerecon_torch.files import replacing
+from facerecon_torch.images.read import in_bytes
 
 __all__ = ["save_jpeg", "save_png"]
 
@@ -91,4 +92,4 @@ def _bytes_of(image: Tensor) -> Tensor:
     low, high = (float(bound) for bound in image.aminmax())
     if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # this form refuses NaN too
         raise ValueError(f"image must be finite and lie in [0, 1]; got values from {low:g} to {high:g}")
-    return (image.clamp(0, 1) * 255).round().to(torch.uint8)
+    return in_bytes(image)

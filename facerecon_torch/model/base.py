@@ -51,6 +51,19 @@ class FaceModel(nn.Module, ABC):
         """The tables of the mesh on the model's device; None for a restricted model."""
         return self._topology
 
+    def whole_topology(self, needed: str) -> FaceTopology:
+        """The tables of the mesh on the model's device.
+
+        Args:
+            needed: what requires them, as the message begins: `errors need a whole model`.
+
+        Raises:
+            ValueError: the model is restricted.
+        """
+        if self._topology is None:
+            raise ValueError(f"{needed}; this one was restricted to some vertices")
+        return self._topology
+
     @property
     @abstractmethod
     def n_vertices(self) -> int: ...

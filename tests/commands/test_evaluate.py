@@ -89,6 +89,23 @@ def test_every_experiment_runs(world, tmp_path, experiment):
     assert (tmp_path / "images.parquet").is_file()
 
 
+def test_a_system_without_a_readable_face_is_counted_and_left_out(world, tmp_path):
+    (tmp_path / "damaged").mkdir()
+    for person in range(6):
+        (tmp_path / "damaged" / f"bs{person:03d}_N_N_0.obj").write_text("v 0 0\n")
+    words = [
+        "experiment=fig8_external",
+        *quick(FEW),
+        "evaluation.peers=[]",
+        f"evaluation.external={tmp_path / 'damaged'}",
+    ]
+    outside = run(world, tmp_path / "out", *words)["studies"]["full"]["outside"]
+    assert set(outside["methods"]) == {"mean_face", "landmark_fit", "ours"}
+    note = outside["notes"]["damaged"]
+    assert note.startswith("0 faces, ")
+    assert not note.endswith(" 0 unreadable")
+
+
 def test_another_set_is_tested_after_training_on_this_one(world, tmp_path):
     write_prepared(tmp_path / "other", 3, ("N_N", "E_HAPPY"), seed=11, missing=0)
     words = [f"evaluation.facewarehouse={tmp_path / 'other'}", "experiment=fig10_cross_dataset", *quick(FEW)]
@@ -158,6 +175,7 @@ def test_a_recorded_study_runs_again(world, tmp_path):
         (["data.classes=[IGN]"], "data asks for nothing that"),
         (["cv.folds=50"], "cv.folds must lie between 2 and the number of subjects"),
         (["cv=paper_5x5"], "needs more than 25 subjects"),
+        (["evaluation.external=[a/deca,b/deca]"], "folders in external must have different names"),
     ],
 )
 def test_wrong_calls_are_one_line(world, tmp_path, capfd, words, message):

@@ -4,6 +4,7 @@ import csv
 import io
 import logging
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ def _methods(
         if specs.eos.tune:
             settings, facts["eos_tuning"] = _tuned(specs, fitter, model, landmarks)
         facts["eos_settings"] = vars(settings)
-        faces.append(eos_faces(fitter, settings, truth, model.cpu() if specs.eos.model is None else None))
+        faces.append(eos_faces(fitter, settings, truth, deepcopy(model).cpu() if specs.eos.model is None else None))
     if "mediapipe" in specs.peers:
         faces.append(mediapipe_faces(truth, reconstructor.device))
     return faces, facts
@@ -102,9 +103,8 @@ def _methods(
 
 def _tuned(specs: CompareSpecs, fitter: EosFitter, model: FaceModel, landmarks: LandmarkSourceSpec) -> Any:
     training = load_training_faces(specs, model, landmarks, specs.eos.tune)
-    if model.topology is None:
-        raise ValueError("eos needs a whole model")
-    truth = ModelTruth(meshes=training.meshes, rows=model.topology.whole_vertices.cpu(), covered=None)
+    rows = model.whole_topology("eos needs a whole model").whole_vertices.cpu()
+    truth = ModelTruth(meshes=training.meshes, rows=rows, covered=None)
     return tuned_settings(fitter, training.landmarks, image_sizes(training.images), truth)
 
 

@@ -14,7 +14,7 @@ from facerecon_torch.commands.train.sets import load_sets
 from facerecon_torch.data.aflw import read_fitted_photo
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.specs import RecordedScans, SyntheticPhotos
-from facerecon_torch.external.truth import ModelTruth, Truth, read_scans, scan_of_mesh, some_of
+from facerecon_torch.external.truth import Truth, evenly_spread, read_scans, some_of, truth_of_set
 from facerecon_torch.images.read import read_pixels
 from facerecon_torch.landmarks.detector import LandmarkDetector, choose_faces
 from facerecon_torch.landmarks.scheme import from_paper66, to_paper66
@@ -41,7 +41,7 @@ def load_truth(
     generator = torch.Generator().manual_seed(specs.runtime.seed)
     if specs.truth is not None:
         truth = read_scans(specs.truth, points=specs.points, generator=generator)
-        truth = some_of(truth, _spread(len(truth), specs.images))
+        truth = some_of(truth, evenly_spread(len(truth), specs.images))
     else:
         own = "truth" if isinstance(specs.data, SyntheticPhotos) else "set"
         source = landmarks if detector is None else LandmarkSourceSpec(source=own)
@@ -50,36 +50,13 @@ def load_truth(
 
 
 def _data_truth(specs: CompareSpecs, model: FaceModel, source: LandmarkSourceSpec, generator: torch.Generator) -> Truth:
-    topology = model.topology
-    if topology is None:
-        raise ValueError("a comparison needs a whole model; this one was restricted to some vertices")
     file = None if specs.model.path is None else Path(specs.model.path)
     names = ("test",) if isinstance(specs.data, SyntheticPhotos) else ("train",)
     (faces,) = load_sets(specs.data, source, specs.runtime, model, model_file=file, names=names).values()
-    faces = faces[torch.tensor(_spread(len(faces), specs.images))]
-    topology = topology.to("cpu")
-    covered = [None] * len(faces) if faces.covered is None else list(faces.covered)
-    scans = [
-        scan_of_mesh(mesh, topology, known, points=specs.points, generator=generator)
-        for mesh, known in zip(faces.meshes, covered)
-    ]
+    faces = faces[torch.tensor(evenly_spread(len(faces), specs.images))]
     points, yaw = _known_landmarks(specs, faces)
-    return Truth(
-        name=faces.name,
-        names=tuple(path.stem for path in faces.images),
-        images=faces.images,
-        subjects=faces.subjects,
-        scans=tuple(scans),
-        landmarks=faces.landmarks,
-        points68=points,
-        yaw_degrees=yaw,
-        model=ModelTruth(meshes=faces.meshes, rows=topology.whole_vertices, covered=faces.covered),
-    )
-
-
-def _spread(count: int, most: int | None) -> list[int]:
-    """At most `most` places, evenly spread."""
-    return list(range(count)) if most is None or count <= most else [k * count // most for k in range(most)]
+    truth = truth_of_set(faces, model, points=specs.points, generator=generator)
+    return replace(truth, points68=points, yaw_degrees=yaw)
 
 
 def load_training_faces(specs: CompareSpecs, model: FaceModel, landmarks: LandmarkSourceSpec, images: int) -> FaceSet:

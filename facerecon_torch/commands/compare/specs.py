@@ -7,6 +7,7 @@ from pathlib import Path
 from facerecon_torch.checks import require_count
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.data.specs import DataSpec
+from facerecon_torch.external.folder import system_folders
 from facerecon_torch.external.peers import PEERS, EosSpec
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.load import ModelSpec
@@ -41,9 +42,7 @@ class CompareSpecs:
         if self.images is not None:
             require_count("images", self.images, 1)
         require_count("points", self.points, 10)
-        names = [folder.name for folder in self.external]
-        if len(set(names)) != len(names):
-            raise ValueError(f"folders in external must have different names, which the tables use; got {names}")
+        system_folders(self.external)
 
 
 def compare_specs(
@@ -69,10 +68,9 @@ def compare_specs(
     Raises:
         ValueError: an option has a value that it cannot have.
     """
-    folders = () if external is None else (external,) if isinstance(external, str) else tuple(external)
     return CompareSpecs(
         output=Path(output),
-        external=tuple(map(Path, folders)),
+        external=system_folders(external),
         triangles=None if triangles is None else Path(triangles),
         landmark_vertices=None if landmark_vertices is None else Path(landmark_vertices),
         peers=tuple(peers),

@@ -11,6 +11,7 @@ from facerecon_torch.cascade.feature_cache import keeps_crops, new_table, write_
 from facerecon_torch.commands.train.samples import Samples
 from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.fitting.crop import CropSpec
+from facerecon_torch.images.read import in_bytes
 from facerecon_torch.runtime.memory import CacheLocation
 
 __all__ = ["CROPS", "band_limited", "with_features"]
@@ -50,7 +51,7 @@ def band_limited(samples: Samples, ratio: float) -> Samples:
         part = slice(int(rows[0]), int(rows[-1]) + 1)
         reduced = interpolate(_crops(samples.table[part]), (small, small), mode="bicubic", antialias=True)
         grown = interpolate(reduced, tuple(table.shape[-2:]), mode="bicubic")
-        table[part] = (grown.clamp(0, 1) * 255).round().to(torch.uint8)
+        table[part] = in_bytes(grown)
     return replace(samples, table=table)
 
 

@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,13 +16,12 @@ from facerecon_torch.evaluation.outside import Outside
 from facerecon_torch.evaluation.study import Study
 from facerecon_torch.external.eos.fit import EosFitter, EosSettings
 from facerecon_torch.external.eos.model_files import write_eos_model
-from facerecon_torch.external.folder import SystemOutputs, read_system
+from facerecon_torch.external.folder import SystemOutputs, read_system, system_folders
 from facerecon_torch.external.measure import measure
 from facerecon_torch.external.methods import FaceGroup, MethodFaces, external_faces, model_group, output_hints
 from facerecon_torch.external.peers import eos_faces, image_sizes, mediapipe_faces, runnable_peers, tuned_settings
-from facerecon_torch.external.truth import ModelTruth, Truth, scan_of_mesh, some_of
+from facerecon_torch.external.truth import ModelTruth, Truth, evenly_spread, some_of, truth_of_set
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.model.topology import FaceTopology
 
 __all__ = ["outside_of"]
 
@@ -43,12 +44,13 @@ def outside_of(study: Study, training: FaceSet, specs: EvaluateSpecs, folder: Pa
         ImageFileError: a photograph cannot be read.
     """
     spec = specs.evaluation
-    places = _spread(len(study.tested), spec.external_images)
-    truth = _truth(study, places, torch.Generator().manual_seed(specs.runtime.seed))
-    model = study.model.to("cpu", torch.float32)
-    folders = [spec.external] if isinstance(spec.external, str) else list(spec.external or ())
-    systems = [read_system(Path(own), truth.names, output_hints(model)) for own in folders]
-    others = [external_faces(system, truth) for system in systems]
+    places = evenly_spread(len(study.tested), spec.external_images)
+    model = deepcopy(study.model).to("cpu", torch.float32)
+    generator = torch.Generator().manual_seed(specs.runtime.seed)
+    truth = truth_of_set(study.tested.faces[torch.tensor(places)], model, points=_POINTS, generator=generator)
+    hints = output_hints(model)
+    systems = [read_system(folder, truth.names, hints) for folder in system_folders(spec.external)]
+    others = [external_faces(system, truth) for system in systems if system.faces]
     notes = {system.name: _found(system) for system in systems}
     peers = runnable_peers() if spec.peers is None else spec.peers
     if "eos" in peers:
@@ -60,34 +62,6 @@ def outside_of(study: Study, training: FaceSet, specs: EvaluateSpecs, folder: Pa
     errors = [measure(faces, truth, regions=False) for faces in [*_own(study, places, model), *others]]
     _log.info("%s: %s on %d photographs", study.name, ", ".join(faces.name for faces in others), len(places))
     return Outside(places=tuple(places), truth=truth, others=others, errors=errors, notes=notes)
-
-
-def _spread(count: int, most: int) -> list[int]:
-    return list(range(count)) if count <= most else [k * count // most for k in range(most)]
-
-
-def _truth(study: Study, places: Sequence[int], generator: torch.Generator) -> Truth:
-    faces, topology = study.tested.faces[torch.tensor(places)], _topology(study.model)
-    covered = [None] * len(faces) if faces.covered is None else list(faces.covered)
-    scans = [
-        scan_of_mesh(mesh, topology, known, points=_POINTS, generator=generator)
-        for mesh, known in zip(faces.meshes.float(), covered, strict=True)
-    ]
-    return Truth(
-        name=faces.name,
-        names=tuple(path.stem for path in faces.images),
-        images=tuple(faces.images),
-        subjects=faces.subjects,
-        scans=tuple(scans),
-        landmarks=faces.landmarks,
-        model=ModelTruth(meshes=faces.meshes.float(), rows=topology.whole_vertices, covered=faces.covered),
-    )
-
-
-def _topology(model: FaceModel) -> FaceTopology:
-    if model.topology is None:
-        raise ValueError("other systems are compared on a whole model; this one was restricted to some vertices")
-    return model.topology.to("cpu")
 
 
 def _found(system: SystemOutputs) -> str:
@@ -121,10 +95,10 @@ def _eos(
     for fold in sorted(set(folds.tolist())):
         tested = study.tested.faces.subjects[study.tested.folds == fold]
         rows = torch.nonzero(~torch.isin(training.subjects, tested)).flatten()
-        settings = _settings(fitter, training, rows[_spread(len(rows), count)], model)
+        settings = _settings(fitter, training, rows[evenly_spread(len(rows), count)], model)
         at = torch.nonzero(folds == fold).flatten().tolist()
         faces = eos_faces(fitter, settings, some_of(truth, at), model)
-        groups += [_moved(group, at) for group in faces.groups]
+        groups += [replace(group, places=tuple(at[k] for k in group.places)) for group in faces.groups]
         points[at] = faces.image_points
         chosen.append(f"fold {fold} identity {settings.identity_penalty:g}, expression {settings.expression_penalty:g}")
     note = f"settings of least MAE on {count} photographs of training people: {'; '.join(chosen)}"
@@ -133,15 +107,6 @@ def _eos(
 
 def _settings(fitter: EosFitter, training: FaceSet, rows: Int[Tensor, "n"], model: FaceModel) -> EosSettings:
     faces = training[rows]
-    truth = ModelTruth(meshes=faces.meshes.float(), rows=_topology(model).whole_vertices, covered=faces.covered)
+    rows_measured = model.whole_topology("eos needs a whole model").whole_vertices
+    truth = ModelTruth(meshes=faces.meshes.float(), rows=rows_measured, covered=faces.covered)
     return tuned_settings(fitter, faces.landmarks, image_sizes(faces.images), truth)[0]
-
-
-def _moved(group: FaceGroup, at: Sequence[int]) -> FaceGroup:
-    return FaceGroup(
-        places=tuple(at[k] for k in group.places),
-        vertices=group.vertices,
-        triangles=group.triangles,
-        seven=group.seven,
-        corresponds=group.corresponds,
-    )

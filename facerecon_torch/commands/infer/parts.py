@@ -17,7 +17,7 @@ from facerecon_torch.commands.infer.outcomes import OK, Outcome
 from facerecon_torch.commands.infer.plan import QUARANTINE, Plan
 from facerecon_torch.export.face_table import FaceTable
 from facerecon_torch.files import replacing
-from facerecon_torch.formats.face_document import PARAMETERS, part_files
+from facerecon_torch.formats.face_document import PARAMETERS, part_files, part_name
 
 __all__ = ["Parts", "RunCounts", "read_quarantine"]
 
@@ -77,11 +77,11 @@ class Parts:
 
     def faces_file(self, shard: int) -> Path:
         """The table of the faces of a shard."""
-        return self._output / PARAMETERS / f"part-{shard:05d}.parquet"
+        return self._output / PARAMETERS / part_name(shard)
 
     def quarantine_file(self, shard: int) -> Path:
         """The table of the inputs of a shard without faces."""
-        return self._output / QUARANTINE / f"part-{shard:05d}.parquet"
+        return self._output / QUARANTINE / part_name(shard)
 
     def commit(self, shard: int, faces: FaceTable, failures: Sequence[Outcome], *, kept: Any = None) -> None:
         """Write the tables of a shard.

@@ -19,6 +19,7 @@ from facerecon_torch.data.recordings import RangeGrid, RecordedScan, Recording, 
 from facerecon_torch.errors import DataFileError, FaceReconError
 from facerecon_torch.files import is_disk_full
 from facerecon_torch.fitting.crop import CropSpec, FaceCropper, apply_affine, crop_faces
+from facerecon_torch.images.read import in_bytes
 from facerecon_torch.landmarks.detector import LandmarkDetector, resize
 from facerecon_torch.landmarks.scheme import is_present, to_paper66
 from facerecon_torch.model.base import FaceModel
@@ -142,7 +143,7 @@ class CropMaker:
 
     def encode(self, crop: Float[Tensor, "3 size size"]) -> bytes:
         """The content of the image file of a square."""
-        values = (crop.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        values = in_bytes(crop).permute(1, 2, 0).cpu().numpy()
         stream = io.BytesIO()
         image = Image.fromarray(np.ascontiguousarray(values))
         if self._spec.format == "png":

@@ -97,12 +97,11 @@ def draw_sample(folder: Path, image: str, ready: ReadyScan, registered: Register
 
     Raises ValueError for a model without topology.
     """
-    if model.topology is None:
-        raise ValueError("a picture needs a whole model; this one was restricted to some vertices")
+    topology = model.whole_topology("a picture needs a whole model")
     name = ready.recording.name
     pair = draw_landmark_pair(read_image(folder / CROPS / image), ready.marks, ready.landmarks)
     save_png(pair, folder / _PICTURES / f"{name}_landmarks.png")
-    triangles = model.topology.triangles.cpu()
+    triangles = topology.triangles.cpu()
     parameters = registered.parameters.to(model.device, model.dtype)
     fitted = model.vertices(parameters.identity, parameters.expression).float().cpu()
     meshes = [mesh @ registered.rotation.mT + registered.translation[:, None] for mesh in (fitted, registered.mesh)]

@@ -244,10 +244,7 @@ def shape_error(
 ) -> Callable[[Tensor], Tensor]:
     """x -> MAE in mm against M over the samples of all processes, no alignment (Eq. 15): whole face, or `vertices` of
     it, evenly spread."""
-    topology = model.topology
-    if topology is None:
-        raise ValueError("choosing penalties needs a whole model; this one was restricted to some vertices")
-    whole = topology.whole_vertices
+    whole = model.whole_topology("choosing penalties needs a whole model").whole_vertices
     if vertices is not None and vertices < len(whole):
         whole = whole[
             torch.linspace(0, len(whole) - 1, vertices, dtype=torch.float32, device=whole.device).round().long()

@@ -12,6 +12,7 @@ from PIL import Image
 from facerecon_torch.commands.infer.files.mesh_files import FIT
 from facerecon_torch.commands.view.face import EditableFace
 from facerecon_torch.errors import MissingExtraError
+from facerecon_torch.images.read import in_bytes
 
 __all__ = ["FaceViewer", "MeshViewer"]
 
@@ -121,8 +122,7 @@ class FaceViewer(_Window):
         if right <= left or bottom <= top:
             return
         shown = pixels[:, top:bottom, left:right]
-        values = shown if shown.dtype == torch.uint8 else (shown.clamp(0, 1) * 255).round().to(torch.uint8)
-        image = Image.fromarray(values.permute(1, 2, 0).contiguous().numpy())
+        image = Image.fromarray(in_bytes(shown).permute(1, 2, 0).contiguous().numpy())
         image.thumbnail((_PHOTOGRAPH_PX, _PHOTOGRAPH_PX))
         wide, high_mm = ((right - left) / float(camera.scale), (bottom - top) / float(camera.scale))
         vertices = self._face.vertices(torch.zeros(0), torch.zeros(len(self._weights)), 0.0)

@@ -76,7 +76,7 @@ def _pairs(tiles: list[list[Tensor]]) -> Iterable[tuple[list[Tensor], list[Tenso
 
 
 def _pictures(study: Study) -> FacePictures:
-    return FacePictures(study.model.to("cpu"), study.tested.faces)
+    return FacePictures(study.cpu_model, study.tested.faces)
 
 
 def _estimate(study: Study, row: int) -> FaceParameters:
@@ -90,10 +90,7 @@ def _typical(study: Study, at: Int[Tensor, "m"]) -> int:
 
 
 def _whole(study: Study) -> Int[Tensor, "whole"]:
-    topology = study.model.topology
-    if topology is None:
-        raise ValueError("error maps need a whole model; this one was restricted to some vertices")
-    return topology.whole_vertices.cpu()
+    return study.model.whole_topology("error maps need a whole model").whole_vertices.cpu()
 
 
 def _vertex_error(study: Study, at: Int[Tensor, "m"]) -> Float[Tensor, "V"]:
@@ -110,11 +107,10 @@ def _vertex_error(study: Study, at: Int[Tensor, "m"]) -> Float[Tensor, "V"]:
 
 def _map(study: Study, error: Float[Tensor, "V"]) -> Float[Tensor, "3 tile tile"]:
     """The mean face coloured by the error of each vertex; vertices outside the whole face are grey."""
-    model = study.model.to("cpu")
-    if model.topology is None:
-        raise ValueError("error maps need a whole model; this one was restricted to some vertices")
+    model = study.cpu_model
+    topology = model.whole_topology("error maps need a whole model")
     colours = torch.full((model.n_vertices, 3), 0.75)
     whole = _whole(study)
     colours[whole] = colour_scale(error[whole], MAP_LIMIT)
     mean = model.vertices(model.identity_mean, model.expression_mean).float()
-    return draw_mesh(mean, model.topology.triangles, colours)
+    return draw_mesh(mean, topology.triangles, colours)

@@ -15,6 +15,7 @@ from facerecon_torch.evaluation.tables import Figure, Section, Table
 from facerecon_torch.external.measure import upright
 from facerecon_torch.external.methods import FaceGroup, MethodFaces
 from facerecon_torch.external.report import PAIRED
+from facerecon_torch.external.truth import evenly_spread
 from facerecon_torch.geometry.align import align_similarity
 
 __all__ = ["fig8_external", "fig9_external_gallery"]
@@ -92,9 +93,9 @@ def fig9_external_gallery(study: Study, generator: torch.Generator) -> Section:
     outside = study.outside
     if outside is None:
         return Section(name=name, title=title, text=_NOTHING)
-    pictures = FacePictures(study.model.to("cpu"), study.tested.faces)
+    pictures = FacePictures(study.cpu_model, study.tested.faces)
     rows = []
-    for k in _spread(len(outside.places)):
+    for k in evenly_spread(len(outside.places), _ROWS):
         place = outside.places[k]
         estimate = study.estimates[study.reference][place : place + 1].cpu()
         turned = pictures.camera(place, estimate).rotation[0]
@@ -109,10 +110,6 @@ def fig9_external_gallery(study: Study, generator: torch.Generator) -> Section:
         png=png_bytes(sheet(rows)),
     )
     return Section(name=name, title=title, figures=[figure])
-
-
-def _spread(count: int) -> list[int]:
-    return sorted({k * count // _ROWS for k in range(min(count, _ROWS))}) if count > _ROWS else list(range(count))
 
 
 def _tile(method: MethodFaces, image: int, outside: Outside, turned: Float[Tensor, "3 3"]) -> Tensor:

@@ -74,11 +74,9 @@ def write_eos_model(model: FaceModel, folder: str | os.PathLike[str]) -> EosFile
         >>> write_eos_model(load_default_face(), "eos").model
         PosixPath('eos/face.bin')
     """
-    if model.topology is None:
-        raise ValueError("eos needs a whole model; this one was restricted to some vertices")
+    topology = model.whole_topology("eos needs a whole model").to("cpu")
     eos, target = import_eos(), Path(folder)
     files = [target / name for name in ("face.bin", "mapping.txt", "contour.json", "edges.json")]
-    topology = model.topology.to("cpu")
     with replacing(files[0]) as aside:
         eos.morphablemodel.save_model(_morphable(eos, model, topology), str(aside))
     write_bytes(files[1], _mapping(topology).encode("ascii"))

@@ -17,7 +17,6 @@ from facerecon_torch.fitting.designs import solve_normal
 from facerecon_torch.geometry.align import Alignment, align_similarity
 from facerecon_torch.geometry.normals import vertex_normals
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.model.topology import FaceTopology
 from facerecon_torch.registration.surface_parts import Surface, mesh_edges, mesh_parts, outer_skin
 from facerecon_torch.structures import TensorRecord
 
@@ -73,10 +72,8 @@ class DefaultFace:
     """The default model in float64 with the skin of its mesh. Raises ValueError for a restricted model."""
 
     def __init__(self, model: FaceModel) -> None:
-        if model.topology is None:
-            raise ValueError("the default model must be whole; this one was restricted to some vertices")
         self.model = model
-        self.topology: FaceTopology = model.topology
+        self.topology = model.whole_topology("the default model must be whole")
         self.mean = model.vertices(model.identity_mean, model.expression_mean)
         self.skin = outer_skin(self.mean, self.topology.triangles)
         self.bending = _bending(self.mean, self.topology.triangles)

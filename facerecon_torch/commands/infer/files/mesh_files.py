@@ -86,11 +86,10 @@ class FaceMeshes:
     """
 
     def __init__(self, model: FaceModel, formats: Sequence[str], options: MeshOptions, texture: TextureOptions) -> None:
-        if model.topology is None:
-            raise ValueError("reconstruction needs a whole model; this one was restricted to some vertices")
+        topology = model.whole_topology("reconstruction needs a whole model")
         self._model, self._options, self._completion = model, options, texture.completion
         self._formats = frozenset(formats)
-        self._surface = model.topology.to("cpu").surface()
+        self._surface = topology.to("cpu").surface()
         self._atlas: TextureAtlas | None = None
         if "texture" in self._formats:
             mean = model.vertices(model.identity_mean, model.expression_mean)

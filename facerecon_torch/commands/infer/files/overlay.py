@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from facerecon_torch.geometry.projection import project_with_depth
-from facerecon_torch.images.read import Pixels
+from facerecon_torch.images.read import Pixels, in_bytes
 from facerecon_torch.landmarks.scheme import is_present
 from facerecon_torch.report.overlay import paint_overlay
 from facerecon_torch.structures import Camera, Mesh
@@ -36,4 +36,4 @@ def draw_faces(
 
 def _as_bytes(image: Float[Tensor, "3 height width"]) -> UInt8[Tensor, "3 height width"]:
     pieces = torch.split(image, max(1, _PIECE // image.shape[-1]), dim=-2)
-    return torch.cat([(piece.clamp(0, 1) * 255).round().to(torch.uint8) for piece in pieces], dim=-2)
+    return torch.cat([in_bytes(piece) for piece in pieces], dim=-2)

@@ -25,7 +25,7 @@ from facerecon_torch.commands.infer.subjects.spill import bucket_count, subject_
 from facerecon_torch.commands.own_files import is_own, require_own
 from facerecon_torch.export.face_table import solved_columns
 from facerecon_torch.files import replacing
-from facerecon_torch.formats.face_document import PARAMETERS, part_files
+from facerecon_torch.formats.face_document import PARAMETERS, part_files, part_name
 from facerecon_torch.structures import Camera, FaceParameters
 
 __all__ = ["SubjectCounts", "join_subjects", "remove_subjects"]
@@ -86,7 +86,7 @@ def join_subjects(
     with FileLock(output / ".subjects.lock"):
         for left in folder.glob(".*.part"):
             left.unlink(missing_ok=True)  # of a run that was killed
-        files = [folder / f"part-{number:05d}.parquet" for number in range(buckets)]
+        files = [folder / part_name(number) for number in range(buckets)]
         for other in set(part_files(folder)) - set(files):
             other.unlink()
         missing = [number for number, file in enumerate(files) if not _is_made(file, made_from)]
