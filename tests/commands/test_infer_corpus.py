@@ -3,12 +3,13 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -133,13 +134,17 @@ def write_folder(folder: Path, photographs, count: int) -> tuple[set[str], dict[
     return set(good), bad
 
 
+def saved(outcome, folder):
+    """The words that name the cascade and its model, which are written to the folder."""
+    outcome.reconstructor.save_pretrained(folder / "cascade.safetensors")
+    save_model(outcome.reconstructor.face_model, folder / "model.safetensors", storage="float32")
+    return [f"{key}.path={folder / key}.safetensors" for key in ("cascade", "model")]
+
+
 def check(tmp_path, photographs, outcome, count, capfd):
     good, bad = write_folder(tmp_path / "in", photographs, count)
     assert len(set(bad.values())) >= 60
-    outcome.reconstructor.save_pretrained(tmp_path / "cascade.safetensors")
-    save_model(outcome.reconstructor.face_model, tmp_path / "model.safetensors", storage="float32")
-    files = {"input": "in", "output": "out", "cascade.path": "cascade.safetensors", "model.path": "model.safetensors"}
-    words = [f"{key}={tmp_path / name}" for key, name in files.items()]
+    words = [f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}", *saved(outcome, tmp_path)]
     words += ["landmarks=file", "runtime.progress=false", "shard_size=64"]
     assert main(["infer", *words]) == 1
     rows = list(read_quarantine(tmp_path / "out"))
@@ -238,16 +243,26 @@ def test_a_file_that_vanishes_while_the_run_is_on(pictures, tmp_path, tiny_outco
     assert "there is no such file" in reasons["p11.png"]
 
 
+FOUR_RUNS = """
+import sys
+import psutil
+from facerecon_torch.commands.cli import main
+
+output, *words = sys.argv[1:]
+counts = []
+for k in range(4):
+    assert main(["infer", f"output={output}/{k}", *words]) == 1
+    counts.append((psutil.Process().num_fds(), len(psutil.Process().children())))
+assert counts[0] == counts[-1], counts
+"""
+
+
 def test_a_run_leaves_no_file_open(pictures, tmp_path, tiny_outcome):
-    run(pictures, tmp_path / "first", tiny_outcome, shard_size=3)
-    children, opened = set(psutil.Process().children()), [psutil.Process().num_fds()]
-    for k in range(4):
-        run(pictures, tmp_path / str(k), tiny_outcome, shard_size=3)
-        opened.append(psutil.Process().num_fds())
-    # Other tests of this process may open or close one meanwhile; one of every run would be four.
-    assert opened[-1] - opened[0] < 4
-    assert {file.path for file in psutil.Process().open_files() if str(tmp_path) in file.path} == set()
-    assert set(psutil.Process().children()) <= children
+    # In a process of its own: threads of other tests open and close files too.
+    words = [f"input={pictures}", *saved(tiny_outcome, tmp_path), "landmarks=file", "shard_size=3", "runtime.workers=2"]
+    call = [sys.executable, "-c", FOUR_RUNS, str(tmp_path), *words, "runtime.progress=false"]
+    answer = subprocess.run(call, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
 
 
 @pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")  # by ray, of its own options

@@ -153,7 +153,7 @@ def test_a_mesh_is_viewed_without_a_photograph(results, browser):
     viewer = open_viewer(results / "astronaut.glb", port=8641)
     try:
         browser.get(viewer.address)
-        _picture(browser)
+        assert _picture(browser).std() > 10
     finally:
         viewer.stop()
 

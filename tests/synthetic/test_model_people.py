@@ -240,9 +240,10 @@ def test_ict_people_follow_their_mesh_and_close_their_eyes():
     for mesh, carried in zip((rest, shut), points):
         distance = distance_to(carried, mesh, model.topology.triangles)
         assert float(distance[~lids].quantile(0.99)) < 0.3
-        # Lids are kept out of the eyeballs, which are spheres: 51 lids of the worst of six people moved by over 1.5 mm
-        # when the eyeball lay at the lids' mean, 13 where it is fitted to them.
-        assert float(distance[lids].quantile(0.99)) < 1.5
+        # Lids are kept out of the eyeballs, which are spheres. Where an eyeball lies at the lids' mean instead of being
+        # fitted to them, one vertex of this person moves by 1.76 mm, and 1.5 mm are the 99th percentile.
+        assert float(distance[lids].quantile(0.99)) < 1.4
+        assert float(distance[lids].max()) < 1.7
     neutral, shut_eyes = (visible_eyes(head) for head in heads)
     assert neutral > 300
     assert shut_eyes < 0.08 * neutral  # a slit of a fraction of a millimetre where the lids meet
