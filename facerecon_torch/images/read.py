@@ -199,7 +199,9 @@ def in_unit_range(pixels: Pixels) -> Float[Tensor, "*b channels height width"]:
     return wide.div_(torch.full((), 255.0, dtype=wide.dtype, device=wide.device))
 
 
-def in_bytes(pixels: Pixels) -> UInt8[Tensor, "*b channels height width"]:
+def in_bytes(
+    pixels: UInt8[Tensor, "*b channels height width"] | Float[Tensor, "*b channels height width"],
+) -> UInt8[Tensor, "*b channels height width"]:
     """The pixels as bytes: floats in [0, 1] are rounded, after values that drawing left outside are cut off."""
     return pixels if pixels.dtype == torch.uint8 else (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
 
