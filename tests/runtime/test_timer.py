@@ -4,7 +4,6 @@ import mmap
 import threading
 
 import pytest
-import torch
 
 from facerecon_torch.runtime import timer as module
 from facerecon_torch.runtime.timer import Timer, timed, untimed
