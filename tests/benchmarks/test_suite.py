@@ -48,7 +48,7 @@ def written(folder):
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("name", ["model", "fit"])
+@pytest.mark.parametrize("name", ["model", pytest.param("fit", marks=pytest.mark.slow)])
 def test_a_bench_runs_through_the_command(name, tmp_path, capsys):
     assert facerecon(["bench", name, "sizes=tiny", "rounds=2", "batch=2,3", f"output={tmp_path}"]) == 0
     content, told = written(tmp_path), capsys.readouterr().out

@@ -61,14 +61,22 @@ def test_unknown_commands_are_answered_with_the_nearest(name, hint, capsys):
         (["show", "none.safetensors", "out.png"], "none.safetensors"),
     ],
 )
-def test_wrong_calls_name_the_key(words, message, tmp_path, monkeypatch):
+def test_wrong_calls_name_the_key(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    answer = facerecon(*words)
-    assert answer.returncode != 0
-    assert message in answer.stdout + answer.stderr
-    assert "Traceback" not in answer.stderr
-    assert "+cascade" not in answer.stdout + answer.stderr
+    assert main(words) != 0
+    told = "".join(capsys.readouterr())
+    assert message in told
+    assert "Traceback" not in told
+    assert "+cascade" not in told
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_process_ends_with_the_message_and_no_traceback(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = facerecon("train", "features.hog.cell_px=7")
+    assert answer.returncode == 2
+    assert "patch_px must be a multiple of cell_px" in answer.stdout + answer.stderr
+    assert "Traceback" not in answer.stdout + answer.stderr
 
 
 @pytest.fixture(scope="module")

@@ -274,8 +274,8 @@ def planned(count, folder):
 
 
 def test_plans_are_streamed(tmp_path):
-    _, few = planned(5_000, tmp_path)
-    _, many = planned(20_000, tmp_path)
+    _, few = planned(2_000, tmp_path)
+    _, many = planned(8_000, tmp_path)
     assert many < 1.2 * few + 1e6
 
 

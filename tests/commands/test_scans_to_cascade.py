@@ -12,7 +12,7 @@ from facerecon_torch.data.prepared import load_prepared
 from facerecon_torch.metrics.vertex_error import Placement, pose_error_degrees, surface_errors
 from facerecon_torch.model.default_face import load_default_face
 
-PEOPLE, SAMPLES = 6, 2
+PEOPLE, SAMPLES = 6, 1
 
 
 @pytest.fixture(scope="module")

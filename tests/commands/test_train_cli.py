@@ -114,7 +114,8 @@ def test_folds_of_the_training_people(rendered, tmp_path):
     assert [load_checkpoint(folder / name).training["fold"] for name in names] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("name", ["ours_paper", "hog_patch", "shipped"])  # the others differ from these in numbers
+# the other experiments differ from these in numbers
+@pytest.mark.parametrize("name", ["ours_paper", pytest.param("hog_patch", marks=pytest.mark.slow), "shipped"])
 def test_experiments_run(rendered, tmp_path, name):
     folder = run(rendered, tmp_path, f"experiment={name}", "cv.nested=0", "cascade.stages=1", "data.seed=0")
     report = json.loads((folder / "report.json").read_text())

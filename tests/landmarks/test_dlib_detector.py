@@ -49,8 +49,7 @@ def test_astronaut_has_one_face_in_its_place(detector: LandmarkDetector, astrona
     assert points.dtype == torch.float64
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
-@pytest.mark.parametrize("quality", [60, 75, 80, 85, 90, 95])
+@pytest.mark.parametrize(("quality", "mirrored"), [(60, True), (75, False), (85, True), (95, False)])
 def test_astronaut_as_jpeg_has_one_face_too(astronaut: torch.Tensor, quality: int, mirrored: bool) -> None:
     whole = as_bytes(astronaut.flip(-1) if mirrored else astronaut)
     file = io.BytesIO()

@@ -11,7 +11,7 @@ pytest.importorskip("dlib")
 
 from facerecon_torch.commands.build_assets.landmark_noise import detect_set, detection_rates
 from facerecon_torch.synthetic import SyntheticSpec
-from facerecon_torch.synthetic.dataset import render_set
+from facerecon_torch.synthetic.dataset import SyntheticSet, render_set
 from facerecon_torch.synthetic.render import subject as render_subject
 
 
@@ -24,14 +24,19 @@ def test_dlib_finds_nine_in_ten_near_frontal_renders(tmp_path: Path) -> None:
     assert float(measured.errors[:, :49].norm(dim=2).median()) < 4.0
 
 
-@pytest.mark.parametrize("detector", ["dlib", "mediapipe"])
-def test_frontal_renders_are_found(detector: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def frontal(tmp_path_factory: pytest.TempPathFactory) -> SyntheticSet:
     angles = iter(torch.tensor([[0.0, 0.0, 0.0], [12.0, 5.0, -6.0]]) * (math.pi / 180))
-    monkeypatch.setattr(render_subject, "draw_pose", lambda _: next(angles))
     spec = SyntheticSpec(subjects=2, images_per_subject=1, seed=11, size=320)
-    rendered = render_set(spec, tmp_path, workers=1, progress=False)
-    measured = detect_set(detector, rendered, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(render_subject, "draw_pose", lambda _: next(angles))
+        return render_set(spec, tmp_path_factory.mktemp("frontal"), workers=1, progress=False)
+
+
+@pytest.mark.parametrize("detector", ["dlib", "mediapipe"])
+def test_frontal_renders_are_found(detector: str, frontal: SyntheticSet) -> None:
+    measured = detect_set(detector, frontal, workers=1, progress=False)
     assert measured.detected.tolist() == [True] * 2
     assert float(measured.errors[:, :49].norm(dim=2).median()) < 4.0
-    swapped = replace(rendered, landmarks=rendered.landmarks.flip(0) + 300.0)  # truth elsewhere: nothing is found
-    assert not bool(detect_set(detector, swapped, progress=False).detected.any())
+    swapped = replace(frontal, landmarks=frontal.landmarks.flip(0) + 300.0)  # truth elsewhere: nothing is found
+    assert not bool(detect_set(detector, swapped, workers=1, progress=False).detected.any())
