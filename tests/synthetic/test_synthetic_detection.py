@@ -35,8 +35,8 @@ def frontal(tmp_path_factory: pytest.TempPathFactory) -> SyntheticSet:
 
 @pytest.mark.parametrize("detector", ["dlib", "mediapipe"])
 def test_frontal_renders_are_found(detector: str, frontal: SyntheticSet) -> None:
-    measured = detect_set(detector, frontal, workers=1, progress=False)
+    measured = detect_set(detector, frontal, progress=False)
     assert measured.detected.tolist() == [True] * 2
     assert float(measured.errors[:, :49].norm(dim=2).median()) < 4.0
     swapped = replace(frontal, landmarks=frontal.landmarks.flip(0) + 300.0)  # truth elsewhere: nothing is found
-    assert not bool(detect_set(detector, swapped, workers=1, progress=False).detected.any())
+    assert not bool(detect_set(detector, swapped, progress=False).detected.any())
