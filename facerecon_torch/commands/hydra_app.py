@@ -208,17 +208,27 @@ def one_line(error: BaseException) -> str:
 
 
 def _guarded(name: str, config: DictConfig) -> int:
-    """Run the command and return its status: 2, with one line in the log, where input or configuration was wrong, or
-    memory ran out."""
+    """Run the command and return its status: 2, with one line on standard error, where input or configuration was
+    wrong, or memory ran out."""
     module, function = _TASKS[name]
     run: Callable[[DictConfig], int] = getattr(importlib.import_module(f"facerecon_torch.commands.{module}"), function)
     try:
         return run(config)
     except (FaceReconError, ValueError, OSError, HydraException, OmegaConfBaseException) as error:
-        _log.error("%s", one_line(error))
+        _tell(name, one_line(error))
         _log.debug("where it happened", exc_info=True)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        _log.error("memory ran out (%s); %s", one_line(error), _LESS_MEMORY[name])
+        _tell(name, f"memory ran out ({one_line(error)}); {_LESS_MEMORY[name]}")
     return 2
+
+
+def _tell(name: str, error: str) -> None:
+    """Write what went wrong to standard error, and to the log file of a run that has one; the log's other lines go to
+    standard output."""
+    sys.stderr.write(f"facerecon {name}: {error}\n")
+    record = _log.makeRecord(_log.name, logging.ERROR, __file__, 0, error, (), None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)

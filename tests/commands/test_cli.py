@@ -75,7 +75,7 @@ def test_a_process_ends_with_the_message_and_no_traceback(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     answer = facerecon("train", "features.hog.cell_px=7")
     assert answer.returncode == 2
-    assert "patch_px must be a multiple of cell_px" in answer.stdout + answer.stderr
+    assert "facerecon train: HogSpec.patch_px must be a multiple of cell_px" in answer.stderr
     assert "Traceback" not in answer.stdout + answer.stderr
 
 

@@ -51,9 +51,10 @@ def test_training_without_a_cache_stops_in_one_line(closed, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert run_train(["experiment=small", "runtime.progress=false", f"output={tmp_path / 'run'}"]) == 2
     told = capsys.readouterr()
-    (line,) = [line for line in told.out.splitlines() if "ERROR" in line]
+    (line,) = [line for line in told.err.splitlines() if line.startswith("facerecon train: ")]
     assert str(closed) in line
     assert "FACERECON_CACHE" in line
+    assert line.partition(": ")[2] in (tmp_path / "run" / "train.log").read_text()
     assert "Traceback" not in told.out + told.err
 
 

@@ -188,7 +188,7 @@ def test_no_sample_at_all_is_an_error_that_says_why(folder, tmp_path, capfd):
     for file in folder.glob("*/*.png"):
         file.unlink()
     assert main(words(folder, tmp_path / "out")) == 2
-    told = capfd.readouterr().out
+    told = capfd.readouterr().err
     assert "all 10 recordings failed, bs000_E_HAPPY_0: " in told
     assert "bs000_E_HAPPY_0.png: file: expected the .png file" in told
 
@@ -206,7 +206,7 @@ def test_a_full_disk_is_said_and_the_rest_follows_later(whole, written, tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(checked_columns, "save_file", full)
         assert main(words(written, output)) == 2
-    assert "no room is left on the disk; finished shards stay" in capfd.readouterr().out
+    assert "no room is left on the disk; finished shards stay" in capfd.readouterr().err
     assert sorted(p.name for p in (output / "shards").iterdir()) == ["000000.safetensors", "description.json"]
     assert not list(output.rglob("*.part"))
     assert main(words(written, output)) == 0
@@ -217,14 +217,14 @@ def test_a_disk_without_room_is_reported_before_the_work(written, tmp_path, monk
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     assert main(words(written, tmp_path / "out")) == 2
-    assert "needs about 0.0 GB more; 0.0 GB are free" in capfd.readouterr().out
+    assert "needs about 0.0 GB more; 0.0 GB are free" in capfd.readouterr().err
     assert not list((tmp_path / "out").rglob("*.safetensors"))
 
 
 def test_a_folder_of_another_set_is_refused(whole, written, tmp_path, capfd):
     output = shutil.copytree(whole.folder, tmp_path / "out")
     assert main(words(written, output, "prepare.crop.format=png")) == 2
-    told = capfd.readouterr().out
+    told = capfd.readouterr().err
     assert "already holds another set: crop " in told
     assert "'format': 'jpg'" in told
     assert main(words(written, output)) == 0
