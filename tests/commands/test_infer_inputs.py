@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import tarfile
 import time
 import tracemalloc
@@ -122,6 +123,26 @@ def test_manifests_name_ids_subjects_boxes_and_landmarks(tmp_path):
     (tmp_path / "m.csv").write_text("id,path,box_x0,box_y0,box_x1,box_y1\n001,a.png,1,2,3,4\n002,b.png,,,,\n")
     first, second = listed(tmp_path / "m.csv")
     assert (first.id, first.box, second.id, second.box) == ("001", (1.0, 2.0, 3.0, 4.0), "002", None)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "expected"),
+    [("landmarks", [[5.0, 6.0]], "a list of points [x, y] in the column landmarks; came list<"),
+     ("landmarks", ["5 6"], "a list of points [x, y] in the column landmarks; came string"),
+     ("box", ["1,2,3,4"], "a list of 4 numbers in the column box; came string"),
+     ("box", [[["1", "2"]]], "a list of 4 numbers in the column box; came list<")],
+)  # fmt: skip
+def test_columns_of_other_types_are_refused_by_name(tmp_path, column, values, expected):
+    pq.write_table(pa.table({"path": ["a.png"], column: values}), tmp_path / "m.parquet")
+    with pytest.raises(DataFileError, match=re.escape(f"expected {expected}")):
+        listed(tmp_path / "m.parquet")
+
+
+def test_boxes_and_landmarks_may_all_be_missing(tmp_path):
+    table = pa.table({"path": ["a.png"], "box": pa.nulls(1), "landmarks": pa.nulls(1)})
+    pq.write_table(table, tmp_path / "m.parquet")
+    (entry,) = listed(tmp_path / "m.parquet")
+    assert (entry.box, entry.points) == (None, None)
 
 
 def test_entries_travel_through_arrow():

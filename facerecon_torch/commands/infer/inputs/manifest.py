@@ -78,28 +78,54 @@ def manifest_rows(file: Path) -> Iterator[ManifestRow]:
 
 
 def _columns(file: Path) -> _Columns:
+    is_csv = file.suffix.lower() == ".csv"
     try:
-        if file.suffix.lower() == ".csv":
+        if is_csv:
             with pa.csv.open_csv(file, read_options=pa.csv.ReadOptions(block_size=2**20)) as opened:
-                names = opened.schema.names
+                schema = opened.schema
         else:
-            names = pa.parquet.read_schema(file).names
+            schema = pa.parquet.read_schema(file)
     except _READING as error:
         raise DataFileError(f"{file}: expected a manifest; came a file that cannot be read: {error}") from error
+    names = schema.names
     plain = {plain_name(name): name for name in names}
     sides = tuple(plain[side] for side in _SIDES if side in plain)
     if len(sides) not in (0, 4):
         raise DataFileError(f"{file}: expected box_x0, box_y0, box_x1 and box_y1; came {', '.join(sides)} alone")
     box = sides or ((plain["box"],) if "box" in plain else ())
     try:
-        chosen = choose_columns(names, file, with_lists=file.suffix.lower() != ".csv", points_needed=False)
+        chosen = choose_columns(names, file, with_lists=not is_csv, points_needed=False)
     except LandmarkFileError as error:
         raise DataFileError(str(error)) from error
     if chosen.image is None:
         raise DataFileError(f"{file}: expected a column `path` (or image, file, ...); came {', '.join(names[:8])}")
     first = {kind: next((plain[n] for n in known if n in plain), None) for kind, known in
              (("id", _IDS), ("subject", _SUBJECTS))}  # fmt: skip
-    return _Columns(chosen.image, first["id"], first["subject"], box, chosen.coordinates, chosen.points)
+    columns = _Columns(chosen.image, first["id"], first["subject"], box, chosen.coordinates, chosen.points)
+    if not is_csv:  # the columns of a .csv file are converted to these types
+        _require_types(schema, columns, file)
+    return columns
+
+
+def _require_types(schema: pa.Schema, columns: _Columns, file: Path) -> None:
+    """Raise DataFileError unless boxes and landmarks of a .parquet file are numbers, in lists where one column holds
+    them."""
+    depths = dict.fromkeys((*columns.box, *columns.coordinates), 0)
+    if len(columns.box) == 1:
+        depths[columns.box[0]] = 1
+    if columns.points is not None:
+        depths[columns.points] = 2
+    told = ("numbers", "a list of 4 numbers", "a list of points [x, y]")
+    for name, depth in depths.items():
+        if not _is_nested(schema.field(name).type, depth):
+            raise DataFileError(f"{file}: expected {told[depth]} in the column {name}; came {schema.field(name).type}")
+
+
+def _is_nested(kind: pa.DataType, depth: int) -> bool:
+    """Whether a type is numbers in lists so many deep, or that of a column without any value."""
+    while depth and (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        kind, depth = kind.value_type, depth - 1
+    return pa.types.is_null(kind) or (depth == 0 and (pa.types.is_floating(kind) or pa.types.is_integer(kind)))
 
 
 def _batches(file: Path, columns: _Columns) -> Iterator[pa.RecordBatch]:
