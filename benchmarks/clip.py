@@ -1,17 +1,19 @@
 """The face of a synthetic clip: identity, pose and expression of every frame against the truth, before and after
 smoothing.
 
-    python -m benchmarks.clip subject=0 family=test seed=0 frames=60
-    python -m benchmarks.clip video=clip.mp4 ...                        and keep the clip
+    python -m benchmarks.clip subject=0,1,2 family=test seed=0 frames=60
+    python -m benchmarks.clip subject=0 video=clip.mp4 ...                 and keep the clip
 
 The clip (`synthetic/clip.py`) is encoded, read back, detected and followed as `facerecon video` does. Jitter is the
 root mean square of the second difference of the error from frame to frame. The lag is the shift in frames at which a
-curve correlates best with the truth, to a tenth of a frame.
+curve correlates best with the truth, to a tenth of a frame. Of the expressions that move in the truth, those whose
+estimate moves too count for the lag; `weights_followed` is their share. Of several subjects every figure is the median
+over their clips.
 """
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +38,7 @@ _RATE = 30  # frames a second
 _LONGEST_LAG = 6  # frames that are tried
 _FINE = 10  # steps of a frame
 _MOVING = 0.3  # range of a true weight from which on its curve is compared
+_FOLLOWED = 0.1  # range of an estimated weight that has a lag
 
 
 def main(words: Sequence[str]) -> int:
@@ -47,17 +50,31 @@ def main(words: Sequence[str]) -> int:
     keys = dict(word.partition("=")[::2] for word in words)
     if unknown := sorted(set(keys) - set(_KEYS)):
         raise ValueError(f"keys must be {', '.join(_KEYS)}; got {', '.join(unknown)}")
-    numbers = {name: int(keys[name]) for name in ("subject", "seed", "frames") if name in keys}
-    clip = ClipFrame.stack(list(render_clip(ClipSpec(**numbers, family=keys.get("family", "test")))))
+    numbers = {name: int(keys[name]) for name in ("seed", "frames") if name in keys}
     model = FaceReconstructor.from_pretrained(keys.get("cascade"))
-    if keys.get("video"):
-        figures = measure(clip, Path(keys["video"]), model, SmoothingSpec())
-    else:
+    measured = []
+    for subject in map(int, keys.get("subject", "0").split(",")):
+        spec = ClipSpec(**numbers, subject=subject, family=keys.get("family", "test"))
+        clip = ClipFrame.stack(list(render_clip(spec)))
         with tempfile.TemporaryDirectory() as folder:
-            figures = measure(clip, Path(folder) / "clip.mp4", model, SmoothingSpec())
-    for name, row in figures.items():
-        sys.stdout.write(f"{name}: " + "  ".join(f"{key} {value:.3f}" for key, value in row.items()) + "\n")
+            video = Path(keys.get("video") or Path(folder) / "clip.mp4")
+            measured.append(measure(clip, video, model, SmoothingSpec()))
+        _print(f"subject {subject}, ", measured[-1])
+    if len(measured) > 1:
+        _print("median, ", {name: _median([figures[name] for figures in measured]) for name in measured[0]})
     return 0
+
+
+def _print(begin: str, figures: Mapping[str, Mapping[str, float]]) -> None:
+    for name, row in figures.items():
+        told = "  ".join(f"{key} {value:.3f}" for key, value in row.items())
+        sys.stdout.write(f"{begin}{name}: {told}\n")
+    sys.stdout.flush()
+
+
+def _median(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of every figure, over the clips that have it."""
+    return {key: float(torch.tensor([row[key] for row in rows]).nanmedian()) for key in rows[0]}
 
 
 def measure(
@@ -80,6 +97,7 @@ def _row(track: Track, clip: ClipFrame, model: FaceReconstructor) -> dict[str, f
     face_model, identity = model.face_model, faces.parameters.identity
     rest = face_model.named.origin.expand(len(faces), -1)
     seen, true = curves(faces, truth)
+    followed = seen.amax(0) - seen.amin(0) >= _FOLLOWED
     pose = torch.rad2deg(truth.angles.double())
     return {
         "frames": len(faces),
@@ -87,7 +105,8 @@ def _row(track: Track, clip: ClipFrame, model: FaceReconstructor) -> dict[str, f
         "face_mm": float(aligned_error(face_model, identity, faces.parameters.expression, truth.vertices).mean()),
         "weight_jitter": jitter(seen - true),
         "weight_error": float((seen - true).abs().mean()),
-        "weight_lag": lag(seen, true),
+        "weights_followed": float(followed.double().mean()),
+        "weight_lag": lag(seen[:, followed], true[:, followed]),
         "pose_jitter": jitter(faces.euler_degrees.double() - pose),
         "pose_error": float((faces.euler_degrees.double() - pose).abs().mean()),
         "pose_lag": lag(faces.euler_degrees.double(), pose),
@@ -110,7 +129,9 @@ def jitter(errors: Float[Tensor, "frames n"]) -> float:
 
 def lag(seen: Float[Tensor, "frames n"], true: Float[Tensor, "frames n"]) -> float:
     """Frames by which `seen` is behind `true`: of the shift with the largest sum of correlations, negative where it is
-    ahead."""
+    ahead; NaN without curves."""
+    if not seen.shape[1]:
+        return float("nan")
     frames = torch.arange(_LONGEST_LAG, len(true) - _LONGEST_LAG).double()
     shifts = torch.arange(-_LONGEST_LAG * _FINE, _LONGEST_LAG * _FINE + 1).double() / _FINE
     late = torch.stack([_correlation(_at(seen, frames + shift), _at(true, frames)) for shift in shifts])

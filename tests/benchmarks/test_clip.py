@@ -1,5 +1,7 @@
 """Jitter and lag of curves that are known."""
 
+import math
+
 import pytest
 import torch
 
@@ -20,3 +22,8 @@ def test_jitter_is_that_of_second_differences():
     saw = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0]).double()[:, None]
     assert jitter(saw) == 2.0
     assert jitter(torch.arange(9).double()[:, None]) == 0.0
+
+
+def test_no_curve_has_no_lag():
+    empty = torch.zeros(60, 0, dtype=torch.float64)
+    assert math.isnan(lag(empty, empty))
