@@ -94,6 +94,12 @@ class CvSpec:
         """Whether the training people are split into folds at all."""
         return self.protocol != "holdout" or self.fold != "all"
 
+    def draw(self, subjects: Int[Tensor, "samples"], generator: torch.Generator) -> list[Fold]:
+        """The folds of the training people. Raises ValueError where they are too few for the protocol."""
+        if self.protocol == "paper_5x5":
+            return paper_folds(subjects, generator)
+        return group_folds(subjects, self.folds, generator)
+
     @property
     def chosen(self) -> list[int]:
         """The folds to run."""

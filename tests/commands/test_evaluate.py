@@ -15,6 +15,7 @@ from facerecon_torch.commands.evaluate.command import evaluate
 from facerecon_torch.commands.evaluate.crops import CROPS, band_limited, with_features
 from facerecon_torch.commands.evaluate.methods import MethodFitter
 from facerecon_torch.commands.evaluate.posed import PosedState, camera_of_pose, pose_of_camera
+from facerecon_torch.commands.evaluate.run import StudyRun
 from facerecon_torch.commands.train.first_stage import FirstStageCache
 from facerecon_torch.commands.train.methods import fit_cascade
 from facerecon_torch.evaluation.errors import method_errors
@@ -179,7 +180,8 @@ def test_a_recorded_study_runs_again(world, tmp_path):
         (["evaluation.external=[a/deca,b/deca]"], "folders in external must have different names"),
     ],
 )
-def test_wrong_calls_are_one_line(world, tmp_path, capfd, words, message):
+def test_wrong_calls_are_one_line(world, tmp_path, capfd, monkeypatch, words, message):
+    monkeypatch.setattr(StudyRun, "_samples", lambda *_: pytest.fail("crops are cut before the call is checked"))
     assert main(call(world, tmp_path, *words)) == 2
     assert message in "".join(capfd.readouterr())
 

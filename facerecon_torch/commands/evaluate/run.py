@@ -63,6 +63,8 @@ class StudyRun:
         self.model = load_face_model(self.specs.model).to(self.device, self.specs.runtime.torch_dtype)
         with self.timer.timed("data"):
             self.sets = self._load()
+        if self.specs.cv.splits_training:  # too few people are refused before crops are cut
+            self.specs.cv.draw(self.sets["train"].subjects, torch.Generator())
 
     def fit(self) -> None:
         """Fit all methods on all folds, but those that are stored already."""

@@ -22,7 +22,7 @@ from facerecon_torch.commands.train.samples import Samples, prepare_samples, row
 from facerecon_torch.commands.train.sets import load_sets
 from facerecon_torch.config.train import TrainSpecs
 from facerecon_torch.data.face_set import FaceSet
-from facerecon_torch.data.splits import CvSpec, Fold, check_disjoint, fold_of, group_folds, paper_folds
+from facerecon_torch.data.splits import CvSpec, Fold, check_disjoint, fold_of, group_folds
 from facerecon_torch.evaluation.errors import ALIGNMENTS, SetErrors
 from facerecon_torch.fitting.dense_fit import DenseFitter
 from facerecon_torch.model.base import FaceModel
@@ -135,16 +135,8 @@ def make_splits(
         ValueError: a subject is in both parts of a fold, on any process.
     """
     people, test = samples["train"], samples.get("test")
-
-    def draw(subjects: Int[Tensor, "people"]) -> list[Fold]:
-        return (
-            paper_folds(subjects, generator)
-            if cv.protocol == "paper_5x5"
-            else group_folds(subjects, cv.folds, generator)
-        )
-
     if cv.splits_training:
-        folds = _folds_of(people, draw, ranks)
+        folds = _folds_of(people, partial(cv.draw, generator=generator), ranks)
         splits = [Split(k, people[folds[k].train], people[folds[k].test] if test is None else test) for k in cv.chosen]
     else:
         splits = [Split(None, people, samples["test"])]
