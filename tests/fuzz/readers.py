@@ -11,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+import scipy.io
 import torch
 from PIL import Image, features
 from torch import Tensor
 
 from facerecon_torch.cascade.checkpoint import load_checkpoint
 from facerecon_torch.commands.export.parameters import _of_results
+from facerecon_torch.commands.infer.inputs.manifest import manifest_rows
 from facerecon_torch.commands.train.methods import train_methods
 from facerecon_torch.data.bosphorus.bnt import read_bnt, write_bnt
 from facerecon_torch.data.bosphorus.landmarks import read_landmarks, write_landmarks
@@ -26,6 +28,7 @@ from facerecon_torch.data.prepared import load_prepared
 from facerecon_torch.export.face_table import FaceTable, ImageRow
 from facerecon_torch.export.meshes import save_ply
 from facerecon_torch.export.parameters import save_parameters_json
+from facerecon_torch.external.mesh_file import read_output
 from facerecon_torch.formats.checked_columns import load_columns, save_columns
 from facerecon_torch.formats.json_file import read_json
 from facerecon_torch.formats.npz_file import read_npz
@@ -261,6 +264,34 @@ def _surrey_contours(folder: Path) -> tuple[Path, Callable[[], Any]]:
     return path, lambda: read_surrey(model, contours=path)
 
 
+def _output(path: Path) -> None:
+    """A mesh or landmarks as other systems write them."""
+    mesh = _mesh()
+    arrays = {"vertices": mesh.vertices.numpy(), "tri": mesh.triangles.numpy()}
+    if path.suffix == ".mat":
+        scipy.io.savemat(path, arrays)
+    elif path.suffix == ".npz":
+        np.savez(path, **arrays)
+    elif path.suffix == ".npy":
+        np.save(path, arrays["vertices"])
+    else:
+        np.savetxt(path, POINTS)
+
+
+def _manifest(path: Path) -> None:
+    columns: dict[str, Any] = {"path": ["a.jpg", "b.jpg"], "subject": ["p", None], "id": ["1", "2"]}
+    if path.suffix == ".csv":
+        columns |= {f"box_{side}": [1.5, 2.5] for side in ("x0", "y0", "x1", "y1")}
+    else:
+        columns |= {"box": [[1.0, 2.0, 3.0, 4.0], None], "landmarks": [POINTS.tolist(), None]}
+    (pa.csv.write_csv if path.suffix == ".csv" else pa.parquet.write_table)(pa.table(columns), path)
+
+
+def _boxes(path: Path) -> Any:
+    """The boxes of a manifest: its landmarks may be missing, and are checked with their image."""
+    return [torch.tensor(row.box, dtype=torch.float64) for row in manifest_rows(path) if row.box is not None]
+
+
 def _mesh() -> Mesh:
     vertices, _ = small_faces.grid()
     return Mesh(vertices=vertices.float(), triangles=small_faces.triangles(), uv=None)
@@ -284,6 +315,8 @@ READERS: dict[str, Reader] = {
     "frgc ppm.gz": _file("a.ppm.gz", partial(write_texture, texture_of()), read_texture),
     "frgc signature set": _file("a.xml", partial(write_signature_set, _presentations()), read_signature_set),
     "mesh ply": _file("a.ply", partial(save_ply, _mesh()), read_polygon_mesh),
+    **{f"output {suffix}": _file(f"a.{suffix}", _output, read_output) for suffix in ("mat", "npz", "npy", "txt")},
+    **{f"manifest {suffix}": _file(f"a.{suffix}", _manifest, _boxes) for suffix in ("csv", "parquet")},
     "npz": _file("a.npz", lambda path: np.savez(path, a=POINTS, b=np.arange(4)), read_npz),
     "points csv": _file("a.csv", _table, _detections),
     "points parquet": _file("a.parquet", _table, _detections),

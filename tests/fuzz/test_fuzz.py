@@ -29,8 +29,10 @@ def test_mutations_are_those_of_their_seed():
     assert sum(changed != content for changed in first) > 190
 
 
-@pytest.mark.parametrize("name", [name for name in READERS if name.startswith(("image ", "points "))])
-def test_some_mutated_images_and_landmark_files(name, tmp_path):
+@pytest.mark.parametrize(
+    "name", [name for name in READERS if name.startswith(("image ", "points ", "output ", "manifest "))]
+)
+def test_some_mutated_images_landmarks_outputs_and_manifests(name, tmp_path):
     told = fuzz(name, tmp_path, 50, SEED)
     assert told["faults"] == []
     assert told["refused"] > 0

@@ -85,9 +85,9 @@ def _columns(file: Path) -> _Columns:
                 schema = opened.schema
         else:
             schema = pa.parquet.read_schema(file)
+        names = schema.names  # decoded here
     except _READING as error:
         raise DataFileError(f"{file}: expected a manifest; came a file that cannot be read: {error}") from error
-    names = schema.names
     plain = {plain_name(name): name for name in names}
     sides = tuple(plain[side] for side in _SIDES if side in plain)
     if len(sides) not in (0, 4):
