@@ -2,8 +2,9 @@
 
 A texel is visible where its point of the surface faces the camera, has nothing in front of it and lies in the image.
 The rest is taken from the mirrored point of the face where that is visible, and beyond that spread from the
-neighbouring texels. Of an eye of which something is seen nothing is mirrored, since the gaze is not symmetric; a mouth
-becomes darker away from what is seen of it.
+neighbouring texels. Of an eye of which something is seen nothing is mirrored, since the gaze is not symmetric. What is
+seen of the mouth, teeth as a rule, is spread in the photograph itself over the rest of it: of a mouth without teeth the
+deep end is seen, so that a small turn of the head shows other parts.
 """
 
 import io
@@ -13,17 +14,18 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
 from facerecon_torch.checks import require_finite, require_shape
-from facerecon_torch.export.photograph_view import PhotographView
+from facerecon_torch.export.photograph_view import EYE, MOUTH, SKIN, PhotographView
+from facerecon_torch.export.spread_colours import ENOUGH, SLIGHT, spread_colours
 from facerecon_torch.export.uv_layout import corner_uv_of, largest_island, middle_islands, packed_uv, uv_islands
 from facerecon_torch.geometry.mesh_queries import get_backend
-from facerecon_torch.images.read import Pixels, require_unit_range
+from facerecon_torch.images.read import require_unit_range
 from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import Camera, Mesh
 
@@ -31,9 +33,8 @@ __all__ = ["COMPLETIONS", "COORDINATES", "TextureAtlas", "encode_texture"]
 
 COMPLETIONS = ("symmetry", "none")
 COORDINATES = ("packed", "model")
-_EYE, _MOUTH = 1.0, 0.5  # brightness of what is hidden in them, of what is seen there
-_FAINT = 0.06  # weight of these shades, beside 1 of what is seen
-_ENOUGH, _SLIGHT = 0.25, 1e-3  # weight from which a texel needs no neighbours, and the least that is divided by
+_FAINT = 0.06  # weight of the mean colour of an eye where it is hidden, beside 1 of what is seen
+_CLOSED = 0.35  # brightness of a mouth of which nothing is seen, of the face's
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,6 @@ class _Texels:
 
     def take(self, rows: Int[Tensor, "m"]) -> "_Texels":
         return _Texels(self.corners.index_select(1, rows), self.weights.index_select(1, rows))
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The texels of an eye or, where it lies on both sides of the face, of the mouth."""
-
-    texels: Int[Tensor, "m"]
-    symmetric: bool
 
 
 class TextureAtlas:
@@ -99,12 +92,19 @@ class TextureAtlas:
         return replace(mesh, uv=uv.to(mesh.vertices), corner_uv=corner_uv.to(mesh.vertices))
 
     @cached_property
-    def _island(self) -> Int[Tensor, "triangles"]:
-        return uv_islands(self._mesh)
+    def _part(self) -> UInt8[Tensor, "triangles"]:
+        """Of which part each triangle is: the largest island is skin, others on both sides of the face are mouth."""
+        island = uv_islands(self._mesh)
+        part = torch.full((len(island),), EYE, dtype=torch.uint8)
+        for k in middle_islands(self._mesh, island):
+            part[island == k] = MOUTH
+        part[island == largest_island(island)] = SKIN
+        return part
 
     @cached_property
-    def _raster(self) -> tuple[Int[Tensor, "n"], _Texels, list[_Part]]:
-        """The places in the flat texture that show the surface, their points, and those of eyes and mouth."""
+    def _raster(self) -> tuple[Int[Tensor, "n"], _Texels, UInt8[Tensor, "n"], list[Int[Tensor, "_"]]]:
+        """The places in the flat texture that show the surface, their points and parts, and the rows of each island of
+        an eye."""
         mesh, size = self._mesh, self.size
         flat = corner_uv_of(mesh).reshape(-1, 2).double()
         points = torch.stack([flat[:, 0] * size, (1 - flat[:, 1]) * size, torch.zeros(len(flat))], -1) - 0.5
@@ -113,19 +113,9 @@ class TextureAtlas:
         place = (raster.triangle.reshape(-1) >= 0).nonzero()[:, 0]
         triangle = raster.triangle.reshape(-1)[place]
         weights = raster.barycentric.reshape(-1, 3)[place].float().T.contiguous()
-        middle, largest = middle_islands(mesh, self._island), largest_island(self._island)
-        number = self._island[triangle]
-        parts = [
-            _Part((number == k).nonzero()[:, 0], symmetric=k in middle)
-            for k in range(int(self._island.max()) + 1)
-            if k != largest
-        ]
-        return place, _Texels(mesh.triangles[triangle].T.contiguous(), weights), parts
-
-    @cached_property
-    def _inner(self) -> Bool[Tensor, "triangles"]:
-        """The triangles of the smaller islands, which are eyes and mouth."""
-        return self._island != largest_island(self._island)
+        island, part = uv_islands(mesh)[triangle], self._part[triangle]
+        eyes = [(island == k).nonzero()[:, 0] for k in set(island[part == EYE].tolist())]
+        return place, _Texels(mesh.triangles[triangle].T.contiguous(), weights), part, eyes
 
     @cached_property
     def _mirror(self) -> _Texels:
@@ -139,8 +129,8 @@ class TextureAtlas:
     @in_own_precision
     def sample(
         self,
-        pixels: Pixels,
-        vertices: Float[Tensor, "vertices 3"],
+        pixels: Tensor,
+        vertices: Tensor,
         camera: Camera,
         *,
         completion: str = "symmetry",
@@ -149,7 +139,7 @@ class TextureAtlas:
 
         Args:
             pixels: the photograph, [3, H, W], of uint8 or of floats in [0, 1].
-            vertices: of the fitted face in mm, model frame.
+            vertices: [V, 3], of the fitted face in mm, model frame.
             camera: of the face in the photograph.
             completion: `symmetry` fills hidden texels, `none` leaves them out.
 
@@ -161,27 +151,29 @@ class TextureAtlas:
             raise ValueError(f"texture.completion must be {' or '.join(COMPLETIONS)}; got {completion!r}")
         self._require_face(pixels, vertices, camera)
         vertices, camera = vertices.float().cpu(), camera.to("cpu", torch.float32)
-        place, texels, parts = self._raster
-        view = PhotographView.of(pixels, vertices, self._mesh.triangles, self._inner, camera, self.size)
-        inner = torch.zeros(len(place), dtype=torch.bool)
-        for part in parts:
-            inner[part.texels] = True
-        colours, weights = view.look(texels.interpolate(view.points), inner)
+        place, texels, part, eyes = self._raster
+        view = PhotographView.of(pixels, vertices, self._mesh.triangles, self._part, camera, self.size)
+        points = texels.interpolate(view.points)
+        colours, weights = view.look(points, part)
         layers = torch.zeros(4, self.size**2)
         if completion == "none":
             layers[:3, place], layers[3, place] = colours, (weights > 0.5).float()
             return _as_bytes(layers).reshape(4, self.size, self.size)
-        hidden = (weights < 1).nonzero()[:, 0]
-        behind = texels.take(hidden).interpolate(self._mirror.interpolate(view.points))
-        others, other_weights = view.look(behind, inner[hidden])
-        other_weights *= 1 - weights[hidden]
-        gains = torch.zeros_like(weights).index_add_(0, hidden, other_weights)
-        _keep_gaze(gains, weights, parts)
-        other_weights = gains[hidden]
         colours *= weights
-        colours.index_add_(1, hidden, others * other_weights)
+        hidden = ((weights < 1) & (part != MOUTH)).nonzero()[:, 0]
+        behind = texels.take(hidden).interpolate(self._mirror.interpolate(view.points))
+        others, gains = view.look(behind, part[hidden])
+        gains = torch.zeros_like(weights).index_copy_(0, hidden, gains * (1 - weights[hidden]))
+        _keep_gaze(gains, weights, eyes)
+        colours.index_add_(1, hidden, others * gains[hidden])
         weights += gains
-        _shade_parts(colours, weights, parts)
+        _shade_eyes(colours, weights, eyes)
+        mouth = (part == MOUTH).nonzero()[:, 0]
+        if len(mouth):
+            inside = view.mouth(points[:2, mouth])
+            if inside is None:
+                inside = _CLOSED * colours.sum(1, keepdim=True) / weights.sum().clamp_min(SLIGHT)
+            colours[:, mouth], weights[mouth] = inside.expand(3, len(mouth)), 1.0
         layers[:3, place], layers[3, place] = colours, weights
         return _as_bytes(self._filled(layers.reshape(1, 4, self.size, self.size), place, weights))
 
@@ -213,51 +205,34 @@ class TextureAtlas:
         """The colours of premultiplied layers; those of coarser images where the weight is small and, in blocks, on
         places that show no surface."""
         size = self.size
-        coarse = _spread(avg_pool2d(layers, 2, ceil_mode=True, count_include_pad=False))
+        coarse = spread_colours(avg_pool2d(layers, 2, ceil_mode=True, count_include_pad=False))
         filled = interpolate(coarse, size=(size, size), mode="nearest")[0].reshape(3, -1)
-        unsure = (weights < _ENOUGH).nonzero()[:, 0]
+        unsure = (weights < ENOUGH).nonzero()[:, 0]
         spot = place[unsure]
         grid = (2 * torch.stack([spot % size, spot // size], -1) + 1) / size - 1
         below = grid_sample(coarse, grid[None, None], padding_mode="border", align_corners=False)[0, :, 0]
         flat = layers.reshape(4, -1)
-        own = flat[:3] / flat[3].clamp_min(_SLIGHT)
+        own = flat[:3] / flat[3].clamp_min(SLIGHT)
         filled[:, place] = own[:, place]
-        filled[:, spot] = torch.lerp(below, own[:, spot], weights[unsure] / _ENOUGH)
+        filled[:, spot] = torch.lerp(below, own[:, spot], weights[unsure] / ENOUGH)
         return filled.reshape(3, size, size)
 
 
-def _keep_gaze(gains: Float[Tensor, "n"], weights: Float[Tensor, "n"], parts: Sequence[_Part]) -> None:
+def _keep_gaze(gains: Float[Tensor, "n"], weights: Float[Tensor, "n"], eyes: Sequence[Int[Tensor, "_"]]) -> None:
     """Set to 0 what mirrored points would give to an eye of which more is seen itself."""
-    for part in parts:
-        if not part.symmetric and weights[part.texels].sum() > gains[part.texels].sum():
-            gains[part.texels] = 0.0
+    for rows in eyes:
+        if weights[rows].sum() > gains[rows].sum():
+            gains[rows] = 0.0
 
 
-def _shade_parts(colours: Float[Tensor, "3 n"], weights: Float[Tensor, "n"], parts: Sequence[_Part]) -> None:
-    """Give unseen points of eyes and mouth a faint shade: that of the seen ones, and of the mouth a darker one.
-
-    Close to what is seen its colours, which weigh more, are spread over the shade.
-    """
-    for part in parts:
-        amount, own = weights[part.texels], colours[:, part.texels]
-        total = amount.sum().clamp_min(_SLIGHT)
-        shade = (_MOUTH if part.symmetric else _EYE) * own.sum(1, keepdim=True) / total
+def _shade_eyes(colours: Float[Tensor, "3 n"], weights: Float[Tensor, "n"], eyes: Sequence[Int[Tensor, "_"]]) -> None:
+    """Give unseen points of an eye faintly the mean colour of those seen, whose own colours weigh more nearby."""
+    for rows in eyes:
+        amount, own = weights[rows], colours[:, rows]
+        mean = own.sum(1, keepdim=True) / amount.sum().clamp_min(SLIGHT)
         missing = (1 - amount) * _FAINT
-        colours[:, part.texels] = own + shade * missing
-        weights[part.texels] = amount + missing
-
-
-def _spread(layers: Float[Tensor, "1 4 size size"]) -> Float[Tensor, "1 3 size size"]:
-    """The colours divided by their weight, the fourth channel; where it is small, those of a coarser image."""
-    height, width = layers.shape[-2:]
-    if max(height, width) > 1:
-        coarse = avg_pool2d(layers, 2, ceil_mode=True, count_include_pad=False)
-        below = interpolate(_spread(coarse), size=(height, width), mode="bilinear")
-    else:
-        below = torch.full_like(layers[:, :3], 0.5)
-    weight = layers[:, 3:]
-    own = layers[:, :3] / weight.clamp_min(_SLIGHT)
-    return torch.lerp(below, own, (weight / _ENOUGH).clamp(0, 1))
+        colours[:, rows] = own + mean * missing
+        weights[rows] = amount + missing
 
 
 def _as_bytes(image: Tensor) -> UInt8[Tensor, "*shape"]:

@@ -53,7 +53,7 @@ def _densities(mesh: Mesh, island: Int[Tensor, "triangles"]) -> list[float]:
     low = flat.amin(0)
     points = (flat - low) * (_FRONT_PX / float((flat.amax(0) - low)[:2].max()))
     raster = get_backend().rasterise(points, mesh.triangles.cpu(), _FRONT_PX, _FRONT_PX)
-    shown = set(island.cpu()[raster.triangle[raster.triangle >= 0]].unique().tolist())
+    shown = set(island.cpu()[raster.triangle[raster.triangle >= 0]].tolist())
     middle, largest = middle_islands(mesh, island), largest_island(island)
 
     def density(k: int) -> float:
@@ -72,9 +72,8 @@ def largest_island(island: Int[Tensor, "triangles"]) -> int:
 def middle_islands(mesh: Mesh, island: Int[Tensor, "triangles"]) -> set[int]:
     """The numbers of the islands on both sides of the face: skin and mouth, but not eyes."""
     side = mesh.vertices[mesh.triangles][..., 0].cpu()
-    numbers = island.cpu()[:, None].expand(-1, 3)
-    both = set(numbers[side < 0].unique().tolist()) & set(numbers[side > 0].unique().tolist())
-    return {int(k) for k in both}
+    left, right = (set(island.cpu()[part.any(1)].tolist()) for part in (side < 0, side > 0))
+    return left & right
 
 
 def corner_uv_of(mesh: Mesh) -> Float[Tensor, "triangles 3 2"]:
@@ -102,4 +101,3 @@ def _area(corners: NDArray[np.float64]) -> float:
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     squares = (first**2).sum(-1) * (second**2).sum(-1) - (first * second).sum(-1) ** 2
     return float(np.sqrt(squares.clip(0)).sum() / 2)
-

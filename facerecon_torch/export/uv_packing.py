@@ -1,11 +1,10 @@
-"""Flat pieces laid into a square without overlap, at the largest scale at which a search in order of size finds room."""
+"""Flat pieces laid into a square without overlap, at the largest scale at which a search by size finds room."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
 from facerecon_torch.geometry.mesh_queries import get_backend
@@ -15,6 +14,7 @@ __all__ = ["packed_pieces"]
 _CELLS = 192  # a side of the grid on which room is searched
 _FINER = 4  # samples per cell and axis, of which one that is covered takes the cell
 _GAP = 2  # cells between pieces
+_MOST = 64  # pieces
 _STEPS = 9  # of the bisection of the scale
 
 
@@ -23,18 +23,20 @@ def packed_pieces(pieces: Sequence[Float[np.ndarray, "_ 3 2"]]) -> tuple[float, 
 
     Args:
         pieces: triangles in the plane, of which each piece has some area and begins at (0, 0).
+
+    Raises:
+        ValueError: more than 64 pieces, whose gaps would take the square and the search for them minutes.
     """
-    low, high = 0.0, 1 / max(float(piece.max()) for piece in pieces)
-    best = None
+    if len(pieces) > _MOST:
+        raise ValueError(
+            f"texture.coordinates=packed needs a texture of at most {_MOST} islands; this one has {len(pieces)}: use "
+            "texture.coordinates=model"
+        )
+    low, high, best = 0.0, 1 / max(float(piece.max()) for piece in pieces), np.zeros((len(pieces), 2))
     for _ in range(_STEPS):
         middle = (low + high) / 2
         starts = _places([_cells(piece * middle) for piece in pieces])
-        if starts is None:
-            high = middle
-        else:
-            low, best = middle, starts
-    if best is None:
-        raise ValueError(f"expected pieces that fit a square with {_GAP} of {_CELLS} cells between; got {len(pieces)}")
+        low, high, best = (low, middle, best) if starts is None else (middle, high, starts)
     return low, best
 
 
@@ -43,9 +45,7 @@ def _cells(piece: Float[np.ndarray, "n 3 2"]) -> Bool[np.ndarray, "rows columns"
     columns, rows = (np.ceil(piece.max((0, 1)) * _CELLS).astype(int) + 1).tolist()
     flat = torch.from_numpy(piece.reshape(-1, 2)) * (_CELLS * _FINER)
     points = torch.cat([flat, torch.zeros_like(flat[:, :1])], -1)
-    raster = get_backend().rasterise(
-        points, torch.arange(len(points)).reshape(-1, 3), rows * _FINER, columns * _FINER
-    )
+    raster = get_backend().rasterise(points, torch.arange(len(points)).reshape(-1, 3), rows * _FINER, columns * _FINER)
     covered = (raster.triangle >= 0).numpy()
     row, column = (flat / _FINER).long().numpy().T[::-1]
     cells: NDArray[np.bool_] = covered.reshape(rows, _FINER, columns, _FINER).any((1, 3))
@@ -70,10 +70,10 @@ def _places(pieces: Sequence[Bool[np.ndarray, "_ _"]]) -> Float[np.ndarray, "n 2
         starts[k] = column / _CELLS, row / _CELLS
         rows, columns = piece.shape
         wide = np.pad(piece, _GAP)
-        near = np.zeros_like(piece, shape=(rows + 2 * _GAP, columns + 2 * _GAP))
+        near = np.zeros((rows + 2 * _GAP, columns + 2 * _GAP), np.bool_)
         for down in range(-_GAP, _GAP + 1):
             for right in range(-_GAP, _GAP + 1):
-                near |= np.roll(wide, (down, right), (0, 1))
+                np.logical_or(near, np.roll(wide, (down, right), (0, 1)), out=near)
         top, left = row - _GAP, column - _GAP
         inside = near[max(0, -top) : _CELLS - top, max(0, -left) : _CELLS - left]
         target = taken[max(0, top) : top + near.shape[0], max(0, left) : left + near.shape[1]]
