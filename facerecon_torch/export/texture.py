@@ -33,7 +33,7 @@ __all__ = ["COMPLETIONS", "COORDINATES", "TextureAtlas", "encode_texture"]
 
 COMPLETIONS = ("symmetry", "none")
 COORDINATES = ("packed", "model")
-_FAINT = 0.06  # weight of the mean colour of an eye where it is hidden, beside 1 of what is seen
+_FAINT = 0.06  # weight of the mouth, and of the mean colour of an eye where it is hidden, beside 1 of what is seen
 _CLOSED = 0.35  # brightness of a mouth of which nothing is seen, of the face's
 
 
@@ -169,13 +169,14 @@ class TextureAtlas:
         weights += gains
         _shade_eyes(colours, weights, eyes)
         mouth = (part == MOUTH).nonzero()[:, 0]
-        if len(mouth):
-            inside = view.mouth(points[:2, mouth])
-            if inside is None:
-                inside = _CLOSED * colours.sum(1, keepdim=True) / weights.sum().clamp_min(SLIGHT)
-            colours[:, mouth], weights[mouth] = inside.expand(3, len(mouth)), 1.0
+        inside = view.mouth(points[:2, mouth])
+        if inside is None:
+            inside = _CLOSED * colours.sum(1, keepdim=True) / weights.sum().clamp_min(SLIGHT)
+        colours[:, mouth], weights[mouth] = _FAINT * inside, _FAINT  # little of it for the skin beside it
         layers[:3, place], layers[3, place] = colours, weights
-        return _as_bytes(self._filled(layers.reshape(1, 4, self.size, self.size), place, weights))
+        filled = self._filled(layers.reshape(1, 4, self.size, self.size), place, weights)
+        filled.view(3, -1)[:, place[mouth]] = inside
+        return _as_bytes(filled)
 
     def _require_face(self, pixels: Tensor, vertices: Tensor, camera: Camera) -> None:
         """Raise ValueError or TypeError for a photograph or face of another shape, or values out of range."""

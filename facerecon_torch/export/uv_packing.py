@@ -48,7 +48,7 @@ def _cells(piece: Float[np.ndarray, "n 3 2"]) -> Bool[np.ndarray, "rows columns"
     raster = get_backend().rasterise(points, torch.arange(len(points)).reshape(-1, 3), rows * _FINER, columns * _FINER)
     covered = (raster.triangle >= 0).numpy()
     row, column = (flat / _FINER).long().numpy().T[::-1]
-    cells: NDArray[np.bool_] = covered.reshape(rows, _FINER, columns, _FINER).any((1, 3))
+    cells = np.array(covered.reshape(rows, _FINER, columns, _FINER).any((1, 3)), dtype=bool)
     cells[row, column] = True  # corners lie between samples
     return cells
 
