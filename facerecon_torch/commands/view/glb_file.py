@@ -78,7 +78,8 @@ def _chunks(content: bytes, path: Path) -> tuple[Mapping[str, Any], bytes]:
         raise DataFileError(f"{path}: expected version 2 of the GLB format; got {version}")
     if length != len(content):
         raise DataFileError(f"{path}: expected {length} bytes, as its header says; got {len(content)}: it is damaged")
-    parts, start = {}, _HEADER.size
+    parts: dict[bytes, bytes] = {}
+    start = _HEADER.size
     while start + _CHUNK.size <= length:
         size, kind = _CHUNK.unpack_from(content, start)
         start += _CHUNK.size

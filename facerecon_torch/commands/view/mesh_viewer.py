@@ -14,6 +14,7 @@ from facerecon_torch.errors import DataFileError
 __all__ = ["MeshViewer"]
 
 _GREY = (200, 200, 200, 255)
+_ARTICLES = {"obj": "an", "ply": "a", "glb": "a"}
 _STEP = 0.001  # of a slider
 _WIDTH = 2.5  # of the mesh in the scene, whatever the unit of its file
 
@@ -59,6 +60,11 @@ class MeshViewer(Window):
         self.draw()
 
     @property
+    def weights(self) -> dict[str, Any]:
+        """The sliders by the names of the morph targets."""
+        return dict(zip(self._targets.names, self._weights, strict=True))
+
+    @property
     def _stored(self) -> list[float]:
         """The weights of the file, on the steps of the sliders."""
         return [round(weight, 3) for weight in self._targets.weights.tolist()]
@@ -98,7 +104,9 @@ def _read_mesh(content: bytes, path: Path) -> Any:
         mesh = trimesh.load_mesh(io.BytesIO(content), file_type=kind, resolver=files, process=False)
     except Exception as error:  # of any kind, from damage of any kind
         reason = " ".join(str(error).split())
-        raise DataFileError(f"{path}: expected a {kind.upper()} file; {type(error).__name__}: {reason}") from None
+        raise DataFileError(
+            f"{path}: expected {_ARTICLES[kind]} {kind.upper()} file; {type(error).__name__}: {reason}"
+        ) from None
     if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
         raise DataFileError(f"{path}: expected a mesh with triangles; it holds none")
     if bad := int((~np.isfinite(mesh.vertices)).any(1).sum()):

@@ -1,5 +1,6 @@
 """The window of the viewer (extra `viewer`): a server on this machine, which a browser shows."""
 
+import socket
 from typing import Any
 
 from facerecon_torch.errors import MissingExtraError
@@ -20,6 +21,15 @@ def viser_package() -> Any:
     return viser
 
 
+def _require_address(host: str) -> None:
+    """Raise ValueError unless this machine can listen on `host`: viser would wait for ever."""
+    try:
+        family = socket.getaddrinfo(host, None)[0][0]
+        socket.create_server((host, 0), family=family).close()
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"host must be an address of this machine; got {host!r}: {error}") from None
+
+
 class Window:
     """A server on this machine with an upright, lit scene of about the size of a face.
 
@@ -30,10 +40,11 @@ class Window:
 
     Raises:
         MissingExtraError: viser is not installed.
-        ValueError: a port outside 1 to 65535.
+        ValueError: an address that is not this machine's, or a port outside 1 to 65535.
     """
 
     def __init__(self, title: str, *, host: str, port: int) -> None:
+        _require_address(host)
         if not 1 <= port <= _PORTS:
             raise ValueError(f"port must lie in 1 to {_PORTS}; got {port}")
         self.server = viser_package().ViserServer(host=host, port=port, label=title, verbose=False)
