@@ -23,10 +23,12 @@ from facerecon_torch.export.meshes import MeshArrays, mesh_arrays, suffixed_path
 from facerecon_torch.files import replacing
 from facerecon_torch.structures import Mesh
 
-__all__ = ["METRES_PER_UNIT", "MorphTargets", "glb_parts", "save_glb"]
+__all__ = ["FLOAT", "METRES_PER_UNIT", "MorphTargets", "glb_parts", "save_glb"]
 
 METRES_PER_UNIT = 1e-3
-_FLOAT, _UNSIGNED = 5126, 5125  # component types of the format
+FLOAT = 5126
+"""The component type of floats in the format."""
+_UNSIGNED = 5125
 _VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963
 _KINDS = {1: "SCALAR", 2: "VEC2", 3: "VEC3"}
 
@@ -233,7 +235,7 @@ def _moved(targets: MorphTargets, vertex: NDArray[np.int64]) -> NDArray[np.float
 
 
 def _moved_accessors(first: int, moved: NDArray[np.float32]) -> list[dict[str, Any]]:
-    common = {"componentType": _FLOAT, "count": moved.shape[1], "type": "VEC3"}
+    common = {"componentType": FLOAT, "count": moved.shape[1], "type": "VEC3"}
     low, high = (bound.tolist() for bound in torch.from_numpy(moved).aminmax(dim=1))  # NumPy's take eight times as long
     return [{"bufferView": first + k, **common, "min": low[k], "max": high[k]} for k in range(len(moved))]
 
@@ -243,7 +245,7 @@ def _accessor(view: int, table: NDArray[Any]) -> dict[str, Any]:
     floating = table.dtype.kind == "f"
     return {
         "bufferView": view,
-        "componentType": _FLOAT if floating else _UNSIGNED,
+        "componentType": FLOAT if floating else _UNSIGNED,
         "count": len(table),
         "type": _KINDS[table.shape[1]],
         "min": table.min(axis=0).tolist(),

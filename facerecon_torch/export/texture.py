@@ -2,26 +2,30 @@
 
 A texel is visible where its point of the surface faces the camera, has nothing in front of it and lies in the image.
 The rest is taken from the mirrored point of the face where that is visible, and beyond that spread from the
-neighbouring texels.
+neighbouring texels. Of an eye of which something is seen nothing is mirrored, since the gaze is not symmetric. What is
+seen of the mouth, teeth as a rule, is spread in the photograph itself over the rest of it: of a mouth without teeth the
+deep end is seen, so that a small turn of the head shows other parts.
 """
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample, interpolate, max_pool2d
+from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
-from facerecon_torch.export.uv_layout import corner_uv_of, packed_uv, uv_islands
+from facerecon_torch.checks import require_finite, require_shape
+from facerecon_torch.export.photograph_view import EYE, MOUTH, SKIN, PhotographView
+from facerecon_torch.export.spread_colours import ENOUGH, SLIGHT, spread_colours
+from facerecon_torch.export.uv_layout import corner_uv_of, largest_island, middle_islands, packed_uv, uv_islands
 from facerecon_torch.geometry.mesh_queries import get_backend
-from facerecon_torch.geometry.normals import corner_crosses, normals_of_crosses
-from facerecon_torch.geometry.projection import project_with_depth, rotate_to_view
-from facerecon_torch.images.read import Pixels, in_unit_range
+from facerecon_torch.images.read import require_unit_range
 from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import Camera, Mesh
 
@@ -29,13 +33,8 @@ __all__ = ["COMPLETIONS", "COORDINATES", "TextureAtlas", "encode_texture"]
 
 COMPLETIONS = ("symmetry", "none")
 COORDINATES = ("packed", "model")
-_GRAZING, _FACING = 0.2, 0.5  # z of the unit normal: from no trust in a texel to full trust
-_COARSER = 1.5  # px of the image per texel from which on the image is made smaller first, against aliasing
-_MARGIN = 3  # px around the face that are sampled
-_HIDDEN_MM = 2.0  # behind the nearest surface, from which on a point is hidden
-_STEEPEST = 8.0  # px of depth per px
-_INSIDE = 0.5  # brightness of what is hidden in eyes and mouth, of what is seen there
-_ENOUGH, _SLIGHT = 0.25, 1e-3  # weight from which a texel needs no neighbours, and the least that is divided by
+_FAINT = 0.06  # weight of the mouth, and of the mean colour of an eye where it is hidden, beside 1 of what is seen
+_CLOSED = 0.35  # brightness of a mouth of which nothing is seen, of the face's
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,19 @@ class TextureAtlas:
         return replace(mesh, uv=uv.to(mesh.vertices), corner_uv=corner_uv.to(mesh.vertices))
 
     @cached_property
-    def _raster(self) -> tuple[Int[Tensor, "n"], _Texels, Bool[Tensor, "n"]]:
-        """The places in the flat texture that show the surface, their points, and which lie on its largest island."""
+    def _part(self) -> UInt8[Tensor, "triangles"]:
+        """Of which part each triangle is: the largest island is skin, others on both sides of the face are mouth."""
+        island = uv_islands(self._mesh)
+        part = torch.full((len(island),), EYE, dtype=torch.uint8)
+        for k in middle_islands(self._mesh, island):
+            part[island == k] = MOUTH
+        part[island == largest_island(island)] = SKIN
+        return part
+
+    @cached_property
+    def _raster(self) -> tuple[Int[Tensor, "n"], _Texels, UInt8[Tensor, "n"], list[Int[Tensor, "_"]]]:
+        """The places in the flat texture that show the surface, their points and parts, and the rows of each island of
+        an eye."""
         mesh, size = self._mesh, self.size
         flat = corner_uv_of(mesh).reshape(-1, 2).double()
         points = torch.stack([flat[:, 0] * size, (1 - flat[:, 1]) * size, torch.zeros(len(flat))], -1) - 0.5
@@ -103,16 +113,9 @@ class TextureAtlas:
         place = (raster.triangle.reshape(-1) >= 0).nonzero()[:, 0]
         triangle = raster.triangle.reshape(-1)[place]
         weights = raster.barycentric.reshape(-1, 3)[place].float().T.contiguous()
-        island = uv_islands(mesh)
-        largest = island == island.bincount().argmax()
-        return place, _Texels(mesh.triangles[triangle].T.contiguous(), weights), largest[triangle]
-
-    @cached_property
-    def _inner(self) -> Int[Tensor, "m"]:
-        """The vertices of the smaller islands, which are eyes and mouth."""
-        island = uv_islands(self._mesh)
-        inner: Tensor = torch.unique(self._mesh.triangles[island != island.bincount().argmax()])
-        return inner
+        island, part = uv_islands(mesh)[triangle], self._part[triangle]
+        eyes = [(island == k).nonzero()[:, 0] for k in set(island[part == EYE].tolist())]
+        return place, _Texels(mesh.triangles[triangle].T.contiguous(), weights), part, eyes
 
     @cached_property
     def _mirror(self) -> _Texels:
@@ -126,8 +129,8 @@ class TextureAtlas:
     @in_own_precision
     def sample(
         self,
-        pixels: Pixels,
-        vertices: Float[Tensor, "vertices 3"],
+        pixels: Tensor,
+        vertices: Tensor,
         camera: Camera,
         *,
         completion: str = "symmetry",
@@ -136,34 +139,66 @@ class TextureAtlas:
 
         Args:
             pixels: the photograph, [3, H, W], of uint8 or of floats in [0, 1].
-            vertices: of the fitted face in mm, model frame.
+            vertices: [V, 3], of the fitted face in mm, model frame.
             camera: of the face in the photograph.
             completion: `symmetry` fills hidden texels, `none` leaves them out.
 
         Raises:
-            ValueError: another completion.
+            TypeError, ValueError: another completion, no photograph, several faces, a face of another model, or a value
+                that is not finite.
         """
         if completion not in COMPLETIONS:
             raise ValueError(f"texture.completion must be {' or '.join(COMPLETIONS)}; got {completion!r}")
+        self._require_face(pixels, vertices, camera)
         vertices, camera = vertices.float().cpu(), camera.to("cpu", torch.float32)
-        place, texels, outside = self._raster
-        view = _View.of(pixels, vertices, self._mesh.triangles, camera, self.size)
-        view.points[3, self._inner] = 1.0  # eyes and mouth show little of themselves: what is seen counts
-        colours, weights = view.look(texels.interpolate(view.points))
+        place, texels, part, eyes = self._raster
+        view = PhotographView.of(pixels, vertices, self._mesh.triangles, self._part, camera, self.size)
+        points = texels.interpolate(view.points)
+        colours, weights = view.look(points, part)
         layers = torch.zeros(4, self.size**2)
         if completion == "none":
             layers[:3, place], layers[3, place] = colours, (weights > 0.5).float()
             return _as_bytes(layers).reshape(4, self.size, self.size)
-        hidden = (weights < 1).nonzero()[:, 0]
-        behind = texels.take(hidden).interpolate(self._mirror.interpolate(view.points))
-        others, other_weights = view.look(behind)
-        other_weights *= 1 - weights[hidden]
         colours *= weights
-        colours.index_add_(1, hidden, others * other_weights)
-        weights.index_add_(0, hidden, other_weights)
-        _darken_inside(colours, weights, outside)
+        hidden = ((weights < 1) & (part != MOUTH)).nonzero()[:, 0]
+        behind = texels.take(hidden).interpolate(self._mirror.interpolate(view.points))
+        others, gains = view.look(behind, part[hidden])
+        gains = torch.zeros_like(weights).index_copy_(0, hidden, gains * (1 - weights[hidden]))
+        _keep_gaze(gains, weights, eyes)
+        colours.index_add_(1, hidden, others * gains[hidden])
+        weights += gains
+        _shade_eyes(colours, weights, eyes)
+        mouth = (part == MOUTH).nonzero()[:, 0]
+        inside = view.mouth(points[:2, mouth])
+        if inside is None:
+            inside = _CLOSED * colours.sum(1, keepdim=True) / weights.sum().clamp_min(SLIGHT)
+        colours[:, mouth], weights[mouth] = _FAINT * inside, _FAINT  # little of it for the skin beside it
         layers[:3, place], layers[3, place] = colours, weights
-        return _as_bytes(self._filled(layers.reshape(1, 4, self.size, self.size), place, weights))
+        filled = self._filled(layers.reshape(1, 4, self.size, self.size), place, weights)
+        filled.view(3, -1)[:, place[mouth]] = inside
+        return _as_bytes(filled)
+
+    def _require_face(self, pixels: Tensor, vertices: Tensor, camera: Camera) -> None:
+        """Raise ValueError or TypeError for a photograph or face of another shape, or values out of range."""
+        require_shape("pixels", pixels, (3, None, None))
+        if pixels.ndim != 3 or not pixels.numel() or not (pixels.dtype == torch.uint8 or pixels.is_floating_point()):
+            raise ValueError(
+                f"pixels must be a photograph [3, H, W] of uint8 or floats; got {pixels.dtype} {tuple(pixels.shape)}"
+            )
+        require_unit_range(pixels, "the photograph")
+        count = len(self._mesh.vertices)
+        for name, value, shape in (
+            ("vertices", vertices, (count, 3)),
+            ("camera.rotation", camera.rotation, (3, 3)),
+            ("camera.scale", camera.scale, ()),
+            ("camera.translation", camera.translation, (2,)),
+        ):
+            require_shape(name, value, shape)
+            if value.ndim != len(shape):
+                raise ValueError(f"{name} must be that of one face, {list(shape)}; got {list(value.shape)}")
+            require_finite(name, value)
+        if not float(camera.scale) > 0:
+            raise ValueError(f"camera.scale must be positive, in px/mm; got {float(camera.scale):g}")
 
     def _filled(
         self, layers: Float[Tensor, "1 4 size size"], place: Int[Tensor, "n"], weights: Float[Tensor, "n"]
@@ -171,99 +206,34 @@ class TextureAtlas:
         """The colours of premultiplied layers; those of coarser images where the weight is small and, in blocks, on
         places that show no surface."""
         size = self.size
-        coarse = _spread(avg_pool2d(layers, 2, ceil_mode=True, count_include_pad=False))
+        coarse = spread_colours(avg_pool2d(layers, 2, ceil_mode=True, count_include_pad=False))
         filled = interpolate(coarse, size=(size, size), mode="nearest")[0].reshape(3, -1)
-        unsure = (weights < _ENOUGH).nonzero()[:, 0]
+        unsure = (weights < ENOUGH).nonzero()[:, 0]
         spot = place[unsure]
         grid = (2 * torch.stack([spot % size, spot // size], -1) + 1) / size - 1
         below = grid_sample(coarse, grid[None, None], padding_mode="border", align_corners=False)[0, :, 0]
         flat = layers.reshape(4, -1)
-        own = flat[:3] / flat[3].clamp_min(_SLIGHT)
+        own = flat[:3] / flat[3].clamp_min(SLIGHT)
         filled[:, place] = own[:, place]
-        filled[:, spot] = torch.lerp(below, own[:, spot], weights[unsure] / _ENOUGH)
+        filled[:, spot] = torch.lerp(below, own[:, spot], weights[unsure] / ENOUGH)
         return filled.reshape(3, size, size)
 
 
-def _darken_inside(colours: Float[Tensor, "3 n"], weights: Float[Tensor, "n"], outside: Bool[Tensor, "n"]) -> None:
-    """Give unseen points of eyes and mouth, the smaller islands, a dark shade of what is seen of these."""
-    inside = (~outside).nonzero()[:, 0]
-    amount = weights[inside]
-    total = float(amount.sum())
-    if total > 0:
-        missing = (1 - amount) * _ENOUGH
-        shade = _INSIDE * colours[:, inside].sum(1, keepdim=True) / total
-        colours.index_add_(1, inside, shade * missing)
-        weights.index_add_(0, inside, missing)
+def _keep_gaze(gains: Float[Tensor, "n"], weights: Float[Tensor, "n"], eyes: Sequence[Int[Tensor, "_"]]) -> None:
+    """Set to 0 what mirrored points would give to an eye of which more is seen itself."""
+    for rows in eyes:
+        if weights[rows].sum() > gains[rows].sum():
+            gains[rows] = 0.0
 
 
-@dataclass(frozen=True)
-class _View:
-    """A face in its photograph.
-
-    Attributes:
-        points: of the vertices: x and y in px of the window, the depth up to which something nearer hides nothing,
-            in px, and how squarely they face the camera, from 0 to 1.
-        window: the photograph around the face, no finer than the texture.
-        depth: of the nearest surface, in px, on the pixels of the window; infinite at the background.
-    """
-
-    points: Float[Tensor, "4 vertices"]
-    window: Float[Tensor, "1 3 height width"]
-    depth: Float[Tensor, "height width"]
-
-    @classmethod
-    def of(cls, pixels: Pixels, vertices: Tensor, triangles: Tensor, camera: Camera, size: int) -> "_View":
-        """The view of one face for a texture of `size` px."""
-        points = project_with_depth(vertices, camera)
-        turned = rotate_to_view(vertices, camera)
-        crosses = corner_crosses(turned, triangles)
-        normals = normals_of_crosses(turned, triangles, crosses)[:, 2:]
-        facing = ((normals - _GRAZING) / (_FACING - _GRAZING)).clamp(0, 1)
-        limits = points.new_tensor([pixels.shape[-1], pixels.shape[-2]])
-        start = (points[:, :2].amin(0).floor() - _MARGIN).clamp_min(0).minimum(limits - 1)
-        stop = (points[:, :2].amax(0).ceil() + _MARGIN).minimum(limits).maximum(start + 1)
-        (left, top), (right, bottom) = start.int().tolist(), stop.int().tolist()
-        window = in_unit_range(pixels[:, top:bottom, left:right].cpu())[None].float()
-        coarser = max(1.0, float((stop - start).max()) / size / _COARSER)
-        if coarser > 1:
-            smaller = [max(1, round(side / coarser)) for side in window.shape[-2:]]
-            window = interpolate(window, smaller, mode="bilinear", antialias=True)
-        height, width = window.shape[-2:]
-        stretch = points.new_tensor([width, height]) / (stop - start)
-        places = (points[:, :2] - start + 0.5) * stretch - 0.5
-        points = torch.cat([places, points[:, 2:] / coarser], -1)
-        raster = get_backend().rasterise(points, triangles[crosses[:, 2] > 0], height, width)
-        free = max_pool2d((raster.triangle < 0).float()[None], 3, stride=1, padding=1)[0] > 0
-        depth = torch.where(free, torch.inf, raster.depth)  # pixels beside the background show some of it
-        # Towards the nearest pixel centre the depth of a slanted surface changes too.
-        slope = ((1 - normals.square()).clamp_min(0).sqrt() / normals.clamp_min(0.1)).clamp_max(_STEEPEST)
-        farthest = points[:, 2:] + _HIDDEN_MM * camera.scale / coarser + slope
-        return cls(torch.cat([places, farthest, facing], -1).T.contiguous(), window, depth)
-
-    def look(self, points: Float[Tensor, "4 n"]) -> tuple[Float[Tensor, "3 n"], Float[Tensor, "n"]]:
-        """Colours at points of the surface, and how well they are seen: 0 where hidden or outside the photograph."""
-        height, width = self.window.shape[-2:]
-        x, y, farthest, facing = points
-        inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
-        row, column = (y + 0.5).int().clamp_(0, height - 1), (x + 0.5).int().clamp_(0, width - 1)
-        nearest = self.depth.reshape(-1).index_select(0, row * width + column)
-        trust = torch.where(inside & (nearest <= farthest), facing, 0.0)
-        grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
-        colours = grid_sample(self.window, grid[None, None], padding_mode="border", align_corners=False)
-        return colours[0, :, 0], trust
-
-
-def _spread(layers: Float[Tensor, "1 4 size size"]) -> Float[Tensor, "1 3 size size"]:
-    """The colours divided by their weight, the fourth channel; where it is small, those of a coarser image."""
-    height, width = layers.shape[-2:]
-    if max(height, width) > 1:
-        coarse = avg_pool2d(layers, 2, ceil_mode=True, count_include_pad=False)
-        below = interpolate(_spread(coarse), size=(height, width), mode="bilinear")
-    else:
-        below = torch.full_like(layers[:, :3], 0.5)
-    weight = layers[:, 3:]
-    own = layers[:, :3] / weight.clamp_min(_SLIGHT)
-    return torch.lerp(below, own, (weight / _ENOUGH).clamp(0, 1))
+def _shade_eyes(colours: Float[Tensor, "3 n"], weights: Float[Tensor, "n"], eyes: Sequence[Int[Tensor, "_"]]) -> None:
+    """Give unseen points of an eye faintly the mean colour of those seen, whose own colours weigh more nearby."""
+    for rows in eyes:
+        amount, own = weights[rows], colours[:, rows]
+        mean = own.sum(1, keepdim=True) / amount.sum().clamp_min(SLIGHT)
+        missing = (1 - amount) * _FAINT
+        colours[:, rows] = own + mean * missing
+        weights[rows] = amount + missing
 
 
 def _as_bytes(image: Tensor) -> UInt8[Tensor, "*shape"]:

@@ -1,4 +1,4 @@
-"""Texture coordinates that use the whole texture: the islands of a mesh, all at one scale, packed into a square."""
+"""Texture coordinates that use the whole texture: the islands of a mesh, each at its density, packed into a square."""
 
 import numpy as np
 import torch
@@ -8,47 +8,72 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from facerecon_torch.export.uv_packing import packed_pieces
+from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.structures import Mesh
 
-__all__ = ["corner_uv_of", "packed_uv", "uv_islands"]
+__all__ = ["corner_uv_of", "largest_island", "middle_islands", "packed_uv", "uv_islands"]
 
-_GAP = 0.008  # of the texture's side, around every island
-_INNER = 0.4  # px per mm of smaller islands, eyes and mouth, of the largest one's
-_STEPS = 30  # of the bisection of the scale
+_MOUTH, _EYE, _HIDDEN = 0.7, 2.0, 0.2  # px per mm of the skin's: of the mouth, of eyes, of what the front view hides
+_FRONT_PX = 512  # of that view
 
 
 def packed_uv(mesh: Mesh) -> Float[Tensor, "triangles 3 2"]:
     """Texture coordinates of the triangles' corners, whose islands keep their shape.
 
-    The smaller islands have 0.4 of the px per mm of the largest.
-
-    The default face's own coordinates are those of a whole body, of which a face takes a twentieth.
+    The default face's own coordinates are those of a whole body, of which a face takes a twentieth. The visible side
+    of the eyes, which is small and looked at most, has twice the px per mm of the skin, the mouth 0.7 of them, other
+    islands a fifth.
 
     Args:
-        mesh: with texture coordinates, and vertices in mm.
+        mesh: with texture coordinates, and vertices in mm, model frame.
 
     Raises:
         ValueError: the mesh has no texture coordinates.
     """
     corners = corner_uv_of(mesh).double().cpu().numpy()
-    island = uv_islands(mesh).cpu().numpy()
-    largest = np.bincount(island).argmax()
+    islands = uv_islands(mesh)
+    island, densities = islands.cpu().numpy(), _densities(mesh, islands)
     vertices = mesh.vertices.double().cpu().numpy()[mesh.triangles.cpu().numpy()]
-    boxes = np.zeros((island.max() + 1, 2))
-    placed = np.zeros_like(corners)
-    for k in range(len(boxes)):
+    pieces = []
+    for k, density in enumerate(densities):
         rows = island == k
-        density = np.sqrt(_area(vertices[rows]) / max(_area(corners[rows]), 1e-12))
-        density *= 1.0 if k == largest else _INNER
-        placed[rows] = (corners[rows] - corners[rows].min((0, 1))) * density
-        boxes[k] = placed[rows].max((0, 1))
-    low, high = 0.0, 1 / boxes.max()
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _shelved(boxes * middle) is not None else (low, middle)
-    starts = _shelved(boxes * low)
-    assert starts is not None  # the scale 0 always fits
-    return torch.from_numpy(placed * low + starts[island][:, None]).to(mesh.uv)
+        stretch = np.sqrt(_area(vertices[rows]) / max(_area(corners[rows]), 1e-12))
+        pieces.append((corners[rows] - corners[rows].min((0, 1))) * stretch * density)
+    scale, starts = packed_pieces(pieces)
+    placed = np.zeros_like(corners)
+    for k, piece in enumerate(pieces):
+        placed[island == k] = piece * scale + starts[k]
+    return torch.from_numpy(placed).to(mesh.uv)
+
+
+def _densities(mesh: Mesh, island: Int[Tensor, "triangles"]) -> list[float]:
+    """The px per mm of every island, those of the largest being 1."""
+    flat = mesh.vertices.detach().double().cpu() * torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64)
+    low = flat.amin(0)
+    points = (flat - low) * (_FRONT_PX / float((flat.amax(0) - low)[:2].max()))
+    raster = get_backend().rasterise(points, mesh.triangles.cpu(), _FRONT_PX, _FRONT_PX)
+    shown = set(island.cpu()[raster.triangle[raster.triangle >= 0]].tolist())
+    middle, largest = middle_islands(mesh, island), largest_island(island)
+
+    def density(k: int) -> float:
+        if k in middle:
+            return 1.0 if k == largest else _MOUTH
+        return _EYE if k in shown else _HIDDEN
+
+    return [density(k) for k in range(int(island.max()) + 1)]
+
+
+def largest_island(island: Int[Tensor, "triangles"]) -> int:
+    """The number of the island with the most triangles, which is the face's outer skin."""
+    return int(island.bincount().argmax())
+
+
+def middle_islands(mesh: Mesh, island: Int[Tensor, "triangles"]) -> set[int]:
+    """The numbers of the islands on both sides of the face: skin and mouth, but not eyes."""
+    side = mesh.vertices[mesh.triangles][..., 0].cpu()
+    left, right = (set(island.cpu()[part.any(1)].tolist()) for part in (side < 0, side > 0))
+    return left & right
 
 
 def corner_uv_of(mesh: Mesh) -> Float[Tensor, "triangles 3 2"]:
@@ -76,19 +101,3 @@ def _area(corners: NDArray[np.float64]) -> float:
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     squares = (first**2).sum(-1) * (second**2).sum(-1) - (first * second).sum(-1) ** 2
     return float(np.sqrt(squares.clip(0)).sum() / 2)
-
-
-def _shelved(boxes: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"] | None:
-    """Corners of the boxes in the unit square, in shelves from the highest box to the lowest; None if they do not
-    fit."""
-    starts = np.zeros_like(boxes)
-    x = y = shelf = 0.0
-    for k in np.argsort(-boxes[:, 1], kind="stable"):
-        width, height = boxes[k] + 2 * _GAP
-        if x + width > 1:
-            x, y, shelf = 0.0, y + shelf, 0.0
-        if x + width > 1 or y + height > 1:
-            return None
-        starts[k] = x + _GAP, y + _GAP
-        x, shelf = x + width, max(shelf, height)
-    return starts

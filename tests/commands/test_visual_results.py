@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import trimesh
 from PIL import Image
+from scipy.spatial import cKDTree
 from skimage import data
 
 from facerecon_torch.commands.cli import main
+from facerecon_torch.commands.infer.files.mesh_files import FIT
 from facerecon_torch.commands.view.command import open_viewer
 from facerecon_torch.export.frames import DEPTH_ZERO
+from facerecon_torch.export.glb import METRES_PER_UNIT
 from tests.browser import open_browser
 
 WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")
@@ -158,6 +161,25 @@ def test_a_mesh_is_viewed_without_a_photograph(results, browser):
         viewer.stop()
 
 
+def test_a_glb_file_is_shown_with_its_weights_and_a_slider_for_each(results, browser):
+    viewer = open_viewer(results / "astronaut.glb", port=8651)
+    try:
+        document = json.loads((results / "astronaut.json").read_text())
+        names = [name for name in document["expression_weights"] if name != "neutral"]
+        assert list(viewer.weights) == [*names, FIT]
+        posed = np.asarray(trimesh.load_mesh(results / "astronaut.ply", process=False).vertices)
+        gap, _ = cKDTree(np.asarray(viewer.mesh().vertices) / METRES_PER_UNIT).query(posed)
+        assert gap.max() < 0.05  # mm; the sliders have steps of 0.001
+        browser.get(viewer.address)
+        first = _picture(browser)
+        viewer.weights["jawOpen"].value = 1.0
+        viewer.draw()
+        assert 0.0005 < (np.abs(_picture(browser) - first).max(-1) > 12).mean() < 0.3
+        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    finally:
+        viewer.stop()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -167,13 +189,53 @@ def test_a_mesh_is_viewed_without_a_photograph(results, browser):
         (["view", "none.json"], "none.json"),
         (["view", "other.json"], "expected a face of facerecon infer"),
         (["view", "empty.obj"], "expected a mesh with triangles"),
+        (["view", "points.ply"], "expected a mesh with triangles"),
+        (["view", "cut.ply"], "expected a PLY file"),
+        (["view", "outside.obj"], "expected an OBJ file"),
+        (["view", "nan.obj"], "expected finite vertices; 1 of 3 are not"),
+        (["view", "point.obj"], "expected a mesh of some size"),
+        (["view", "good.obj", "--port", "70000"], "port must lie in 1 to 65535; got 70000"),
+        (["view", "good.obj", "--port", "0"], "port must lie in 1 to 65535; got 0"),
+        (["view", "good.obj", "--host", "203.0.113.9"], "host must be an address of this machine; got '203.0.113.9'"),
     ],
 )
 def test_wrong_calls_are_one_line(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other.json").write_text("{}")
     (tmp_path / "empty.obj").write_text("v 0 0 0\n")
+    head = "ply\nformat ascii 1.0\nelement vertex 1\n"
+    (tmp_path / "cut.ply").write_text(head)
+    axes = "".join(f"property float {axis}\n" for axis in "xyz")
+    (tmp_path / "points.ply").write_text(f"{head}{axes}end_header\n0 0 0\n")
+    for name, first, last in (("good", "0", 3), ("nan", "nan", 3), ("outside", "0", 9)):
+        (tmp_path / f"{name}.obj").write_text(f"v 0 0 {first}\nv 1 0 0\nv 0 1 0\nf 1 2 {last}\n")
+    (tmp_path / "point.obj").write_text("v 0 0 0\n" * 3 + "f 1 2 3\n")
     assert main(words) == 2
     text = capsys.readouterr().err
+    assert message in text
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda face: face.pop("camera"), "it lacks 'camera'"),
+        (lambda face: face.pop("image"), "it lacks 'image'"),
+        (lambda face: face.update(camera=[]), "it is damaged"),
+        (lambda face: face.update(image=7), "it is damaged"),
+        (lambda face: face.update(expression_weights=[1.0]), "it is damaged"),
+        (lambda face: face.update(alpha="many"), "it is damaged"),
+        (lambda face: face.update(alpha=[float("nan")] * 50), "parameters.identity must be finite"),
+        (lambda face: face.update(landmarks_3d=[[0.0, 0.0, 0.0]]), "landmarks_3d must have trailing shape (66, 3)"),
+        (lambda face: face["camera"].update(scale=0.0), "camera.scale must be positive"),
+    ],
+)
+def test_damaged_faces_are_refused_in_one_line(results, change, message, tmp_path, capsys):
+    document = json.loads((results / "astronaut.json").read_text())
+    change(document)
+    (tmp_path / "face.json").write_text(json.dumps(document))
+    assert main(["view", str(tmp_path / "face.json")]) == 2
+    text = capsys.readouterr().err
+    assert "face.json: expected a face of facerecon infer; " in text
     assert message in text
     assert text.count("\n") == 1

@@ -2,17 +2,21 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
+from facerecon_torch.export.spread_colours import spread_colours
 from facerecon_torch.export.texture import TextureAtlas, encode_texture
-from facerecon_torch.export.uv_layout import corner_uv_of, packed_uv, uv_islands
+from facerecon_torch.export.uv_layout import corner_uv_of, middle_islands, packed_uv, uv_islands
+from facerecon_torch.export.uv_packing import packed_pieces
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.projection import project_with_depth
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.model.default_face import load_default_face
-from facerecon_torch.structures import Camera, Mesh
+from facerecon_torch.model.named_shapes import named_shapes
+from facerecon_torch.structures import Camera, FaceParameters, Mesh
 
 SIZE = 128
 MAGENTA = torch.tensor([1.0, 0.0, 1.0])
@@ -61,6 +65,105 @@ def _expected(atlas):
     corners = mesh.vertices[mesh.triangles[outside][raster.triangle[shown]]]
     places = (corners * raster.barycentric[shown][..., None]).sum(-2)
     return shown, _colours(places), places
+
+
+def _inner(mesh):
+    """Whether each triangle is of the mouth, and of an eye."""
+    island = uv_islands(mesh)
+    middle = torch.tensor([k in middle_islands(mesh, island) for k in range(int(island.max()) + 1)])
+    skin = island == island.bincount().argmax()
+    return middle[island] & ~skin, ~middle[island]
+
+
+def _painted(mesh, vertices, colours, camera):
+    """A picture of the face whose triangles have colours of their own."""
+    raster = get_backend().rasterise(project_with_depth(vertices, camera), mesh.triangles, 320, 320)
+    return torch.where(raster.triangle[..., None] >= 0, colours[raster.triangle.clamp_min(0)], MAGENTA).permute(2, 0, 1)
+
+
+def _render(atlas, mesh, vertices, texture, camera):
+    """The textured face in the view of a camera, and the triangle of each pixel."""
+    raster = get_backend().rasterise(project_with_depth(vertices, camera), mesh.triangles, 320, 320)
+    uv = (corner_uv_of(atlas.textured(mesh))[raster.triangle.clamp_min(0)] * raster.barycentric[..., None]).sum(-2)
+    column, row = (
+        (uv * torch.tensor([1.0, -1.0]) + torch.tensor([0.0, 1.0])).mul(SIZE).long().clamp(0, SIZE - 1).unbind(-1)
+    )
+    return texture[:, row, column].float() / 255, raster.triangle
+
+
+def test_both_eyes_have_the_colours_of_the_photograph_and_their_own_gaze(atlas, mean):
+    """Iris right of the middle in both eyes: a mirrored one would lie left of it."""
+    _, camera = _photograph(mean, 0.0)
+    _, eye = _inner(mean)
+    middle = mean.vertices[mean.triangles].mean(1)
+    iris = eye & ((middle[:, 0] - 30.5 * middle[:, 0].sign()) > 2)
+    skin, white, dark = (torch.tensor(colour) for colour in ([0.8, 0.5, 0.4], [0.95, 0.95, 0.95], [0.05, 0.1, 0.5]))
+    colours = torch.where(eye[:, None], white, skin.expand(len(eye), 3))
+    colours[iris] = dark
+    photograph = _painted(mean, mean.vertices, colours, camera)
+    texture = atlas.sample(photograph, mean.vertices, camera)
+    shown, triangle = _render(atlas, mean, mean.vertices, texture, camera)
+    for side in (-1, 1):
+        own = (triangle >= 0) & eye[triangle.clamp_min(0)] & (middle[triangle.clamp_min(0), 0].sign() == side)
+        assert own.sum() > 60
+        error = (shown - photograph)[:, own].abs().amax(0)
+        assert error.mean() < 0.12
+        assert (error < 0.3).float().mean() > 0.75
+
+
+def test_eyes_have_twice_the_texels_of_the_skin(mean):
+    uv = packed_uv(mean)
+    raster = get_backend().rasterise(
+        mean.vertices.float() * torch.tensor([1.0, -1.0, 1.0]) + 100, mean.triangles, 240, 200
+    )
+    seen = raster.triangle[raster.triangle >= 0].unique()
+    _, eye = _inner(mean)
+    edges = (mean.vertices[mean.triangles[:, 1]] - mean.vertices[mean.triangles[:, 0]]).norm(dim=-1)
+    scale = (uv[:, 1] - uv[:, 0]).norm(dim=-1) / edges
+    both = [scale[seen[eye[seen]]].median(), scale[seen[~eye[seen]]].median()]
+    assert 1.5 < both[0] / both[1] < 3
+
+
+@pytest.mark.parametrize("yaw", [0.0, 0.35, -0.35])
+def test_teeth_are_spread_over_the_mouth_beside_them(atlas, mean, yaw):
+    """White is seen between the lips from the front; turned, the face shows no dark mouth."""
+    model = load_default_face()
+    shapes = named_shapes(model, FaceParameters(model.identity_mean, model.expression_mean))
+    open_mouth = (shapes.neutral + 0.5 * shapes.displacements[shapes.names.index("jawOpen")]).float()
+    mouth, _ = _inner(mean)
+    _, front = _photograph(mean, 0.0)
+    colours = torch.where(mouth[:, None], torch.tensor(0.9), torch.tensor([0.7, 0.3, 0.3]))
+    texture = atlas.sample(_painted(mean, open_mouth, colours, front), open_mouth, front)
+    shown, triangle = _render(atlas, mean, open_mouth, texture, _photograph(mean, yaw)[1])
+    inside = (triangle >= 0) & mouth[triangle.clamp_min(0)]
+    assert inside.sum() > 100
+    assert shown[:, inside].amin(0).quantile(0.05) > 0.7
+
+
+def test_a_closed_mouth_is_darker_than_the_face(atlas, mean):
+    photograph, camera = _photograph(mean, 0.0)
+    texture = atlas.sample(photograph, mean.vertices, camera).float() / 255
+    mouth, _ = _inner(mean)
+    uv = corner_uv_of(atlas.textured(mean))[mouth].mean(1)
+    inside = texture[:, ((1 - uv[:, 1]) * SIZE).long(), (uv[:, 0] * SIZE).long()]
+    assert inside.mean(0).median() < 0.5 * _colours(mean.vertices).mean()
+
+
+def test_colours_spread_to_the_ends_of_an_image():
+    layers = torch.zeros(1, 4, 37, 61)
+    layers[:, :, 3, 5] = torch.tensor([0.2, 0.4, 0.6, 1.0])
+    colour = torch.tensor([0.2, 0.4, 0.6])[None, :, None, None]
+    assert_close(spread_colours(layers), colour.expand(1, 3, 37, 61), rtol=0, atol=1e-3)
+    assert_close(spread_colours(torch.zeros(1, 4, 5, 7)), torch.full((1, 3, 5, 7), 0.5))
+
+
+def test_a_texture_in_very_many_pieces_is_refused():
+    corner = np.array([[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
+    scale, starts = packed_pieces([corner, corner])
+    assert scale > 0.6  # two triangles in the square, though not turned
+    assert len(starts) == 2
+    with pytest.raises(ValueError, match=r"at most 64 islands; this one has 65: use texture\.coordinates=model"):
+        packed_pieces([corner] * 65)
 
 
 @pytest.mark.parametrize("yaw", [0.0, 0.6, -0.6])
@@ -171,3 +274,39 @@ def test_bad_settings_are_named(mean, change, words):
     photograph, camera = _photograph(mean, 0.0)
     with pytest.raises(ValueError, match=r"texture\.completion must be symmetry or none"):
         TextureAtlas(mean, size=16).sample(photograph, mean.vertices, camera, completion="mirror")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"pixels": torch.rand(1, 20, 20)}, "pixels must have trailing shape"),
+        ({"pixels": torch.rand(2, 3, 20, 20)}, "pixels must be a photograph"),
+        ({"pixels": torch.zeros(3, 0, 20)}, "pixels must be a photograph"),
+        ({"pixels": torch.zeros(3, 20, 20, dtype=torch.int64)}, "pixels must be a photograph"),
+        ({"pixels": torch.full((3, 20, 20), torch.nan)}, "must lie in"),
+        ({"pixels": torch.full((3, 20, 20), 200.0)}, "divide it by 255"),
+        ({"vertices": torch.zeros(7, 3)}, r"vertices must have trailing shape \(3960, 3\); got \(7, 3\)"),
+        ({"vertices": torch.zeros(2, 3960, 3)}, "vertices must be that of one face"),
+        ({"vertices": torch.full((3960, 3), torch.inf)}, "vertices must be finite"),
+        ({"scale": torch.tensor(torch.nan)}, r"camera\.scale must be finite"),
+        ({"scale": torch.tensor(0.0)}, r"camera\.scale must be positive"),
+    ],
+)
+def test_wrong_photographs_and_faces_are_named(atlas, mean, change, words):
+    photograph, camera = _photograph(mean, 0.0)
+    given = {"pixels": photograph, "vertices": mean.vertices}
+    given |= {name: value for name, value in change.items() if name in given}
+    camera = replace(camera, **{name: value for name, value in change.items() if name not in given})
+    with pytest.raises(ValueError, match=words):
+        atlas.sample(given["pixels"], given["vertices"], camera)
+
+
+def test_a_photograph_that_is_no_tensor_is_a_type_error(atlas, mean):
+    with pytest.raises(TypeError, match="pixels"):
+        atlas.sample(np.zeros((3, 20, 20)), mean.vertices, _photograph(mean, 0.0)[1])
+
+
+def test_the_cameras_of_several_faces_are_refused(atlas, mean):
+    photograph, camera = _photograph(mean, 0.0)
+    with pytest.raises(ValueError, match=r"camera\.rotation must be that of one face"):
+        atlas.sample(photograph, mean.vertices, Camera.stack([camera, camera]))

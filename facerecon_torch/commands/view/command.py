@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facerecon_torch.commands.view.face import read_face
-from facerecon_torch.commands.view.viewer import FaceViewer, MeshViewer
+from facerecon_torch.commands.view.face_viewer import FaceViewer
+from facerecon_torch.commands.view.mesh_viewer import MeshViewer
 from facerecon_torch.errors import FaceReconError
 from facerecon_torch.model.load import ModelSpec, load_face_model
 

@@ -2,20 +2,23 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from facerecon_torch.checks import require_shape
 from facerecon_torch.commands.own_files import read_document
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.export.glb import glb_parts
-from facerecon_torch.export.parameters import FittedFaces, face_in_document
+from facerecon_torch.export.parameters import FittedFaces, face_in_document, require_faces
 from facerecon_torch.export.texture import TextureAtlas, encode_texture
 from facerecon_torch.formats.face_document import FACE_FORMAT
 from facerecon_torch.images.read import Pixels, read_pixels
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.named_shapes import NamedShapes, named_shapes
+from facerecon_torch.model.topology import N_LANDMARKS
 from facerecon_torch.structures import FaceParameters, Mesh
 
 __all__ = ["EditableFace", "read_face"]
@@ -92,25 +95,40 @@ def read_face(path: Path, model: FaceModel, photograph: Path | None = None) -> E
         photograph: None: the one that the file names, if it is there.
 
     Raises:
-        DataFileError: it is no such file, or one of another face model.
+        DataFileError: it is no such file, a damaged one, or one of another face model.
         OSError, ValueError: the photograph that was given cannot be read.
     """
     document = read_document(path)
     if document.get("format") != FACE_FORMAT:
         raise DataFileError(f"{path}: expected a face of facerecon infer (format {FACE_FORMAT}); it is another file")
-    values = face_in_document(document).to(torch.float32)
+    values, names, image = _values(document, path)
     sizes = values.parameters.identity.numel(), values.parameters.expression.numel()
-    names = tuple(document["expression_weights"])
     if sizes != (model.n_identity, model.n_expression) or names != model.expression_names or model.topology is None:
         raise DataFileError(
             f"{path}: expected parameters of a model of {model.n_identity} x {model.n_expression}; got {sizes[0]} x "
             f"{sizes[1]}: name their model with --model"
         )
-    if photograph is None and (photograph := Path(document["image"])) and not photograph.is_file():
-        photograph = None
+    if photograph is None and image.is_file():
+        photograph = image
     pixels = None if photograph is None else read_pixels(photograph)
     mean = Mesh(vertices=model.vertices(model.identity_mean, model.expression_mean), **model.topology.surface())
     return _editable(model, values, mean, pixels)
+
+
+def _values(document: dict[str, Any], path: Path) -> tuple[FittedFaces, tuple[str, ...], Path]:
+    """The face of a document, the names of its expressions and its photograph."""
+    try:
+        values, names = face_in_document(document).to(torch.float32), tuple(document["expression_weights"])
+        require_faces(values, names, batch_axes=0)
+        require_shape("landmarks_3d", values.landmarks_3d, (N_LANDMARKS, 3))
+        if not float(values.camera.scale) > 0:
+            raise ValueError(f"camera.scale must be positive; got {float(values.camera.scale):g}")
+        return values, names, Path(document["image"])
+    except KeyError as error:
+        raise DataFileError(f"{path}: expected a face of facerecon infer; it lacks {error.args[0]!r}") from None
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DataFileError(f"{path}: expected a face of facerecon infer; it is damaged: {reason}") from None
 
 
 def _editable(model: FaceModel, values: FittedFaces, mean: Mesh, pixels: Pixels | None) -> EditableFace:

@@ -1,7 +1,5 @@
-"""The viewer in a browser (extra `viewer`): a face or a mesh beside its photograph, with sliders."""
+"""A fitted face in the browser, beside its photograph, with sliders for identity and named expressions."""
 
-import io
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -11,59 +9,23 @@ from PIL import Image
 
 from facerecon_torch.commands.infer.files.mesh_files import FIT
 from facerecon_torch.commands.view.face import EditableFace
-from facerecon_torch.errors import MissingExtraError
+from facerecon_torch.commands.view.window import PER_MM, Window
 from facerecon_torch.images.read import in_bytes
 
-__all__ = ["FaceViewer", "MeshViewer"]
+__all__ = ["FaceViewer"]
 
-_PER_MM = 0.01  # of the scene
 _MODES, _SPREAD = 12, 3.0  # identity sliders, and standard deviations to either side
 _PHOTOGRAPH_PX = 640  # of its larger side
 _AROUND = 0.3  # of the face's larger side, shown around it
-_GREY = (200, 200, 200, 255)
 _GAP = 30.0  # mm between photograph and face
 
 
-def _viser() -> Any:
-    try:
-        import viser
-    except ImportError:
-        raise MissingExtraError("viewers", "viser", "viewer") from None
-    return viser
-
-
-class _Window:
-    """A server on this machine with an upright, lit scene of about the size of a face.
-
-    Raises:
-        MissingExtraError: viser is not installed.
-    """
-
-    def __init__(self, title: str, *, host: str, port: int) -> None:
-        self.server = _viser().ViserServer(host=host, port=port, label=title, verbose=False)
-        self.server.scene.set_up_direction("+y")
-        self.server.gui.configure_theme(show_logo=False, show_share_button=False)
-        self.server.initial_camera.position = (0.0, 0.0, 3.6)
-        self.server.initial_camera.look_at = (0.0, 0.0, 0.0)
-
-    @property
-    def address(self) -> str:
-        """Where a browser finds the viewer."""
-        return f"http://{self.server.get_host()}:{self.server.get_port()}"
-
-    def stop(self) -> None:
-        """End the server."""
-        self.server.stop()
-
-
-class FaceViewer(_Window):
+class FaceViewer(Window):
     """Shows a fitted face with sliders for identity and named expressions.
 
     Args:
         face: the face.
-        title: of the page.
-        host: address to listen on.
-        port: to listen on; where it is taken, the next free one.
+        title, host, port: as of `Window`.
 
     Example:
         viewer = FaceViewer(read_face(Path("out/photo.json"), model), title="photo")
@@ -102,7 +64,7 @@ class FaceViewer(_Window):
             weights = torch.tensor([handle.value for handle in self._weights.values()])
             vertices = self._face.vertices(identity, weights, self._rest.value)
             content = self._face.glb(vertices, texture=self._textured.value)
-            self.server.scene.add_glb("/face", content, scale=1000 * _PER_MM)
+            self.server.scene.add_glb("/face", content, scale=1000 * PER_MM)
 
     def _reset(self) -> None:
         for handle, value in zip(self._sliders, self._start, strict=True):
@@ -128,46 +90,8 @@ class FaceViewer(_Window):
         vertices = self._face.vertices(torch.zeros(0), torch.zeros(len(self._weights)), 0.0)
         place = float(vertices[:, 0].min()) - _GAP - wide / 2
         self.server.scene.add_image(
-            "/photograph", np.asarray(image), render_width=wide * _PER_MM, render_height=high_mm * _PER_MM,
-            wxyz=(0.0, 1.0, 0.0, 0.0), position=(place * _PER_MM, 0.0, 0.0), cast_shadow=False, receive_shadow=False,
+            "/photograph", np.asarray(image), render_width=wide * PER_MM, render_height=high_mm * PER_MM,
+            wxyz=(0.0, 1.0, 0.0, 0.0), position=(place * PER_MM, 0.0, 0.0), cast_shadow=False, receive_shadow=False,
         )  # fmt: skip
-        self.server.initial_camera.position = (place * _PER_MM / 2, 0.0, 4.2)
-        self.server.initial_camera.look_at = (place * _PER_MM / 2, 0.0, 0.0)
-
-
-class MeshViewer(_Window):
-    """Shows a mesh file, with its texture or grey.
-
-    Args:
-        path: an OBJ, PLY or GLB file.
-        title, host, port: as of `FaceViewer`.
-
-    Raises:
-        ValueError: trimesh cannot read it.
-    """
-
-    def __init__(self, path: Path, *, title: str, host: str = "127.0.0.1", port: int = 8080) -> None:
-        _viser()
-        import trimesh  # viser needs it
-
-        files = trimesh.resolvers.FilePathResolver(str(path))  # where textures are looked for
-        content, kind = io.BytesIO(path.read_bytes()), path.suffix[1:].lower()
-        self._mesh = trimesh.load_mesh(content, file_type=kind, resolver=files, process=False)
-        if not len(self._mesh.faces):
-            raise ValueError(f"{path}: expected a mesh with triangles; it holds none")
-        super().__init__(title, host=host, port=port)
-        low, high = self._mesh.bounds
-        self._scale = 2.5 / float((high - low).max())  # whatever the unit of the file
-        self._place = tuple(-self._scale * (low + high) / 2)
-        self._textured = self.server.gui.add_checkbox("texture", True)
-        self._textured.on_update(lambda _: self.draw())
-        self.draw()
-
-    def draw(self) -> None:
-        """Show the mesh."""
-        from trimesh.visual import ColorVisuals
-
-        mesh = self._mesh.copy()
-        if not self._textured.value:
-            mesh.visual = ColorVisuals(mesh, face_colors=_GREY)
-        self.server.scene.add_mesh_trimesh("/face", mesh, scale=self._scale, position=self._place)
+        self.server.initial_camera.position = (place * PER_MM / 2, 0.0, 4.2)
+        self.server.initial_camera.look_at = (place * PER_MM / 2, 0.0, 0.0)
