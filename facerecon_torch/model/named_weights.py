@@ -112,14 +112,15 @@ def bounded_least_squares(
     """argmin_w w' gram w / 2 - target' w with 0 <= w <= upper, for a positive definite `gram` with a diagonal near 1.
 
     A fixed number of steps of the alternating direction method of multipliers, over-relaxed: one factorisation for all
-    samples, one matrix product a step, and no wait for the device.
+    samples, one matrix product a step, and no wait for the device. `moved` is the sum of the weights and the dual
+    variables, of which the weights are the part within the bounds.
     """
     shifted = gram + _STEP_SIZE * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     inverse, _ = torch.linalg.inv_ex(shifted)  # without a look at whether it succeeded
-    weights = dual = torch.zeros_like(target)
+    start, pull = target @ inverse, -_STEP_SIZE * inverse
+    lower = weights = moved = torch.zeros_like(target)
     for _ in range(_STEPS):
-        free = (target + _STEP_SIZE * (weights - dual)) @ inverse
-        moved = _RELAXATION * free + (1 - _RELAXATION) * weights + dual
-        weights = torch.minimum(moved.clamp_min(0), upper)
-        dual = moved - weights
+        free = torch.addmm(start, torch.sub(moved, weights, alpha=2), pull)
+        moved = torch.add(moved, free.sub_(weights), alpha=_RELAXATION)
+        weights = torch.clamp(moved, lower, upper)
     return weights
