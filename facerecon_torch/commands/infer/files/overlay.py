@@ -25,8 +25,9 @@ def draw_faces(
     fitted: Float[Tensor, "n 66 2"],
 ) -> UInt8[Tensor, "3 height width"]:
     """The image with its faces on it, the last face drawn first; missing landmarks (NaN) are not drawn."""
-    drawn = pixels.cpu().clone() if pixels.dtype == torch.uint8 else _as_bytes(pixels.cpu())
-    drawn = drawn.contiguous()
+    given = pixels.cpu()
+    drawn = given if given.dtype == torch.uint8 else _as_bytes(given)
+    drawn = drawn.clone(memory_format=torch.contiguous_format)
     for k in reversed(range(len(meshes))):
         points = project_with_depth(meshes[k].vertices, cameras[k])
         dots = landmarks[k][is_present(landmarks[k])].cpu()
