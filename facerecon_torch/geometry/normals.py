@@ -37,16 +37,6 @@ def normals_of_crosses(
     vertices: Float[Tensor, "*b V 3"], triangles: Int[Tensor, "T 3"], crosses: Float[Tensor, "*b T 3"]
 ) -> Float[Tensor, "*b V 3"]:
     """`vertex_normals` where the `corner_crosses` are known."""
-    if (
-        vertices.ndim == 2 and vertices.device.type == "cpu"
-    ):  # rows are added one by one there, single numbers in a loop
-        planes = []
-        for plane in crosses.unbind(-1):
-            total = vertices.new_zeros(len(vertices))
-            for corner in triangles.unbind(-1):
-                total = total.index_add(0, corner, plane)
-            planes.append(total)
-        return _unit(torch.stack(planes, -1))
     sums = torch.zeros_like(vertices)
     for corner in range(3):
         sums = sums.index_add(-2, triangles[:, corner], crosses)

@@ -87,7 +87,9 @@ def paint_overlay(
     spec: OverlaySpec | None = None,
     backend: MeshBackend | None = None,
 ) -> None:
-    """Draw as `draw_overlay` into a contiguous image [3, H, W] itself, of which only the face is read and written.
+    """Draw as `draw_overlay` into an image [3, H, W] itself, of which only the face is read and written.
+
+    Its memory is contiguous as [3, H, W] or as [H, W, 3].
 
     Raises:
         ValueError: another shape, or a value that is not finite.
@@ -130,15 +132,21 @@ def draw_dots(
 def _blend_dots(
     image: Tensor, centres: Float[Tensor, "n 2"], colour: tuple[float, float, float], radius: float, unit: float
 ) -> None:
-    """Draw dots with dark rims into a contiguous image whose white is `unit`; the share of a pixel that they cover is
+    """Draw dots with dark rims into an image whose white is `unit`; the share of a pixel that they cover is
     right to first order in the distance from the rim."""
     index, distance = _near(centres, 1.5 * radius, image)
-    pixels = image.view(3, -1)
-    values = pixels.index_select(1, index).to(distance)
+    pixels = _flat(image)
+    values = pixels[:, index].to(distance)
     rim, disc = ((reach + 0.5 - distance).clamp(0, 1) for reach in (1.5 * radius, radius))
     values *= 1 - 0.5 * rim
     values += disc * (unit * values.new_tensor(colour)[:, None] - values)
-    pixels.index_copy_(1, index, _stored(values, image))
+    pixels[:, index] = _stored(values, image)
+
+
+def _flat(image: Tensor) -> Tensor:
+    """A view [3, H * W] of an image whose planes, or whose channels, lie together."""
+    rows = image.permute(1, 2, 0)
+    return rows.view(-1, 3).T if rows.is_contiguous() else image.view(3, -1)
 
 
 def _near(
