@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,18 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import interpolate, pad
 
 from facerecon_torch.cascade.crops import canonical_crops
 from facerecon_torch.cascade.cuda_graph import LatencySession
 from facerecon_torch.cascade.reconstruction import Reconstruction
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
+from facerecon_torch.commands.infer.files.overlay import draw_faces as draw_faces_on
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.run import InferReport, infer
 from facerecon_torch.landmarks import build_detector
 from facerecon_torch.runtime.timer import Timer
+from facerecon_torch.structures import Mesh
 
 from . import plain_numpy
 from .case import Case, Context, Group
@@ -36,6 +39,7 @@ SIZES: dict[str, dict[str, Any]] = {
 _ALL = ("json", "obj", "ply", "glb", "overlay")
 _BORDER = 64  # px around the rendered crop
 _FEW = 2  # faces that the plain loop treats in a call
+_OVERLAY_PX = 640
 _DISTINCT = 32  # photographs that are rendered; more files are copies under other names
 
 
@@ -55,6 +59,7 @@ def groups(context: Context) -> Iterator[Group]:
                    _memory_case(context, studio, 1, "one face, picture in memory"),
                    _memory_case(context, studio, 1, "one face, a recorded session", session=True)]  # fmt: skip
         yield Group(name="latency", cases=latency)
+        yield Group(name="overlay", cases=_overlay_cases(studio))
         yield _against_plain(context, studio)
         for batch in context.list("batch"):
             case = _memory_case(context, studio, batch, "pictures in memory")
@@ -126,6 +131,28 @@ def _memory_case(context: Context, studio: _Studio, batch: int, name: str, *, se
         error=lambda found: _shape_error(studio, found),
         limits={"median off the truth, mm": 10.0},  # the cascade was trained on other pictures
     )
+
+
+def _overlay_cases(studio: _Studio) -> list[Case]:
+    """One face on its photograph of 640 px, whose channels lie together as decoded, or whose planes do."""
+    faces = studio.face.reconstruct(*studio.batch(1)).cpu()
+    surface = studio.face.face_model.whole_topology("an overlay needs a whole model").to("cpu").surface()
+    ratio = _OVERLAY_PX / studio.pictures.shape[-1]
+    picture = interpolate(studio.pictures[:1], size=(_OVERLAY_PX, _OVERLAY_PX), mode="bilinear")[0]
+    planes = (picture * 255).round().to(torch.uint8).cpu()
+    decoded = planes.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    camera = replace(faces.camera, scale=ratio * faces.camera.scale, translation=ratio * faces.camera.translation)
+    meshes = [Mesh(vertices=faces.vertices[0].float(), **surface)]
+    points = ratio * faces.projected_2d
+    shown = [("as decoded", decoded), ("as planes", planes)]
+    return [
+        Case(
+            name=f"one face on a photograph of {_OVERLAY_PX} px {told}",
+            run=partial(draw_faces_on, pixels, meshes, camera, [points[0]], points),
+            unit="photograph",
+        )
+        for told, pixels in shown
+    ]
 
 
 def _shape_error(studio: _Studio, found: Reconstruction) -> dict[str, float]:

@@ -82,7 +82,10 @@ def _checked(image: Tensor, path: str | os.PathLike[str], suffixes: tuple[str, .
         )
     if Path(path).suffix.lower() not in suffixes:
         raise ValueError(f"path must end in {' or '.join(suffixes)}; got {path}")
-    planes = [Image.fromarray(plane) for plane in _bytes_of(image.detach()).cpu().numpy()]
+    stored = _bytes_of(image.detach()).cpu()
+    if len(stored) == 3 and stored.permute(1, 2, 0).is_contiguous():
+        return Image.fromarray(stored.permute(1, 2, 0).numpy())
+    planes = [Image.fromarray(plane) for plane in stored.numpy()]
     return planes[0] if len(planes) == 1 else Image.merge("RGB", planes)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -87,7 +87,9 @@ def paint_overlay(
     spec: OverlaySpec | None = None,
     backend: MeshBackend | None = None,
 ) -> None:
-    """Draw as `draw_overlay` into a contiguous image [3, H, W] itself, of which only the face is read and written.
+    """Draw as `draw_overlay` into an image [3, H, W] itself, of which only the face is read and written.
+
+    Its memory is contiguous as [3, H, W] or as [H, W, 3].
 
     Raises:
         ValueError: another shape, or a value that is not finite.
@@ -130,15 +132,21 @@ def draw_dots(
 def _blend_dots(
     image: Tensor, centres: Float[Tensor, "n 2"], colour: tuple[float, float, float], radius: float, unit: float
 ) -> None:
-    """Draw dots with dark rims into a contiguous image whose white is `unit`; the share of a pixel that they cover is
+    """Draw dots with dark rims into an image whose white is `unit`; the share of a pixel that they cover is
     right to first order in the distance from the rim."""
     index, distance = _near(centres, 1.5 * radius, image)
-    pixels = image.view(3, -1)
+    pixels = _flat(image)
     values = pixels[:, index].to(distance)
     rim, disc = ((reach + 0.5 - distance).clamp(0, 1) for reach in (1.5 * radius, radius))
     values *= 1 - 0.5 * rim
     values += disc * (unit * values.new_tensor(colour)[:, None] - values)
     pixels[:, index] = _stored(values, image)
+
+
+def _flat(image: Tensor) -> Tensor:
+    """A view [3, H * W] of an image whose planes, or whose channels, lie together."""
+    rows = image.permute(1, 2, 0)
+    return rows.view(-1, 3).T if rows.is_contiguous() else image.view(3, -1)
 
 
 def _near(
@@ -148,13 +156,15 @@ def _near(
     height, width = image.shape[1:]
     reach = int(radius) + 2
     line = torch.arange(-reach, reach + 1, device=image.device)
-    offsets = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).reshape(-1, 2)
-    pixels = centres.round().long()[:, None] + offsets
-    distance = torch.linalg.vector_norm(pixels.to(centres) - centres[:, None], dim=-1)
-    inside: Bool[Tensor, "n cells"] = (pixels >= 0).all(-1) & (pixels[..., 0] < width) & (pixels[..., 1] < height)
-    index = (pixels[..., 1] * width + pixels[..., 0])[inside]
+    columns, rows = (centre[:, None] + line for centre in centres.round().long().unbind(-1))
+    x, y = (places.to(centres) - centre[:, None] for places, centre in zip((columns, rows), centres.unbind(-1)))
+    distance = (y.square()[:, :, None] + x.square()[:, None]).sqrt_().reshape(-1)
+    there = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
+    inside = there.reshape(-1).nonzero()[:, 0]
+    index = (rows[:, :, None] * width + columns[:, None]).reshape(-1).index_select(0, inside)
     nearest = distance.new_empty(height * width).index_fill_(0, index, torch.inf)  # the rest is never read
-    return index, nearest.scatter_reduce_(0, index, distance[inside], "amin")[index]
+    nearest.scatter_reduce_(0, index, distance.index_select(0, inside), "amin")
+    return index, nearest.index_select(0, index)
 
 
 def _blend_mesh(

@@ -75,7 +75,7 @@ def test_other_files_have_no_targets(content, change, tmp_path):
         (lambda content: b"PK" + content[2:], "begins with glTF"),
         (
             lambda content: content[:4] + struct.pack("<I", 1) + content[8:],
-            "expected version 2 of the GLB format; got 1",
+            "expected version 2",
         ),
         (lambda content: content[:-4], "it is damaged"),
         (lambda content: content[:12] + struct.pack("<I", 10**6) + content[16:], "expected a chunk of 1000000 bytes"),

@@ -221,7 +221,7 @@ def test_wrong_calls_are_one_line(words, message, tmp_path, monkeypatch, capsys)
         (lambda face: face.update(expression_weights=[1.0]), "it is damaged"),
         (lambda face: face.update(alpha="many"), "it is damaged"),
         (lambda face: face.update(alpha=[float("nan")] * 50), "parameters.identity must be finite"),
-        (lambda face: face.update(landmarks_3d=[[0.0, 0.0, 0.0]]), "landmarks_3d"),
+        (lambda face: face.update(landmarks_3d=[[0.0, 0.0, 0.0]]), "it is damaged"),
         (lambda face: face["camera"].update(scale=0.0), "camera.scale must be positive"),
     ],
 )

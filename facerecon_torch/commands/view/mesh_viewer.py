@@ -103,10 +103,8 @@ def _read_mesh(content: bytes, path: Path) -> Any:
     try:
         mesh = trimesh.load_mesh(io.BytesIO(content), file_type=kind, resolver=files, process=False)
     except Exception as error:  # of any kind, from damage of any kind
-        reason = " ".join(str(error).split())
-        raise DataFileError(
-            f"{path}: expected {_ARTICLES[kind]} {kind.upper()} file; {type(error).__name__}: {reason}"
-        ) from None
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise DataFileError(f"{path}: expected {_ARTICLES[kind]} {kind.upper()} file; {reason}") from None
     if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
         raise DataFileError(f"{path}: expected a mesh with triangles; it holds none")
     if bad := int((~np.isfinite(mesh.vertices)).any(1).sum()):

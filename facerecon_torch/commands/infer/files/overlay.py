@@ -25,8 +25,13 @@ def draw_faces(
     fitted: Float[Tensor, "n 66 2"],
 ) -> UInt8[Tensor, "3 height width"]:
     """The image with its faces on it, the last face drawn first; missing landmarks (NaN) are not drawn."""
-    drawn = pixels.cpu().clone() if pixels.dtype == torch.uint8 else _as_bytes(pixels.cpu())
-    drawn = drawn.contiguous()
+    drawn = pixels.cpu()
+    if drawn.dtype != torch.uint8:
+        drawn = _as_bytes(drawn)
+    elif drawn.permute(1, 2, 0).is_contiguous():
+        drawn = drawn.clone()  # as it was decoded, channels together: planes would take three times as long
+    else:
+        drawn = drawn.clone(memory_format=torch.contiguous_format)
     for k in reversed(range(len(meshes))):
         points = project_with_depth(meshes[k].vertices, cameras[k])
         dots = landmarks[k][is_present(landmarks[k])].cpu()
