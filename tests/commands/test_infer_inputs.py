@@ -308,7 +308,7 @@ def test_plans_of_millions(tmp_path):
         "from facerecon_torch.commands.infer.plan import write_plan\n"
         "began = time.perf_counter()\n"
         "plan = write_plan(list_entries(InputSpec(path=sys.argv[1])), Path(sys.argv[2]), 1000)\n"
-        "status = Path('/proc/self/status').read_text()\n"  # ru_maxrss would be that of the process that started this one
+        "status = Path('/proc/self/status').read_text()\n"  # ru_maxrss is that of the starting process, if larger
         "peak = int(status.partition('VmHWM:')[2].split()[0]) * 1024\n"
         "print(json.dumps([plan.inputs, time.perf_counter() - began, peak]))\n"
     )
