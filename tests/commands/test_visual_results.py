@@ -138,6 +138,15 @@ def _picture(browser) -> np.ndarray:
     raise AssertionError("the scene stays empty or does not come to rest")
 
 
+def _share_changed(browser, first) -> float:
+    """How much of the scene differs from an earlier picture, once some does: a slow browser draws the change late."""
+    for _ in range(20):
+        share = float((np.abs(_picture(browser) - first).max(-1) > 12).mean())
+        if share > 0.0005:
+            break
+    return share
+
+
 def test_a_slider_changes_the_face_in_the_browser(results, browser):
     viewer = open_viewer(results / "astronaut.json", port=8631)
     try:
@@ -145,8 +154,7 @@ def test_a_slider_changes_the_face_in_the_browser(results, browser):
         first = _picture(browser)
         viewer._weights["jawOpen"].value = 1.0
         viewer.draw()
-        changed = _picture(browser)
-        assert 0.0005 < (np.abs(changed - first).max(-1) > 12).mean() < 0.3
+        assert 0.0005 < _share_changed(browser, first) < 0.3
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     finally:
         viewer.stop()
@@ -174,7 +182,7 @@ def test_a_glb_file_is_shown_with_its_weights_and_a_slider_for_each(results, bro
         first = _picture(browser)
         viewer.weights["jawOpen"].value = 1.0
         viewer.draw()
-        assert 0.0005 < (np.abs(_picture(browser) - first).max(-1) > 12).mean() < 0.3
+        assert 0.0005 < _share_changed(browser, first) < 0.3
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     finally:
         viewer.stop()
