@@ -139,15 +139,6 @@ def _picture(browser, after: np.ndarray | None = None) -> np.ndarray:
     raise AssertionError("the scene stays empty or does not come to rest")
 
 
-def _share_changed(browser, first) -> float:
-    """How much of the scene differs from an earlier picture, once some does: a slow browser draws the change late."""
-    for _ in range(20):
-        share = float((np.abs(_picture(browser) - first).max(-1) > 12).mean())
-        if share > 0.0005:
-            break
-    return share
-
-
 def test_a_slider_changes_the_face_in_the_browser(results, browser):
     viewer = open_viewer(results / "astronaut.json", port=8631)
     try:
