@@ -1,5 +1,6 @@
 """The bench of long runs: its files, what it runs on them, and the line through the memory."""
 
+import mmap
 import time
 
 import numpy as np
@@ -15,7 +16,8 @@ def test_memory_that_grows_and_memory_that_stands():
 
     def hold() -> None:
         for _ in range(40):
-            held.append(np.ones(2**18))  # 2 MB
+            held.append(mmap.mmap(-1, 2**21))  # arrays could take memory that was freed before
+            held[-1].write(bytes(2**21))
             time.sleep(0.02)
 
     slope, scatter, peak = growth(hold, every=0.01)
