@@ -48,25 +48,26 @@ class Corpus:
     def __init__(self, photos: Path, folder: Path, images: int, size: int) -> None:
         rendered = load_set(photos)
         self.folder, self.images = folder, images
+        self._names = [f"{k:07d}.jpg" for k in range(images)]
         distinct, points = [], []
-        for k, path in enumerate(rendered.images[:images]):
+        for k, (name, path) in enumerate(zip(self._names, rendered.images)):
             with Image.open(path) as image:
                 scale = size / max(image.size)
                 shown = image.convert("RGB").resize((round(image.width * scale), round(image.height * scale)))
-            distinct.append(folder / f"{k:07d}.jpg")
+            distinct.append(folder / name)
             shown.save(distinct[-1], quality=92)
             points.append(rendered.landmarks[k] * scale)
         self.points: Tensor = torch.stack(points)[torch.arange(images) % len(points)]
         for k in range(len(distinct), images):
-            (folder / f"{k:07d}.jpg").hardlink_to(distinct[k % len(distinct)])
+            (folder / self._names[k]).hardlink_to(distinct[k % len(distinct)])
         self.pictures = [decode_pixels(path.read_bytes(), path) for path in distinct]
         self.model = FaceReconstructor.from_pretrained()
         self.manifest = self._write_manifest()
 
     def _write_manifest(self) -> Path:
-        names = [f"{k:07d}.jpg" for k in range(self.images)]
-        pq.write_table(pa.table({"path": names, "landmarks": self.points.tolist()}), self.folder / "given.parquet")
-        return self.folder / "given.parquet"
+        manifest = self.folder / "given.parquet"
+        pq.write_table(pa.table({"path": self._names, "landmarks": self.points.tolist()}), manifest)
+        return manifest
 
     def in_memory(self) -> None:
         """Reconstruct decoded pictures."""

@@ -25,7 +25,7 @@ from facerecon_torch.export.photograph_view import EYE, MOUTH, SKIN, PhotographV
 from facerecon_torch.export.spread_colours import ENOUGH, SLIGHT, spread_colours
 from facerecon_torch.export.uv_layout import corner_uv_of, largest_island, middle_islands, packed_uv, uv_islands
 from facerecon_torch.geometry.mesh_queries import get_backend
-from facerecon_torch.images.read import require_unit_range
+from facerecon_torch.images.read import in_bytes, require_unit_range
 from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import Camera, Mesh
 
@@ -158,7 +158,7 @@ class TextureAtlas:
         layers = torch.zeros(4, self.size**2)
         if completion == "none":
             layers[:3, place], layers[3, place] = colours, (weights > 0.5).float()
-            return _as_bytes(layers).reshape(4, self.size, self.size)
+            return in_bytes(layers.reshape(4, self.size, self.size))
         colours *= weights
         hidden = ((weights < 1) & (part != MOUTH)).nonzero()[:, 0]
         behind = texels.take(hidden).interpolate(self._mirror.interpolate(view.points))
@@ -176,7 +176,7 @@ class TextureAtlas:
         layers[:3, place], layers[3, place] = colours, weights
         filled = self._filled(layers.reshape(1, 4, self.size, self.size), place, weights)
         filled.view(3, -1)[:, place[mouth]] = inside
-        return _as_bytes(filled)
+        return in_bytes(filled)
 
     def _require_face(self, pixels: Tensor, vertices: Tensor, camera: Camera) -> None:
         """Raise ValueError or TypeError for a photograph or face of another shape, or values out of range."""
@@ -234,10 +234,6 @@ def _shade_eyes(colours: Float[Tensor, "3 n"], weights: Float[Tensor, "n"], eyes
         missing = (1 - amount) * _FAINT
         colours[:, rows] = own + mean * missing
         weights[rows] = amount + missing
-
-
-def _as_bytes(image: Tensor) -> UInt8[Tensor, "*shape"]:
-    return (image.clamp(0, 1) * 255).add_(0.5).to(torch.uint8)
 
 
 def encode_texture(texture: UInt8[Tensor, "channels height width"]) -> bytes:
