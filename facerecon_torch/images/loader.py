@@ -204,6 +204,8 @@ def _caught(stage: str, result: Callable[[], _T]) -> _T | LoadError:
         return result()
     except Exception as error:  # of this item alone: the others go on
         return LoadError(stage, error)
+    finally:
+        del result  # the error holds this frame
 
 
 def _read_alone(way: _Way[_K], item: _K) -> ImageContent | LoadError:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
@@ -23,11 +24,16 @@ _T = TypeVar("_T")
 _LOOK = 0.05  # seconds between two looks at a task that has not begun
 
 
-class _Task:
-    """A call on a thread of the pool, and the moment at which it began."""
+class _Promise(Future[_T]):
+    """The future of a call on a thread of a pool; `began` is the moment at which the call did.
 
-    def __init__(self, call: Callable[[], Any]) -> None:
-        self.call, self.future = call, Future[Any]()
+    It holds neither the call nor anything that holds it again: reference cycles keep results, such as pictures, until
+    the garbage collector passes by, which in a process with many objects is seldom.
+    """
+
+    def __init__(self, pool: "DaemonPool") -> None:
+        super().__init__()
+        self.pool = pool
         self.began: float | None = None
         self.abandoned = False
 
@@ -45,7 +51,7 @@ class DaemonPool(Executor):
     """
 
     def __init__(self, threads: int) -> None:
-        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._tasks: SimpleQueue[tuple[_Promise[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._threads = threads
         self._closed = False
         for _ in range(threads):
@@ -56,31 +62,29 @@ class DaemonPool(Executor):
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
-            if not task.future.set_running_or_notify_cancel():
-                continue
-            task.began = time.monotonic()
-            try:
-                result = task.call()
-            except BaseException as error:
-                task.future.set_exception(error)
-            else:
-                task.future.set_result(result)
-            if task.abandoned:  # another thread works in this one's place
-                return
+            promise, call = task
             del task
+            if promise.set_running_or_notify_cancel():
+                promise.began = time.monotonic()
+                try:
+                    promise.set_result(call())
+                except BaseException as error:
+                    promise.set_exception(error)
+                if promise.abandoned:  # another thread works in this one's place
+                    return
+            del promise, call  # nothing is held while the thread waits
 
     def submit(self, call: Callable[_P, _T], /, *args: _P.args, **keywords: _P.kwargs) -> Future[_T]:
         """The future of a call; `result_within` gives it up after a while."""
         if self._closed:
             raise RuntimeError("the pool is closed")
-        task = _Task(lambda: call(*args, **keywords))
-        task.future.__dict__["task"], task.future.__dict__["pool"] = task, self
-        self._tasks.put(task)
-        return task.future
+        promise = _Promise[_T](self)
+        self._tasks.put((promise, partial(call, *args, **keywords)))
+        return promise
 
-    def abandon(self, future: Future[Any]) -> None:
+    def abandon(self, promise: _Promise[Any]) -> None:
         """Leave a running task behind: a new thread takes the place of its own."""
-        future.__dict__["task"].abandoned = True
+        promise.abandoned = True
         self._start()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -98,19 +102,22 @@ def result_within(future: Future[_T], seconds: float | None) -> _T:
         TimeLimitError: the task took longer.
         Exception: what the task raised.
     """
-    task: _Task | None = future.__dict__.get("task")
-    if seconds is None or task is None:
-        return future.result()
-    while True:
-        left = _LOOK if task.began is None else task.began + seconds - time.monotonic()
-        try:
-            return future.result(timeout=max(left, 0.0))
-        except FutureTimeoutError:
-            if future.done():  # the task raised it
-                raise
-            if task.began is not None and time.monotonic() >= task.began + seconds:
-                future.__dict__["pool"].abandon(future)
-                raise TimeLimitError(f"it took longer than {seconds:g} s") from None
+    promise: _Promise[_T] | None = future if isinstance(future, _Promise) else None
+    try:
+        if seconds is None or promise is None:
+            return future.result()
+        while True:
+            left = _LOOK if promise.began is None else promise.began + seconds - time.monotonic()
+            try:
+                return promise.result(timeout=max(left, 0.0))
+            except FutureTimeoutError:
+                if promise.done():  # the task raised it
+                    raise
+                if promise.began is not None and time.monotonic() >= promise.began + seconds:
+                    promise.pool.abandon(promise)
+                    raise TimeLimitError(f"it took longer than {seconds:g} s") from None
+    finally:
+        del future, promise  # an error holds this frame, and they the error
 
 
 @contextmanager
