@@ -135,19 +135,20 @@ class _ImageWithFaces(Protocol):
 _Image = TypeVar("_Image", bound=_ImageWithFaces)
 
 
-def in_batches(images: Iterable[_Image], limit: int) -> Iterator[list[_Image]]:
+def in_batches(images: Iterable[_Image], limit: int, share: int = 1) -> Iterator[list[_Image]]:
     """Runs of images until their faces are `limit` or more, or their pixels fill the memory that a batch may take.
 
     Args:
         images: each with its pixels and, as its length, the number of its faces.
         limit: faces solved together.
+        share: batches that are held at once, which share the memory.
     """
     held, faces, memory = list[_Image](), 0, 0
     for image in images:
         held.append(image)
         faces += len(image)
         memory += 0 if image.pixels is None else image.pixels.nbytes
-        if faces >= limit or memory >= _BATCH_BYTES:
+        if faces >= limit or memory >= _BATCH_BYTES // share:
             yield held
             held, faces, memory = [], 0, 0
     if held:

@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from facerecon_torch.errors import DetectorError, TimeLimitError
+from facerecon_torch.errors import DetectorError
 from facerecon_torch.images.read import Pixels
 from facerecon_torch.landmarks.detector import LandmarkDetector
 from facerecon_torch.runtime.precision import in_own_precision
@@ -42,14 +42,13 @@ def detect_faces(
 
     Raises:
         DetectorError: the detector cannot run, or does not answer for each picture.
-        TimeLimitError: `runtime.time_limit` ended the search.
 
     Example:
         >>> detect_faces(build_detector("dlib"), [image])
     """
     try:
         answers = list(detector.detect(images, paths=paths))
-    except (DetectorError, TimeLimitError):
+    except DetectorError:
         raise
     except Exception as error:
         if len(images) == 1:

@@ -54,7 +54,7 @@ class LandmarkDetector(Protocol):
     """The interface of detectors, which find faces and their 68 iBUG landmarks.
 
     A class in `registry.DETECTORS` has `licence` and `convention` on the class and a static `weight_files()`, for
-    `facerecon doctor`.
+    `facerecon doctor`. A class whose `detect` can run on several threads at once says so by `side_by_side = True`.
     Public attributes of an instance are its settings: `infer` makes results anew where one has changed.
 
     Example:

@@ -46,6 +46,7 @@ class FileLandmarks:
 
     name = "file"
     convention = "ibug"
+    side_by_side = True
     licence = "landmarks read from a file have the licence of the file"
 
     @staticmethod

@@ -41,6 +41,7 @@ class MediapipeDetector:
 
     name = "mediapipe"
     convention = "mediapipe"
+    side_by_side = True
     licence = f"{FREE}: MediaPipe's face networks are under the Apache License 2.0"
 
     @staticmethod

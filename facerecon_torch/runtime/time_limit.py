@@ -1,23 +1,21 @@
-"""Time limits: threads whose tasks may be given up, and work of the main thread that is interrupted.
+"""Time limits: threads whose tasks may be given up.
 
 Python cannot end a thread. A task that takes too long is left behind on its thread, a new thread takes its place, and
 neither keeps the process from ending.
 """
 
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 from facerecon_torch.errors import TimeLimitError
 
-__all__ = ["DaemonPool", "result_within", "time_limit"]
+__all__ = ["DaemonPool", "result_within"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -118,26 +116,3 @@ def result_within(future: Future[_T], seconds: float | None) -> _T:
                     raise TimeLimitError(f"it took longer than {seconds:g} s") from None
     finally:
         del future, promise  # an error holds this frame, and they the error
-
-
-@contextmanager
-def time_limit(seconds: float | None) -> Iterator[None]:
-    """Interrupt the body after `seconds` with TimeLimitError, where it is the main thread's and the system has SIGALRM.
-
-    A call of native code is not interrupted; the error comes when it returns.
-    """
-    possible = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
-    if seconds is None or not possible:
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise TimeLimitError(f"it took longer than {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

@@ -9,22 +9,23 @@ import torch
 
 from facerecon_torch.cascade.reconstruction import extent
 from facerecon_torch.commands.infer.inputs.entry import Entry
-from facerecon_torch.errors import DetectorError, NoFaceError, TimeLimitError
+from facerecon_torch.errors import DetectorError, NoFaceError
 from facerecon_torch.images.loader import LoadedImage, LoadError
 from facerecon_torch.images.read import Pixels
 from facerecon_torch.landmarks.batches import DETECTED_TOGETHER, detect_faces
 from facerecon_torch.landmarks.detector import Box, LandmarkDetector, box_area, choose_faces
 from facerecon_torch.landmarks.point_files import as_faces
-from facerecon_torch.runtime.time_limit import time_limit
 from facerecon_torch.runtime.timer import timed
 from facerecon_torch.structures import Detection
 
-__all__ = ["FoundImage", "detect_entries"]
+__all__ = ["Failure", "FoundImage", "Loaded", "in_groups", "search"]
 
-_BATCH_BYTES = 2**27  # of the pixels that are searched together
+_GROUP_BYTES = 2**27  # of the pixels that are searched together
 _LEAST_OVERLAP = 0.2  # of a detection with the box of a manifest: intersection over union
-_Failure: TypeAlias = tuple[Entry, str, Exception]
-_Loaded: TypeAlias = tuple[Entry, LoadedImage | LoadError]
+Failure: TypeAlias = tuple[Entry, str, Exception]
+"""An entry with the stage and the error at which it ended."""
+Loaded: TypeAlias = tuple[Entry, LoadedImage | LoadError]
+"""An entry with its image, or why there is none."""
 
 
 @dataclass(frozen=True)
@@ -41,66 +42,55 @@ class FoundImage:
         return len(self.faces)
 
 
-def detect_entries(
-    detector: LandmarkDetector, loaded: Iterable[_Loaded], which: str, *, batch: int, seconds: float | None
-) -> Iterator[FoundImage | _Failure]:
-    """Every image in order with its faces, or the entry with the stage and the error at which it ended.
+def in_groups(loaded: Iterable[Loaded], batch: int, share: int) -> Iterator[list[Loaded]]:
+    """Runs of images that are searched together.
+
+    Args:
+        loaded: images in order.
+        batch: images of a group, 16 at most.
+        share: groups that are held at once, which share the memory.
+    """
+    held, size = list[Loaded](), 0
+    for entry, image in loaded:
+        held.append((entry, image))
+        size += 0 if isinstance(image, LoadError) else image.pixels.nbytes
+        if len(held) >= min(batch, DETECTED_TOGETHER) or size >= _GROUP_BYTES // share:
+            yield held
+            held, size = [], 0
+    if held:
+        yield held
+
+
+def search(detector: LandmarkDetector, which: str, held: Sequence[Loaded]) -> list[FoundImage | Failure]:
+    """Every image with its faces, or the entry with the stage and the error at which it ended.
 
     Args:
         detector: searches the images that bring no landmarks.
-        loaded: entries with their images, or why there are none.
         which: `all` faces of an image, or the `largest`.
-        batch: images searched together, 16 at most.
-        seconds: that the search may take per image.
+        held: images.
 
     Raises:
         DetectorError: the detector cannot run.
     """
-    held, size = list[_Loaded](), 0
-    for entry, image in loaded:
-        held.append((entry, image))
-        size += 0 if isinstance(image, LoadError) else image.pixels.nbytes
-        if len(held) >= min(batch, DETECTED_TOGETHER) or size >= _BATCH_BYTES:
-            yield from _searched(detector, held, which, seconds)
-            held, size = [], 0
-    yield from _searched(detector, held, which, seconds)
-
-
-def _searched(
-    detector: LandmarkDetector, held: Sequence[_Loaded], which: str, seconds: float | None
-) -> Iterator[FoundImage | _Failure]:
     unknown = [(e, i) for e, i in held if not isinstance(i, LoadError) and e.points is None]
     with timed("detect"):
-        found = iter(_within_time(detector, unknown, seconds))
+        pixels, paths = [image.pixels for _, image in unknown], [entry.place for entry, _ in unknown]
+        found = iter(detect_faces(detector, pixels, paths) if unknown else [])
+    answers = list[FoundImage | Failure]()
     for entry, image in held:
         if isinstance(image, LoadError):
-            yield entry, image.stage, image.cause
+            answers.append((entry, image.stage, image.cause))
             continue
         try:
             faces = next(found) if entry.points is None else _given(entry, image.pixels, detector.convention)
             if isinstance(faces, Exception):
                 raise faces
-            yield _chosen(detector, entry, image, faces, which)
+            answers.append(_chosen(detector, entry, image, faces, which))
         except DetectorError:
             raise
         except Exception as error:  # of this image alone: the others go on
-            yield entry, "detect", error
-
-
-def _within_time(
-    detector: LandmarkDetector, images: Sequence[tuple[Entry, LoadedImage]], seconds: float | None
-) -> list[list[Detection] | Exception]:
-    """The faces of each image, or its error; images that take too long together are searched in halves."""
-    if not images:
-        return []
-    try:
-        with time_limit(None if seconds is None else seconds * len(images)):
-            return detect_faces(detector, [i.pixels for _, i in images], [e.place for e, _ in images])
-    except TimeLimitError as error:
-        if len(images) == 1:
-            return [error]
-    middle = len(images) // 2
-    return [answer for part in (images[:middle], images[middle:]) for answer in _within_time(detector, part, seconds)]
+            answers.append((entry, "detect", error))
+    return answers
 
 
 def _given(entry: Entry, pixels: Pixels, convention: str) -> list[Detection]:

@@ -7,6 +7,7 @@ exception of reading, detection, fitting or writing is the outcome of one input,
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from facerecon_torch.cascade.cuda_graph import LatencySession
 from facerecon_torch.cascade.found_faces import in_batches
 from facerecon_torch.cascade.reconstruction import Reconstruction
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
-from facerecon_torch.commands.infer.detection import FoundImage, detect_entries
+from facerecon_torch.commands.infer.detection import Failure, FoundImage, Loaded, in_groups, search
 from facerecon_torch.commands.infer.files.face_files import FaceFiles, ImageFaces, fitted_faces
 from facerecon_torch.commands.infer.inputs.entry import Entry
 from facerecon_torch.commands.infer.inputs.reading import EntryReader
+from facerecon_torch.commands.infer.lanes import Lanes
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.outcomes import ImplausibleFaceError, Outcome, outcome_of
 from facerecon_torch.commands.infer.records import Origin
@@ -29,14 +31,14 @@ from facerecon_torch.errors import TimeLimitError
 from facerecon_torch.export.face_table import FaceTable, ImageRow
 from facerecon_torch.export.parameters import FittedFaces
 from facerecon_torch.images.device_decode import nvjpeg
-from facerecon_torch.images.loader import LoadedImage, LoadError, decoded_ahead, decoded_in_batches
+from facerecon_torch.images.loader import decoded_ahead, decoded_in_batches
 from facerecon_torch.images.read import Pixels
 from facerecon_torch.landmarks.detector import LandmarkDetector
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.factored import factor_vertices
 from facerecon_torch.runtime.memory import halve_on_out_of_memory
-from facerecon_torch.runtime.time_limit import DaemonPool, time_limit
+from facerecon_torch.runtime.time_limit import DaemonPool
 from facerecon_torch.runtime.timer import timed
 from facerecon_torch.structures import Detection
 
@@ -98,6 +100,7 @@ class ShardWorker:
             memory=self._memory, seconds=options.seconds, done=self._written,
         )  # fmt: skip
         self._one = LatencySession(reconstructor, size=options.size) if options.mode == "latency" else None
+        self._lanes = Lanes(reconstructor.device, options.seconds, alone=self._one is not None)
         self._reader = EntryReader(options.max_megapixels)
         self._pool = DaemonPool(options.threads())
         self._vertices = model.vertices
@@ -106,6 +109,7 @@ class ShardWorker:
 
     def close(self) -> None:
         """End the threads and close files."""
+        self._lanes.close()
         self._pool.shutdown()
         self._reader.close()
 
@@ -127,9 +131,12 @@ class ShardWorker:
         self._result = ShardResult(table, [])
         self._files.begin(shard, self._spec.shards, entries)
         try:
-            for found in in_batches(self._found(entries, advance), self._batch):
-                for faces in self._reconstructed(found):
-                    self._hand_over(faces)
+            batches = in_batches(self._found(entries, advance), self._batch, self._lanes.count)
+            for image in self._lanes.worked(batches, self._reconstructed, _late("fit")):
+                if isinstance(image, ImageFaces):
+                    self._hand_over(image)
+                else:
+                    self._fail(*image)
                 if self._one is not None:
                     self._files.wait()
             self._files.wait()
@@ -137,7 +144,7 @@ class ShardWorker:
             self._files.forget()
         return self._result
 
-    def _loaded(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, LoadedImage | LoadError]]:
+    def _loaded(self, entries: Sequence[Entry]) -> Iterator[Loaded]:
         options, device = self._spec.options, self._spec.reconstructor.device
         limits: dict[str, Any] = {"max_megapixels": options.max_megapixels, "memory": self._memory,
                                   "seconds": options.seconds}  # fmt: skip
@@ -149,17 +156,18 @@ class ShardWorker:
 
     def _found(self, entries: Sequence[Entry], advance: Callable[[int], object]) -> Iterator[FoundImage]:
         """Decoded images with faces, in order; the others have their outcome."""
-        options = self._spec.options
-        found = detect_entries(
-            self._spec.detector, self._loaded(entries), options.faces, batch=self._batch, seconds=options.seconds
-        )
+        detector = self._spec.detector
+        groups = in_groups(self._loaded(entries), self._batch, self._lanes.count)
+        found = self._lanes.worked(
+            groups, partial(search, detector, self._spec.options.faces), _late("detect"),
+            side_by_side=getattr(detector, "side_by_side", False),
+        )  # fmt: skip
         for image in found:
             advance(len(self._result.failures))
             if isinstance(image, FoundImage):
                 yield image
             else:
-                entry, stage, error = image
-                self._fail(entry, stage, error)
+                self._fail(*image)
 
     def _fail(self, entry: Entry, stage: str, error: Exception) -> None:
         # What took too long to read is not read again.
@@ -190,30 +198,25 @@ class ShardWorker:
         )  # fmt: skip
         self._result.faces.append(row, faces)
 
-    def _reconstructed(self, found: Sequence[FoundImage]) -> Iterator[ImageFaces]:
+    def _reconstructed(self, found: Sequence[FoundImage]) -> list[ImageFaces | Failure]:
         """The images of a batch with their faces. A batch that cannot be done as one is halved until the images that
         fail stand alone."""
-        seconds = self._spec.options.seconds
         try:
-            with time_limit(None if seconds is None else seconds * len(found)):
-                solved = self._solve([(one.pixels, face) for one in found for face in one.faces])
+            solved = self._solve([(one.pixels, face) for one in found for face in one.faces])
         except Exception as error:
             failure = error.with_traceback(None)  # which holds the tensors of the batch
         else:
-            yield from self._plausible(found, solved)
-            return
+            return self._plausible(found, solved)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(found) == 1:
-            self._fail(found[0].entry, "fit", failure)
-            return
+            return [(found[0].entry, "fit", failure)]
         middle = len(found) // 2
-        yield from self._reconstructed(found[:middle])
-        yield from self._reconstructed(found[middle:])
+        return self._reconstructed(found[:middle]) + self._reconstructed(found[middle:])
 
-    def _plausible(self, found: Sequence[FoundImage], solved: Reconstruction) -> Iterator[ImageFaces]:
+    def _plausible(self, found: Sequence[FoundImage], solved: Reconstruction) -> list[ImageFaces | Failure]:
         """The images with the faces that are possible ones."""
-        start = 0
+        images, start = list[ImageFaces | Failure](), 0
         for one in found:
             faces = solved[start : start + len(one.faces)]
             start += len(one.faces)
@@ -223,13 +226,14 @@ class ShardWorker:
             place = one.entry.place
             if not len(usable):
                 error = ImplausibleFaceError(f"{place}: expected landmarks of a face; {reasons[0]}")
-                self._fail(one.entry, "fit", error)
+                images.append((one.entry, "fit", error))
                 continue
             for reason in reasons:
                 _log.warning("%s: one of %d faces is left out: %s", place, len(faces), reason)
             detections = [one.faces[k] for k in usable.tolist()]
             origin = Origin(self._spec.fingerprint, one.digest, one.landmarks)
-            yield ImageFaces(one.entry, one.pixels, detections, faces[usable], origin)
+            images.append(ImageFaces(one.entry, one.pixels, detections, faces[usable], origin))
+        return images
 
     def _solve(self, faces: Sequence[tuple[Pixels, Detection]]) -> Reconstruction:
         """The faces of a batch on the CPU, with vertices where a format needs them."""
@@ -258,3 +262,13 @@ class ShardWorker:
         if self._one is not None and len(landmarks) == 1:
             return self._one(images, landmarks)
         return self._spec.reconstructor.reconstruct(images, landmarks, size=self._spec.options.size)
+
+
+def _late(stage: str) -> Callable[[Any, TimeLimitError], Failure]:
+    """The outcome of an image that took too long at a stage."""
+
+    def outcome(image: Any, error: TimeLimitError) -> Failure:
+        entry = image.entry if isinstance(image, FoundImage) else image[0]
+        return entry, stage, error
+
+    return outcome

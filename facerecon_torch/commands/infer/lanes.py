@@ -1,0 +1,107 @@
+"""Threads on which parts of a shard are worked at side by side; their answers come in order.
+
+On the CPU each lane computes on one thread. The operations on one face are small: threads that share them wait for one
+another more than they work.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextvars import copy_context
+from typing import TypeVar
+
+import torch
+
+from facerecon_torch.errors import TimeLimitError
+from facerecon_torch.runtime.time_limit import DaemonPool, result_within
+
+__all__ = ["Lanes"]
+
+_MOST = 8  # lanes; beyond them Python's interpreter, which one thread has at a time, sets the pace
+_Item = TypeVar("_Item")
+_Answer = TypeVar("_Answer")
+
+
+class Lanes:
+    """Threads that work at parts, each part alone.
+
+    Args:
+        device: of the work. On CUDA there is one lane: the device is shared anyway.
+        seconds: that an item of a part may take; None: no limit.
+        alone: one part at a time, and none is begun before the answers to the one before it were taken.
+
+    Example:
+        >>> lanes = Lanes(torch.device("cpu"), 60.0)
+        >>> list(lanes.worked([[1, 2], [3]], lambda part: [2 * k for k in part], lambda item, error: -1))
+        [2, 4, 6]
+    """
+
+    def __init__(self, device: torch.device, seconds: float | None, *, alone: bool = False) -> None:
+        threads = torch.get_num_threads()
+        self.count = 1 if alone or device.type == "cuda" else min(threads, _MOST)
+        self._seconds = seconds
+        self._ahead = 0 if alone else self.count
+        self._before = threads if self.count > 1 else None
+        if self.count > 1:
+            torch.set_num_threads(1)  # of the threads that begin from here on, too
+        self._pool = DaemonPool(self.count)
+        self._single: DaemonPool | None = None
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+        if self._single is not None:
+            self._single.shutdown()
+        if self._before is not None:
+            torch.set_num_threads(self._before)
+
+    def worked(
+        self,
+        parts: Iterable[Sequence[_Item]],
+        work: Callable[[Sequence[_Item]], list[_Answer]],
+        late: Callable[[_Item, TimeLimitError], _Answer],
+        *,
+        side_by_side: bool = True,
+    ) -> Iterator[_Answer]:
+        """The answers to the items of all parts, in order.
+
+        A part that takes too long is left behind on its thread and worked at in halves, until what takes too long
+        stands alone.
+
+        Args:
+            parts: are taken as lanes become free.
+            work: the answers to a part; what it raises ends everything.
+            late: the answer to an item that takes too long.
+            side_by_side: `work` can run on several threads at once.
+        """
+        pool = self._pool if side_by_side or self.count == 1 else self._one()
+
+        def begun(part: Sequence[_Item]) -> Future[list[_Answer]]:
+            return pool.submit(copy_context().run, work, part)
+
+        def settled(part: Sequence[_Item], job: Future[list[_Answer]]) -> list[_Answer]:
+            limit = None if self._seconds is None else self._seconds * len(part)
+            try:
+                return result_within(job, limit)
+            except TimeLimitError as error:
+                if len(part) == 1:
+                    return [late(part[0], error)]
+            halves = part[: len(part) // 2], part[len(part) // 2 :]
+            return [answer for half in halves for answer in settled(half, begun(half))]
+
+        waiting = deque[tuple[Sequence[_Item], Future[list[_Answer]]]]()
+        try:
+            for part in parts:
+                waiting.append((part, begun(part)))
+                if len(waiting) > self._ahead:
+                    yield from settled(*waiting.popleft())
+            while waiting:
+                yield from settled(*waiting.popleft())
+        finally:
+            for _, job in waiting:
+                job.cancel()
+
+    def _one(self) -> DaemonPool:
+        if self._single is None:
+            self._single = DaemonPool(1)
+        return self._single
