@@ -68,6 +68,7 @@ class DlibDetector:
 
     name = "dlib"
     convention = "ibug"
+    side_by_side = True
     licence = (
         "dlib's 68-point predictor was trained on iBUG 300-W, whose licence excludes commercial use; "
         "the code is under the Boost Software License"

@@ -53,18 +53,21 @@ def test_answers_come_in_order_from_as_many_threads_as_torch_has(lanes, threads)
     assert inner == {1}
 
 
-def test_work_that_is_not_made_for_it_is_never_done_twice_at_once(lanes):
-    busy, most = [], []
+def test_work_that_is_not_made_for_it_is_never_done_twice_at_once(threads):
+    lanes, busy, most, inner = Lanes(CPU, None, side_by_side=False), [], [], set()
 
     def work(part):
         busy.append(part)
+        inner.add(torch.get_num_threads())
         most.append(len(busy))
         time.sleep(0.005)
         busy.pop()
         return [0]
 
-    list(lanes.worked(PARTS, work, never, side_by_side=False))
+    list(lanes.worked(PARTS, work, never))
+    lanes.close()
     assert most == [1] * len(PARTS)
+    assert inner == {threads}
 
 
 def test_parts_are_taken_as_lanes_become_free(lanes, threads):

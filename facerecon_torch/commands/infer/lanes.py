@@ -28,6 +28,7 @@ class Lanes:
     Args:
         device: of the work. On CUDA there is one lane: the device is shared anyway.
         seconds: that an item of a part may take; None: no limit.
+        side_by_side: the work can run on several threads at once. Otherwise one lane has all of torch's threads.
         alone: one part at a time, and none is begun before the answers to the one before it were taken.
 
     Example:
@@ -36,22 +37,21 @@ class Lanes:
         [2, 4, 6]
     """
 
-    def __init__(self, device: torch.device, seconds: float | None, *, alone: bool = False) -> None:
-        threads = torch.get_num_threads()
-        self.count = 1 if alone or device.type == "cuda" else min(threads, _MOST)
+    def __init__(
+        self, device: torch.device, seconds: float | None, *, side_by_side: bool = True, alone: bool = False
+    ) -> None:
+        threads, several = torch.get_num_threads(), side_by_side and not alone and device.type == "cpu"
+        self.count = min(threads, _MOST) if several else 1
         self._seconds = seconds
         self._ahead = 0 if alone else self.count
         self._before = threads if self.count > 1 else None
         if self.count > 1:
             torch.set_num_threads(1)  # of the threads that begin from here on, too
         self._pool = DaemonPool(self.count)
-        self._single: DaemonPool | None = None
 
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown()
-        if self._single is not None:
-            self._single.shutdown()
         if self._before is not None:
             torch.set_num_threads(self._before)
 
@@ -60,8 +60,6 @@ class Lanes:
         parts: Iterable[Sequence[_Item]],
         work: Callable[[Sequence[_Item]], list[_Answer]],
         late: Callable[[_Item, TimeLimitError], _Answer],
-        *,
-        side_by_side: bool = True,
     ) -> Iterator[_Answer]:
         """The answers to the items of all parts, in order.
 
@@ -72,12 +70,10 @@ class Lanes:
             parts: are taken as lanes become free.
             work: the answers to a part; what it raises ends everything.
             late: the answer to an item that takes too long.
-            side_by_side: `work` can run on several threads at once.
         """
-        pool = self._pool if side_by_side or self.count == 1 else self._one()
 
         def begun(part: Sequence[_Item]) -> Future[list[_Answer]]:
-            return pool.submit(copy_context().run, work, part)
+            return self._pool.submit(copy_context().run, work, part)
 
         def settled(part: Sequence[_Item], job: Future[list[_Answer]]) -> list[_Answer]:
             limit = None if self._seconds is None else self._seconds * len(part)
@@ -100,8 +96,3 @@ class Lanes:
         finally:
             for _, job in waiting:
                 job.cancel()
-
-    def _one(self) -> DaemonPool:
-        if self._single is None:
-            self._single = DaemonPool(1)
-        return self._single

@@ -100,7 +100,10 @@ class ShardWorker:
             memory=self._memory, seconds=options.seconds, done=self._written,
         )  # fmt: skip
         self._one = LatencySession(reconstructor, size=options.size) if options.mode == "latency" else None
-        self._lanes = Lanes(reconstructor.device, options.seconds, alone=self._one is not None)
+        self._lanes = Lanes(
+            reconstructor.device, options.seconds,
+            side_by_side=getattr(spec.detector, "side_by_side", False), alone=self._one is not None,
+        )  # fmt: skip
         self._reader = EntryReader(options.max_megapixels)
         self._pool = DaemonPool(options.threads())
         self._vertices = model.vertices
@@ -158,10 +161,8 @@ class ShardWorker:
         """Decoded images with faces, in order; the others have their outcome."""
         detector = self._spec.detector
         groups = in_groups(self._loaded(entries), self._batch, self._lanes.count)
-        found = self._lanes.worked(
-            groups, partial(search, detector, self._spec.options.faces), _late("detect"),
-            side_by_side=getattr(detector, "side_by_side", False),
-        )  # fmt: skip
+        searched = partial(search, detector, self._spec.options.faces)
+        found = self._lanes.worked(groups, searched, _late("detect"))
         for image in found:
             advance(len(self._result.failures))
             if isinstance(image, FoundImage):
