@@ -17,6 +17,7 @@ from facerecon_torch.external.peers import PEERS
 from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.load import ModelSpec
+from facerecon_torch.model.variants import VARIANTS
 
 __all__ = ["METHOD_KINDS", "EvaluateSpecs", "EvaluationSpec", "MethodSpec"]
 
@@ -35,9 +36,11 @@ class MethodSpec:
         cascade: its stages and where training samples start.
         test_start: where tested faces start; None: as in training.
         regress_pose: the cascade also regresses the camera, instead of solving it again after every stage.
+        model: what the landmark fit and the cascade describe faces with: the face model of the run (`own`), the same
+            with a free gauge (`free_gauge`), or its linear part (`linear`).
 
     Raises:
-        ValueError: an unknown kind or start.
+        ValueError: an unknown kind, start or model.
     """
 
     kind: str = "cascade"
@@ -46,10 +49,13 @@ class MethodSpec:
     cascade: FaceCascadeSpec = field(default_factory=FaceCascadeSpec)
     test_start: str | None = None
     regress_pose: bool = False
+    model: str = "own"
 
     def __post_init__(self) -> None:
         if self.kind not in METHOD_KINDS:
             raise ValueError(f"method.NAME.kind must be one of {', '.join(METHOD_KINDS)}; got {self.kind!r}")
+        if self.model not in VARIANTS:
+            raise ValueError(f"method.NAME.model must be one of {', '.join(VARIANTS)}; got {self.model!r}")
         if self.test_start not in (None, *STARTS):
             raise ValueError(f"method.NAME.test_start must be null, {' or '.join(STARTS)}; got {self.test_start!r}")
 
@@ -126,6 +132,8 @@ class EvaluateSpecs:
                 f"evaluation.reference must be one of the methods {', '.join(self.method)}; "
                 f"got {self.evaluation.reference!r}"
             )
+        if (variant := self.method[self.evaluation.reference].model) != "own":
+            raise ValueError(f"evaluation.reference must be a method with model=own; got one with model={variant}")
         if isinstance(self.data, SyntheticPhotos) and self.test_data is not None:
             raise ValueError(
                 "test_data is for data=bosphorus, facewarehouse or frgc; synthetic photographs have a test set"

@@ -79,17 +79,26 @@ class MethodErrors:
         )
 
 
-def method_errors(model: FaceModel, estimate: FaceParameters, truth: TrueFaces) -> MethodErrors:
+def method_errors(
+    model: FaceModel, estimate: FaceParameters, truth: TrueFaces, *, own: FaceModel | None = None
+) -> MethodErrors:
     """Errors of `estimate` against M and S* on both vertex sets, under every alignment; also on the covered vertices of
     each set, where these are known.
 
     The estimate stands in the model frame, where M was put by its ground-truth pose: no ICP, pose errors do not count
     (Eq. 14 and 15; RMSE over z, MAE over the Euclidean distance).
+
+    Args:
+        model: of S*.
+        estimate: weights.
+        truth: of the same faces.
+        own: the model of the estimate, on the same mesh; None: `model`.
     """
+    of_estimate = model if own is None else own
     pieces: list[dict[Any, Tensor]] = []
     for start in range(0, max(1, len(truth)), _CHUNK):
         part = slice(start, min(start + _CHUNK, len(truth)))
-        shape = model.vertices(estimate.identity[part], estimate.expression[part])
+        shape = of_estimate.vertices(estimate.identity[part], estimate.expression[part])
         star = model.vertices(truth.parameters.identity[part], truth.parameters.expression[part])
         truths = {"M": truth.true_meshes(part, shape), "S": star}
         pieces.append(_chunk_errors(model, shape, truths, truth.covered_vertices(part, shape.device)))

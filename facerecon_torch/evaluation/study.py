@@ -89,6 +89,7 @@ class Study:
         model: the face model.
         tested: the photographs.
         estimates: of every method, one row per photograph.
+        models: of the methods whose estimates are weights of another model on the same mesh.
         errors: of every method.
         stages: of every cascade, the stages of every fold.
         training: images and subjects that trained, of each fold.
@@ -105,6 +106,7 @@ class Study:
     model: FaceModel
     tested: TestedFaces
     estimates: Mapping[str, FaceParameters]
+    models: Mapping[str, FaceModel]
     errors: Mapping[str, MethodErrors]
     stages: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
     training: Sequence[Mapping[str, int]]
@@ -113,15 +115,21 @@ class Study:
 
     @classmethod
     def measured(
-        cls, *, model: FaceModel, tested: TestedFaces, estimates: Mapping[str, FaceParameters], **facts: Any
+        cls,
+        *,
+        model: FaceModel,
+        tested: TestedFaces,
+        estimates: Mapping[str, FaceParameters],
+        models: Mapping[str, FaceModel] | None = None,
+        **facts: Any,
     ) -> "Study":
         """The study of some estimates, whose errors are measured here; `facts` are the other attributes."""
-        like = model.identity_mean
+        like, models = model.identity_mean, models or {}
         errors = {
-            name: method_errors(model, estimate.to(like.device, like.dtype), tested)
+            name: method_errors(model, estimate.to(like.device, like.dtype), tested, own=models.get(name))
             for name, estimate in estimates.items()
         }
-        return cls(model=model, tested=tested, estimates=estimates, errors=errors, **facts)
+        return cls(model=model, tested=tested, estimates=estimates, models=models, errors=errors, **facts)
 
     @cached_property
     def cpu_model(self) -> FaceModel:

@@ -108,6 +108,20 @@ def test_a_system_without_a_readable_face_is_counted_and_left_out(world, tmp_pat
     assert not note.endswith(" 0 unreadable")
 
 
+def test_estimates_of_another_model_are_measured_with_that_model(world, tmp_path):
+    methods = "[ours,landmark_fit,landmark_fit_linear,ours_free_gauge,ours_linear]"
+    (study,) = run(world, tmp_path, "experiment=ablation", *quick(methods))["studies"].values()
+    mae = {name: entry["interval_mm"]["mae none vs M whole"]["mean"] for name, entry in study["methods"].items()}
+    # Weights of the one model under the other are tens of millimetres away.
+    assert max(mae.values()) < 2 * mae["landmark_fit"]
+    assert len(set(mae.values())) == len(mae)
+
+
+def test_the_reference_has_the_model_of_the_run(world, tmp_path, capsys):
+    assert main(call(world, tmp_path, "experiment=full_set", *quick("[ours]"), "method.ours.model=linear")) == 2
+    assert "evaluation.reference must be a method with model=own; got one with model=linear" in capsys.readouterr().err
+
+
 def test_another_set_is_tested_after_training_on_this_one(world, tmp_path):
     write_prepared(tmp_path / "other", 3, ("N_N", "E_HAPPY"), seed=11, missing=0)
     words = [f"evaluation.facewarehouse={tmp_path / 'other'}", "experiment=fig10_cross_dataset", *quick(FEW)]

@@ -12,8 +12,10 @@ from facerecon_torch.commands.train.methods import baseline, fit_cascade
 from facerecon_torch.commands.train.samples import Samples
 from facerecon_torch.config.evaluate import MethodSpec
 from facerecon_torch.config.train import FittingSpec
+from facerecon_torch.fitting.dense_fit import DenseFitter
 from facerecon_torch.fitting.landmark_fit import FitSpec
 from facerecon_torch.model.base import FaceModel
+from facerecon_torch.model.variants import model_variant
 from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import FaceParameters
 
@@ -40,19 +42,23 @@ class MethodFitter:
         crop_fitting: the landmark fit and crop that made the cached crops.
         convention: of the landmarks.
         cache: first stages of whole sets.
-        chosen: landmark fits with the penalties chosen so far, by fold and landmark fit; shared with other fitters.
+        chosen: landmark fits with the penalties chosen so far, by fold, model and landmark fit; fitters share them.
     """
 
     model: FaceModel
     crop_fitting: FittingSpec
     convention: str
     cache: FirstStageCache
-    chosen: dict[tuple[int, FitSpec], FitSpec]
+    chosen: dict[tuple[int, str, FitSpec], FitSpec]
+    _models: dict[str, FaceModel] = field(default_factory=dict)
+    _refitted: dict[tuple[int, str], Samples] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     @in_own_precision
     def fit(self, name: str, method: MethodSpec, fold: FoldSamples) -> tuple[FaceParameters, list[dict[str, Any]]]:
         """The estimates of the tested faces of a fold, and the stages of a cascade."""
+        with self._lock:
+            fold = replace(fold, train=self._under(method, fold.train), test=self._under(method, fold.test))
         setup = self._setup(method, fold)
         with self._lock:  # one thread at a time makes a first stage; the others take it
             kind = PosedState if method.regress_pose else SplitState
@@ -60,10 +66,27 @@ class MethodFitter:
             at_test = replace(setup.spec, start=method.test_start or setup.spec.start)
             test = kind(fold.test, self.cache.first_stage(replace(setup, spec=at_test), fold.test))
         if method.kind != "cascade":
-            return baseline(method.kind, self.model, train, {"test": test})["test"], []
+            return baseline(method.kind, setup.model, train, {"test": test})["test"], []
         fitted = fit_cascade(setup, train, {"test": test}, tuple(setup.spec.features.blocks))
         _log.info("fold %d, %s: %d stages", fold.number, name, sum(stage["kept"] for stage in fitted.stages))
         return fitted.estimates["test"], fitted.stages
+
+    def model_of(self, method: MethodSpec) -> FaceModel:
+        """The model that a method describes faces with."""
+        if method.model not in self._models:
+            self._models[method.model] = model_variant(self.model, method.model)
+        return self._models[method.model]
+
+    def _under(self, method: MethodSpec, samples: Samples) -> Samples:
+        """The same samples with S* of the method's model, which is fitted to the true meshes once per set."""
+        if method.model == "own":
+            return samples
+        whole = samples if samples.whole is None else samples.whole
+        key = (id(whole), method.model)
+        if key not in self._refitted:
+            meshes = whole.true_meshes(slice(0, len(whole)), self.model.identity_mean)
+            self._refitted[key] = replace(whole, parameters=DenseFitter(self.model_of(method))(meshes))
+        return self._refitted[key] if samples.whole is None else self._refitted[key][samples.rows]
 
     def _setup(self, method: MethodSpec, fold: FoldSamples) -> TrainSetup:
         ridge = method.cascade.ridge
@@ -77,14 +100,14 @@ class MethodFitter:
             crop_fit=self.crop_fitting.fit,
             convention=self.convention,
         )
-        return TrainSetup(self.model, spec, replace(method.cascade, ridge=ridge))
+        return TrainSetup(self.model_of(method), spec, replace(method.cascade, ridge=ridge))
 
     def _fit_spec(self, method: MethodSpec, fold: FoldSamples) -> FitSpec:
         """The landmark fit of a method, with penalties chosen on the training people of the fold."""
         if not method.fitting.select_penalties:
             return method.fitting.fit
-        key = (fold.number, method.fitting.fit)
+        key, model = (fold.number, method.model, method.fitting.fit), self.model_of(method)
         with self._lock:
             if key not in self.chosen:
-                self.chosen[key] = choose_penalties(self.model, fold.train, method.fitting.fit)
+                self.chosen[key] = choose_penalties(model, fold.train, method.fitting.fit)
             return self.chosen[key]

@@ -78,7 +78,8 @@ def _own(study: Study, places: Sequence[int], model: FaceModel) -> list[MethodFa
     faces = []
     for name, estimate in study.estimates.items():
         own = estimate[rows].to("cpu", torch.float32)
-        group = model_group(model, model.vertices(own.identity, own.expression), everywhere)
+        its_model = deepcopy(study.models[name]).to("cpu", torch.float32) if name in study.models else model
+        group = model_group(model, its_model.vertices(own.identity, own.expression), everywhere)
         faces.append(MethodFaces(name=name, groups=(group,), image_points=points))
     return faces
 

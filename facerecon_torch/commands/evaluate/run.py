@@ -29,6 +29,7 @@ from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.fitting.dense_fit import DenseFitter
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.model.load import load_face_model
+from facerecon_torch.model.variants import model_variant
 from facerecon_torch.runtime.memory import MemoryBudget, memory_budget
 from facerecon_torch.runtime.timer import Timer
 from facerecon_torch.structures import FaceParameters
@@ -75,7 +76,7 @@ class StudyRun:
         budget = memory_budget(self.specs.runtime.memory, self.device)
         with self.timer.timed("prepare"):
             samples = self._samples(budget)
-        chosen: dict[tuple[int, FitSpec], FitSpec] = {}
+        chosen: dict[tuple[int, str, FitSpec], FitSpec] = {}
         for hog, names in self._by_features(missing).items():
             self._fit_group(names, hog, samples, budget, chosen)
 
@@ -85,7 +86,7 @@ class StudyRun:
         hog: HogSpec,
         samples: Mapping[str, Samples],
         budget: MemoryBudget,
-        chosen: dict[tuple[int, FitSpec], FitSpec],
+        chosen: dict[tuple[int, str, FitSpec], FitSpec],
     ) -> None:
         """Fit the methods that read one table of features; the table is dropped afterwards."""
         with self.timer.timed("features"):
@@ -118,6 +119,11 @@ class StudyRun:
                 model=self.model,
                 tested=TestedFaces(faces=faces, parameters=self._true_parameters(faces), folds=numbers),
                 estimates={k: FaceParameters.cat([f.parameters for f in folds]) for k, folds in stored.items()},
+                models={
+                    name: model_variant(self.model, method.model)
+                    for name, method in self.specs.method.items()
+                    if method.model != "own"
+                },
                 name=self.specs.evaluation.study,
                 protocol=self.specs.protocol,
                 stages={name: [f.stages for f in folds] for name, folds in stored.items() if folds[0].stages},
