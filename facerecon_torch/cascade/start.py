@@ -1,13 +1,17 @@
-"""Where cascades start without a photograph, and the gauge that every update returns to."""
+"""Where cascades start without a photograph, starts that are shifted at random, and the gauge of every update."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from facerecon_torch.checks import require_count
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.structures import FaceParameters
 
-__all__ = ["mean_face", "retraction"]
+__all__ = ["Perturbation", "mean_face", "retraction"]
 
 
 def mean_face(model: FaceModel, samples: int) -> FaceParameters:
@@ -16,6 +20,44 @@ def mean_face(model: FaceModel, samples: int) -> FaceParameters:
         identity=model.identity_mean.expand(samples, -1).clone(),
         expression=model.expression_mean.expand(samples, -1).clone(),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perturbation:
+    """How many copies of each training sample start elsewhere, and how far from where it would.
+
+    Attributes:
+        copies: of every sample, beside itself; 0: none, as in the paper.
+        deviations: standard deviation of a weight's shift, in standard deviations of this weight over people.
+        seed: of the shifts.
+
+    Raises:
+        ValueError: a negative number of copies, or no positive deviations.
+    """
+
+    copies: int = 0
+    deviations: float | int = 0.25
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_count("cascade.perturbed_copies", self.copies, 0)
+        if not 0 < self.deviations < float("inf"):
+            raise ValueError(f"cascade.perturbation must be a positive number; got {self.deviations}")
+
+    def shifts(self, model: FaceModel, places: Int[Tensor, "n"], total: int) -> Float[Tensor, "copies n parameters"]:
+        """The shifts of the weights of every copy of some samples.
+
+        Those of a sample depend on its place alone, not on the fold or the process that asks.
+
+        Args:
+            model: whose spreads count.
+            places: of the samples in the data set.
+            total: samples of the data set.
+        """
+        generator = torch.Generator().manual_seed(self.seed)
+        spread = torch.cat([model.identity_variance, model.expression_variance]).sqrt()
+        drawn = torch.randn(total, self.copies, len(spread), generator=generator)[places.cpu()]
+        return self.deviations * spread * drawn.movedim(1, 0).to(spread)
 
 
 def retraction(model: FaceModel) -> Callable[[Tensor], Tensor]:

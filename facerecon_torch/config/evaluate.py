@@ -56,6 +56,8 @@ class MethodSpec:
             raise ValueError(f"method.NAME.kind must be one of {', '.join(METHOD_KINDS)}; got {self.kind!r}")
         if self.model not in VARIANTS:
             raise ValueError(f"method.NAME.model must be one of {', '.join(VARIANTS)}; got {self.model!r}")
+        if self.regress_pose and self.cascade.perturbed_copies:
+            raise ValueError("method.NAME.regress_pose has no cascade.perturbed_copies; got both")
         if self.test_start not in (None, *STARTS):
             raise ValueError(f"method.NAME.test_start must be null, {' or '.join(STARTS)}; got {self.test_start!r}")
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from facerecon_torch.cascade.start import Perturbation
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.data.specs import DataSpec, SyntheticPhotos
 from facerecon_torch.data.splits import CvSpec
@@ -31,11 +32,18 @@ class FaceCascadeSpec(CascadeSpec):
     """The stages in a row, their ridge, and where they start."""
 
     start: str = "landmark_fit"  # landmark_fit | mean_face
+    perturbed_copies: int = 0  # of every training sample, whose starts are shifted at random
+    perturbation: float | int = 0.25  # of a weight's start, in standard deviations of the weight over people
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.perturbed(0)
         if self.start not in ("landmark_fit", "mean_face"):
             raise ValueError(f"cascade.start must be landmark_fit or mean_face; got {self.start!r}")
+
+    def perturbed(self, seed: int) -> Perturbation:
+        """The copies of training samples that start elsewhere."""
+        return Perturbation(copies=self.perturbed_copies, deviations=self.perturbation, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)

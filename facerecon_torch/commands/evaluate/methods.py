@@ -8,7 +8,7 @@ from typing import Any
 from facerecon_torch.cascade.checkpoint import ReconstructorSpec
 from facerecon_torch.commands.evaluate.posed import PosedState
 from facerecon_torch.commands.train.first_stage import FirstStageCache, SplitState, TrainSetup, choose_penalties
-from facerecon_torch.commands.train.methods import baseline, fit_cascade
+from facerecon_torch.commands.train.methods import baseline, fit_cascade, learned_from
 from facerecon_torch.commands.train.samples import Samples
 from facerecon_torch.config.evaluate import MethodSpec
 from facerecon_torch.config.train import FittingSpec
@@ -42,6 +42,7 @@ class MethodFitter:
         crop_fitting: the landmark fit and crop that made the cached crops.
         convention: of the landmarks.
         cache: first stages of whole sets.
+        seed: of shifted starts.
         chosen: landmark fits with the penalties chosen so far, by fold, model and landmark fit; fitters share them.
     """
 
@@ -49,6 +50,7 @@ class MethodFitter:
     crop_fitting: FittingSpec
     convention: str
     cache: FirstStageCache
+    seed: int
     chosen: dict[tuple[int, str, FitSpec], FitSpec]
     _models: dict[str, FaceModel] = field(default_factory=dict)
     _refitted: dict[tuple[int, str], Samples] = field(default_factory=dict)
@@ -67,7 +69,7 @@ class MethodFitter:
             test = kind(fold.test, self.cache.first_stage(replace(setup, spec=at_test), fold.test))
         if method.kind != "cascade":
             return baseline(method.kind, setup.model, train, {"test": test})["test"], []
-        fitted = fit_cascade(setup, train, {"test": test}, tuple(setup.spec.features.blocks))
+        fitted = fit_cascade(setup, learned_from(setup, train), {"test": test}, tuple(setup.spec.features.blocks))
         _log.info("fold %d, %s: %d stages", fold.number, name, sum(stage["kept"] for stage in fitted.stages))
         return fitted.estimates["test"], fitted.stages
 
@@ -100,7 +102,9 @@ class MethodFitter:
             crop_fit=self.crop_fitting.fit,
             convention=self.convention,
         )
-        return TrainSetup(self.model_of(method), spec, replace(method.cascade, ridge=ridge))
+        return TrainSetup(
+            self.model_of(method), spec, replace(method.cascade, ridge=ridge), method.cascade.perturbed(self.seed)
+        )
 
     def _fit_spec(self, method: MethodSpec, fold: FoldSamples) -> FitSpec:
         """The landmark fit of a method, with penalties chosen on the training people of the fold."""

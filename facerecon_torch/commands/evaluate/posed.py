@@ -59,7 +59,7 @@ class PosedState(SplitState):
         """Start a cascade on some feature blocks."""
         super().begin(blocks)
         first = self.observe
-        self.observe = self._first.observer(self._rows, blocks, first.first, PosedObserver)
+        self.observe = self.first.observer(self._rows, blocks, first.first, PosedObserver)
         self._target = self._posed(first, self.samples.parameters.flat)
         self.x = self._posed(first, self.x)
 

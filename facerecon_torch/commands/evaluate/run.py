@@ -92,7 +92,8 @@ class StudyRun:
         with self.timer.timed("features"):
             tables = {key: self._with_features(own, hog, budget) for key, own in samples.items()}
         cache = FirstStageCache(budget)
-        fitter = MethodFitter(self.model, self.specs.fitting, self.sets["train"].convention, cache, chosen)
+        specs, convention = self.specs, self.sets["train"].convention
+        fitter = MethodFitter(self.model, specs.fitting, convention, cache, specs.runtime.seed, chosen)
         folds = self._folds(tables)
         for name in names:
             with self.timer.timed(f"fit {name}"), ThreadPoolExecutor(self.specs.evaluation.folds_at_once) as pool:

@@ -1,7 +1,7 @@
 """The first stage of whole sets (landmark fits, features, moments), shared by all methods and folds; its splits."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from facerecon_torch.cascade.checkpoint import ReconstructorSpec
 from facerecon_torch.cascade.observe import FaceObserver, select_blocks
-from facerecon_torch.cascade.start import mean_face, retraction
+from facerecon_torch.cascade.start import Perturbation, mean_face, retraction
 from facerecon_torch.commands.train.samples import Samples
 from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
@@ -48,6 +48,7 @@ class TrainSetup:
     model: FaceModel
     spec: ReconstructorSpec
     cascade: CascadeSpec
+    perturbation: Perturbation = field(default_factory=Perturbation)
 
 
 class FirstStage:
@@ -132,7 +133,7 @@ class SplitState:
     """
 
     def __init__(self, samples: Samples, first: FirstStage) -> None:
-        self.samples, self._first = samples, first
+        self.samples, self.first = samples, first
         self.order = samples.order(first.ranks)
         self.retract: Retract = retraction(first.model)
         self._rows = None if samples.whole is None else samples.rows.to(first.x.device)
@@ -151,13 +152,17 @@ class SplitState:
 
     def begin(self, blocks: tuple[str, ...]) -> None:
         """Start a cascade on some feature blocks."""
-        first, rows = self._first, self._rows
+        first, rows = self.first, self._rows
         self.blocks, self.x = blocks, first.x if rows is None else first.x[rows]
-        features: Features | None = None
-        if isinstance(first.features, Tensor):
-            columns = select_blocks(first.features, first.spec, blocks)
-            features = columns if rows is None else select_rows(columns, rows)
-        self.observe = first.observer(rows, blocks, features)
+        self.observe = first.observer(rows, blocks, self._first_features())
+
+    def _first_features(self) -> Features | None:
+        """The features of stage 0 that are held, of the blocks of the cascade."""
+        first, rows = self.first, self._rows
+        if not isinstance(first.features, Tensor):
+            return None
+        columns = select_blocks(first.features, first.spec, self.blocks)
+        return columns if rows is None else select_rows(columns, rows)
 
     def stepped(self, cascade: Cascade, k: int) -> Float[Tensor, "n p"]:
         """The parameters after stage k."""
@@ -165,7 +170,7 @@ class SplitState:
 
     def gram(self) -> SampleGram | None:
         """XX' of the features of stage 0 of these samples, on all processes; None if it does not fit."""
-        first, whole = self._first, self._first.gram()
+        first, whole = self.first, self.first.gram()
         if whole is None:
             return None
         at = [first.spec.blocks.index(block) for block in self.blocks]
@@ -178,7 +183,7 @@ class SplitState:
     def moments(self) -> Moments | None:
         """X'X and X'Y of stage 0 of these samples, of all processes; None if they do not fit, if the blocks do not
         stand side by side, or if those of all blocks would cost more than these few columns alone."""
-        first, blocks, sizes = self._first, self.blocks, self._first.spec.block_sizes
+        first, blocks, sizes = self.first, self.blocks, self.first.spec.block_sizes
         at = BLOCKS.index(blocks[0])
         columns = slice(sum(sizes[:at]), sum(sizes[: at + len(blocks)]))
         few = 2 * (columns.stop - columns.start) < sum(sizes)
@@ -190,7 +195,7 @@ class SplitState:
 
     def _moments_of_all_blocks(self) -> Moments:
         """Those of the whole set less those of the rows left out, if these are fewer."""
-        first = self._first
+        first = self.first
         if self._rows is None:
             return first.moments()
         selected = torch.zeros(len(first.x), dtype=torch.bool, device=first.x.device)

@@ -12,6 +12,7 @@ from torch import Tensor
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.cascade.start import mean_face, retraction
 from facerecon_torch.commands.train.first_stage import FirstStageCache, SplitState, TrainSetup
+from facerecon_torch.commands.train.perturbed import PerturbedState
 from facerecon_torch.commands.train.samples import Samples
 from facerecon_torch.evaluation.errors import MethodErrors, SetErrors, method_errors
 from facerecon_torch.model.base import FaceModel
@@ -32,6 +33,7 @@ __all__ = [
     "baseline",
     "bias_fit",
     "fit_cascade",
+    "learned_from",
     "shape_error",
     "train_methods",
 ]
@@ -74,13 +76,14 @@ def train_methods(
     """
     cache = FirstStageCache() if first_stages is None else first_stages
     state = cache.split(setup, train)
+    learned = learned_from(setup, state)
     targets = {name: cache.split(setup, samples) for name, samples in tests.items()}
     errors: dict[str, dict[str, MethodErrors]] = {name: {} for name in tests}
     shipped = CascadeFit(Cascade(()), [], None, {})
     for name in names:
         if name in CASCADES:
             blocks = tuple(setup.spec.features.blocks) if name == "cascade" else CASCADES[name]
-            fit = fit_cascade(setup, state, targets, blocks)
+            fit = fit_cascade(setup, learned, targets, blocks)
             estimates = fit.estimates
             shipped = fit if name == "cascade" else shipped
         else:
@@ -95,6 +98,12 @@ def train_methods(
         setup.model, shipped.cascade, setup.spec, expression_error=shipped.expression_error
     )
     return Outcome(reconstructor, shipped.stages, measured)
+
+
+def learned_from(setup: TrainSetup, train: SplitState) -> SplitState:
+    """What cascades are trained on: the samples, and their copies that start elsewhere where these are asked for."""
+    copies = setup.perturbation.copies
+    return PerturbedState(train.samples, train.first, setup.perturbation) if copies else train
 
 
 def baseline(

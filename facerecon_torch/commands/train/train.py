@@ -183,7 +183,7 @@ def _setup(specs: TrainSpecs, model: FaceModel, cache: FirstStageCache, conventi
         crop_fit=fitting.fit,  # the fit that the crops followed
         convention=convention,
     )
-    return TrainSetup(model, spec, cascade)
+    return TrainSetup(model, spec, cascade, cascade.perturbed(specs.runtime.seed))
 
 
 def _with_penalties(setup: TrainSetup, specs: TrainSpecs, people: Samples, ranks: Ranks) -> TrainSetup:
