@@ -131,7 +131,10 @@ def _is_nested(kind: pa.DataType, depth: int) -> bool:
 def _batches(file: Path, columns: _Columns) -> Iterator[pa.RecordBatch]:
     if file.suffix.lower() != ".csv":
         with pa.parquet.ParquetFile(file) as opened:
-            yield from opened.iter_batches(batch_size=_ROWS, columns=columns.names, use_threads=False)
+            for group in range(opened.num_row_groups):  # one reader for all keeps 7 bytes of every row that it gave
+                yield from opened.iter_batches(
+                    batch_size=_ROWS, columns=columns.names, use_threads=False, row_groups=[group]
+                )
         return
     text = {name: pa.string() for name in (columns.path, columns.id, columns.subject) if name is not None}
     numbers = {name: pa.float64() for name in (*columns.box, *columns.coordinates)}
