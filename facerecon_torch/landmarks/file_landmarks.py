@@ -46,8 +46,12 @@ class FileLandmarks:
 
     name = "file"
     convention = "ibug"
-    side_by_side = True
     licence = "landmarks read from a file have the licence of the file"
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether several threads may ask: not where the first picture that is asked for gets the only file."""
+        return self.source is None or self.source.is_dir() or self._table is not None
 
     @staticmethod
     def weight_files() -> list[Path]:

@@ -33,7 +33,7 @@ class _Promise(Future[_T]):
         super().__init__()
         self.pool = pool
         self.began: float | None = None
-        self.abandoned = False
+        self.ended = self.abandoned = False  # under the lock of the pool; never both
 
 
 class DaemonPool(Executor):
@@ -52,6 +52,7 @@ class DaemonPool(Executor):
         self._tasks: SimpleQueue[tuple[_Promise[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._threads = threads
         self._closed = False
+        self._lock = threading.Lock()
         for _ in range(threads):
             self._start()
 
@@ -62,15 +63,29 @@ class DaemonPool(Executor):
         while (task := self._tasks.get()) is not None:
             promise, call = task
             del task
-            if promise.set_running_or_notify_cancel():
-                promise.began = time.monotonic()
-                try:
-                    promise.set_result(call())
-                except BaseException as error:
-                    promise.set_exception(error)
-                if promise.abandoned:  # another thread works in this one's place
-                    return
+            if promise.set_running_or_notify_cancel() and not self._done(promise, call):
+                return  # another thread works in this one's place
             del promise, call  # nothing is held while the thread waits
+
+    def _done(self, promise: _Promise[Any], call: Callable[[], Any]) -> bool:
+        """Do the call; whether it was not left behind."""
+        promise.began = time.monotonic()
+        try:
+            result = call()
+        except BaseException as error:
+            kept = self._end(promise)
+            promise.set_exception(error)
+        else:
+            kept = self._end(promise)
+            promise.set_result(result)
+        finally:
+            del promise, call  # an error holds this frame
+        return kept
+
+    def _end(self, promise: _Promise[Any]) -> bool:
+        with self._lock:
+            promise.ended = not promise.abandoned
+            return promise.ended
 
     def submit(self, call: Callable[_P, _T], /, *args: _P.args, **keywords: _P.kwargs) -> Future[_T]:
         """The future of a call; `result_within` gives it up after a while."""
@@ -80,10 +95,13 @@ class DaemonPool(Executor):
         self._tasks.put((promise, partial(call, *args, **keywords)))
         return promise
 
-    def abandon(self, promise: _Promise[Any]) -> None:
-        """Leave a running task behind: a new thread takes the place of its own."""
-        promise.abandoned = True
-        self._start()
+    def abandon(self, promise: _Promise[Any]) -> bool:
+        """Leave a running task behind, so that a new thread takes the place of its own; False: it has ended."""
+        with self._lock:
+            promise.abandoned = not promise.ended
+        if promise.abandoned:
+            self._start()
+        return promise.abandoned
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the threads end after the tasks that are queued; none is waited for."""
@@ -109,10 +127,10 @@ def result_within(future: Future[_T], seconds: float | None) -> _T:
             try:
                 return promise.result(timeout=max(left, 0.0))
             except FutureTimeoutError:
-                if promise.done():  # the task raised it
-                    raise
-                if promise.began is not None and time.monotonic() >= promise.began + seconds:
-                    promise.pool.abandon(promise)
+                late = promise.began is not None and time.monotonic() >= promise.began + seconds
+                if promise.done() or (late and not promise.pool.abandon(promise)):
+                    return promise.result()  # which may be an error of this kind that the task raised
+                if late:
                     raise TimeLimitError(f"it took longer than {seconds:g} s") from None
     finally:
         del future, promise  # an error holds this frame, and they the error

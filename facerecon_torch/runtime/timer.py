@@ -9,7 +9,7 @@ from contextvars import ContextVar
 import psutil
 import torch
 
-__all__ = ["Timer", "timed", "untimed"]
+__all__ = ["Timer", "in_step_with_device", "timed", "untimed"]
 
 _SAMPLE_SECONDS = 0.2
 
@@ -21,8 +21,8 @@ class Timer:
     counted twice; blocks of several threads may overlap.
 
     Args:
-        device: on a CUDA device every block begins and ends by waiting for it. Times are then right, and the run is
-            slower.
+        device: on a CUDA device every block of the main thread, or within `in_step_with_device`, begins and ends by
+            waiting for it. Times are then right, and the run is slower.
         memory: also sample the resident memory of this process and its children, and read the device's own peak.
 
     Example:
@@ -57,7 +57,7 @@ class Timer:
 
     def _switch(self, stack: list[str]) -> None:
         """Add the time since the last switch to the innermost block."""
-        if self._cuda is not None and threading.current_thread() is threading.main_thread():
+        if self._cuda is not None and (_IN_STEP.get() or threading.current_thread() is threading.main_thread()):
             torch.cuda.synchronize(self._cuda)
         now = time.perf_counter()
         if stack:
@@ -94,6 +94,17 @@ class Timer:
 
 
 _CURRENT: ContextVar[Timer | None] = ContextVar("timer", default=None)
+_IN_STEP: ContextVar[bool] = ContextVar("in_step", default=False)
+
+
+@contextmanager
+def in_step_with_device() -> Iterator[None]:
+    """A block on another thread whose timed parts wait for the device, as those of the main thread do."""
+    token = _IN_STEP.set(True)
+    try:
+        yield
+    finally:
+        _IN_STEP.reset(token)
 
 
 @contextmanager

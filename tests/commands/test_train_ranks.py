@@ -126,7 +126,7 @@ def test_processes_of_unequal_size_hold_and_forget_alike(world):
 
     def run(ranks):
         part, cache = own_part(train, ranks), FirstStageCache(ten, ranks)
-        held = [cache.split(each, part)._first.held > 0 for each in (setup, other)]
+        held = [cache.split(each, part).first.held > 0 for each in (setup, other)]
         return len(part), held, [key[1] for key in cache._stages]
 
     assert together(3, run) == [(n, [True, True], [other.spec.fit]) for n in (6, 4, 4)]

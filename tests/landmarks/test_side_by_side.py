@@ -26,9 +26,13 @@ def _made(name: str) -> LandmarkDetector:
     return MediapipeDetector() if name == "mediapipe" else FileLandmarks()
 
 
-def test_those_that_say_so() -> None:
+def test_those_that_say_so(tmp_path: Path) -> None:
     known = {name for name in DETECTORS if getattr(find_detector(name), "side_by_side", False)}
     assert known == {"dlib", "file", "mediapipe"}
+    assert FileLandmarks().side_by_side
+    assert FileLandmarks(source=tmp_path).side_by_side
+    np.save(tmp_path / "points.npy", np.zeros((68, 2)))
+    assert not FileLandmarks(source=tmp_path / "points.npy").side_by_side  # the first picture gets the only file
 
 
 @pytest.mark.parametrize("name", ["dlib", "file", "mediapipe"])

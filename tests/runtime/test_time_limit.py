@@ -7,6 +7,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 
 import numpy as np
 import pytest
@@ -89,6 +91,41 @@ def test_the_limit_counts_from_the_beginning_of_the_task() -> None:
         second = pool.submit(pow, 2, 3)
         assert result_within(second, 0.2) == 8  # it waited longer than it may take
         assert first.done()
+
+
+def test_a_result_that_comes_at_the_last_moment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    with DaemonPool(1) as pool:
+        job = pool.submit(pow, 2, 3)
+        assert job.result(timeout=5.0) == 8
+        real, calls = type(job).result, []
+
+        def late(self: Future[int], timeout: float | None = None) -> int:
+            calls.append(timeout)
+            if len(calls) == 1:
+                raise FutureTimeoutError  # and it is done when one looks again
+            return real(self, timeout)
+
+        monkeypatch.setattr(type(job), "result", late)
+        assert result_within(job, 5.0) == 8
+        assert len(calls) == 2
+
+
+def test_a_task_that_has_ended_is_not_left_behind() -> None:
+    with DaemonPool(1) as pool:
+        job = pool.submit(pow, 2, 3)
+        assert job.result(timeout=5.0) == 8
+        before = threading.active_count()
+        assert pool.abandon(job) is False
+        assert threading.active_count() == before
+        assert result_within(pool.submit(pow, 3, 2), 5.0) == 9
+
+
+def test_an_error_of_the_kind_of_the_clock_is_that_of_the_task() -> None:
+    def fail() -> None:
+        raise TimeoutError("of the network")
+
+    with DaemonPool(1) as pool, pytest.raises(TimeoutError, match="of the network"):
+        result_within(pool.submit(fail), 5.0)
 
 
 def _gone(known: Callable[[], object], within: float = 5.0) -> bool:

@@ -22,6 +22,7 @@ from facerecon_torch.structures import FaceParameters
 __all__ = ["FoldSamples", "MethodFitter"]
 
 _log = logging.getLogger(__name__)
+_MESHES = 1024  # fitted together
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,10 @@ class MethodFitter:
         whole = samples if samples.whole is None else samples.whole
         key = (id(whole), method.model)
         if key not in self._refitted:
-            meshes = whole.true_meshes(slice(0, len(whole)), self.model.identity_mean)
-            self._refitted[key] = replace(whole, parameters=DenseFitter(self.model_of(method))(meshes))
+            fit, like = DenseFitter(self.model_of(method)), self.model.identity_mean
+            parts = [slice(k, min(k + _MESHES, len(whole))) for k in range(0, len(whole), _MESHES)]
+            parameters = FaceParameters.cat([fit(whole.true_meshes(part, like)) for part in parts])
+            self._refitted[key] = replace(whole, parameters=parameters)
         return self._refitted[key] if samples.whole is None else self._refitted[key][samples.rows]
 
     def _setup(self, method: MethodSpec, fold: FoldSamples) -> TrainSetup:

@@ -14,6 +14,7 @@ import torch
 
 from facerecon_torch.errors import TimeLimitError
 from facerecon_torch.runtime.time_limit import DaemonPool, result_within
+from facerecon_torch.runtime.timer import in_step_with_device
 
 __all__ = ["Lanes"]
 
@@ -60,6 +61,7 @@ class Lanes:
         parts: Iterable[Sequence[_Item]],
         work: Callable[[Sequence[_Item]], list[_Answer]],
         late: Callable[[_Item, TimeLimitError], _Answer],
+        left_behind: Callable[[], object] = object,
     ) -> Iterator[_Answer]:
         """The answers to the items of all parts, in order.
 
@@ -70,16 +72,23 @@ class Lanes:
             parts: are taken as lanes become free.
             work: the answers to a part; what it raises ends everything.
             late: the answer to an item that takes too long.
+            left_behind: is called when a part is left behind. Its thread may still be at work, so that what is not made
+                for several threads must be replaced here.
         """
 
         def begun(part: Sequence[_Item]) -> Future[list[_Answer]]:
-            return self._pool.submit(copy_context().run, work, part)
+            return self._pool.submit(copy_context().run, in_step, part)
+
+        def in_step(part: Sequence[_Item]) -> list[_Answer]:
+            with in_step_with_device():
+                return work(part)
 
         def settled(part: Sequence[_Item], job: Future[list[_Answer]]) -> list[_Answer]:
             limit = None if self._seconds is None else self._seconds * len(part)
             try:
                 return result_within(job, limit)
             except TimeLimitError as error:
+                left_behind()
                 if len(part) == 1:
                     return [late(part[0], error)]
             halves = part[: len(part) // 2], part[len(part) // 2 :]

@@ -6,8 +6,8 @@ exception of reading, detection, fitting or writing is the outcome of one input,
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,16 +99,27 @@ class ShardWorker:
             mesh=options.mesh, texture=options.texture,
             memory=self._memory, seconds=options.seconds, done=self._written,
         )  # fmt: skip
-        self._one = LatencySession(reconstructor, size=options.size) if options.mode == "latency" else None
-        self._lanes = Lanes(
-            reconstructor.device, options.seconds,
-            side_by_side=getattr(spec.detector, "side_by_side", False), alone=self._one is not None,
-        )  # fmt: skip
+        self._detector = spec.detector
+        self._one = self._session()
         self._reader = EntryReader(options.max_megapixels)
         self._pool = DaemonPool(options.threads())
         self._vertices = model.vertices
         if self._files.need_vertices and spec.inputs >= _MANY and isinstance(model, BilinearModel):
             self._vertices = factor_vertices(model) or model.vertices
+        self._lanes = Lanes(
+            reconstructor.device, options.seconds,
+            side_by_side=getattr(spec.detector, "side_by_side", False), alone=self._one is not None,
+        )  # fmt: skip
+
+    def _session(self) -> LatencySession | None:
+        options = self._spec.options
+        return LatencySession(self._spec.reconstructor, size=options.size) if options.mode == "latency" else None
+
+    def _renew(self) -> None:
+        """Replace what serves one thread at a time, since a call that was left behind may still use it."""
+        self._one = self._session()
+        if not getattr(self._detector, "side_by_side", False):
+            self._detector = copy(self._detector)
 
     def close(self) -> None:
         """End the threads and close files."""
@@ -135,7 +146,7 @@ class ShardWorker:
         self._files.begin(shard, self._spec.shards, entries)
         try:
             batches = in_batches(self._found(entries, advance), self._batch, self._lanes.count)
-            for image in self._lanes.worked(batches, self._reconstructed, _late("fit")):
+            for image in self._lanes.worked(batches, self._reconstructed, _late("fit"), self._renew):
                 if isinstance(image, ImageFaces):
                     self._hand_over(image)
                 else:
@@ -159,16 +170,16 @@ class ShardWorker:
 
     def _found(self, entries: Sequence[Entry], advance: Callable[[int], object]) -> Iterator[FoundImage]:
         """Decoded images with faces, in order; the others have their outcome."""
-        detector = self._spec.detector
         groups = in_groups(self._loaded(entries), self._batch, self._lanes.count)
-        searched = partial(search, detector, self._spec.options.faces)
-        found = self._lanes.worked(groups, searched, _late("detect"))
-        for image in found:
+        for image in self._lanes.worked(groups, self._searched, _late("detect"), self._renew):
             advance(len(self._result.failures))
             if isinstance(image, FoundImage):
                 yield image
             else:
                 self._fail(*image)
+
+    def _searched(self, group: Sequence[Loaded]) -> list[FoundImage | Failure]:
+        return search(self._detector, self._spec.options.faces, group)
 
     def _fail(self, entry: Entry, stage: str, error: Exception) -> None:
         # What took too long to read is not read again.

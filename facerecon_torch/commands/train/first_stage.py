@@ -217,7 +217,7 @@ class FirstStageCache:
 
     def __init__(self, memory: MemoryBudget = UNBOUNDED, ranks: Ranks = SINGLE) -> None:
         self.memory, self.ranks = memory, ranks
-        self._stages: dict[tuple[int, FitSpec, str, JointSpec, bool], FirstStage] = {}
+        self._stages: dict[tuple[int, FitSpec, str, JointSpec, bool, int], FirstStage] = {}
 
     def split(self, setup: TrainSetup, samples: Samples) -> SplitState:
         """The state of `samples` under the landmark fit of `setup`."""
@@ -227,14 +227,14 @@ class FirstStageCache:
         """The first stage, under the landmark fit of `setup`, of the set that `samples` are rows of."""
         whole = samples if samples.whole is None else samples.whole
         spec = setup.spec
-        key = (id(whole), spec.fit, spec.start, replace(spec.features, blocks=BLOCKS), setup.cascade.ridge.bias)
+        features = replace(spec.features, blocks=BLOCKS)
+        key = (id(whole), spec.fit, spec.start, features, setup.cascade.ridge.bias, id(setup.model))
         stage = self._stages.pop(key, None)
         if stage is None:
             # Evict by the largest rank's size, so that all ranks evict alike; otherwise a later gather would deadlock.
             counts = self.ranks.gather(torch.tensor([len(whole)], device=whole.landmarks.device))
-            length = replace(setup.spec.features, blocks=BLOCKS).length
-            needed = int(counts.max()) * length * setup.model.identity_mean.element_size()
-            self._evict(needed, setup.spec.fit)
+            needed = int(counts.max()) * features.length * setup.model.identity_mean.element_size()
+            self._evict(needed, setup)
             held = needed if self._held + needed <= self.memory.features else 0
             stage = FirstStage(setup, whole, self, counts, held=held)
             if self.ranks.is_first:
@@ -248,10 +248,11 @@ class FirstStageCache:
         """Bytes of the features that are held."""
         return sum(stage.held for stage in self._stages.values())
 
-    def _evict(self, needed: int, fit: FitSpec) -> None:
+    def _evict(self, needed: int, setup: TrainSetup) -> None:
         """Drop the first stages used longest ago until `needed` bytes of features fit and the matrices of those that
-        stay have room, but none of the landmark fit in use."""
-        for key in [key for key in self._stages if key[1] != fit]:
+        stay have room, but none of the model and landmark fit in use."""
+        used = (setup.spec.fit, id(setup.model))
+        for key in [key for key in self._stages if (key[1], key[-1]) != used]:
             matrices = sum(stage.matrix_bytes for stage in self._stages.values())
             fits = self._held + needed <= self.memory.features and matrices <= self.memory.gram
             if len(self._stages) < _KEPT and fits:
