@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample, interpolate, max_pool2d, pad
+from torch.nn.functional import avg_pool2d, grid_sample, interpolate, pad
 
 from facerecon_torch.export.spread_colours import spread_colours
 from facerecon_torch.geometry.mesh_queries import get_backend
@@ -71,7 +71,7 @@ class PhotographView:
         points = torch.cat([places, points[:, 2:] / coarser], -1)
         front = crosses[:, 2] > 0
         raster = get_backend().rasterise(points, triangles[front], height, width)
-        free = max_pool2d((raster.triangle < 0).float()[None], 3, stride=1, padding=1)[0] > 0
+        free = _widened(raster.triangle < 0)
         depth = torch.where(free, torch.inf, raster.depth)  # pixels beside the background show some of it
         # Towards the nearest pixel centre the depth of a slanted surface changes too.
         slope = ((1 - normals.square()).clamp_min(0).sqrt() / normals.clamp_min(0.1)).clamp_max(_STEEPEST)
@@ -114,9 +114,21 @@ class PhotographView:
             pad(layer[..., top:bottom, left:right], [reach] * 4) for layer in (mask, amount, self.window)
         )
         spread = spread_colours(torch.cat([colours * amount, amount], 1))
-        near = (2 * avg_pool2d(mask, 2 * reach + 1, stride=1, padding=reach)).clamp_max(1).maximum(mask)
-        spread *= _DEEP + (1 - _DEEP) * near
+        side = 2 * reach + 1  # rows and columns apart: twice so many sums, not its square
+        near = avg_pool2d(avg_pool2d(mask, (side, 1), 1, (reach, 0)), (1, side), 1, (0, reach))
+        spread *= _DEEP + (1 - _DEEP) * (2 * near).clamp_max(1).maximum(mask)
         x, y = places[0] - left + reach, places[1] - top + reach
         height, width = spread.shape[-2:]
         grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
         return grid_sample(spread, grid[None, None], padding_mode="border", align_corners=False)[0, :, 0]
+
+
+def _widened(mask: Bool[Tensor, "height width"]) -> Bool[Tensor, "height width"]:
+    """The pixels of the mask and their eight neighbours."""
+    wide = mask.clone()
+    wide[:, 1:] |= mask[:, :-1]
+    wide[:, :-1] |= mask[:, 1:]
+    tall = wide.clone()
+    tall[1:] |= wide[:-1]
+    tall[:-1] |= wide[1:]
+    return tall
