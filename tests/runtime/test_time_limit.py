@@ -87,9 +87,9 @@ def test_a_task_that_takes_too_long_is_given_up_and_the_pool_goes_on() -> None:
 
 def test_the_limit_counts_from_the_beginning_of_the_task() -> None:
     with DaemonPool(1) as pool:
-        first = pool.submit(time.sleep, 0.3)
+        first = pool.submit(time.sleep, 1.0)
         second = pool.submit(pow, 2, 3)
-        assert result_within(second, 0.2) == 8  # it waited longer than it may take
+        assert result_within(second, 0.7) == 8  # it waited longer than it may take
         assert first.done()
 
 
