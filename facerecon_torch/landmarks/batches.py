@@ -13,7 +13,7 @@ from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.runtime.timer import timed
 from facerecon_torch.structures import Detection
 
-__all__ = ["DETECTED_TOGETHER", "detect_faces", "detect_in_batches"]
+__all__ = ["DETECTED_TOGETHER", "detect_faces", "detect_in_batches", "in_groups"]
 
 DETECTED_TOGETHER = 16  # pictures, or fewer:
 _BATCH_BYTES = 2**27  # of their pixels
@@ -26,6 +26,8 @@ class _Picture(Protocol):
 
 
 _P = TypeVar("_P", bound=_Picture)
+_Key = TypeVar("_Key")
+_Loaded = TypeVar("_Loaded", bound=_Picture | Exception)
 _K = TypeVar("_K", Path, Path | None)
 
 
@@ -79,14 +81,29 @@ def detect_in_batches(
     Raises:
         DetectorError: the detector cannot run.
     """
-    held, size = list[tuple[_K, _P | Exception]](), 0
-    for path, picture in loaded:
-        held.append((path, picture))
+    for held in in_groups(loaded, together):
+        yield from _detected(detector, held)
+
+
+def in_groups(
+    loaded: Iterable[tuple[_Key, _Loaded]], together: int, share: int = 1
+) -> Iterator[list[tuple[_Key, _Loaded]]]:
+    """Runs of pictures that are searched together.
+
+    Args:
+        loaded: a key of each picture, and the picture, or why it could not be read.
+        together: pictures of a group; fewer where their pixels would take too much memory.
+        share: groups that are held at once, which share the memory.
+    """
+    held, size = list[tuple[_Key, _Loaded]](), 0
+    for key, picture in loaded:
+        held.append((key, picture))
         size += 0 if isinstance(picture, Exception) else picture.pixels.nbytes
-        if len(held) >= together or size >= _BATCH_BYTES:
-            yield from _detected(detector, held)
+        if len(held) >= together or size >= _BATCH_BYTES // share:
+            yield held
             held, size = [], 0
-    yield from _detected(detector, held)
+    if held:
+        yield held
 
 
 def _detected(

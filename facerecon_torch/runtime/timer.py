@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from typing import TypeVar
 
 import psutil
 import torch
@@ -82,11 +83,8 @@ class Timer:
     @contextmanager
     def active(self) -> Iterator["Timer"]:
         """A context in which the function `timed` counts here."""
-        token = _CURRENT.set(self)
-        try:
+        with _held(_CURRENT, self):
             yield self
-        finally:
-            _CURRENT.reset(token)
 
     def line(self) -> str:
         """`read 0.10 s, decode 2.00 s, ...`, in the order in which the parts began."""
@@ -95,16 +93,24 @@ class Timer:
 
 _CURRENT: ContextVar[Timer | None] = ContextVar("timer", default=None)
 _IN_STEP: ContextVar[bool] = ContextVar("in_step", default=False)
+_T = TypeVar("_T")
+
+
+@contextmanager
+def _held(variable: ContextVar[_T], value: _T) -> Iterator[None]:
+    """A block in which the variable has the value."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
 
 @contextmanager
 def in_step_with_device() -> Iterator[None]:
     """A block on another thread whose timed parts wait for the device, as those of the main thread do."""
-    token = _IN_STEP.set(True)
-    try:
+    with _held(_IN_STEP, True):
         yield
-    finally:
-        _IN_STEP.reset(token)
 
 
 @contextmanager
@@ -118,11 +124,8 @@ def timed(name: str) -> Iterator[None]:
 @contextmanager
 def untimed() -> Iterator[None]:
     """A block in which nothing is timed: timing may wait for the device, which the capture of a CUDA graph forbids."""
-    token = _CURRENT.set(None)
-    try:
+    with _held(_CURRENT, None):
         yield
-    finally:
-        _CURRENT.reset(token)
 
 
 class _ResidentPeak:

@@ -1,6 +1,7 @@
 """One method on one fold: its penalties chosen on the training people, its estimates of the tested faces."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
@@ -9,20 +10,18 @@ from facerecon_torch.cascade.checkpoint import ReconstructorSpec
 from facerecon_torch.commands.evaluate.posed import PosedState
 from facerecon_torch.commands.train.first_stage import FirstStageCache, SplitState, TrainSetup, choose_penalties
 from facerecon_torch.commands.train.methods import baseline, fit_cascade, learned_from
-from facerecon_torch.commands.train.samples import Samples
+from facerecon_torch.commands.train.samples import Samples, fit_meshes
 from facerecon_torch.config.evaluate import MethodSpec
 from facerecon_torch.config.train import FittingSpec
 from facerecon_torch.fitting.dense_fit import DenseFitter
 from facerecon_torch.fitting.landmark_fit import FitSpec
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.model.variants import model_variant
 from facerecon_torch.runtime.precision import in_own_precision
 from facerecon_torch.structures import FaceParameters
 
 __all__ = ["FoldSamples", "MethodFitter"]
 
 _log = logging.getLogger(__name__)
-_MESHES = 1024  # fitted together
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class MethodFitter:
     """Fits methods on folds; landmark fits, first features and their moments are shared by all that agree on them.
 
     Args:
-        model: the face model.
+        models: what methods describe faces with, by `MethodSpec.model`.
         crop_fitting: the landmark fit and crop that made the cached crops.
         convention: of the landmarks.
         cache: first stages of whole sets.
@@ -47,13 +46,12 @@ class MethodFitter:
         chosen: landmark fits with the penalties chosen so far, by fold, model and landmark fit; fitters share them.
     """
 
-    model: FaceModel
+    models: Mapping[str, FaceModel]
     crop_fitting: FittingSpec
     convention: str
     cache: FirstStageCache
     seed: int
     chosen: dict[tuple[int, str, FitSpec], FitSpec]
-    _models: dict[str, FaceModel] = field(default_factory=dict)
     _refitted: dict[tuple[int, str], Samples] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
@@ -74,12 +72,6 @@ class MethodFitter:
         _log.info("fold %d, %s: %d stages", fold.number, name, sum(stage["kept"] for stage in fitted.stages))
         return fitted.estimates["test"], fitted.stages
 
-    def model_of(self, method: MethodSpec) -> FaceModel:
-        """The model that a method describes faces with."""
-        if method.model not in self._models:
-            self._models[method.model] = model_variant(self.model, method.model)
-        return self._models[method.model]
-
     def _under(self, method: MethodSpec, samples: Samples) -> Samples:
         """The same samples with S* of the method's model, which is fitted to the true meshes once per set."""
         if method.model == "own":
@@ -87,9 +79,8 @@ class MethodFitter:
         whole = samples if samples.whole is None else samples.whole
         key = (id(whole), method.model)
         if key not in self._refitted:
-            fit, like = DenseFitter(self.model_of(method)), self.model.identity_mean
-            parts = [slice(k, min(k + _MESHES, len(whole))) for k in range(0, len(whole), _MESHES)]
-            parameters = FaceParameters.cat([fit(whole.true_meshes(part, like)) for part in parts])
+            model = self.models[method.model]
+            parameters = fit_meshes(DenseFitter(model), whole.meshes, whole.places, model.identity_mean)
             self._refitted[key] = replace(whole, parameters=parameters)
         return self._refitted[key] if samples.whole is None else self._refitted[key][samples.rows]
 
@@ -106,14 +97,14 @@ class MethodFitter:
             convention=self.convention,
         )
         return TrainSetup(
-            self.model_of(method), spec, replace(method.cascade, ridge=ridge), method.cascade.perturbed(self.seed)
+            self.models[method.model], spec, replace(method.cascade, ridge=ridge), method.cascade.perturbed(self.seed)
         )
 
     def _fit_spec(self, method: MethodSpec, fold: FoldSamples) -> FitSpec:
         """The landmark fit of a method, with penalties chosen on the training people of the fold."""
         if not method.fitting.select_penalties:
             return method.fitting.fit
-        key, model = (fold.number, method.model, method.fitting.fit), self.model_of(method)
+        key, model = (fold.number, method.model, method.fitting.fit), self.models[method.model]
         with self._lock:
             if key not in self.chosen:
                 self.chosen[key] = choose_penalties(model, fold.train, method.fitting.fit)

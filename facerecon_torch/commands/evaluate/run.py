@@ -62,6 +62,8 @@ class StudyRun:
 
     def __post_init__(self) -> None:
         self.model = load_face_model(self.specs.model).to(self.device, self.specs.runtime.torch_dtype)
+        variants = {method.model for method in self.specs.method.values()}
+        self.models = {name: model_variant(self.model, name) for name in variants}
         with self.timer.timed("data"):
             self.sets = self._load()
         if self.specs.cv.splits_training:  # too few people are refused before crops are cut
@@ -93,7 +95,7 @@ class StudyRun:
             tables = {key: self._with_features(own, hog, budget) for key, own in samples.items()}
         cache = FirstStageCache(budget)
         specs, convention = self.specs, self.sets["train"].convention
-        fitter = MethodFitter(self.model, specs.fitting, convention, cache, specs.runtime.seed, chosen)
+        fitter = MethodFitter(self.models, specs.fitting, convention, cache, specs.runtime.seed, chosen)
         folds = self._folds(tables)
         for name in names:
             with self.timer.timed(f"fit {name}"), ThreadPoolExecutor(self.specs.evaluation.folds_at_once) as pool:
@@ -121,7 +123,7 @@ class StudyRun:
                 tested=TestedFaces(faces=faces, parameters=self._true_parameters(faces), folds=numbers),
                 estimates={k: FaceParameters.cat([f.parameters for f in folds]) for k, folds in stored.items()},
                 models={
-                    name: model_variant(self.model, method.model)
+                    name: self.models[method.model]
                     for name, method in self.specs.method.items()
                     if method.model != "own"
                 },

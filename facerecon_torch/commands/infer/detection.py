@@ -1,6 +1,6 @@
 """The faces of decoded inputs: found by the detector, or at the landmarks or the box of a manifest."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -12,15 +12,14 @@ from facerecon_torch.commands.infer.inputs.entry import Entry
 from facerecon_torch.errors import DetectorError, NoFaceError
 from facerecon_torch.images.loader import LoadedImage, LoadError
 from facerecon_torch.images.read import Pixels
-from facerecon_torch.landmarks.batches import DETECTED_TOGETHER, detect_faces
+from facerecon_torch.landmarks.batches import detect_faces
 from facerecon_torch.landmarks.detector import Box, LandmarkDetector, box_area, choose_faces
 from facerecon_torch.landmarks.point_files import as_faces
 from facerecon_torch.runtime.timer import timed
 from facerecon_torch.structures import Detection
 
-__all__ = ["Failure", "FoundImage", "Loaded", "in_groups", "search"]
+__all__ = ["Failure", "FoundImage", "Loaded", "search"]
 
-_GROUP_BYTES = 2**27  # of the pixels that are searched together
 _LEAST_OVERLAP = 0.2  # of a detection with the box of a manifest: intersection over union
 Failure: TypeAlias = tuple[Entry, str, Exception]
 """An entry with the stage and the error at which it ended."""
@@ -40,25 +39,6 @@ class FoundImage:
 
     def __len__(self) -> int:
         return len(self.faces)
-
-
-def in_groups(loaded: Iterable[Loaded], batch: int, share: int) -> Iterator[list[Loaded]]:
-    """Runs of images that are searched together.
-
-    Args:
-        loaded: images in order.
-        batch: images of a group, 16 at most.
-        share: groups that are held at once, which share the memory.
-    """
-    held, size = list[Loaded](), 0
-    for entry, image in loaded:
-        held.append((entry, image))
-        size += 0 if isinstance(image, LoadError) else image.pixels.nbytes
-        if len(held) >= min(batch, DETECTED_TOGETHER) or size >= _GROUP_BYTES // share:
-            yield held
-            held, size = [], 0
-    if held:
-        yield held
 
 
 def search(detector: LandmarkDetector, which: str, held: Sequence[Loaded]) -> list[FoundImage | Failure]:

@@ -19,7 +19,7 @@ from facerecon_torch.cascade.cuda_graph import LatencySession
 from facerecon_torch.cascade.found_faces import in_batches
 from facerecon_torch.cascade.reconstruction import Reconstruction
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
-from facerecon_torch.commands.infer.detection import Failure, FoundImage, Loaded, in_groups, search
+from facerecon_torch.commands.infer.detection import Failure, FoundImage, Loaded, search
 from facerecon_torch.commands.infer.files.face_files import FaceFiles, ImageFaces, fitted_faces
 from facerecon_torch.commands.infer.inputs.entry import Entry
 from facerecon_torch.commands.infer.inputs.reading import EntryReader
@@ -33,6 +33,7 @@ from facerecon_torch.export.parameters import FittedFaces
 from facerecon_torch.images.device_decode import nvjpeg
 from facerecon_torch.images.loader import decoded_ahead, decoded_in_batches
 from facerecon_torch.images.read import Pixels
+from facerecon_torch.landmarks.batches import DETECTED_TOGETHER, in_groups
 from facerecon_torch.landmarks.detector import LandmarkDetector
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.model.bilinear import BilinearModel
@@ -170,7 +171,7 @@ class ShardWorker:
 
     def _found(self, entries: Sequence[Entry], advance: Callable[[int], object]) -> Iterator[FoundImage]:
         """Decoded images with faces, in order; the others have their outcome."""
-        groups = in_groups(self._loaded(entries), self._batch, self._lanes.count)
+        groups = in_groups(self._loaded(entries), min(self._batch, DETECTED_TOGETHER), self._lanes.count)
         for image in self._lanes.worked(groups, self._searched, _late("detect"), self._renew):
             advance(len(self._result.failures))
             if isinstance(image, FoundImage):

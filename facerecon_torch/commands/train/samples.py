@@ -27,7 +27,7 @@ from facerecon_torch.runtime.memory import CacheLocation
 from facerecon_torch.runtime.ranks import SINGLE, GatherOrder, Ranks
 from facerecon_torch.structures import FaceParameters
 
-__all__ = ["Samples", "prepare_samples", "rows_of_rank"]
+__all__ = ["Samples", "fit_meshes", "prepare_samples", "rows_of_rank"]
 
 _log = logging.getLogger(__name__)
 _BATCH = 32  # images cropped together, or fewer:
@@ -154,9 +154,15 @@ def _true_parameters(
     like = model.identity_mean
     if faces.parameters is not None:
         return faces.parameters[own].to(like.device, like.dtype)
-    fit = dense or DenseFitter(model)
-    parts = [fit(faces.meshes[rows].to(like.device, like.dtype)) for rows in torch.split(own, _MESHES)]
-    return FaceParameters.cat(parts)
+    return fit_meshes(dense or DenseFitter(model), faces.meshes, own, like)
+
+
+def fit_meshes(
+    fit: DenseFitter, meshes: Float[Tensor, "places vertices 3"], rows: Int[Tensor, "n"], like: Tensor
+) -> FaceParameters:
+    """S* of some meshes of a table, on the device and in the dtype of `like`; few of them are copied at a time."""
+    parts = torch.split(rows.to(meshes.device), _MESHES)
+    return FaceParameters.cat([fit(meshes[part].to(like.device, like.dtype)) for part in parts])
 
 
 def _decoded(
