@@ -132,14 +132,30 @@ def test_the_unseen_half_follows_smoothly_and_is_not_covered(model, mean, rng):
     assert float(_off(answer.mesh[0], truth, model)[answer.covered[0]].median()) < 0.15
 
 
+def _scans_of(meshes, model, rng):
+    return [resample_grid(*scan_grid(_posed(m), model.topology.triangles, rng)) for m in meshes]
+
+
 def test_a_batch_is_its_scans_one_by_one(model, mean, rng):
-    meshes = [mean, _bump(mean, model, _cheek(mean)), 1.01 * mean]
-    scans = [resample_grid(*scan_grid(_posed(m), model.topology.triangles, rng)) for m in meshes]
+    scans = _scans_of([mean, _bump(mean, model, _cheek(mean)), 1.01 * mean], model, rng)
     together = deform(model, _fit(model, 3), stack_scans(scans), _nothing(3), _nothing(3))
     for k, scan in enumerate(scans):
         alone = deform(model, _fit(model), scan, _nothing(), _nothing())
-        assert float((together.mesh[k] - alone.mesh[0]).abs().max()) < 1e-2
+        gap = (together.mesh[k] - alone.mesh[0]).abs().amax(-1)
+        assert float(gap.quantile(0.99)) < 1e-2
+        # A vertex whose foot lies on the border of two cells takes either by the last bit, and their planes differ.
+        assert float(gap.max()) < 0.1
         assert float((together.covered[k] != alone.covered[0]).float().mean()) < 1e-3
+
+
+def test_a_scan_of_a_batch_does_not_depend_on_the_others(model, mean, rng):
+    scan, bump, large = _scans_of([mean, _bump(mean, model, _cheek(mean)), 1.01 * mean], model, rng)
+    answers = [
+        deform(model, _fit(model, 3), stack_scans([scan, *others]), _nothing(3), _nothing(3))
+        for others in ((bump, large), (scan, scan))
+    ]
+    assert torch.equal(answers[0].mesh[0], answers[1].mesh[0])
+    assert torch.equal(answers[0].covered[0], answers[1].covered[0])
 
 
 def test_without_a_scan_the_fitted_mesh_stays(model, mean):

@@ -258,11 +258,12 @@ class _FullHead(nn.Module):
 
 
 def _in_float32(layer: nn.Module, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h2 w2"]:
-    """A last layer in float32: float16 has steps of 0.125 px at its values."""
+    """A last layer in float32 at least: float16 has steps of 0.125 px at its values."""
     if not isinstance(layer, nn.Conv2d) or layer.bias is None:
         raise TypeError(f"expected a convolution with bias; got {layer}")
-    weight, bias = layer.weight.float(), layer.bias.float()
-    return functional.conv2d(x.float(), weight, bias, layer.stride, layer.padding, groups=layer.groups)
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    weight, bias = layer.weight.to(x.dtype), layer.bias.to(x.dtype)
+    return functional.conv2d(x, weight, bias, layer.stride, layer.padding, groups=layer.groups)
 
 
 def _widened(x: Float[Tensor, "n c h w"], width: int) -> Float[Tensor, "n d h w"]:
