@@ -21,7 +21,7 @@ class TopologyLimits:
     """Limits beyond which a derived item is uncertain, in mm unless said otherwise."""
 
     landmark_distance: float = 3.0  # from the registered face to the mesh's surface
-    landmark_turn: float = 60.0  # degrees between both normals
+    landmark_turn: float = 60.0  # degrees between the mean normals around both places
     nearby_disagreement: float = 6.0  # median of the given landmarks around, held out of the registration
     nearby_radius: float = 40.0
     known_disagreement: float = 12.0  # of a given inner landmark with its place on the registered face
@@ -44,7 +44,7 @@ class DerivedItem:
     name: str  # of the landmark, of the set, or of the line's landmark
     index: int  # paper landmark (0..65), line (0..16) or set (0 centre, 1 whole)
     distance: float  # mm from the registered face to the mesh
-    turn: float | None = None  # degrees between the normals
+    turn: float | None = None  # degrees between the mean normals around both places
     nearby: float | None = None  # mm, median held-out error of the given landmarks around
     coverage: float | None = None  # share of the default line or set that the mesh has
     reason: str = ""

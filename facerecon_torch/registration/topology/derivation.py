@@ -7,6 +7,7 @@ from statistics import median
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, MIRROR_66, N_CONTOUR, N_INNER
 from facerecon_torch.registration.surface_parts import Surface, make_surface, mesh_parts, outside_vertices
@@ -25,6 +26,7 @@ __all__ = ["Derivation"]
 
 _NEARBY = 3  # number of nearest known landmarks whose held-out error is that of a derived one
 _FOLDS = 2
+_AROUND_MM = 8.0  # radius within which normals around a landmark are averaged
 
 
 class Derivation:
@@ -103,7 +105,8 @@ class Derivation:
         vertices[missing] = derived.vertices
         given = [paper for paper in range(len(IBUG_OF_PAPER)) if paper not in missing]
         items = [self._known_item(paper) for paper in given]
-        items += [self._landmark_item(paper, derived, row) for row, paper in enumerate(missing)]
+        turns = self._turns(rows[missing], derived.vertices).tolist()
+        items += [self._landmark_item(paper, derived, row, turn) for row, (paper, turn) in enumerate(zip(missing, turns))]
         # the partner of an uncertain landmark is not compared with it
         uncertain = {item.index for item in items if item.reason}
         paired = {paper for paper in missing if MIRROR_66[paper] not in uncertain}
@@ -117,10 +120,16 @@ class Derivation:
         name, reason = landmark_name(paper), _apart_reason(distance, self._known_limit(point))
         return DerivedItem(kind="known landmark", name=name, index=paper, distance=distance, reason=reason)
 
-    def _landmark_item(self, paper: int, derived: TransferredPoints, row: int) -> DerivedItem:
+    def _turns(self, rows: Int[Tensor, "n"], vertices: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
+        """Degrees between the mean normals around vertices of the default face and of the mesh. At the edge of a lid
+        normals turn by 100 degrees within 2 mm, so that those of single vertices say nothing."""
+        placed = _mean_normals(self.placed, self._normals, rows)
+        found = _mean_normals(self._mesh.vertices, self._mesh.normals, vertices)
+        return torch.rad2deg(torch.acos((placed * found).sum(-1).clamp(-1, 1)))
+
+    def _landmark_item(self, paper: int, derived: TransferredPoints, row: int, turn: float) -> DerivedItem:
         limits = self._limits
         distance = float(derived.distances[row])
-        turn = float(torch.rad2deg(torch.acos(derived.cosines[row].clamp(-1, 1))))
         nearby = self._nearby(self.placed[self._face.topology.landmark_vertices[paper]])
         reasons = []
         if distance > limits.landmark_distance:
@@ -223,3 +232,11 @@ def _polyline_distance(point: Float[Tensor, "3"], line: Float[Tensor, "n 3"]) ->
     fraction = ((point - line[:-1]) * step).sum(-1) / step.square().sum(-1).clamp_min(1e-12)
     nearest = line[:-1] + fraction.clamp(0, 1)[:, None] * step
     return float((nearest - point).norm(dim=-1).min())
+
+
+def _mean_normals(
+    vertices: Float[Tensor, "v 3"], normals: Float[Tensor, "v 3"], rows: Int[Tensor, "n"]
+) -> Float[Tensor, "n 3"]:
+    """Unit mean normals of the vertices around each of some vertices."""
+    around = torch.cdist(vertices[rows], vertices) <= _AROUND_MM
+    return normalize(around.to(normals.dtype) @ normals, dim=-1)
