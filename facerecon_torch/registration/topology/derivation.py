@@ -106,7 +106,9 @@ class Derivation:
         given = [paper for paper in range(len(IBUG_OF_PAPER)) if paper not in missing]
         items = [self._known_item(paper) for paper in given]
         turns = self._turns(rows[missing], derived.vertices).tolist()
-        items += [self._landmark_item(paper, derived, row, turn) for row, (paper, turn) in enumerate(zip(missing, turns))]
+        items += [
+            self._landmark_item(paper, derived, row, turn) for row, (paper, turn) in enumerate(zip(missing, turns))
+        ]
         # the partner of an uncertain landmark is not compared with it
         uncertain = {item.index for item in items if item.reason}
         paired = {paper for paper in missing if MIRROR_66[paper] not in uncertain}
