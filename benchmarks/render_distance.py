@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.detection import detected, example_picture, lies_among
+from benchmarks.scan_photo import photograph, read_scan
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.train.sets import synthetic_folder
 from facerecon_torch.features.hog import hog_field
@@ -131,8 +132,6 @@ def _say(label: str, value: str) -> None:
 def _pictures(keys: Mapping[str, str]) -> dict[str, Pixels]:
     named = {Path(word).stem: read_pixels(word) for word in filter(None, keys.get("photos", "").split(","))}
     if "scan" in keys:
-        from tests.real.scan_photo import photograph, read_scan
-
         scan = photograph(read_scan(Path(keys["scan"])))
         named[Path(keys["scan"]).name] = as_pixels(scan)
     return named | {"astronaut": read_pixels(example_picture("astronaut.png"))}

@@ -1,18 +1,14 @@
 """Real photographs and a real scan, with the shipped cascade and a real detector. Skipped without the data."""
 
+import math
 import os
 from pathlib import Path
 
 import pytest
-import torch
 
+from benchmarks.scan import Errors, scan_errors
+from benchmarks.scan_photo import read_scan
 from facerecon_torch import FaceReconstructor
-from facerecon_torch.fitting.landmark_fit import LandmarkFitter
-from facerecon_torch.landmarks.detector import choose_faces
-from facerecon_torch.landmarks.scheme import to_paper66
-from facerecon_torch.metrics.scan import SEVEN_POINTS, scan_to_mesh
-from facerecon_torch.structures import FaceParameters
-from tests.real.scan_photo import photograph, read_scan
 
 DATA = Path(os.environ.get("FACERECON_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "real"
 
@@ -40,32 +36,9 @@ def test_a_portrait_is_reconstructed_onto_itself(face, name):
     assert abs(float(one.projected_2d[:, 0].mean()) - (x0 + x1) / 2) < 0.15 * (x1 - x0)
 
 
-def scan_errors(face: FaceReconstructor) -> dict[str, tuple[float, float, float]]:
-    """Median and mean scan-to-mesh distance in mm after similarity, and the size error in percent, of each method."""
-    scan = read_scan(DATA / "james")
-    picture = photograph(scan)
-    found = choose_faces(face.landmark_detector.detect([picture])[0], "largest")
-    landmarks = to_paper66(found[0].points[None]).float()  # the precision of the model
-    model, topology = face.face_model, face.face_model.topology
-    fitted = LandmarkFitter(model, face.spec.fit).fit(landmarks).parameters
-    answers = {
-        "mean face": FaceParameters(identity=model.identity_mean[None], expression=model.expression_mean[None]),
-        "landmark fit": fitted,
-        "cascade": face.reconstruct([picture], landmarks).parameters,
-    }
-    inner = {ibug: row for row, ibug in enumerate([*range(17, 60), *range(61, 64), *range(65, 68)])}
-    seven = topology.landmark_vertices[[inner[i] for i in SEVEN_POINTS]]
-    errors = {}
-    for name, answer in answers.items():
-        mesh = model.vertices(answer.identity, answer.expression)[0]
-        result = scan_to_mesh(scan.vertices, scan.landmarks[list(SEVEN_POINTS)], mesh, topology.triangles, mesh[seven])
-        errors[name] = (float(result.median), float(result.mean), 100 * (1 / float(result.alignment.scale) - 1))
-    return errors
-
-
 @pytest.fixture(scope="module")
-def on_scan(face) -> dict[str, tuple[float, float, float]]:
-    return scan_errors(face)
+def on_scan(face) -> dict[str, Errors]:
+    return scan_errors(face, read_scan(DATA / "james"))
 
 
 @pytest.mark.slow
@@ -73,17 +46,17 @@ def test_a_real_scan_is_met(face, on_scan, capsys):
     """The calibrated mean face is within the aim for this scan; docs/results.md has all figures."""
     errors = on_scan
     with capsys.disabled():
-        for name, (median, mean, size) in errors.items():
-            print(f"\n{name:<14} median {median:.3f} mm, mean {mean:.3f} mm, size {size:+.1f} %", end="")  # noqa: T201
-    assert all(torch.isfinite(torch.tensor(v)).all() for v in errors.values())
-    assert errors["mean face"][0] < 1.25
-    assert all(abs(size) < 6.0 for _, _, size in errors.values())
+        for name, values in errors.items():
+            print(f"\n{name:<14}", ", ".join(f"{key} {value:.3f}" for key, value in values.items()), end="")  # noqa: T201
+    assert all(math.isfinite(value) for values in errors.values() for value in values.values())
+    assert errors["mean face"]["median"] < 1.25
+    assert all(abs(values["size"]) < 6.0 for values in errors.values())
 
 
 @pytest.mark.slow
 @pytest.mark.xfail(strict=True, reason="neither fit nor cascade comes as near to this scan as the calibrated mean")
 def test_no_method_is_worse_on_the_scan_than_the_mean_face(on_scan):
-    assert all(mean <= on_scan["mean face"][1] for _, mean, _ in on_scan.values())
+    assert all(errors["mean"] <= on_scan["mean face"]["mean"] for errors in on_scan.values())
 
 
 @pytest.mark.slow
@@ -91,4 +64,4 @@ def test_a_cascade_meets_the_scan_better_than_its_landmark_fit(on_scan, face, re
     if face.spec.convention == "mediapipe":
         reason = "what this cascade learns from renders does not carry over to this scan"
         request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
-    assert on_scan["cascade"][1] <= on_scan["landmark fit"][1]
+    assert on_scan["cascade"]["mean"] <= on_scan["landmark fit"]["mean"]

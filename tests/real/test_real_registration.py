@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.scan_photo import photograph, read_scan
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.images.write import save_png
 from facerecon_torch.landmarks.scheme import to_paper66
@@ -14,7 +15,6 @@ from facerecon_torch.registration.scan.nonrigid import flipped_triangles
 from facerecon_torch.registration.scan.register import register
 from facerecon_torch.registration.scan.surface import resample_mesh
 from facerecon_torch.report.registration import draw_landmark_pair, draw_shaded
-from tests.real.scan_photo import photograph, read_scan
 
 DATA = Path(os.environ.get("FACERECON_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "real"
 

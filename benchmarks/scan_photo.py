@@ -26,15 +26,23 @@ class Scan:
 
 
 def read_scan(folder: Path) -> Scan:
+    """The scan of a folder with one `NAME.obj`, `NAME.jpg` and `NAME.ljson`.
+
+    Raises:
+        ValueError: no scan in the folder, or several.
+    """
+    files = sorted(folder.glob("*.obj"))
+    if len(files) != 1:
+        raise ValueError(f"{folder} must hold one OBJ file; it holds {len(files)}")
     rows: dict[str, list[list[str]]] = {"v": [], "vt": [], "f": []}
-    for line in (folder / "james.obj").read_text().splitlines():
+    for line in files[0].read_text().splitlines():
         kind, *words = line.split() or [""]
         if kind in rows:
             rows[kind].append(words)
     corners = np.array([[corner.split("/")[:2] for corner in face] for face in rows["f"]], dtype=np.int64) - 1
     vertices, uv = (np.array([r[:k] for r in rows[name]], dtype=np.float32) for name, k in (("v", 3), ("vt", 2)))
-    points = json.loads((folder / "james.ljson").read_text())["groups"]["LJSON"]["landmarks"]["points"]
-    with Image.open(folder / "james.jpg") as image:
+    points = json.loads(files[0].with_suffix(".ljson").read_text())["groups"]["LJSON"]["landmarks"]["points"]
+    with Image.open(files[0].with_suffix(".jpg")) as image:
         texture = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1).float() / 255
     return Scan(
         torch.from_numpy(vertices),

@@ -1,0 +1,111 @@
+"""Errors of cascades on one real textured scan, rendered from the front and found by a real detector.
+
+    python -m benchmarks.scan scan=FOLDER cascade=RUN1/cascade.safetensors,RUN2/cascade.safetensors output=scan.json
+
+The folder holds `NAME.obj`, `NAME.jpg` and `NAME.ljson` with 68 points. Without `cascade` the shipped one is measured;
+`cascade_model=FILE` is the face model of the cascades. Errors are distances in mm from the scan to the mesh within the
+mask of the NoW protocol, after a similarity and after a rigid alignment; the size error is what the similarity mends.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from torch import Tensor
+
+from benchmarks.scan_photo import Scan, photograph, read_scan
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
+from facerecon_torch.files import write_json
+from facerecon_torch.fitting.landmark_fit import LandmarkFitter
+from facerecon_torch.landmarks.detector import choose_faces
+from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, to_paper66
+from facerecon_torch.metrics.scan import SEVEN_POINTS, scan_to_mesh
+
+__all__ = ["Errors", "main", "scan_errors"]
+
+Errors = dict[str, float]
+_DEFAULTS = {"scan": "", "cascade": "", "cascade_model": "", "landmarks": "mediapipe", "output": ""}
+_UNITS = {"median": "mm", "mean": "mm", "rigid median": "mm", "rigid mean": "mm", "size": "%"}
+
+
+def main(words: Sequence[str]) -> int:
+    """Print the errors of mean face, landmark fit and every cascade, their medians, and write them.
+
+    Raises:
+        ValueError: an unknown key, or no scan.
+        DetectorError: the detector cannot run.
+    """
+    given = dict(word.partition("=")[::2] for word in words)
+    if unknown := sorted(set(given) - set(_DEFAULTS)):
+        raise ValueError(f"keys must be {', '.join(_DEFAULTS)}; got {', '.join(unknown)}")
+    keys = _DEFAULTS | given
+    if not keys["scan"]:
+        raise ValueError("scan must be the folder of a scan; got nothing")
+    scan, report = read_scan(Path(keys["scan"])), {}
+    for file in keys["cascade"].split(","):
+        face = FaceReconstructor.from_pretrained(
+            file or None, face_model=keys["cascade_model"] or None, detector=keys["landmarks"]
+        )
+        report[file or "shipped"] = scan_errors(face, scan)
+    methods = next(iter(report.values()))
+    report["median"] = {
+        method: {name: median(errors[method][name] for errors in report.values()) for name in _UNITS}
+        for method in methods
+    }
+    sys.stdout.write(_table(report))
+    if keys["output"]:
+        write_json(Path(keys["output"]), report)
+    return 0
+
+
+def scan_errors(face: FaceReconstructor, scan: Scan) -> dict[str, Errors]:
+    """The errors of mean face, landmark fit and cascade on the photograph of a scan.
+
+    Raises:
+        ValueError: the detector finds no face, or the face model has no triangles.
+    """
+    topology = face.face_model.topology
+    if topology is None:
+        raise ValueError("the cascade's face model must be whole; this one was restricted to some vertices")
+    seven = topology.landmark_vertices[[IBUG_OF_PAPER.index(number) for number in SEVEN_POINTS]]
+    points = scan.landmarks[list(SEVEN_POINTS)]
+    errors = {}
+    for name, mesh in _answers(face, photograph(scan)).items():
+        similar, rigid = (
+            scan_to_mesh(scan.vertices, points, mesh, topology.triangles, mesh[seven], scale=scale)
+            for scale in (True, False)
+        )
+        size = 100 * (1 / float(similar.alignment.scale) - 1)
+        values = (similar.median, similar.mean, rigid.median, rigid.mean, size)
+        errors[name] = dict(zip(_UNITS, map(float, values), strict=True))
+    return errors
+
+
+def _answers(face: FaceReconstructor, picture: Tensor) -> dict[str, Tensor]:
+    """By method the vertices [V, 3] of its face, mm."""
+    found = choose_faces(face.landmark_detector.detect([picture])[0], "largest")
+    if not found:
+        raise ValueError("the detector must find the scan's face in its photograph; it found none")
+    landmarks = to_paper66(found[0].points[None]).float()  # the precision of the model
+    model = face.face_model
+    fit = LandmarkFitter(model, face.spec.fit).fit(landmarks).parameters
+    return {
+        "mean face": model.vertices(model.identity_mean, model.expression_mean),
+        "landmark fit": model.vertices(fit.identity, fit.expression)[0],
+        "cascade": face.reconstruct([picture], landmarks).vertices[0],
+    }
+
+
+def _table(report: dict[str, dict[str, Errors]]) -> str:
+    lines = [" | ".join(["cascade", "method", *(f"{name} ({unit})" for name, unit in _UNITS.items())])]
+    for cascade, methods in report.items():
+        lines += [
+            " | ".join([cascade, method, *(f"{value:.3f}" for value in errors.values())])
+            for method, errors in methods.items()
+        ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
