@@ -85,8 +85,6 @@ def scan_errors(face: FaceReconstructor, scan: Scan) -> dict[str, Errors]:
 def _answers(face: FaceReconstructor, picture: Tensor) -> dict[str, Tensor]:
     """By method the vertices [V, 3] of its face, mm."""
     found = choose_faces(face.landmark_detector.detect([picture])[0], "largest")
-    if not found:
-        raise ValueError("the detector must find the scan's face in its photograph; it found none")
     landmarks = to_paper66(found[0].points[None]).float()  # the precision of the model
     model = face.face_model
     fit = LandmarkFitter(model, face.spec.fit).fit(landmarks).parameters

@@ -54,5 +54,5 @@ def test_a_folder_without_one_scan_is_refused(tmp_path):
 
 
 def test_a_scan_without_a_face_is_refused(folder):
-    with pytest.raises(ValueError, match="it found none"):
+    with pytest.raises(ValueError, match="the detector found none"):
         main([f"scan={folder}"])
