@@ -22,6 +22,7 @@ from facerecon_torch.commands.infer.files.overlay import draw_faces as draw_face
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.run import InferReport, infer
 from facerecon_torch.landmarks import build_detector
+from facerecon_torch.landmarks.scheme import from_paper66
 from facerecon_torch.runtime.timer import Timer
 from facerecon_torch.structures import Mesh
 
@@ -148,7 +149,7 @@ def _overlay_cases(studio: _Studio) -> list[Case]:
     return [
         Case(
             name=f"one face on a photograph of {_OVERLAY_PX} px {told}",
-            run=partial(draw_faces_on, pixels, meshes, camera, [points[0]], points),
+            run=partial(draw_faces_on, pixels, meshes, camera, list(from_paper66(points)), points),
             unit="photograph",
         )
         for told, pixels in shown

@@ -34,9 +34,10 @@ class MediapipeDetector:
     """Adapter with `detect` of LandmarkDetector, on any device, for all pictures and all faces of a batch at once.
 
     A picture is searched by the short range network; where it finds no face, by the full range network; where that
-    finds none either, in overlapping tiles of half its side (`tiles`: `never`; `always`: in every picture). Face Mesh
-    then gives the points of every face. Scores are the lesser of the detector's score and Face Mesh's presence; faces
-    below `min_score` are left out. On a CUDA device the networks run in half precision.
+    finds none either, in overlapping tiles of half its side (`tiles`: `never`; `always`: in every picture). A face in a
+    tile counts if the short range network finds it, too, in a square of twice its side. Face Mesh then gives the points
+    of every face. Scores are the lesser of the detector's score and Face Mesh's presence; faces below `min_score` are
+    left out. On a CUDA device the networks run in half precision.
     """
 
     name = "mediapipe"
@@ -103,8 +104,8 @@ class MediapipeDetector:
         """The candidates of each picture."""
         found = _where_none(networks.short(pictures), pictures, networks.full)
         if self.tiles == "always":
-            return [FaceBoxes.cat(pair) for pair in zip(found, networks.full(pictures, tiles=True), strict=True)]
-        return found if self.tiles == "never" else _where_none(found, pictures, partial(networks.full, tiles=True))
+            return [FaceBoxes.cat(pair) for pair in zip(found, _in_tiles(pictures, networks), strict=True)]
+        return found if self.tiles == "never" else _where_none(found, pictures, partial(_in_tiles, networks=networks))
 
     def _load(self) -> _Networks:
         if self._networks is None:
@@ -119,6 +120,11 @@ class MediapipeDetector:
                     network.network.half()
             self._networks = networks
         return self._networks
+
+
+def _in_tiles(pictures: Sequence[Tensor], networks: _Networks) -> list[FaceBoxes]:
+    """The candidates in tiles of each picture that the short range network finds again close up."""
+    return networks.short.confirmed(pictures, networks.full(pictures, tiles=True))
 
 
 def _where_none(

@@ -1,5 +1,6 @@
 """MediaPipe's networks: the answers of its publisher's interpreter, batches, faces in pictures of any kind."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from torch.testing import assert_close
 from facerecon_torch.commands.build_assets.landmark_networks import SOURCES, main
 from facerecon_torch.images.read import in_unit_range, read_pixels
 from facerecon_torch.landmarks.mediapipe import FaceDetector, FaceMesh
-from facerecon_torch.landmarks.mediapipe.face_detector import _merged
+from facerecon_torch.landmarks.mediapipe.face_detector import FaceBoxes, _merged
 from facerecon_torch.landmarks.mediapipe.networks import FaceMeshNetwork
-from facerecon_torch.landmarks.mediapipe.regions import face_regions, letterbox, tiles, to_image
+from facerecon_torch.landmarks.mediapipe.regions import face_regions, face_windows, letterbox, tiles, to_image
 from facerecon_torch.landmarks.mediapipe.weights import load_network, weight_file
 from tests.reference.weighted_nms import weighted_nms
 
@@ -178,6 +179,23 @@ def test_regions_and_letterboxes_map_back(generator):
     assert not square[0, :, :16].any()
     corners = to_image(torch.tensor([[[-0.5, 15.5], [127.5, 111.5]]]), box)
     assert_close(corners, torch.tensor([[[-0.5, -0.5], [639.5, 479.5]]]).double())
+
+
+def test_a_face_is_confirmed_where_it_is_and_nowhere_else(photo, face):
+    """Boxes of the portrait's face, of its rocket, and of the face's half outside a picture."""
+    away = torch.tensor([300.0, 0, 300, 0])
+    two = FaceBoxes.cat([face, dataclasses.replace(face, boxes=face.boxes + away, points=face.points + 300)])
+    cut = photo[:, :, 220:]
+    half = dataclasses.replace(face, boxes=face.boxes - torch.tensor([220.0, 0, 220, 0]))
+    none = face[torch.zeros(len(face), dtype=torch.bool)]
+    found = FaceDetector("short").confirmed([photo, photo, cut], [two, none, half])
+    assert [len(one) for one in found] == [1, 0, 0]
+    assert_close(found[0].boxes, face.boxes, rtol=0, atol=0)
+
+
+def test_windows_around_faces_stay_inside_their_pictures():
+    boxes = torch.tensor([[10.0, 20, 30, 30], [-50, 0, -10, 40], [95, 95, 105, 105]])
+    assert face_windows(boxes, [(100, 100)] * 3, 2.0) == [(0, 5, 40, 45), (0, 0, 10, 60), (90, 90, 100, 100)]
 
 
 def test_tiles_cover_the_picture():

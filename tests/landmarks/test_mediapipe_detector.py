@@ -1,9 +1,11 @@
 """MediaPipe as a landmark detector: which pictures have faces, batches, tiles, the map to iBUG, and conventions."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage
 import skimage.data
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch.testing import assert_close
 from facerecon_torch.cascade.checkpoint import pretrained_path
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.errors import DetectorError
+from facerecon_torch.images.read import read_pixels
 from facerecon_torch.landmarks import build_detector
 from facerecon_torch.landmarks.mediapipe_detector import MediapipeDetector
 from facerecon_torch.landmarks.scheme import interocular, mirror_points, to_paper66
@@ -39,7 +42,9 @@ def portrait() -> Tensor:
 
 @pytest.mark.parametrize("tiles", ["auto", "always"])
 def test_no_face_where_there_is_none(tiles: str) -> None:
+    folder = Path(skimage.__file__).parent / "data"
     pictures = [_picture(name) for name in (*FACE_FREE, *DECEIVERS)]
+    pictures += [read_pixels(folder / f"motorcycle_{side}.png") for side in ("left", "right")]  # a headlamp in a tile
     found = MediapipeDetector(tiles=tiles).detect(pictures)
     assert [len(faces) for faces in found] == [0] * len(pictures)
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from facerecon_torch.landmarks.mediapipe.networks import VALUES, FullRangeNetwork, ShortRangeNetwork
-from facerecon_torch.landmarks.mediapipe.regions import Window, chunks, letterbox, to_image, whole
+from facerecon_torch.landmarks.mediapipe.regions import Window, chunks, face_windows, letterbox, to_image, whole
 from facerecon_torch.landmarks.mediapipe.regions import tiles as tile_windows
 from facerecon_torch.landmarks.mediapipe.weights import load_network
 from facerecon_torch.runtime.precision import in_own_precision
@@ -24,6 +24,8 @@ RANGES: dict[str, tuple[type[ShortRangeNetwork] | type[FullRangeNetwork], float]
 """range -> (network, least score in the publisher's own pipeline)"""
 _SAME_FACE = 0.3  # intersection over union from which two boxes are one face
 _LOGIT_LIMIT = 100.0
+_AROUND = 2.0  # side of the square in which a face is looked at again, over the longer side of its box
+_SURE = 0.75  # least score there: 138 small faces of renders and portraits have 0.82 or more (docs/detectors.md)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,21 +80,50 @@ class FaceDetector(nn.Module):
             images: [3, height, width], RGB bytes or floats in [0, 1], of any sizes.
             tiles: search nine overlapping tiles of half the side, for faces too small for the whole picture's input.
         """
-        device, split = self.anchors.device, tile_windows if tiles else whole
+        split = tile_windows if tiles else whole
         parts = [(k, part) for k, image in enumerate(images) for part in split(image.shape[-2], image.shape[-1])]
         if not parts:
             return []
-        owner = torch.tensor([k for k, _ in parts]).to(device)
-        found = [
-            self._candidates([images[k] for k, _ in parts[rows]], [part for _, part in parts[rows]], owner[rows])
-            for rows in chunks(len(parts), device)
-        ]
-        places, scores, image = (torch.cat(column) for column in zip(*found))
-        points, scores, image = _merged(places, scores, image)
+        owner = torch.tensor([k for k, _ in parts]).to(self.anchors.device)
+        points, scores, image = _merged(*self._search([(images[k], part) for k, part in parts], owner))
         return [
             FaceBoxes(boxes=points[rows, :2].flatten(1), points=points[rows, 2:], scores=scores[rows])
             for rows in (image == k for k in range(len(images)))
         ]
+
+    @torch.no_grad()
+    @in_own_precision
+    def confirmed(self, images: Sequence[Tensor], faces: Sequence[FaceBoxes]) -> list[FaceBoxes]:
+        """Those of the faces of each picture that this detector finds, too, in a square of twice their side, surely.
+
+        Args:
+            images: as in `forward`.
+            faces: of each picture, from another search.
+        """
+        owner = [k for k, found in enumerate(faces) for _ in range(len(found))]
+        if not owner:
+            return list(faces)
+        boxes = FaceBoxes.cat(list(faces)).boxes
+        around = face_windows(boxes, [images[k].shape[-2:] for k in owner], _AROUND)
+        parts = [(images[k], window) for k, window in zip(owner, around, strict=True)]
+        points, scores, row = self._search(parts, torch.arange(len(owner), device=self.anchors.device))
+        middle, box = points[:, :2].mean(1), boxes.to(points)[row]
+        inside = ((middle > box[:, :2]) & (middle < box[:, 2:])).all(-1) & (scores >= _SURE)
+        again = torch.zeros(len(owner), dtype=torch.bool, device=row.device)
+        again[row[inside]] = True
+        parted = torch.split(again, [len(found) for found in faces])
+        return [found[rows] for found, rows in zip(faces, parted, strict=True)]
+
+    def _search(
+        self, parts: Sequence[tuple[Tensor, Window]], owner: Int[Tensor, "n"]
+    ) -> tuple[Float[Tensor, "m 8 2"], Float[Tensor, "m"], Int[Tensor, "m"]]:
+        """The candidates in parts of pictures, some parts at a time."""
+        found = [
+            self._candidates([image for image, _ in parts[rows]], [window for _, window in parts[rows]], owner[rows])
+            for rows in chunks(len(parts), self.anchors.device)
+        ]
+        places, scores, image = (torch.cat(column) for column in zip(*found))
+        return places, scores, image
 
     def _candidates(
         self, images: Sequence[Tensor], windows: Sequence[Window], owner: Int[Tensor, "n"]

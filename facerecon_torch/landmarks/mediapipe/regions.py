@@ -10,7 +10,18 @@ from torch.nn import functional
 
 from facerecon_torch.images.read import Pixels, in_unit_range
 
-__all__ = ["Window", "chunks", "cut_faces", "face_regions", "letterbox", "region_scale", "tiles", "to_image", "whole"]
+__all__ = [
+    "Window",
+    "chunks",
+    "cut_faces",
+    "face_regions",
+    "face_windows",
+    "letterbox",
+    "region_scale",
+    "tiles",
+    "to_image",
+    "whole",
+]
 
 Window = tuple[int, int, int, int]
 """Left, top, right + 1 and bottom + 1 in px."""
@@ -36,6 +47,17 @@ def tiles(height: int, width: int) -> list[Window]:
         return [(start, start + side) for start in starts]
 
     return [(left, top, right, bottom) for top, bottom in spans(height) for left, right in spans(width)]
+
+
+def face_windows(boxes: Float[Tensor, "n 4"], sizes: Sequence[Sequence[int]], ratio: float) -> list[Window]:
+    """The parts of pictures of (height, width) px under squares of `ratio` times the longer side of boxes (x0, y0, x1,
+    y1), at least one px."""
+    first, last = boxes[:, :2].double().cpu(), boxes[:, 2:].double().cpu()
+    middle, reach = (first + last) / 2, ratio / 2 * (last - first).amax(-1, keepdim=True)
+    extent = torch.tensor([[width, height] for height, width in sizes], dtype=torch.float64)
+    low = (middle - reach).floor().clamp_min(0).minimum(extent - 1)
+    high = (middle + reach).ceil().maximum(low + 1).minimum(extent)
+    return [(left, top, right, bottom) for left, top, right, bottom in torch.cat([low, high], 1).int().tolist()]
 
 
 def letterbox(
