@@ -51,7 +51,14 @@ def aligned_error(
     expression: Float[Tensor, "n expressions"],
     truth: Float[Tensor, "n v 3"],
 ) -> Float[Tensor, "n"]:
-    """MAE in mm of the whole-face vertices after a similarity (Eq. 15)."""
+    """MAE in mm of the whole-face vertices after a similarity (Eq. 15).
+
+    Raises:
+        ValueError: true meshes of another topology.
+    """
+    wanted, given = model.n_vertices, truth.shape[-2]
+    if given != wanted:
+        raise ValueError(f"the set must show people of the cascade's model, {wanted} vertices; its meshes have {given}")
     assert model.topology is not None
     rows = model.topology.whole_vertices
     shapes = model.restrict(rows).vertices(identity, expression)

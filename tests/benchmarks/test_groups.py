@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from benchmarks.groups import groups_of, main, verification_auc
+from benchmarks.rendered import aligned_error
 from facerecon_torch.synthetic.dataset import render_set
 from facerecon_torch.synthetic.spec import SyntheticSpec
+from tests.tiny_model import tiny_linear
 
 
 def test_the_auc_is_the_share_of_pairs_in_order(rng):
@@ -48,3 +50,10 @@ def test_a_small_set_is_measured(tmp_path, capsys):
 def test_unknown_keys_and_no_set_are_refused(words):
     with pytest.raises(ValueError, match="must be"):
         main(words)
+
+
+def test_people_of_another_topology_are_refused():
+    model = tiny_linear()
+    weights = torch.zeros(1, model.n_identity), torch.zeros(1, model.n_expression)
+    with pytest.raises(ValueError, match="the set must show people of the cascade's model"):
+        aligned_error(model, *weights, torch.zeros(1, model.n_vertices + 1, 3))
