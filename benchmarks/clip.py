@@ -29,6 +29,7 @@ from facerecon_torch.synthetic.clip import ClipFrame, ClipSpec, render_clip
 from facerecon_torch.synthetic.people.head import load_head
 from facerecon_torch.tracking.smooth import SmoothingSpec
 
+from .keys import read_keys
 from .rendered import aligned_error
 
 __all__ = ["curves", "jitter", "lag", "main", "measure"]
@@ -47,9 +48,7 @@ def main(words: Sequence[str]) -> int:
     Raises:
         ValueError: an unknown key.
     """
-    keys = dict(word.partition("=")[::2] for word in words)
-    if unknown := sorted(set(keys) - set(_KEYS)):
-        raise ValueError(f"keys must be {', '.join(_KEYS)}; got {', '.join(unknown)}")
+    keys = read_keys(words, _KEYS)
     numbers = {name: int(keys[name]) for name in ("seed", "frames") if name in keys}
     model = FaceReconstructor.from_pretrained(keys.get("cascade"))
     measured = []

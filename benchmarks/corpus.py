@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.keys import read_keys
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.inputs.listing import InputSpec
 from facerecon_torch.commands.infer.lanes import Lanes
@@ -142,9 +143,7 @@ def main(words: Sequence[str]) -> int:
     Raises:
         ValueError: an unknown key or way, or no photographs.
     """
-    keys = dict(word.partition("=")[::2] for word in words)
-    if unknown := sorted(set(keys) - set(_KEYS)):
-        raise ValueError(f"keys must be {', '.join(_KEYS)}; got {', '.join(unknown)}")
+    keys = read_keys(words, _KEYS)
     chosen = keys.get("of", "memory,files,detection,all").split(",")
     if "photos" not in keys or set(chosen) - set(_WAYS):
         raise ValueError(f"photos must be a rendered set, and of among {', '.join(_WAYS)}; got {keys}")

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.keys import read_keys
 from facerecon_torch.commands.train.sets import synthetic_folder
 from facerecon_torch.data.specs import SyntheticPhotos
 from facerecon_torch.errors import DetectorError
@@ -91,9 +92,7 @@ def main(words: Sequence[str]) -> int:
     Raises:
         ValueError: an unknown key or detector, or a number of faces that is none.
     """
-    keys = dict(word.partition("=")[::2] for word in words)
-    if unknown := sorted(set(keys) - set(_KEYS)):
-        raise ValueError(f"keys must be {', '.join(_KEYS)}; got {', '.join(unknown)}")
+    keys = read_keys(words, _KEYS)
     names = keys.get("landmarks", "dlib").split(",")
     able = [name for name in DETECTORS if name != "file"]  # files are nothing that finds faces
     if wrong := [name for name in names if name not in able]:

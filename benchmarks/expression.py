@@ -20,6 +20,7 @@ from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.named_weights import NEUTRAL
 from facerecon_torch.synthetic.dataset import SyntheticSet, load_set
 
+from .keys import read_keys
 from .rendered import reconstruct_set
 
 __all__ = ["main", "measure"]
@@ -52,9 +53,7 @@ def main(words: Sequence[str]) -> int:
     Raises:
         ValueError: an unknown key, or neither set nor photo.
     """
-    keys = dict(word.partition("=")[::2] for word in words)
-    if unknown := sorted(set(keys) - set(_KEYS)):
-        raise ValueError(f"keys must be {', '.join(_KEYS)}; got {', '.join(unknown)}")
+    keys = read_keys(words, _KEYS)
     if not (keys.get("set") or keys.get("photo")):
         raise ValueError("set must be a folder of a rendered set, or photo a file; got neither")
     reconstructor = FaceReconstructor.from_pretrained(keys.get("cascade"))

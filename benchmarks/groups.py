@@ -21,9 +21,10 @@ from torch.nn.functional import normalize
 
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.metrics.bootstrap import paired_bootstrap
-from facerecon_torch.structures import FaceParameters
 from facerecon_torch.synthetic.dataset import SyntheticSet, load_set
 
+from .baselines import baselines
+from .keys import read_keys
 from .rendered import aligned_error, reconstruct_set
 
 __all__ = ["groups_of", "main", "verification_auc"]
@@ -37,9 +38,7 @@ def main(words: Sequence[str]) -> int:
     Raises:
         ValueError: an unknown key, or no set.
     """
-    keys = dict(word.partition("=")[::2] for word in words)
-    if unknown := sorted(set(keys) - set(_KEYS)):
-        raise ValueError(f"keys must be {', '.join(_KEYS)}; got {', '.join(unknown)}")
+    keys = read_keys(words, _KEYS)
     if not keys.get("set"):
         raise ValueError("set must be the folder of a rendered set; got none")
     reconstructor = FaceReconstructor.from_pretrained(keys.get("cascade"))
@@ -78,16 +77,15 @@ def verification_auc(features: Float[Tensor, "n d"], subjects: Int[Tensor, "n"])
 def _print_set(name: str, rendered: SyntheticSet, reconstructor: FaceReconstructor) -> None:
     model = reconstructor.face_model
     faces = reconstruct_set(rendered, reconstructor)
-    n = len(rendered)
-    mean = FaceParameters(identity=model.identity_mean.expand(n, -1), expression=model.expression_mean.expand(n, -1))
-    fit = reconstructor.solvers.fitter.fit(faces.landmarks).parameters
-    answers = {"mean face": mean, "landmark fit": fit, "cascade": faces.parameters}
+    answers = {**baselines(reconstructor, faces.landmarks), "cascade": faces.parameters}
     errors = {
         method: aligned_error(model, face.identity, face.expression, rendered.vertices)
         for method, face in answers.items()
     }
     people = len(rendered.subjects.unique())
-    sys.stdout.write(f"{name}: {people} people, {n} photographs\n{'':<16}people  {'  '.join(errors)}  ratio\n")
+    sys.stdout.write(
+        f"{name}: {people} people, {len(rendered)} photographs\n{'':<16}people  {'  '.join(errors)}  ratio\n"
+    )
     for group, rows in groups_of(rendered.macro).items():
         if bool(rows.any()):
             part = {method: error[rows] for method, error in errors.items()}

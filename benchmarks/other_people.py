@@ -17,16 +17,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from benchmarks.baselines import SEVEN_ROWS, shapes
 from benchmarks.detection import detected, lies_among
+from benchmarks.keys import read_keys
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.files import write_json
-from facerecon_torch.fitting.landmark_fit import LandmarkFitter
 from facerecon_torch.images.read import Pixels, read_pixels
 from facerecon_torch.landmarks.registry import build_detector
-from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, to_paper66
+from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.metrics.bootstrap import Interval, paired_bootstrap, subject_interval
-from facerecon_torch.metrics.scan import SEVEN_POINTS, scan_to_mesh
-from facerecon_torch.model.base import FaceModel
+from facerecon_torch.metrics.scan import scan_to_mesh
 from facerecon_torch.model.load import ModelSpec, load_face_model
 from facerecon_torch.synthetic.dataset import SyntheticSet, render_set
 from facerecon_torch.synthetic.people.model_people import load_model_people
@@ -46,10 +46,7 @@ def main(words: Sequence[str]) -> int:
         ValueError: an unknown key, or no model.
         DetectorError: the detector cannot run.
     """
-    given = dict(word.partition("=")[::2] for word in words)
-    if unknown := sorted(set(given) - set(_DEFAULTS)):
-        raise ValueError(f"keys must be {', '.join(_DEFAULTS)}; got {', '.join(unknown)}")
-    keys = _DEFAULTS | given
+    keys = _DEFAULTS | read_keys(words, _DEFAULTS)
     if not keys["model"]:
         raise ValueError("model must be the native file of a face model; got nothing")
     face = FaceReconstructor.from_pretrained(
@@ -60,7 +57,7 @@ def main(words: Sequence[str]) -> int:
         truth = load_face_model(ModelSpec(path=keys["model"])).topology
         if truth is None:
             raise ValueError(f"model must have triangles and landmarks; {keys['model']} has none")
-        errors, kept = _errors(face, rendered, truth.landmark_vertices[_seven()], keys["landmarks"])
+        errors, kept = _errors(face, rendered, truth.landmark_vertices[SEVEN_ROWS], keys["landmarks"])
     report = _summary(errors, rendered.subjects[kept]) | {"images": [len(kept), len(rendered)]}
     sys.stdout.write("\n".join(f"{name:<28}{json.dumps(values)}" for name, values in report.items()) + "\n")
     if keys["output"]:
@@ -80,11 +77,6 @@ def _photographed(keys: dict[str, str], folder: Path) -> SyntheticSet:
     return render_set(spec, folder, model=model, workers=int(keys["workers"]))
 
 
-def _seven() -> list[int]:
-    """The rows of the seven points among the 66 landmarks."""
-    return [IBUG_OF_PAPER.index(number) for number in SEVEN_POINTS]
-
-
 def _errors(
     face: FaceReconstructor, rendered: SyntheticSet, seven: Int[Tensor, "7"], landmarks: str
 ) -> tuple[dict[str, Float[Tensor, "found"]], Int[Tensor, "found"]]:
@@ -96,13 +88,13 @@ def _errors(
         if own:
             found[row] = to_paper66(own[0].points).float()
     kept, points = torch.tensor(list(found)), torch.stack(list(found.values()))
-    shapes = _answers(face, [pictures[k] for k in found], points)
+    meshes_by_method = _answers(face, [pictures[k] for k in found], points)
     topology = face.face_model.topology
     if topology is None:
         raise ValueError("the cascade's face model must be whole; this one was restricted to some vertices")
-    own_seven = topology.landmark_vertices[_seven()]
-    errors: dict[str, list[float]] = {name: [] for name in shapes}
-    for name, meshes in shapes.items():
+    own_seven = topology.landmark_vertices[SEVEN_ROWS]
+    errors: dict[str, list[float]] = {name: [] for name in meshes_by_method}
+    for name, meshes in meshes_by_method.items():
         for scan, mesh in zip(rendered.vertices[kept], meshes, strict=True):
             errors[name].append(scan_to_mesh(scan, scan[seven], mesh, topology.triangles, mesh[own_seven]).mean)
     return {name: torch.tensor(values, dtype=torch.float64) for name, values in errors.items()}, kept
@@ -112,15 +104,9 @@ def _answers(
     face: FaceReconstructor, pictures: Sequence[Pixels], points: Float[Tensor, "found 66 2"]
 ) -> dict[str, Float[Tensor, "found v 3"]]:
     """By method the meshes of the pictures, mm."""
-    model: FaceModel = face.face_model
-    fit = LandmarkFitter(model, face.spec.fit).fit(points).parameters
-    mean = model.vertices(model.identity_mean, model.expression_mean)
     parts = [slice(start, start + _BATCH) for start in range(0, len(points), _BATCH)]
-    return {
-        "mean face": mean.expand(len(points), *mean.shape[-2:]),
-        "landmark fit": model.vertices(fit.identity, fit.expression),
-        "cascade": torch.cat([face.reconstruct(pictures[part], points[part]).vertices for part in parts]),
-    }
+    cascade = torch.cat([face.reconstruct(pictures[part], points[part]).vertices for part in parts])
+    return {**shapes(face, points), "cascade": cascade}
 
 
 def _summary(errors: dict[str, Tensor], people: Int[Tensor, "found"]) -> dict[str, list[float | None]]:

@@ -25,6 +25,7 @@ from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.structures import FaceParameters
 from facerecon_torch.synthetic.dataset import SyntheticSet, load_set
 
+from .keys import read_keys
 from .rendered import aligned_error, neutral_faces, reconstruct_set
 
 __all__ = ["errors_over_pictures", "main", "shuffled"]
@@ -44,9 +45,7 @@ def main(words: Sequence[str]) -> int:
     Raises:
         ValueError: an unknown key, or neither set nor choose.
     """
-    keys = dict(word.partition("=")[::2] for word in words)
-    if unknown := sorted(set(keys) - set(_KEYS)):
-        raise ValueError(f"keys must be {', '.join(_KEYS)}; got {', '.join(unknown)}")
+    keys = read_keys(words, _KEYS)
     if not (keys.get("set") or keys.get("choose")):
         raise ValueError("set or choose must be the folder of a rendered set; got neither")
     reconstructor = FaceReconstructor.from_pretrained(keys.get("cascade"))

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from benchmarks.keys import read_keys
 from facerecon_torch.cascade.plausibility import Plausibility, measure_plausibility
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
@@ -88,9 +89,7 @@ def main(words: Sequence[str]) -> int:
     Raises:
         ValueError: an unknown key, or no set.
     """
-    keys = dict(word.partition("=")[::2] for word in words)
-    if unknown := sorted(set(keys) - set(_KEYS)):
-        raise ValueError(f"keys must be {', '.join(_KEYS)}; got {', '.join(unknown)}")
+    keys = read_keys(words, _KEYS)
     if not keys.get("set"):
         raise ValueError("set must be one folder of a rendered set or several")
     sets = [load_set(Path(folder)) for folder in keys["set"].split(",")]

@@ -17,14 +17,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from benchmarks.baselines import largest_face
 from benchmarks.detection import example_picture
+from benchmarks.keys import read_keys
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
-from facerecon_torch.fitting.landmark_fit import LandmarkFitter
 from facerecon_torch.geometry.projection import project, project_with_depth
 from facerecon_torch.images.read import Pixels, in_unit_range, read_pixels
 from facerecon_torch.images.write import save_png
-from facerecon_torch.landmarks.detector import choose_faces
-from facerecon_torch.landmarks.scheme import N_INNER, interocular, to_paper66
+from facerecon_torch.landmarks.scheme import N_INNER, interocular
 from facerecon_torch.report.overlay import draw_overlay
 from facerecon_torch.structures import Camera
 
@@ -42,10 +42,7 @@ def main(words: Sequence[str]) -> int:
         ValueError: an unknown key.
         NoFaceError: a photograph without a face.
     """
-    given = dict(word.partition("=")[::2] for word in words)
-    if unknown := sorted(set(given) - set(_DEFAULTS)):
-        raise ValueError(f"keys must be {', '.join(_DEFAULTS)}; got {', '.join(unknown)}")
-    keys = _DEFAULTS | given
+    keys = _DEFAULTS | read_keys(words, _DEFAULTS)
     face = FaceReconstructor.from_pretrained(
         keys["cascade"] or None, face_model=keys["cascade_model"] or None, detector=keys["landmarks"]
     )
@@ -53,8 +50,9 @@ def main(words: Sequence[str]) -> int:
     rows = []
     for file in map(Path, files):
         picture = read_pixels(file)
-        detected = to_paper66(choose_faces(face.landmark_detector.detect([picture])[0], "largest")[0].points).float()
-        answers = _answers(face, picture, detected[None])
+        landmarks = largest_face(face, picture)
+        detected = landmarks[0]
+        answers = _answers(face, picture, landmarks)
         errors = "  ".join(f"{name} {_error(points, detected):.2f} %" for name, (_, _, points) in answers.items())
         sys.stdout.write(f"{file.name:<24}{errors}\n")
         rows.append(_row(face, picture, detected, answers))
@@ -69,7 +67,7 @@ Answer = tuple[Float[Tensor, "V 3"], Camera, Float[Tensor, "66 2"]]
 
 def _answers(face: FaceReconstructor, picture: Pixels, detected: Float[Tensor, "1 66 2"]) -> dict[str, Answer]:
     model = face.face_model
-    fitter = LandmarkFitter(model, face.spec.fit)
+    fitter = face.solvers.fitter
     fit = fitter.fit(detected)
     landmarks, _ = fitter.landmarks(fit.parameters, fit.camera)
     fitted = model.vertices(fit.parameters.identity, fit.parameters.expression)[0]

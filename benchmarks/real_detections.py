@@ -16,10 +16,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from benchmarks.baselines import shapes
 from benchmarks.detection import detected, lies_among, renders
+from benchmarks.keys import read_keys
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.files import write_json
-from facerecon_torch.fitting.landmark_fit import LandmarkFitter
 from facerecon_torch.images.read import Pixels, read_pixels
 from facerecon_torch.landmarks.detector import LandmarkDetector
 from facerecon_torch.landmarks.registry import build_detector
@@ -41,9 +42,7 @@ def main(words: Sequence[str]) -> int:
         ValueError: an unknown key.
         DetectorError: a detector cannot run.
     """
-    keys = dict(word.partition("=")[::2] for word in words)
-    if unknown := sorted(set(keys) - set(_KEYS)):
-        raise ValueError(f"keys must be {', '.join(_KEYS)}; got {', '.join(unknown)}")
+    keys = read_keys(words, _KEYS)
     detectors = keys.get("landmarks", "mediapipe,dlib").split(",")
     report = {}
     for family in keys.get("sets", "test,shifted").split(","):
@@ -65,15 +64,13 @@ def _errors(rendered: SyntheticSet, detectors: Sequence[str]) -> tuple[dict[str,
         points = _found(build_detector(name), pictures, rendered.landmarks)
         seen = torch.isfinite(points).flatten(1).all(1)
         found &= seen
-        fit = LandmarkFitter(model.face_model, model.spec.fit).fit(points.nan_to_num(0.0)).parameters
-        face, rows = model.face_model, model.face_model.topology.whole_vertices
-        mean = face.vertices(face.identity_mean, face.expression_mean).expand_as(rendered.vertices)
-        shapes = {
-            "mean face": mean,
-            f"landmark fit, {name}": face.vertices(fit.identity, fit.expression),
+        rows, standing = model.face_model.topology.whole_vertices, shapes(model, points.nan_to_num(0.0))
+        meshes = {
+            "mean face": standing["mean face"],
+            f"landmark fit, {name}": standing["landmark fit"],
             f"cascade, {name}": _cascaded(model, pictures, points, seen),
         }
-        for method, vertices in shapes.items():
+        for method, vertices in meshes.items():
             errors[method] = vertex_errors(vertices, rendered.vertices, "similarity", rows=rows).mae
     return errors, found
 

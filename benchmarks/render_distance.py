@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.detection import detected, example_picture, lies_among
+from benchmarks.keys import read_keys
 from benchmarks.scan_photo import photograph, read_scan
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.train.sets import synthetic_folder
@@ -105,9 +106,7 @@ def main(words: Sequence[str]) -> int:
         ValueError: an unknown key, or too few pictures or renders.
         DetectorError: mediapipe's models cannot run.
     """
-    keys = dict(word.partition("=")[::2] for word in words)
-    if unknown := sorted(set(keys) - set(_KEYS)):
-        raise ValueError(f"keys must be {', '.join(_KEYS)}; got {', '.join(unknown)}")
+    keys = read_keys(words, _KEYS)
     model = FaceReconstructor.from_pretrained(detector="mediapipe")
     listed = _pictures(keys)
     photos, seen = _described(model, list(listed.values()), [None] * len(listed))

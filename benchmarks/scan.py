@@ -12,14 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from torch import Tensor
-
+from benchmarks.baselines import SEVEN_ROWS, largest_face, shapes
+from benchmarks.keys import read_keys
 from benchmarks.scan_photo import Scan, photograph, read_scan
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.files import write_json
-from facerecon_torch.fitting.landmark_fit import LandmarkFitter
-from facerecon_torch.landmarks.detector import choose_faces
-from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, to_paper66
 from facerecon_torch.metrics.scan import SEVEN_POINTS, scan_to_mesh
 
 __all__ = ["Errors", "main", "scan_errors"]
@@ -36,10 +33,7 @@ def main(words: Sequence[str]) -> int:
         ValueError: an unknown key, or no scan.
         DetectorError: the detector cannot run.
     """
-    given = dict(word.partition("=")[::2] for word in words)
-    if unknown := sorted(set(given) - set(_DEFAULTS)):
-        raise ValueError(f"keys must be {', '.join(_DEFAULTS)}; got {', '.join(unknown)}")
-    keys = _DEFAULTS | given
+    keys = _DEFAULTS | read_keys(words, _DEFAULTS)
     if not keys["scan"]:
         raise ValueError("scan must be the folder of a scan; got nothing")
     scan, report = read_scan(Path(keys["scan"])), {}
@@ -63,15 +57,18 @@ def scan_errors(face: FaceReconstructor, scan: Scan) -> dict[str, Errors]:
     """The errors of mean face, landmark fit and cascade on the photograph of a scan.
 
     Raises:
-        ValueError: the detector finds no face, or the face model has no triangles.
+        NoFaceError: the detector finds no face.
+        ValueError: the face model has no triangles.
     """
     topology = face.face_model.topology
     if topology is None:
         raise ValueError("the cascade's face model must be whole; this one was restricted to some vertices")
-    seven = topology.landmark_vertices[[IBUG_OF_PAPER.index(number) for number in SEVEN_POINTS]]
-    points = scan.landmarks[list(SEVEN_POINTS)]
+    seven, points = topology.landmark_vertices[SEVEN_ROWS], scan.landmarks[list(SEVEN_POINTS)]
+    picture = photograph(scan)
+    landmarks = largest_face(face, picture)
+    answers = {**shapes(face, landmarks), "cascade": face.reconstruct([picture], landmarks).vertices}
     errors = {}
-    for name, mesh in _answers(face, photograph(scan)).items():
+    for name, (mesh,) in answers.items():
         similar, rigid = (
             scan_to_mesh(scan.vertices, points, mesh, topology.triangles, mesh[seven], scale=scale)
             for scale in (True, False)
@@ -80,19 +77,6 @@ def scan_errors(face: FaceReconstructor, scan: Scan) -> dict[str, Errors]:
         values = (similar.median, similar.mean, rigid.median, rigid.mean, size)
         errors[name] = dict(zip(_UNITS, map(float, values), strict=True))
     return errors
-
-
-def _answers(face: FaceReconstructor, picture: Tensor) -> dict[str, Tensor]:
-    """By method the vertices [V, 3] of its face, mm."""
-    found = choose_faces(face.landmark_detector.detect([picture])[0], "largest")
-    landmarks = to_paper66(found[0].points[None]).float()  # the precision of the model
-    model = face.face_model
-    fit = LandmarkFitter(model, face.spec.fit).fit(landmarks).parameters
-    return {
-        "mean face": model.vertices(model.identity_mean, model.expression_mean),
-        "landmark fit": model.vertices(fit.identity, fit.expression)[0],
-        "cascade": face.reconstruct([picture], landmarks).vertices[0],
-    }
 
 
 def _table(report: dict[str, dict[str, Errors]]) -> str:

@@ -28,6 +28,7 @@ from facerecon_torch.images.read import read_image
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.synthetic.dataset import SyntheticSet, load_set
 
+from .keys import read_keys
 from .rendered import aligned_error, reconstruct_set
 
 __all__ = ["Measured", "fit_error", "main", "rank_correlation"]
@@ -57,9 +58,7 @@ def main(words: Sequence[str]) -> int:
     Raises:
         ValueError: an unknown key, or neither set nor choose.
     """
-    keys = dict(word.partition("=")[::2] for word in words)
-    if unknown := sorted(set(keys) - set(_KEYS)):
-        raise ValueError(f"keys must be {', '.join(_KEYS)}; got {', '.join(unknown)}")
+    keys = read_keys(words, _KEYS)
     if not (keys.get("set") or keys.get("choose") or keys.get("scores")):
         raise ValueError("set, choose or scores must be the folder of a rendered set; got none")
     if keys.get("scores"):

@@ -53,11 +53,11 @@ def face_windows(boxes: Float[Tensor, "n 4"], sizes: Sequence[Sequence[int]], ra
     """The parts of pictures of (height, width) px under squares of `ratio` times the longer side of boxes (x0, y0, x1,
     y1), at least one px."""
     first, last = boxes[:, :2].double().cpu(), boxes[:, 2:].double().cpu()
-    middle, reach = (first + last) / 2, ratio / 2 * (last - first).amax(-1, keepdim=True)
-    extent = torch.tensor([[width, height] for height, width in sizes], dtype=torch.float64)
-    low = (middle - reach).floor().clamp_min(0).minimum(extent - 1)
-    high = (middle + reach).ceil().maximum(low + 1).minimum(extent)
-    return [(left, top, right, bottom) for left, top, right, bottom in torch.cat([low, high], 1).int().tolist()]
+    middles, reaches = ((first + last) / 2).tolist(), (ratio / 2 * (last - first).amax(-1)).tolist()
+    return [
+        _window(middle, reach, height, width)
+        for middle, reach, (height, width) in zip(middles, reaches, sizes, strict=True)
+    ]
 
 
 def letterbox(
@@ -122,7 +122,8 @@ def face_regions(
 def cut_faces(images: Sequence[Tensor], to_region: Float[Tensor, "n 2 3"], size: int) -> Float[Tensor, "n 3 side side"]:
     """The regions in [0, 1] on the device of the maps; beyond an image its border goes on.
 
-    The window that a region touches is cut, shrunk once to little more than the region's density, and turned.
+    The window under the circle around a region is cut, shrunk once to little more than the region's density, and
+    turned.
 
     Args:
         images: one for each region, bytes or floats in [0, 1].
@@ -134,7 +135,8 @@ def cut_faces(images: Sequence[Tensor], to_region: Float[Tensor, "n 2 3"], size:
     middle = (inverse @ ((size - 1) / 2 - host[:, :, 2:]))[..., 0]
     regions = to_region.new_empty(len(images), 3, size, size, dtype=torch.float32)
     for k, (image, scale) in enumerate(zip(images, scales)):
-        left, top, right, bottom = _window(middle[k].tolist(), size, scale, image.shape[-2], image.shape[-1])
+        reach = size / scale / math.sqrt(2) + 2 + 2 / scale
+        left, top, right, bottom = _window(middle[k].tolist(), reach, image.shape[-2], image.shape[-1])
         extent = torch.tensor([right - left, bottom - top], dtype=torch.float64)
         columns, rows = (max(1, math.ceil(side * min(1.0, _FINER * scale))) for side in extent.tolist())
         part = _resized(image[:, top:bottom, left:right].to(to_region.device), rows, columns)
@@ -149,9 +151,8 @@ def cut_faces(images: Sequence[Tensor], to_region: Float[Tensor, "n 2 3"], size:
     return regions
 
 
-def _window(middle: Sequence[float], size: int, scale: float, height: int, width: int) -> Window:
-    """The part of the image under the circle around a region, at least one px."""
-    reach = size / scale / math.sqrt(2) + 2 + 2 / scale
+def _window(middle: Sequence[float], reach: float, height: int, width: int) -> Window:
+    """The part of the image within `reach` px of a point in x and in y, at least one px."""
     low, high = [], []
     for centre, extent in zip(middle, (width, height)):
         first = min(max(math.floor(centre - reach), 0), extent - 1)
