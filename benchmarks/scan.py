@@ -5,6 +5,7 @@
 The folder holds `NAME.obj`, `NAME.jpg` and `NAME.ljson` with 68 points. Without `cascade` the shipped one is measured;
 `cascade_model=FILE` is the face model of the cascades. Errors are distances in mm from the scan to the mesh within the
 mask of the NoW protocol, after a similarity and after a rigid alignment; the size error is what the similarity mends.
+`picture=FILE` shows the scan and its distances after a similarity, 0 to 5 mm, to each method of the first cascade.
 """
 
 import sys
@@ -12,18 +13,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from benchmarks.baselines import SEVEN_ROWS, largest_face, shapes
 from benchmarks.keys import read_keys
 from benchmarks.scan_photo import Scan, photograph, read_scan
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
+from facerecon_torch.evaluation.pictures import draw_mesh
+from facerecon_torch.evaluation.plots import colour_scale
 from facerecon_torch.files import write_json
-from facerecon_torch.metrics.scan import SEVEN_POINTS, scan_to_mesh
+from facerecon_torch.images.write import save_png
+from facerecon_torch.metrics.scan import SEVEN_POINTS, ScanErrors, scan_to_mesh
 
-__all__ = ["Errors", "main", "scan_errors"]
+__all__ = ["Errors", "draw_errors", "figures", "main", "measure_scan"]
 
 Errors = dict[str, float]
-_DEFAULTS = {"scan": "", "cascade": "", "cascade_model": "", "landmarks": "mediapipe", "output": ""}
+_DEFAULTS = {"scan": "", "cascade": "", "cascade_model": "", "landmarks": "mediapipe", "output": "", "picture": ""}
 _UNITS = {"median": "mm", "mean": "mm", "rigid median": "mm", "rigid mean": "mm", "size": "%"}
+_LIMIT_MM = 5.0
+_TILE = 400  # px
 
 
 def main(words: Sequence[str]) -> int:
@@ -41,7 +51,10 @@ def main(words: Sequence[str]) -> int:
         face = FaceReconstructor.from_pretrained(
             file or None, face_model=keys["cascade_model"] or None, detector=keys["landmarks"]
         )
-        report[file or "shipped"] = scan_errors(face, scan)
+        measured = measure_scan(face, scan)
+        if keys["picture"] and not report:
+            save_png(draw_errors(scan, [similar for similar, _ in measured.values()]), keys["picture"])
+        report[file or "shipped"] = figures(measured)
     methods = next(iter(report.values()))
     report["median"] = {
         method: {name: median(errors[method][name] for errors in report.values()) for name in _UNITS}
@@ -53,8 +66,8 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def scan_errors(face: FaceReconstructor, scan: Scan) -> dict[str, Errors]:
-    """The errors of mean face, landmark fit and cascade on the photograph of a scan.
+def measure_scan(face: FaceReconstructor, scan: Scan) -> dict[str, tuple[ScanErrors, ScanErrors]]:
+    """The distances of mean face, landmark fit and cascade on the photograph of a scan, after a similarity and rigidly.
 
     Raises:
         NoFaceError: the detector finds no face.
@@ -67,12 +80,33 @@ def scan_errors(face: FaceReconstructor, scan: Scan) -> dict[str, Errors]:
     picture = photograph(scan)
     landmarks = largest_face(face, picture)
     answers = {**shapes(face, landmarks), "cascade": face.reconstruct([picture], landmarks).vertices}
+
+    def measure(mesh: Tensor, *, scale: bool) -> ScanErrors:
+        return scan_to_mesh(scan.vertices, points, mesh, topology.triangles, mesh[seven], scale=scale)
+
+    return {name: (measure(mesh, scale=True), measure(mesh, scale=False)) for name, (mesh,) in answers.items()}
+
+
+def draw_errors(scan: Scan, errors: Sequence[ScanErrors]) -> Float[Tensor, "3 height width"]:
+    """For each of `errors` the scan's face coloured by its distances, dark 0 and yellow 5 mm, grey outside of the
+    mask."""
+    inside = scan.vertices[errors[0].mask]
+    middle, side = (inside.amax(0) + inside.amin(0)) / 2, float((inside.amax(0) - inside.amin(0))[:2].max()) * 1.25
+    near = ((scan.vertices - middle)[:, :2].abs() <= side / 2).all(-1)
+    triangles = scan.triangles[near[scan.triangles].all(-1)]
+    used, rows = torch.unique(triangles, return_inverse=True)
+    tiles = []
+    for one in errors:
+        colours = torch.full_like(scan.vertices, 0.75)
+        colours[one.mask] = colour_scale(one.distances, _LIMIT_MM)
+        tiles.append(draw_mesh(scan.vertices[used], rows, colours[used], tile=_TILE))
+    return torch.cat(tiles, -1)
+
+
+def figures(measured: dict[str, tuple[ScanErrors, ScanErrors]]) -> dict[str, Errors]:
+    """The errors of every method, from its distances after a similarity and rigidly."""
     errors = {}
-    for name, (mesh,) in answers.items():
-        similar, rigid = (
-            scan_to_mesh(scan.vertices, points, mesh, topology.triangles, mesh[seven], scale=scale)
-            for scale in (True, False)
-        )
+    for name, (similar, rigid) in measured.items():
         size = 100 * (1 / float(similar.alignment.scale) - 1)
         values = (similar.median, similar.mean, rigid.median, rigid.mean, size)
         errors[name] = dict(zip(_UNITS, map(float, values), strict=True))

@@ -4,10 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from benchmarks.scan import main
+from benchmarks.scan import draw_errors, main
 from benchmarks.scan_photo import photograph, read_scan
+from facerecon_torch.metrics.scan import ScanErrors
+from facerecon_torch.metrics.surface_fit import identity_alignment
 
 _SQUARE = """v -50 -50 0
 v 50 -50 0
@@ -40,6 +43,24 @@ def test_a_scan_is_photographed_upright_in_its_colours(folder):
     for row, column in ((80, 240), (240, 80), (240, 240)):
         assert picture[:, row, column].tolist() == pytest.approx([1, 1, 1], abs=0.02)
     assert picture[:, 20, 20].tolist() == pytest.approx([0.55] * 3, abs=0.01)
+
+
+def test_errors_are_drawn_from_violet_to_yellow_and_grey_where_none_is_measured(folder):
+    pytest.importorskip("matplotlib")
+    scan, moved = read_scan(folder), identity_alignment(1, torch.device("cpu"))[0]
+    none, far = (
+        ScanErrors(torch.full((4,), distance), moved, torch.ones(4, dtype=torch.bool)) for distance in (0.0, 50.0)
+    )
+    half = ScanErrors(torch.zeros(2), moved, scan.vertices[:, 0] < 0)
+    picture = draw_errors(scan, [none, far, half])
+    assert picture.shape == (3, 400, 1200)
+    violet, yellow = picture[:, 200, 200], picture[:, 200, 600]
+    assert violet[2] > 2 * violet[1]
+    assert yellow[0] > 2 * yellow[2]
+    assert yellow[1] > 2 * yellow[2]
+    left, right = picture[:, 200, 820], picture[:, 200, 1180]
+    assert left[2] > 1.5 * left[1]
+    assert right.amax() - right.amin() < 0.1
 
 
 @pytest.mark.parametrize("words", [["scan=x", "cascde=y"], ["cascade=y"]])

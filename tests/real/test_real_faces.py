@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.scan import Errors, scan_errors
+from benchmarks.scan import Errors, figures, measure_scan
 from benchmarks.scan_photo import read_scan
 from facerecon_torch import FaceReconstructor
 
@@ -38,7 +38,7 @@ def test_a_portrait_is_reconstructed_onto_itself(face, name):
 
 @pytest.fixture(scope="module")
 def on_scan(face) -> dict[str, Errors]:
-    return scan_errors(face, read_scan(DATA / "james"))
+    return figures(measure_scan(face, read_scan(DATA / "james")))
 
 
 @pytest.mark.slow
