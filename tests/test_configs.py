@@ -79,7 +79,7 @@ def test_every_method_builds_and_differs_from_the_others():
     ("name", "keys"),
     [
         ("shipped_ibug", "landmarks.convention=ibug experiment=shipped"),
-        ("shipped", "data.train_subjects=400 data.train_images=8 cv.nested=0 runtime.half=true"),
+        ("shipped", "data.train_subjects=1200 data.train_images=3 cv.nested=0 runtime.half=true"),
         ("hog_patch", "data.shifted_subjects=0 cv.nested=0 features.hog.evaluation=patch"),
         ("hog_dense1", "data.shifted_subjects=0 cv.nested=0 features.hog.stride=1"),
         ("hog_dense4", "data.shifted_subjects=0 cv.nested=0"),

@@ -18,8 +18,8 @@ class SyntheticPhotos:
     """The synthetic training, test and shifted sets of disjoint people, drawn from the default face's sliders, or from
     the statistics of the model in `model.path`."""
 
-    train_subjects: int = 105
-    train_images: int = 12  # per subject
+    train_subjects: int = 400
+    train_images: int = 3  # per subject
     test_subjects: int = 60
     test_images: int = 6
     shifted_subjects: int = 40
