@@ -28,11 +28,11 @@ from torch import Tensor
 from benchmarks.keys import read_keys
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.inputs.listing import InputSpec
-from facerecon_torch.commands.infer.lanes import Lanes
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.run import infer
 from facerecon_torch.images.read import decode_pixels
 from facerecon_torch.landmarks import build_detector
+from facerecon_torch.runtime.lanes import Lanes
 from facerecon_torch.synthetic.dataset import load_set
 
 __all__ = ["Corpus", "growth", "main"]

@@ -43,6 +43,24 @@ def prepare(setup, faces):
     return prepare_samples(faces, setup.model, **spec, location=location, progress=False)
 
 
+@pytest.mark.parametrize("threads", [2, 5])
+def test_batches_side_by_side_give_the_bits_of_one_after_the_other(tiny_setup, photo_set, threads, monkeypatch):
+    monkeypatch.setattr(samples_module, "_BATCH", 1)
+    made, before = [], torch.get_num_threads()
+    for count in (1, threads):
+        torch.set_num_threads(count)
+        try:
+            made.append(prepare(tiny_setup, photo_set))
+            assert torch.get_num_threads() == count
+        finally:
+            torch.set_num_threads(before)
+    alone, together = made
+    assert len(together) == len(photo_set)
+    assert torch.equal(alone.places, together.places)
+    assert torch.equal(alone.landmarks, together.landmarks)
+    assert torch.equal(alone.table, together.table)
+
+
 def test_unreadable_photographs_are_left_out_of_a_training(tiny_setup, photo_set, caplog):
     rows = torch.tensor([k for k in range(len(photo_set)) if k not in DAMAGED])
     without = prepare(tiny_setup, photo_set[rows])  # the same batches, so the same bits on any processor
@@ -73,19 +91,20 @@ def test_decoding_ahead_is_bounded_by_bytes(tiny_setup, photo_set, monkeypatch):
         decoded.append(path)
         return decode(data, path, **options)
 
-    def cropped(images, *others):
+    def cropped(images, *others, **solvers):
         most.append(len(decoded))
-        return crop(images, *others)
+        return crop(images, *others, **solvers)
 
     decode, crop = loader.decode_pixels, samples_module.canonical_crops
     monkeypatch.setattr(loader, "decode_pixels", watched)
     monkeypatch.setattr(samples_module, "canonical_crops", cropped)
     monkeypatch.setattr(samples_module, "_BATCH", 1)
-    # no picture beside the one in use
+    # no picture beside those in use and one that waits for a lane
     monkeypatch.setattr(samples_module, "decoded_ahead", partial(loader.decoded_ahead, memory=1))
     samples = prepare(tiny_setup, photo_set)
     assert_close(samples.landmarks, expected.landmarks)
-    assert all(count <= k + 2 for k, count in enumerate(most)), most
+    at_once = torch.get_num_threads()
+    assert all(count <= k + 2 + at_once for k, count in enumerate(most)), most
 
 
 def test_unreadable_photographs_have_no_landmarks(photo_set, monkeypatch, caplog):

@@ -1,5 +1,7 @@
 """The crops of a set, kept once, and the feature tables that methods read, made from them."""
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -12,6 +14,7 @@ from facerecon_torch.commands.train.samples import Samples
 from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.images.read import in_bytes
+from facerecon_torch.runtime.lanes import Lanes
 from facerecon_torch.runtime.memory import CacheLocation
 
 __all__ = ["CROPS", "band_limited", "with_features"]
@@ -31,10 +34,19 @@ def with_features(
     if keeps_crops(hog, crop.size, torch.float16):
         return replace(samples, hog=hog)
     table = new_table(len(samples.table), crop.size, hog, location)
-    parts = torch.split(torch.arange(len(table)), _BATCH)
-    for rows in tqdm(parts, desc=f"features, {samples.name}", unit="batch", disable=not progress):
-        part = slice(int(rows[0]), int(rows[-1]) + 1)
+    parts = [slice(start, start + _BATCH) for start in range(0, len(table), _BATCH)]
+
+    def describe(jobs: Sequence[slice]) -> list[None]:
+        (part,) = jobs
         write_crops(table[part], _crops(samples.table[part]), hog)
+        return [None]
+
+    lanes = Lanes(table.device)
+    try:
+        done = lanes.worked([[part] for part in parts], describe)
+        deque(tqdm(done, desc=f"features, {samples.name}", total=len(parts), unit="batch", disable=not progress), 0)
+    finally:
+        lanes.close()
     return replace(samples, hog=hog, table=table)
 
 

@@ -23,7 +23,6 @@ from facerecon_torch.commands.infer.detection import Failure, FoundImage, Loaded
 from facerecon_torch.commands.infer.files.face_files import FaceFiles, ImageFaces, fitted_faces
 from facerecon_torch.commands.infer.inputs.entry import Entry
 from facerecon_torch.commands.infer.inputs.reading import EntryReader
-from facerecon_torch.commands.infer.lanes import Lanes
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.outcomes import ImplausibleFaceError, Outcome, outcome_of
 from facerecon_torch.commands.infer.records import Origin
@@ -38,6 +37,7 @@ from facerecon_torch.landmarks.detector import LandmarkDetector
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.factored import factor_vertices
+from facerecon_torch.runtime.lanes import Lanes
 from facerecon_torch.runtime.memory import halve_on_out_of_memory
 from facerecon_torch.runtime.time_limit import DaemonPool
 from facerecon_torch.runtime.timer import timed

@@ -1,14 +1,15 @@
 """Samples of a data set as training reads them: cached features in canonical crops, and the ground truth."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,9 +24,10 @@ from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.images.loader import LoadedImage, decoded_ahead, read_content
 from facerecon_torch.images.read import Pixels
 from facerecon_torch.model.base import FaceModel
+from facerecon_torch.runtime.lanes import Lanes
 from facerecon_torch.runtime.memory import CacheLocation
 from facerecon_torch.runtime.ranks import SINGLE, GatherOrder, Ranks
-from facerecon_torch.structures import FaceParameters
+from facerecon_torch.structures import Crop, FaceParameters
 
 __all__ = ["Samples", "fit_meshes", "prepare_samples", "rows_of_rank"]
 
@@ -34,6 +36,7 @@ _BATCH = 32  # images cropped together, or fewer:
 _BATCH_PIXELS = 100_000_000  # 0.3 GB of bytes
 _AHEAD = 16  # images decoded ahead
 _MESHES = 1024  # fitted together
+_Job: TypeAlias = tuple[Int[Tensor, "m"], list[Pixels], slice]  # images, their numbers, and their rows of the table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +112,8 @@ def prepare_samples(
     """The samples of a set, of several processes each its own subjects.
 
     Images are read, cropped along the landmark fit `fit` and cached at `location`; all but decoding runs in batches on
-    the model's device. If the set brings no g*, S* is fitted to the true meshes by `dense`. Unreadable images are
-    logged and left out.
+    the model's device, on the CPU several side by side. If the set brings no g*, S* is fitted to the true meshes by
+    `dense`. Unreadable images are logged and left out.
 
     Raises:
         DataFileError: none of the images can be read.
@@ -120,22 +123,22 @@ def prepare_samples(
     own = rows_of_rank(faces.subjects, ranks)
     landmarks = torch.empty(len(own), *faces.landmarks.shape[1:], device=device, dtype=dtype)
     table = new_table(len(own), crop.size, hog, location)
-    kept, filled = [own[:0]], 0
     with tqdm(total=len(own), desc=f"crops, {faces.name}", unit="image", disable=not progress) as bar:
-        for rows, images in _decoded([faces.images[i] for i in own.tolist()], workers, bar):
-            points = faces.landmarks[own[rows]].to(device, dtype)
-            crops, inside = canonical_crops(images, points, fitter, cropper)
-            part = slice(filled, filled + len(images))
-            write_crops(table[part], crops.image, hog)
-            landmarks[part] = inside
-            kept.append(rows)
-            filled = part.stop
-    if len(own) and not filled:
+        decoded = _decoded([faces.images[i] for i in own.tolist()], workers, bar)
+        kept = _cut(
+            decoded,
+            faces.landmarks[own],
+            partial(canonical_crops, fitter=fitter, cropper=cropper),
+            hog,
+            table,
+            landmarks,
+        )
+    if len(own) and not len(kept):
         raise DataFileError(f"{faces.name}: expected images that can be read; none of {len(own)} can")
-    own = own[torch.cat(kept)]
+    own = own[kept]
     return Samples(
         name=faces.name,
-        landmarks=landmarks[:filled],
+        landmarks=landmarks[: len(own)],
         table=table,
         rows=torch.arange(len(own), device=table.device),
         hog=hog,
@@ -146,6 +149,37 @@ def prepare_samples(
         covered=faces.covered,
         kinds=faces.kinds,
     )
+
+
+def _cut(
+    decoded: Iterator[tuple[Int[Tensor, "m"], list[Pixels]]],
+    points: Float[Tensor, "n 66 2"],
+    crop: Callable[[list[Pixels], Tensor], tuple[Crop, Tensor]],
+    hog: HogSpec,
+    table: Shaped[Tensor, "n *row"],
+    landmarks: Float[Tensor, "n 66 2"],
+) -> Int[Tensor, "kept"]:
+    """The numbers of the decoded images in the order of the rows of `table` and `landmarks`, which are filled with
+    their crops and with their `points` in crop px."""
+    lanes, filled = Lanes(landmarks.device), 0
+
+    def jobs() -> Iterator[list[_Job]]:
+        nonlocal filled
+        for rows, images in decoded:
+            part = slice(filled, filled + len(images))
+            filled = part.stop
+            yield [(rows, images, part)]
+
+    def work(batch: Sequence[_Job]) -> list[Int[Tensor, "m"]]:
+        ((rows, images, part),) = batch
+        crops, landmarks[part] = crop(images, points[rows].to(landmarks))
+        write_crops(table[part], crops.image, hog)
+        return [rows]
+
+    try:
+        return torch.cat([torch.arange(0), *lanes.worked(jobs(), work)])
+    finally:
+        lanes.close()
 
 
 def _true_parameters(

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from facerecon_torch.commands.infer.inputs.listing import InputSpec
-from facerecon_torch.commands.infer.lanes import Lanes
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.run import infer
 from facerecon_torch.images import save_png
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.landmarks.scheme import from_paper66
+from facerecon_torch.runtime.lanes import Lanes
 
 CPU = torch.device("cpu")
 PARTS = [[3 * k, 3 * k + 1, 3 * k + 2] for k in range(8)]

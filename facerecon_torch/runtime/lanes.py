@@ -1,7 +1,7 @@
-"""Threads on which parts of a shard are worked at side by side; their answers come in order.
+"""Threads on which parts of some work are done side by side; their answers come in order.
 
 On the CPU each lane computes on one thread. The operations on one face are small: threads that share them wait for one
-another more than they work.
+another more than they work, above all beside another busy program.
 """
 
 from collections import deque
@@ -34,12 +34,12 @@ class Lanes:
 
     Example:
         >>> lanes = Lanes(torch.device("cpu"), 60.0)
-        >>> list(lanes.worked([[1, 2], [3]], lambda part: [2 * k for k in part], lambda item, error: -1))
+        >>> list(lanes.worked([[1, 2], [3]], lambda part: [2 * k for k in part]))
         [2, 4, 6]
     """
 
     def __init__(
-        self, device: torch.device, seconds: float | None, *, side_by_side: bool = True, alone: bool = False
+        self, device: torch.device, seconds: float | None = None, *, side_by_side: bool = True, alone: bool = False
     ) -> None:
         threads, several = torch.get_num_threads(), side_by_side and not alone and device.type == "cpu"
         self.count = min(threads, _MOST) if several else 1
@@ -60,7 +60,7 @@ class Lanes:
         self,
         parts: Iterable[Sequence[_Item]],
         work: Callable[[Sequence[_Item]], list[_Answer]],
-        late: Callable[[_Item, TimeLimitError], _Answer],
+        late: Callable[[_Item, TimeLimitError], _Answer] | None = None,
         left_behind: Callable[[], object] = object,
     ) -> Iterator[_Answer]:
         """The answers to the items of all parts, in order.
@@ -71,7 +71,7 @@ class Lanes:
         Args:
             parts: are taken as lanes become free.
             work: the answers to a part; what it raises ends everything.
-            late: the answer to an item that takes too long.
+            late: the answer to an item that takes too long; None: the error ends everything.
             left_behind: is called when a part is left behind. Its thread may still be at work, so that what is not made
                 for several threads must be replaced here.
         """
@@ -89,7 +89,9 @@ class Lanes:
                 return result_within(job, limit)
             except TimeLimitError as error:
                 left_behind()
-                if len(part) == 1:
+                if len(part) == 1 and late is None:
+                    raise
+                if len(part) == 1 and late is not None:
                     return [late(part[0], error)]
             halves = part[: len(part) // 2], part[len(part) // 2 :]
             return [answer for half in halves for answer in settled(half, begun(half))]
