@@ -77,6 +77,11 @@ def _synthetic_sets(
 ) -> dict[str, FaceSet]:
     """Sets that have subjects; rendered if they are not there yet. `people` are the hash and file of their model."""
     digest, file = people
+    if digest is not None and landmarks.source == "noise" and ranks.is_first:
+        _log.warning(
+            "landmarks=noise draws the errors that a detector makes on the default face; on another model it finds "
+            "landmarks elsewhere. Train with landmarks=mediapipe, which detects on the pictures, if it is used later"
+        )
     sizes: dict[str, tuple[int, int]] = {
         "train": (data.train_subjects, data.train_images),
         "test": (data.test_subjects, data.test_images),
