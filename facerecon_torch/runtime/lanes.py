@@ -16,7 +16,7 @@ from facerecon_torch.errors import TimeLimitError
 from facerecon_torch.runtime.time_limit import DaemonPool, result_within
 from facerecon_torch.runtime.timer import in_step_with_device
 
-__all__ = ["Lanes"]
+__all__ = ["Lanes", "side_by_side"]
 
 _MOST = 8  # lanes; beyond them Python's interpreter, which one thread has at a time, sets the pace
 _Item = TypeVar("_Item")
@@ -89,9 +89,9 @@ class Lanes:
                 return result_within(job, limit)
             except TimeLimitError as error:
                 left_behind()
-                if len(part) == 1 and late is None:
-                    raise
-                if len(part) == 1 and late is not None:
+                if len(part) == 1:
+                    if late is None:
+                        raise
                     return [late(part[0], error)]
             halves = part[: len(part) // 2], part[len(part) // 2 :]
             return [answer for half in halves for answer in settled(half, begun(half))]
@@ -107,3 +107,22 @@ class Lanes:
         finally:
             for _, job in waiting:
                 job.cancel()
+
+
+def side_by_side(items: Iterable[_Item], work: Callable[[_Item], _Answer], device: torch.device) -> Iterator[_Answer]:
+    """The answers to items in order, each item worked at by itself on a lane.
+
+    Args:
+        items: are taken as lanes become free.
+        work: the answer to an item; what it raises ends everything.
+        device: of the work.
+
+    Example:
+        >>> list(side_by_side([1, 2, 3], lambda item: 2 * item, torch.device("cpu")))
+        [2, 4, 6]
+    """
+    lanes = Lanes(device)
+    try:
+        yield from lanes.worked(([item] for item in items), lambda part: [work(item) for item in part])
+    finally:
+        lanes.close()

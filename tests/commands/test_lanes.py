@@ -10,10 +10,11 @@ import torch
 from facerecon_torch.commands.infer.inputs.listing import InputSpec
 from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.run import infer
+from facerecon_torch.errors import TimeLimitError
 from facerecon_torch.images import save_png
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.landmarks.scheme import from_paper66
-from facerecon_torch.runtime.lanes import Lanes
+from facerecon_torch.runtime.lanes import Lanes, side_by_side
 
 CPU = torch.device("cpu")
 PARTS = [[3 * k, 3 * k + 1, 3 * k + 2] for k in range(8)]
@@ -100,6 +101,26 @@ def test_what_takes_too_long_is_found_by_halves_and_the_others_go_on():
     assert len(left) >= 2  # of the part of three, and of 7 alone
     lanes.close()
     assert answers == [*range(7), "late 7: it took longer than 0.5 s", *range(8, 24)]
+
+
+@pytest.mark.usefixtures("threads")
+def test_what_takes_too_long_ends_everything_where_nobody_answers_for_it():
+    lanes, release = Lanes(CPU, 0.2), threading.Event()
+    with pytest.raises(TimeLimitError, match=r"it took longer than 0\.2 s"):
+        list(lanes.worked([[1]], lambda part: [release.wait(30)]))
+    release.set()
+    lanes.close()
+
+
+def test_single_items_are_answered_in_order_and_the_lanes_end_with_them(threads):
+    inner = []
+
+    def work(item):
+        inner.append(torch.get_num_threads())
+        return -item
+
+    assert list(side_by_side(range(9), work, CPU)) == [-k for k in range(9)]
+    assert inner == [1] * 9
 
 
 def test_an_error_ends_everything(lanes):

@@ -1,7 +1,5 @@
 """The crops of a set, kept once, and the feature tables that methods read, made from them."""
 
-from collections import deque
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -14,7 +12,7 @@ from facerecon_torch.commands.train.samples import Samples
 from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.fitting.crop import CropSpec
 from facerecon_torch.images.read import in_bytes
-from facerecon_torch.runtime.lanes import Lanes
+from facerecon_torch.runtime.lanes import side_by_side
 from facerecon_torch.runtime.memory import CacheLocation
 
 __all__ = ["CROPS", "band_limited", "with_features"]
@@ -36,17 +34,12 @@ def with_features(
     table = new_table(len(samples.table), crop.size, hog, location)
     parts = [slice(start, start + _BATCH) for start in range(0, len(table), _BATCH)]
 
-    def describe(jobs: Sequence[slice]) -> list[None]:
-        (part,) = jobs
+    def describe(part: slice) -> None:
         write_crops(table[part], _crops(samples.table[part]), hog)
-        return [None]
 
-    lanes = Lanes(table.device)
-    try:
-        done = lanes.worked([[part] for part in parts], describe)
-        deque(tqdm(done, desc=f"features, {samples.name}", total=len(parts), unit="batch", disable=not progress), 0)
-    finally:
-        lanes.close()
+    done = side_by_side(parts, describe, table.device)
+    for _ in tqdm(done, desc=f"features, {samples.name}", total=len(parts), unit="batch", disable=not progress):
+        pass
     return replace(samples, hog=hog, table=table)
 
 

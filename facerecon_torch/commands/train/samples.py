@@ -1,7 +1,7 @@
 """Samples of a data set as training reads them: cached features in canonical crops, and the ground truth."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +24,7 @@ from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.images.loader import LoadedImage, decoded_ahead, read_content
 from facerecon_torch.images.read import Pixels
 from facerecon_torch.model.base import FaceModel
-from facerecon_torch.runtime.lanes import Lanes
+from facerecon_torch.runtime.lanes import side_by_side
 from facerecon_torch.runtime.memory import CacheLocation
 from facerecon_torch.runtime.ranks import SINGLE, GatherOrder, Ranks
 from facerecon_torch.structures import Crop, FaceParameters
@@ -161,25 +161,22 @@ def _cut(
 ) -> Int[Tensor, "kept"]:
     """The numbers of the decoded images in the order of the rows of `table` and `landmarks`, which are filled with
     their crops and with their `points` in crop px."""
-    lanes, filled = Lanes(landmarks.device), 0
+    filled = 0
 
-    def jobs() -> Iterator[list[_Job]]:
+    def jobs() -> Iterator[_Job]:
         nonlocal filled
         for rows, images in decoded:
             part = slice(filled, filled + len(images))
             filled = part.stop
-            yield [(rows, images, part)]
+            yield rows, images, part
 
-    def work(batch: Sequence[_Job]) -> list[Int[Tensor, "m"]]:
-        ((rows, images, part),) = batch
+    def work(job: _Job) -> Int[Tensor, "m"]:
+        rows, images, part = job
         crops, landmarks[part] = crop(images, points[rows].to(landmarks))
         write_crops(table[part], crops.image, hog)
-        return [rows]
+        return rows
 
-    try:
-        return torch.cat([torch.arange(0), *lanes.worked(jobs(), work)])
-    finally:
-        lanes.close()
+    return torch.cat([torch.arange(0), *side_by_side(jobs(), work, landmarks.device)])
 
 
 def _true_parameters(
