@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -25,12 +26,13 @@ from facerecon_torch.images.read import Pixels, read_pixels
 from facerecon_torch.landmarks.batches import detect_in_batches
 from facerecon_torch.landmarks.detector import LandmarkDetector
 from facerecon_torch.landmarks.registry import DETECTORS, build_detector
+from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.structures import Detection
 from facerecon_torch.synthetic.dataset import SyntheticSet, render_set
 from facerecon_torch.synthetic.spec import SyntheticSpec
 
-__all__ = ["detected", "example_picture", "lies_among", "main", "renders"]
+__all__ = ["detected", "example_picture", "lies_among", "main", "own_faces", "renders"]
 
 _KEYS = ("landmarks", "photos", "device")
 _QUALITIES = (75, 80, 85, 90, 95)  # of the JPEGs of the astronaut
@@ -184,6 +186,18 @@ def _on_renders(detector: LandmarkDetector, rendered: SyntheticSet) -> tuple[_Co
         right = sum(lies_among(face.points, truth) for face in faces)
         (side if yaw > _SIDE_VIEW else frontal).add(min(right, 1), 1, len(faces) - min(right, 1))
     return frontal, side
+
+
+def own_faces(
+    detector: LandmarkDetector, pictures: Sequence[Pixels], truth: Float[Tensor, "n 66 2"]
+) -> Float[Tensor, "n 66 2"]:
+    """The points of the first face that lies among the true points, NaN where there is none."""
+    points = torch.full_like(truth, torch.nan)
+    for row, faces in enumerate(detected(detector, pictures)):
+        own = [face for face in faces if lies_among(face.points, truth[row])]
+        if own:
+            points[row] = to_paper66(own[0].points)
+    return points
 
 
 def lies_among(points: Tensor, truth: Tensor) -> bool:

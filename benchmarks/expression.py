@@ -4,7 +4,7 @@
     python -m benchmarks.expression photo=FILE,FILE cascade=cascade.safetensors
 
 `set` are rendered sets (`synthetic.dataset.load_set`) of people whom the cascade was not trained on. Their landmarks
-get errors drawn from the noise table of the cascade's convention. `cascade` is the shipped one by default.
+are those of `benchmarks.rendered`. `cascade` is the shipped one by default.
 """
 
 import sys
@@ -69,7 +69,8 @@ def main(words: Sequence[str]) -> int:
 def _print_set(name: str, rendered: SyntheticSet, reconstructor: FaceReconstructor) -> None:
     model = reconstructor.face_model
     columns = [model.expression_names.index(one) for one in rendered.expression_names]
-    faces, truth = reconstruct_set(rendered, reconstructor), rendered.expression_weights.to(model.dtype)
+    rendered, faces = reconstruct_set(rendered, reconstructor)
+    truth = rendered.expression_weights.to(model.dtype)
     beta = faces.parameters.expression
     rows = {
         "true beta": model.expression_weights(_true_expression(model, truth, columns)),

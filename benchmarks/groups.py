@@ -76,7 +76,7 @@ def verification_auc(features: Float[Tensor, "n d"], subjects: Int[Tensor, "n"])
 
 def _print_set(name: str, rendered: SyntheticSet, reconstructor: FaceReconstructor) -> None:
     model = reconstructor.face_model
-    faces = reconstruct_set(rendered, reconstructor)
+    rendered, faces = reconstruct_set(rendered, reconstructor)
     answers = {**baselines(reconstructor, faces.landmarks), "cascade": faces.parameters}
     errors = {
         method: aligned_error(model, face.identity, face.expression, rendered.vertices)

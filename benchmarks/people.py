@@ -26,7 +26,7 @@ from facerecon_torch.structures import FaceParameters
 from facerecon_torch.synthetic.dataset import SyntheticSet, load_set
 
 from .keys import read_keys
-from .rendered import aligned_error, neutral_faces, reconstruct_set
+from .rendered import aligned_error, neutral_faces, part_of, reconstruct_set
 
 __all__ = ["errors_over_pictures", "main", "shuffled"]
 
@@ -50,12 +50,18 @@ def main(words: Sequence[str]) -> int:
         raise ValueError("set or choose must be the folder of a rendered set; got neither")
     reconstructor = FaceReconstructor.from_pretrained(keys.get("cascade"))
     for folder in filter(None, keys.get("set", "").split(",")):
-        rendered = load_set(Path(folder))
-        _print_errors(folder, rendered, reconstruct_set(rendered, reconstructor), reconstructor)
+        _print_errors(folder, *_whole_people(load_set(Path(folder)), reconstructor), reconstructor)
     if keys.get("choose"):
-        rendered = load_set(Path(keys["choose"]))
-        _print_choices(rendered, reconstruct_set(rendered, reconstructor), reconstructor)
+        _print_choices(*_whole_people(load_set(Path(keys["choose"])), reconstructor), reconstructor)
     return 0
+
+
+def _whole_people(rendered: SyntheticSet, reconstructor: FaceReconstructor) -> tuple[SyntheticSet, Reconstruction]:
+    """The people whose faces are found in all of their photographs, and those faces."""
+    found, faces = reconstruct_set(rendered, reconstructor)
+    each = rendered.spec.images_per_subject
+    whole = (found.subjects[:, None] == found.subjects).sum(1) == each
+    return part_of(found, whole), faces[whole]
 
 
 def errors_over_pictures(

@@ -1,10 +1,11 @@
 """Reconstruction from real detections on renders: each detector with the shipped cascade of its landmarks.
 
     python -m benchmarks.real_detections landmarks=mediapipe,dlib sets=test,shifted output=results.json
+    python -m benchmarks.real_detections landmarks=mediapipe cascade=shipped,RUN/cascade.safetensors
 
 Errors are mean vertex distances to the true meshes in mm over the whole face, after a similarity, on the images where
-every detector finds the face. Intervals resample people; differences are paired. The mean face and each detector's
-landmark fit stand beside the cascades.
+every detector finds the face. Intervals resample people; differences are paired, from the first cascade. The mean face
+and each cascade's landmark fit stand beside the cascades.
 """
 
 import json
@@ -17,21 +18,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from benchmarks.baselines import shapes
-from benchmarks.detection import detected, lies_among, renders
+from benchmarks.detection import own_faces, renders
 from benchmarks.keys import read_keys
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.files import write_json
 from facerecon_torch.images.read import Pixels, read_pixels
-from facerecon_torch.landmarks.detector import LandmarkDetector
 from facerecon_torch.landmarks.registry import build_detector
-from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.metrics.bootstrap import Interval, paired_bootstrap, subject_interval
 from facerecon_torch.metrics.vertex_error import vertex_errors
 from facerecon_torch.synthetic.dataset import SyntheticSet
 
 __all__ = ["main"]
 
-_KEYS = ("landmarks", "sets", "output")
+_DEFAULTS = {"landmarks": "mediapipe,dlib", "sets": "test,shifted", "cascade": "shipped", "output": ""}
 _BATCH = 32
 
 
@@ -42,49 +41,41 @@ def main(words: Sequence[str]) -> int:
         ValueError: an unknown key.
         DetectorError: a detector cannot run.
     """
-    keys = read_keys(words, _KEYS)
-    detectors = keys.get("landmarks", "mediapipe,dlib").split(",")
+    keys = _DEFAULTS | read_keys(words, _DEFAULTS)
+    detectors, cascades = keys["landmarks"].split(","), keys["cascade"].split(",")
     report = {}
-    for family in keys.get("sets", "test,shifted").split(","):
+    for family in keys["sets"].split(","):
         rendered = renders(family)
-        errors, found = _errors(rendered, detectors)
+        errors, found = _errors(rendered, detectors, cascades)
         report[family] = _summary(errors, rendered.subjects, found)
         _say(family, report[family])
-    if "output" in keys:
+    if keys["output"]:
         write_json(Path(keys["output"]), report)
     return 0
 
 
-def _errors(rendered: SyntheticSet, detectors: Sequence[str]) -> tuple[dict[str, Tensor], Bool[Tensor, "n"]]:
+def _errors(
+    rendered: SyntheticSet, detectors: Sequence[str], cascades: Sequence[str]
+) -> tuple[dict[str, Tensor], Bool[Tensor, "n"]]:
     """By method the error of every image, and where all detectors found the face."""
     errors, found = dict[str, Tensor](), torch.ones(len(rendered), dtype=torch.bool)
     pictures = [read_pixels(file) for file in rendered.images]
     for name in detectors:
-        model = FaceReconstructor.from_pretrained(detector=name)
-        points = _found(build_detector(name), pictures, rendered.landmarks)
+        points = own_faces(build_detector(name), pictures, rendered.landmarks)
         seen = torch.isfinite(points).flatten(1).all(1)
         found &= seen
-        rows, standing = model.face_model.topology.whole_vertices, shapes(model, points.nan_to_num(0.0))
-        meshes = {
-            "mean face": standing["mean face"],
-            f"landmark fit, {name}": standing["landmark fit"],
-            f"cascade, {name}": _cascaded(model, pictures, points, seen),
-        }
-        for method, vertices in meshes.items():
-            errors[method] = vertex_errors(vertices, rendered.vertices, "similarity", rows=rows).mae
+        for cascade in cascades:
+            model = FaceReconstructor.from_pretrained(None if cascade == "shipped" else cascade, detector=name)
+            title = name if cascade == "shipped" else f"{name}, {cascade}"
+            rows, standing = model.face_model.topology.whole_vertices, shapes(model, points.nan_to_num(0.0))
+            meshes = {
+                "mean face": standing["mean face"],
+                f"landmark fit, {title}": standing["landmark fit"],
+                f"cascade, {title}": _cascaded(model, pictures, points, seen),
+            }
+            for method, vertices in meshes.items():
+                errors[method] = vertex_errors(vertices, rendered.vertices, "similarity", rows=rows).mae
     return errors, found
-
-
-def _found(
-    detector: LandmarkDetector, pictures: Sequence[Pixels], truth: Float[Tensor, "n 66 2"]
-) -> Float[Tensor, "n 66 2"]:
-    """The points of the first face that lies among the true points, NaN where there is none."""
-    points = torch.full_like(truth, torch.nan)
-    for row, faces in enumerate(detected(detector, pictures)):
-        own = [face for face in faces if lies_among(face.points, truth[row])]
-        if own:
-            points[row] = to_paper66(own[0].points)
-    return points
 
 
 def _cascaded(

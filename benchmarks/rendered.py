@@ -1,12 +1,16 @@
-"""Reconstructions of rendered sets, with landmark errors from the noise table of the cascade's convention."""
+"""Reconstructions of rendered sets, from landmarks as the shipped cascades were trained with: mediapipe's detections,
+or for a cascade of iBUG landmarks true ones with errors drawn from their table."""
+
+from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from facerecon_torch.cascade.reconstruction import Reconstruction
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
-from facerecon_torch.images.read import read_image
+from facerecon_torch.images.read import read_image, read_pixels
+from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.metrics.vertex_error import vertex_errors
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.synthetic.dataset import SyntheticSet
@@ -14,22 +18,48 @@ from facerecon_torch.synthetic.noise_table import load_noise_table, noise_file, 
 from facerecon_torch.synthetic.people.head import load_head
 from facerecon_torch.synthetic.people.sampling import draw_subject
 
-__all__ = ["aligned_error", "neutral_faces", "reconstruct_set"]
+from .detection import own_faces
+
+__all__ = ["aligned_error", "neutral_faces", "part_of", "reconstruct_set"]
 
 _BATCH = 32
 
 
 def reconstruct_set(
-    rendered: SyntheticSet, reconstructor: FaceReconstructor, *, noise: float = 1.0, seed: int = 0
-) -> Reconstruction:
-    """The faces of a set's photographs; `noise` multiplies the drawn landmark errors."""
-    table = load_noise_table(noise_file(reconstructor.spec.convention))
+    rendered: SyntheticSet, reconstructor: FaceReconstructor, *, noise: float = 0.0, seed: int = 0
+) -> tuple[SyntheticSet, Reconstruction]:
+    """The part of a set whose faces are found, and the faces of its photographs; `noise` times the errors of the noise
+    table of the cascade's convention are added to the landmarks."""
+    convention = reconstructor.spec.convention
+    table = load_noise_table(noise_file(convention))
     generator = torch.Generator().manual_seed(seed)
     drawn = sample_landmark_noise(rendered.angles, rendered.camera.scale, table, generator)
-    points = rendered.landmarks + noise * drawn
+    if convention == "mediapipe":
+        pictures = [read_pixels(file) for file in rendered.images]
+        points = own_faces(build_detector("mediapipe"), pictures, rendered.landmarks)
+    else:
+        points = rendered.landmarks + drawn
+    points = points + noise * drawn
+    found = torch.isfinite(points).flatten(1).all(1)
+    rendered, points = part_of(rendered, found), points[found]
     parts = [slice(k, k + _BATCH) for k in range(0, len(rendered), _BATCH)]
-    return Reconstruction.cat(
+    return rendered, Reconstruction.cat(
         [reconstructor.reconstruct([read_image(file) for file in rendered.images[p]], points[p]) for p in parts]
+    )
+
+
+def part_of(rendered: SyntheticSet, rows: Bool[Tensor, "n"]) -> SyntheticSet:
+    """Some of the photographs of a set."""
+    if bool(rows.all()):
+        return rendered
+    names = ("subjects", "vertices", "landmarks", "contour_vertices", "angles", "expression_weights", "macro")
+    given = rendered.parameters
+    return replace(
+        rendered,
+        images=tuple(file for file, kept in zip(rendered.images, rows.tolist(), strict=True) if kept),
+        camera=rendered.camera[rows],
+        parameters=None if given is None else given[rows],
+        **{name: getattr(rendered, name)[rows] for name in names},
     )
 
 

@@ -78,8 +78,8 @@ def test_every_method_builds_and_differs_from_the_others():
 @pytest.mark.parametrize(
     ("name", "keys"),
     [
-        ("shipped_ibug", "landmarks.convention=ibug experiment=shipped"),
-        ("shipped", "data.train_subjects=1200 data.train_images=3 cv.nested=0 runtime.half=true"),
+        ("shipped_ibug", "experiment=shipped landmarks=noise landmarks.convention=ibug"),
+        ("shipped", "landmarks=mediapipe data.train_subjects=1200 data.train_images=3 cv.nested=0 runtime.half=true"),
         ("hog_patch", "data.shifted_subjects=0 cv.nested=0 features.hog.evaluation=patch"),
         ("hog_dense1", "data.shifted_subjects=0 cv.nested=0 features.hog.stride=1"),
         ("hog_dense4", "data.shifted_subjects=0 cv.nested=0"),
@@ -102,7 +102,7 @@ def test_a_shipped_cascade_has_the_config_that_made_it(convention, name):
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_yaml_repeats_the_defaults_of_its_spec(group):
-    specs = specs_of("landmarks=auto")
+    specs = specs_of()
     spec = getattr(specs, group)
     if group == "cascade":  # the grid of block weights is a choice of the experiment, not of the spec
         spec = replace(spec, ridge=replace(spec.ridge, block_weights_grid=None))
@@ -130,7 +130,7 @@ def test_a_wrong_number_of_stages_is_refused():
     "words",
     [
         ["experiment=small", "regression.block_weights_grid=[[1,1]]"],
-        ["data=frgc", "data.root='a ${b}, c'", "data.classes=[N]", "landmarks=noise"],
+        ["data=frgc", "data.root='a ${b}, c'", "data.classes=[N]"],
         ["data=bosphorus", "data.root=x", "landmarks=file", "landmarks.path='points, [all].csv'", "cv.fold=1"],
     ],
     ids=["synthetic", "holdout becomes folds", "landmarks from a file"],

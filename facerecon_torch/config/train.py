@@ -78,16 +78,15 @@ class TrainSpecs:
             )
 
     def settled(self, device: torch.device) -> "TrainSpecs":
-        """The run as it will happen: `auto` landmarks become a named detector, and what follows from the data is filled
-        in. Prepared and fitted sets bring their landmarks, and have no test people of their own, so that `holdout`
-        becomes folds.
+        """The run as it will happen. `auto` landmarks become those of a named detector, and those that a prepared or
+        fitted set brings. Such sets have no test people of their own, so that `holdout` becomes folds.
 
         Args:
             device: where a detector may run.
 
         Raises:
-            ValueError: `set` landmarks of synthetic sets.
-            DetectorError: `auto` landmarks, and no detector can run.
+            ValueError: `set` landmarks of synthetic sets, `noise` or `truth` of others.
+            DetectorError: `auto` landmarks of synthetic sets, and no detector can run.
         """
         if isinstance(self.data, SyntheticPhotos):
             if self.landmarks.source == "set":
@@ -95,9 +94,12 @@ class TrainSpecs:
                     "landmarks.source=set is for prepared sets; synthetic ones take noise, truth, a detector"
                 )
             return replace(self, landmarks=self.landmarks.settled(device))
-        landmarks = self.landmarks.settled(device)
-        if landmarks.source in ("noise", "truth"):
-            landmarks = LandmarkSourceSpec(source="set")
+        if self.landmarks.source in ("noise", "truth"):
+            raise ValueError(
+                f"landmarks.source={self.landmarks.source} is for synthetic sets; prepared and fitted ones take set "
+                "(what they bring) or a detector"
+            )
+        landmarks = LandmarkSourceSpec(source="set") if self.landmarks.source == "auto" else self.landmarks
         cv = self.cv
         if cv.protocol == "holdout":
             cv = replace(cv, protocol="group_kfold", nested=0)

@@ -112,7 +112,7 @@ def test_wrong_data_names_its_key(data, message):
 
 
 def test_sets_of_scans_bring_landmarks_and_are_tested_in_folds():
-    run = specs(data=RecordedScans(name="frgc"), landmarks=LandmarkSourceSpec(source="noise")).settled(CPU)
+    run = specs(data=RecordedScans(name="frgc"), landmarks=LandmarkSourceSpec()).settled(CPU)
     assert (run.landmarks.source, run.cv.protocol, run.cv.nested) == ("set", "group_kfold", 0)
     asked = specs(data=RecordedScans(name="frgc"), landmarks=LandmarkSourceSpec(source="dlib"), cv=CvSpec(fold=1))
     assert asked.settled(CPU).landmarks.source == "dlib"
@@ -121,6 +121,10 @@ def test_sets_of_scans_bring_landmarks_and_are_tested_in_folds():
     assert untouched.settled(CPU) == untouched
     with pytest.raises(ValueError, match=r"landmarks\.source=set is for prepared sets"):
         specs(landmarks=LandmarkSourceSpec(source="set")).settled(CPU)
+    for source in ("noise", "truth"):
+        drawn = specs(data=RecordedScans(name="frgc"), landmarks=LandmarkSourceSpec(source=source))
+        with pytest.raises(ValueError, match=rf"landmarks\.source={source} is for synthetic sets; .* take set"):
+            drawn.settled(CPU)
 
 
 def test_automatic_landmarks_become_the_detector_that_runs(monkeypatch):

@@ -2,27 +2,19 @@
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
-from tqdm import tqdm
 
+from facerecon_torch.commands.train.detections import detect_rendered, detect_set
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.data.aflw import load_fitted_faces
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.data.prepared import load_prepared_faces
 from facerecon_torch.data.specs import DataSpec, RecordedScans, SyntheticPhotos
-from facerecon_torch.errors import ImageFileError, LandmarkFileError
 from facerecon_torch.files import cache_folder, require_writable
-from facerecon_torch.images.loader import LoadError, decoded_ahead, read_content
-from facerecon_torch.landmarks.batches import DETECTED_TOGETHER, detect_in_batches
-from facerecon_torch.landmarks.detector import choose_faces
-from facerecon_torch.landmarks.registry import build_detector
-from facerecon_torch.landmarks.scheme import N_INNER, to_paper66
+from facerecon_torch.landmarks.scheme import N_INNER
 from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
@@ -62,7 +54,7 @@ def load_sets(
         return _synthetic_sets(data, landmarks, runtime, people, names, ranks)
     faces = load_prepared_faces(data, model) if isinstance(data, RecordedScans) else load_fitted_faces(data, model)
     if landmarks.source != "set":
-        points = _detect(faces.images, landmarks, runtime, ranks)
+        points = detect_set(faces.images, landmarks, runtime, ranks)
         faces = replace(faces, landmarks=points, convention=landmarks.own_convention)
     return {"train": _with_landmarks(faces)}
 
@@ -99,12 +91,12 @@ def _synthetic_sets(
                 require_writable(folder.parent)
             rendered = render_set(spec, folder, model=file, workers=runtime.workers, progress=runtime.progress)
         ranks.share(None)  # nobody reads before all is written
-        sets[family] = _face_set(family, rendered or load_set(folder), landmarks, runtime, ranks)
+        sets[family] = _face_set(rendered or load_set(folder), folder, landmarks, runtime, ranks)
     return sets
 
 
 def _face_set(
-    name: str, rendered: SyntheticSet, source: LandmarkSourceSpec, runtime: RuntimeSpec, ranks: Ranks
+    rendered: SyntheticSet, folder: Path, source: LandmarkSourceSpec, runtime: RuntimeSpec, ranks: Ranks
 ) -> FaceSet:
     if source.source == "truth":
         points = rendered.landmarks
@@ -115,10 +107,10 @@ def _face_set(
         errors = sample_landmark_noise(rendered.angles, rendered.camera.scale, table, generator)
         points = rendered.landmarks + errors
     else:
-        points = _detect(rendered.images, source, runtime, ranks)
+        points = detect_rendered(rendered, folder, source, runtime, ranks)
     return _with_landmarks(
         FaceSet(
-            name=name,
+            name=rendered.spec.family,
             images=rendered.images,
             subjects=rendered.subjects,
             landmarks=points,
@@ -138,31 +130,3 @@ def _with_landmarks(faces: FaceSet) -> FaceSet:
         return faces
     _log.info("%s: landmarks in %d of %d images; the others are left out", faces.name, len(rows), len(faces))
     return faces[rows]
-
-
-def _detect(
-    images: Sequence[Path], source: LandmarkSourceSpec, runtime: RuntimeSpec, ranks: Ranks
-) -> Float[Tensor, "n 66 2"]:
-    """A real detector's landmarks of every image, NaN where the image cannot be read or shows no face."""
-    device = runtime.own_device()
-    detector = build_detector(source.source, **source.options(device))
-    own = range(ranks.rank, len(images), ranks.world)
-    points = torch.full((len(own), 66, 2), torch.nan, dtype=torch.float32)
-    shown = runtime.progress and ranks.is_first
-    files = [images[k] for k in own]
-    with (
-        ThreadPoolExecutor(runtime.workers) as pool,
-        tqdm(total=len(own), desc="landmarks", unit="image", disable=not shown) as bar,
-    ):
-        decoded = decoded_ahead(files, pool, read_content, ahead=2 * DETECTED_TOGETHER)
-        loaded = ((path, image.cause if isinstance(image, LoadError) else image) for path, image in decoded)
-        for row, (_, found) in enumerate(detect_in_batches(detector, loaded)):
-            bar.update()
-            if isinstance(found, (ImageFileError, LandmarkFileError)):
-                _log.error("left out: %s", found)
-            elif isinstance(found, Exception):
-                raise found
-            elif found[1]:
-                points[row] = to_paper66(choose_faces(found[1], "largest")[0].points[None])[0]
-    places = torch.cat([torch.arange(rank, len(images), ranks.world) for rank in range(ranks.world)])
-    return ranks.gather(points.to(device)).cpu()[torch.argsort(places)]
