@@ -34,7 +34,10 @@ class ThreadRanks(Ranks):
         return torch.cat(self.round.say(self.rank, rows))
 
     def share(self, value):
-        return self.round.say(self.rank, value)[0]
+        words = self.round.say(self.rank, value)
+        if len({isinstance(word, torch.Tensor) for word in words}) > 1:  # processes would wait for one another for ever
+            raise TypeError(f"all processes must share a tensor, or none; got {[type(word) for word in words]}")
+        return words[0]
 
 
 def together(world, work):

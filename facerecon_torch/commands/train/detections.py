@@ -43,7 +43,7 @@ def detect_rendered(
     if source.source != MediapipeDetector.name:
         return detect_set(rendered.images, source, runtime, ranks)
     file = folder / f"landmarks-{_key(source, runtime.own_device())}.safetensors"
-    kept = ranks.share(_kept(file, len(rendered)) if ranks.is_first else None)
+    (kept,) = ranks.share((_kept(file, len(rendered)) if ranks.is_first else None,))  # not a tensor everywhere
     if kept is not None:
         return kept
     points = detect_set(rendered.images, source, runtime, ranks)
