@@ -1,5 +1,6 @@
 """Configs compose, build their specs and agree with the documents; recorded configs build what ran."""
 
+import json
 import re
 import shlex
 from dataclasses import replace
@@ -98,6 +99,9 @@ def test_a_shipped_cascade_has_the_config_that_made_it(convention, name):
     shipped = specs_of(search_path(), name="config", folder=path.parent)
     asked = specs_of(f"experiment={name}", "runtime.progress=false")
     assert shipped == asked.settled(CPU)
+    report = json.loads(path.with_name("report.json").read_text())
+    named = [Path(word.split("=")[-1].strip("'")) for word in report["command"] + report["overrides"]]
+    assert not [path for path in named if path.is_absolute()]  # of the machine that it was made on
 
 
 @pytest.mark.parametrize("group", GROUPS)
