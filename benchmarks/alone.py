@@ -28,7 +28,7 @@ def main() -> None:
         task["ceilings"]["product_gflop_s"][task["dtype"]],
     )
     module, _, function = task["build"].partition(":")
-    build = getattr(importlib.import_module(f".{module}", __package__), function)
+    build = getattr(importlib.import_module(f".speed.{module}", __package__), function)
     case: Case = build(context, **task["arguments"])
     group = Group(name=task["group"], cases=[case], axis=task["axis"], x=task["x"], rounds=task["rounds"])
     row: Row = measure_group(group, context, warm_ups=0, ceilings=task["ceilings"])[0]

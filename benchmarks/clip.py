@@ -29,8 +29,8 @@ from facerecon_torch.synthetic.clip import ClipFrame, ClipSpec, render_clip
 from facerecon_torch.synthetic.people.head import load_head
 from facerecon_torch.tracking.smooth import SmoothingSpec
 
+from .accuracy.rendered import aligned_error
 from .keys import read_keys
-from .rendered import aligned_error
 
 __all__ = ["curves", "jitter", "lag", "main", "measure"]
 

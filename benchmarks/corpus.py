@@ -25,7 +25,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.keys import read_keys
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.infer.inputs.listing import InputSpec
 from facerecon_torch.commands.infer.options import InferOptions
@@ -34,6 +33,8 @@ from facerecon_torch.images.read import decode_pixels
 from facerecon_torch.landmarks import build_detector
 from facerecon_torch.runtime.lanes import Lanes
 from facerecon_torch.synthetic.dataset import load_set
+
+from .keys import read_keys
 
 __all__ = ["Corpus", "growth", "main"]
 

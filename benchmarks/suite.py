@@ -55,7 +55,7 @@ class Request:
 
 
 def bench_module(name: str) -> ModuleType:
-    return importlib.import_module(f".bench_{name}", __package__)
+    return importlib.import_module(f".speed.bench_{name}", __package__)
 
 
 def parse(words: Sequence[str]) -> Request:

@@ -6,8 +6,9 @@ pictures holds less chance, and the shrinkage is undone as far:
     alpha = mu + (1 + r) / (1 + r / N) (mean - mu),    N = (sum_i w_i)^2 / sum_i w_i^2
 
 with mean = sum_i w_i alpha_i / sum_i w_i and w_i the precision of a picture by its yaw. One picture keeps its answer.
-r has the least error of 8 pictures in `python -m benchmarks.people choose=FOLDER`, on people that the cascade was not
-trained on and that no reported figure is from; w_i is from the variances printed there (docs/people_and_videos.md).
+r has the least error of 8 pictures in `python -m benchmarks.accuracy.people choose=FOLDER`, on people that the cascade
+was not trained on and that no reported figure is from; w_i is from the variances printed there
+(docs/people_and_videos.md).
 """
 
 from dataclasses import dataclass

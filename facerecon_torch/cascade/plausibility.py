@@ -1,7 +1,7 @@
 """Measures that tell a face from something that is none and a good answer from a poor one, and their limits.
 
-The limits of faces are measured by `python -m benchmarks.plausibility`, those of trust by `python -m benchmarks.trust`;
-docs/plausibility.md and docs/trust.md hold the tables.
+The limits of faces are measured by `python -m benchmarks.accuracy.plausibility`, those of trust by
+`python -m benchmarks.accuracy.trust`; docs/plausibility.md and docs/trust.md hold the tables.
 """
 
 from collections.abc import Mapping

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import detection
+from benchmarks.accuracy import detection
 from facerecon_torch.errors import DetectorError
 from facerecon_torch.structures import Detection
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.expression import main, measure
+from benchmarks.accuracy.expression import main, measure
 
 
 def test_figures_of_known_weights():

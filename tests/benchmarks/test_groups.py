@@ -1,12 +1,12 @@
-"""`benchmarks.groups`: groups of people, the AUC by counting pairs, and a small set to its end."""
+"""`benchmarks.accuracy.groups`: groups of people, the AUC by counting pairs, and a small set to its end."""
 
 from itertools import product
 
 import pytest
 import torch
 
-from benchmarks.groups import groups_of, main, verification_auc
-from benchmarks.rendered import aligned_error
+from benchmarks.accuracy.groups import groups_of, main, verification_auc
+from benchmarks.accuracy.rendered import aligned_error
 from facerecon_torch.synthetic.dataset import render_set
 from facerecon_torch.synthetic.spec import SyntheticSpec
 from tests.tiny_model import tiny_linear

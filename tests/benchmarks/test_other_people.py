@@ -1,10 +1,10 @@
-"""`benchmarks.other_people`: people of a model file, photographed, found and measured."""
+"""`benchmarks.accuracy.other_people`: people of a model file, photographed, found and measured."""
 
 import json
 
 import pytest
 
-from benchmarks.other_people import main
+from benchmarks.accuracy.other_people import main
 from facerecon_torch.model.default_face.build import load_default_face
 from facerecon_torch.model.io import save_model
 

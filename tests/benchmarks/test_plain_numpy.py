@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch.testing import assert_close
 
-from benchmarks import plain_numpy
-from benchmarks.data import LowRank, draw_faces, waves
+from benchmarks.speed import plain_numpy
+from benchmarks.speed.data import LowRank, draw_faces, waves
 from facerecon_torch.features.hog import HogSpec, patch_hog
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from tests.tiny_model import tiny_bilinear

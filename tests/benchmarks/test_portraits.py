@@ -1,8 +1,8 @@
-"""`benchmarks.portraits` on scikit-image's astronaut."""
+"""`benchmarks.accuracy.portraits` on scikit-image's astronaut."""
 
 import pytest
 
-from benchmarks.portraits import main
+from benchmarks.accuracy.portraits import main
 from facerecon_torch.images import read_pixels
 
 

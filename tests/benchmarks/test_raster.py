@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmarks.data import SIZE, default_model, draw_faces
-from benchmarks.raster import rasterise
+from benchmarks.speed.data import SIZE, default_model, draw_faces
+from benchmarks.speed.raster import rasterise
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.geometry.projection import project, rotate_to_view
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.render_distance import main, measure_distances
+from benchmarks.accuracy.render_distance import main, measure_distances
 
 
 def test_known_shifts_are_measured_in_deviations(rng: torch.Generator) -> None:

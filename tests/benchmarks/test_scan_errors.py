@@ -1,4 +1,4 @@
-"""`benchmarks.scan`: what it refuses, and the photograph of a scan."""
+"""`benchmarks.accuracy.scan`: what it refuses, and the photograph of a scan."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.scan import draw_errors, main
-from benchmarks.scan_photo import photograph, read_scan
+from benchmarks.accuracy.scan import draw_errors, main
+from benchmarks.accuracy.scan_photo import photograph, read_scan
 from facerecon_torch.metrics.scan import ScanErrors
 from facerecon_torch.metrics.surface_fit import identity_alignment
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmarks.plausibility import spoilt
+from benchmarks.accuracy.plausibility import spoilt
 from facerecon_torch.cascade.plausibility import TRAINED_DEGREES, Plausibility, measure_plausibility
 from facerecon_torch.cascade.reconstruction import KnownSize, Reconstruction
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter

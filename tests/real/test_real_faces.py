@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.scan import Errors, figures, measure_scan
-from benchmarks.scan_photo import read_scan
+from benchmarks.accuracy.scan import Errors, figures, measure_scan
+from benchmarks.accuracy.scan_photo import read_scan
 from facerecon_torch import FaceReconstructor
 
 DATA = Path(os.environ.get("FACERECON_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "real"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.scan_photo import read_scan
+from benchmarks.accuracy.scan_photo import read_scan
 from facerecon_torch.commands.cli import main
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER
 from facerecon_torch.model.io import load_model

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.scan_photo import photograph, read_scan
+from benchmarks.accuracy.scan_photo import photograph, read_scan
 from facerecon_torch.geometry.mesh_queries import get_backend
 from facerecon_torch.images.write import save_png
 from facerecon_torch.landmarks.scheme import to_paper66

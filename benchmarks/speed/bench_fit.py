@@ -14,8 +14,8 @@ from facerecon_torch.geometry.projection import project
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.structures import FaceParameters, LandmarkFit
 
+from ..case import Case, Context, Group
 from . import plain_numpy
-from .case import Case, Context, Group
 from .data import Faces, default_model, draw_faces
 
 TITLE = "camera and weights from 66 landmarks (solved in float64); 4 rounds; deviations in standard deviations"

@@ -1,7 +1,7 @@
 """Measures of plausibility for faces and for spoilt landmarks, and the share that the limits mark.
 
-    python -m benchmarks.plausibility set=FOLDER,FOLDER detector=mediapipe draws=3 penalty=64,16
-    python -m benchmarks.plausibility set=FOLDER cascade=cascade.safetensors images=120
+    python -m benchmarks.accuracy.plausibility set=FOLDER,FOLDER detector=mediapipe draws=3 penalty=64,16
+    python -m benchmarks.accuracy.plausibility set=FOLDER cascade=cascade.safetensors images=120
 
 `set` are rendered sets (`synthetic.dataset.load_set`). Their true landmarks with errors drawn from both noise tables,
 and the points that `detector` finds, are faces; the same points in wrong orders are not. Without `cascade` the measures
@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks.keys import read_keys
 from facerecon_torch.cascade.plausibility import Plausibility, measure_plausibility
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
@@ -31,6 +30,8 @@ from facerecon_torch.model.default_face import load_default_face
 from facerecon_torch.structures import Camera, Detection
 from facerecon_torch.synthetic.dataset import SyntheticSet, load_set
 from facerecon_torch.synthetic.noise_table import load_noise_table, noise_file, sample_landmark_noise
+
+from ..keys import read_keys
 
 __all__ = ["main", "spoilt"]
 

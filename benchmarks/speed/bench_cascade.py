@@ -13,8 +13,8 @@ from facerecon_torch.features.joint import JointSpec
 from facerecon_torch.regression import CascadeSpec
 from facerecon_torch.runtime.memory import UNBOUNDED, MemoryBudget
 
+from ..case import Case, Context, Group
 from .bench_ridge import operations
-from .case import Case, Context, Group
 from .data import default_model
 from .training_set import Size, make_samples, make_setup
 

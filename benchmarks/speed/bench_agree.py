@@ -17,7 +17,7 @@ from facerecon_torch.model.base import FaceModel
 from facerecon_torch.regression import CascadeSpec, RidgeSpec
 from facerecon_torch.structures import FaceParameters
 
-from .case import Case, Context, Group
+from ..case import Case, Context, Group
 from .data import default_model, draw_parameters
 from .training_set import FIT, Size, make_samples, make_setup
 

@@ -1,6 +1,6 @@
 """How far the points of landmark fit and cascade lie from the detected ones on photographs, and a sheet of pictures.
 
-    python -m benchmarks.portraits photos=FILE,FILE sheet=sheet.png
+    python -m benchmarks.accuracy.portraits photos=FILE,FILE sheet=sheet.png
 
 The sheet has one row for each photograph and for scikit-image's astronaut: the photograph, the mesh of the landmark fit
 and the mesh of the cascade on it, with detected points in green and those of the mesh in red. Errors are means over the
@@ -17,9 +17,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from benchmarks.baselines import largest_face
-from benchmarks.detection import example_picture
-from benchmarks.keys import read_keys
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.geometry.projection import project, project_with_depth
 from facerecon_torch.images.read import Pixels, in_unit_range, read_pixels
@@ -27,6 +24,10 @@ from facerecon_torch.images.write import save_png
 from facerecon_torch.landmarks.scheme import N_INNER, interocular
 from facerecon_torch.report.overlay import draw_overlay
 from facerecon_torch.structures import Camera
+
+from ..keys import read_keys
+from .baselines import largest_face
+from .detection import example_picture
 
 __all__ = ["main"]
 

@@ -1,13 +1,13 @@
 """Measures of trust against the true error of the mesh, and the limits that follow from them.
 
-    python -m benchmarks.trust set=TEST,SHIFTED noise=0,2 plot=docs/trust.png
-    python -m benchmarks.trust choose=FOLDER
-    python -m benchmarks.trust scores=FOLDER detector=mediapipe
+    python -m benchmarks.accuracy.trust set=TEST,SHIFTED noise=0,2 plot=docs/trust.png
+    python -m benchmarks.accuracy.trust choose=FOLDER
+    python -m benchmarks.accuracy.trust scores=FOLDER detector=mediapipe
 
 `set` are rendered sets (`synthetic.dataset.load_set`); `noise` times the errors of the cascade's noise table are added
-to the landmarks of `benchmarks.rendered`, each a run of its own. The error is the MAE in mm of the whole face after a
-similarity; its rank correlation with every measure has a bootstrap interval over people. `choose` prints the quantiles
-and the regression that the figures of `cascade/plausibility.py` were read from; `scores` prints those of a
+to the landmarks of `benchmarks.accuracy.rendered`, each a run of its own. The error is the MAE in mm of the whole face
+after a similarity; its rank correlation with every measure has a bootstrap interval over people. `choose` prints the
+quantiles and the regression that the figures of `cascade/plausibility.py` were read from; `scores` prints those of a
 detector. The people of both must be in no reported set.
 """
 
@@ -28,7 +28,7 @@ from facerecon_torch.images.read import read_image
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.synthetic.dataset import SyntheticSet, load_set
 
-from .keys import read_keys
+from ..keys import read_keys
 from .rendered import aligned_error, reconstruct_set
 
 __all__ = ["Measured", "fit_error", "main", "rank_correlation"]

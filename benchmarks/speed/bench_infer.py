@@ -26,8 +26,8 @@ from facerecon_torch.landmarks.scheme import from_paper66
 from facerecon_torch.runtime.timer import Timer
 from facerecon_torch.structures import Mesh
 
+from ..case import Case, Context, Group
 from . import plain_numpy
-from .case import Case, Context, Group
 from .data import Faces, default_model, draw_faces, render
 
 TITLE = "inference with the pretrained cascade, landmarks given; photographs of 448 x 448 px of rendered faces"

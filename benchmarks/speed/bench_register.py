@@ -12,7 +12,7 @@ from facerecon_torch.model.base import FaceModel
 from facerecon_torch.registration.scan.register import Registered, register
 from facerecon_torch.registration.scan.surface import ScanBatch, resample_grid, stack_scans
 
-from .case import Case, Context, Group
+from ..case import Case, Context, Group
 from .data import default_model, draw_parameters
 
 TITLE = "scans -> S*, M and their errors; scans of the model's own faces at 0.75 mm with 0.3 mm noise"

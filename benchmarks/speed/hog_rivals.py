@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .case import Case
+from ..case import Case
 from .data import draw_points, waves
 from .hog_worker import describe_share, take_patches
 

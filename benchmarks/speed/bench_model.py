@@ -12,7 +12,7 @@ from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.factored import factor_vertices
 from facerecon_torch.structures import FaceParameters
 
-from .case import Case, Context, Group
+from ..case import Case, Context, Group
 from .data import default_model, draw_parameters
 
 TITLE = "vertices of the default face (4,071 x 3 from 50 x 25 factors); errors are against float64"

@@ -2,7 +2,7 @@
 
     facerecon synth layout=bosphorus output=SCANS subjects=6
     facerecon prepare data=bosphorus data.root=SCANS output=PREPARED
-    python benchmarks/registration_truth.py SCANS PREPARED
+    python benchmarks/accuracy/registration_truth.py SCANS PREPARED
 
 M is judged on the covered vertices where the scan stands (across and along the surface); S* on the covered vertices of
 the whole face, where the scan stands and, as training sees it, in the model frame; the pose by its angle; eyelids by

@@ -18,7 +18,7 @@ from facerecon_torch.regression import (
     fit_stage,
 )
 
-from .case import Case, Context, Group
+from ..case import Case, Context, Group
 from .data import LowRank
 
 TITLE = "ridge regression of 75 targets (Eq. 13); features of low rank; every penalty chosen on training people only"

@@ -1,6 +1,6 @@
 """How many faces each landmark detector finds: photographs, pictures without a face, renders by their yaw.
 
-    python -m benchmarks.detection landmarks=dlib,mediapipe photos=portrait.jpg,pair.jpg:2 device=cpu
+    python -m benchmarks.accuracy.detection landmarks=dlib,mediapipe photos=portrait.jpg,pair.jpg:2 device=cpu
 
 `photos` are photographs beside scikit-image's astronaut, with the number of their faces (1 where none is given). The
 renders are the `test` set of the training configuration, made in the cache folder where they are missing.
@@ -17,7 +17,6 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.keys import read_keys
 from facerecon_torch.commands.train.sets import synthetic_folder
 from facerecon_torch.data.specs import SyntheticPhotos
 from facerecon_torch.errors import DetectorError
@@ -31,6 +30,8 @@ from facerecon_torch.landmarks.source import LandmarkSourceSpec
 from facerecon_torch.structures import Detection
 from facerecon_torch.synthetic.dataset import SyntheticSet, render_set
 from facerecon_torch.synthetic.spec import SyntheticSpec
+
+from ..keys import read_keys
 
 __all__ = ["detected", "example_picture", "lies_among", "main", "own_faces", "renders"]
 

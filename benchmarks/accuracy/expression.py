@@ -1,10 +1,10 @@
 """Weights of named expressions at rest and at their peaks, on rendered faces of known weights and on photographs.
 
-    python -m benchmarks.expression set=FOLDER,FOLDER cascade=cascade.safetensors
-    python -m benchmarks.expression photo=FILE,FILE cascade=cascade.safetensors
+    python -m benchmarks.accuracy.expression set=FOLDER,FOLDER cascade=cascade.safetensors
+    python -m benchmarks.accuracy.expression photo=FILE,FILE cascade=cascade.safetensors
 
 `set` are rendered sets (`synthetic.dataset.load_set`) of people whom the cascade was not trained on. Their landmarks
-are those of `benchmarks.rendered`. `cascade` is the shipped one by default.
+are those of `benchmarks.accuracy.rendered`. `cascade` is the shipped one by default.
 """
 
 import sys
@@ -20,7 +20,7 @@ from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.named_weights import NEUTRAL
 from facerecon_torch.synthetic.dataset import SyntheticSet, load_set
 
-from .keys import read_keys
+from ..keys import read_keys
 from .rendered import reconstruct_set
 
 __all__ = ["main", "measure"]

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from facerecon_torch.regression import RidgeSpec, StageFit, fit_stage
 
+from ..case import Alone, Case, Context, Group
+from ..memory import process_peak_gb
 from .bench_ridge import FLOOR, LD_COLUMNS, TARGETS, mean_square, operations
-from .case import Alone, Case, Context, Group
 from .data import LowRank
-from .memory import process_peak_gb
 
 TITLE = "a stage in the primal form, rows made chunk by chunk at every pass, so that X is never in memory"
 # gb: what the whole process may take, 10^9 bytes; 0: any

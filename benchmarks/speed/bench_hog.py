@@ -13,7 +13,7 @@ from torch import Tensor
 from facerecon_torch.features.hog import HogSpec, describe_patches, gather_hog, hog, hog_maps, patch_hog
 from facerecon_torch.features.hog.gradients import differences, kornia_gradients, repeat_border
 
-from .case import Case, Context, Group
+from ..case import Case, Context, Group
 from .data import draw_points, waves
 from .hog_rivals import cut, rivals
 from .hog_worker import describe_with_skimage

@@ -1,7 +1,7 @@
 """The identity of people from several photographs: its error over their number, and how well strangers are told.
 
-    python -m benchmarks.people set=FOLDER,FOLDER cascade=cascade.safetensors
-    python -m benchmarks.people choose=FOLDER
+    python -m benchmarks.accuracy.people set=FOLDER,FOLDER cascade=cascade.safetensors
+    python -m benchmarks.accuracy.people choose=FOLDER
 
 `set` are rendered sets (`synthetic.dataset.load_set`) of people whom the cascade was not trained on, all with the same
 number of photographs. Errors are those of the face at rest: MAE in mm of the whole face after a similarity. `choose`
@@ -25,7 +25,7 @@ from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.structures import FaceParameters
 from facerecon_torch.synthetic.dataset import SyntheticSet, load_set
 
-from .keys import read_keys
+from ..keys import read_keys
 from .rendered import aligned_error, neutral_faces, part_of, reconstruct_set
 
 __all__ = ["errors_over_pictures", "main", "shuffled"]

@@ -1,6 +1,6 @@
 """Errors of cascades on one real textured scan, rendered from the front and found by a real detector.
 
-    python -m benchmarks.scan scan=FOLDER cascade=RUN1/cascade.safetensors,RUN2/cascade.safetensors output=scan.json
+    python -m benchmarks.accuracy.scan scan=FOLDER cascade=RUN/cascade.safetensors,FILE output=scan.json
 
 The folder holds `NAME.obj`, `NAME.jpg` and `NAME.ljson` with 68 points. Without `cascade` the shipped one is measured;
 `cascade_model=FILE` is the face model of the cascades. Errors are distances in mm from the scan to the mesh within the
@@ -17,15 +17,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks.baselines import SEVEN_ROWS, largest_face, shapes
-from benchmarks.keys import read_keys
-from benchmarks.scan_photo import Scan, photograph, read_scan
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.evaluation.pictures import draw_mesh
 from facerecon_torch.evaluation.plots import colour_scale
 from facerecon_torch.files import write_json
 from facerecon_torch.images.write import save_png
 from facerecon_torch.metrics.scan import SEVEN_POINTS, ScanErrors, scan_to_mesh
+
+from ..keys import read_keys
+from .baselines import SEVEN_ROWS, largest_face, shapes
+from .scan_photo import Scan, photograph, read_scan
 
 __all__ = ["Errors", "draw_errors", "figures", "main", "measure_scan"]
 

@@ -1,6 +1,6 @@
 """Errors of a cascade on people of another face model, photographed by the product and found by a real detector.
 
-    python -m benchmarks.other_people model=ict.safetensors output=people.json
+    python -m benchmarks.accuracy.other_people model=ict.safetensors output=people.json
 
 `cascade=FILE` and `cascade_model=FILE` take a cascade other than the shipped one and its face model; `pictures=FOLDER`
 keeps the photographs. Errors are mean distances in mm from the true mesh to the answer within the mask of the NoW
@@ -17,9 +17,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from benchmarks.baselines import SEVEN_ROWS, shapes
-from benchmarks.detection import detected, lies_among
-from benchmarks.keys import read_keys
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.files import write_json
 from facerecon_torch.images.read import Pixels, read_pixels
@@ -31,6 +28,10 @@ from facerecon_torch.model.load import ModelSpec, load_face_model
 from facerecon_torch.synthetic.dataset import SyntheticSet, render_set
 from facerecon_torch.synthetic.people.model_people import load_model_people
 from facerecon_torch.synthetic.spec import SyntheticSpec
+
+from ..keys import read_keys
+from .baselines import SEVEN_ROWS, shapes
+from .detection import detected, lies_among
 
 __all__ = ["main"]
 

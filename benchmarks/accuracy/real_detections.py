@@ -1,7 +1,7 @@
 """Reconstruction from real detections on renders: each detector with the shipped cascade of its landmarks.
 
-    python -m benchmarks.real_detections landmarks=mediapipe,dlib sets=test,shifted output=results.json
-    python -m benchmarks.real_detections landmarks=mediapipe cascade=shipped,RUN/cascade.safetensors
+    python -m benchmarks.accuracy.real_detections landmarks=mediapipe,dlib sets=test,shifted output=results.json
+    python -m benchmarks.accuracy.real_detections landmarks=mediapipe cascade=shipped,RUN/cascade.safetensors
 
 Errors are mean vertex distances to the true meshes in mm over the whole face, after a similarity, on the images where
 every detector finds the face. Intervals resample people; differences are paired, from the first cascade. The mean face
@@ -17,9 +17,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from benchmarks.baselines import shapes
-from benchmarks.detection import own_faces, renders
-from benchmarks.keys import read_keys
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.files import write_json
 from facerecon_torch.images.read import Pixels, read_pixels
@@ -27,6 +24,10 @@ from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.metrics.bootstrap import Interval, paired_bootstrap, subject_interval
 from facerecon_torch.metrics.vertex_error import vertex_errors
 from facerecon_torch.synthetic.dataset import SyntheticSet
+
+from ..keys import read_keys
+from .baselines import shapes
+from .detection import own_faces, renders
 
 __all__ = ["main"]
 

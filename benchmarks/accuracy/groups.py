@@ -1,6 +1,6 @@
 """Errors by sex, age and ancestry of rendered people, and how well their alpha tells them apart.
 
-    python -m benchmarks.groups set=FOLDER,FOLDER cascade=cascade.safetensors
+    python -m benchmarks.accuracy.groups set=FOLDER,FOLDER cascade=cascade.safetensors
 
 `set` are rendered sets (`synthetic.dataset.load_set`) of people whom the cascade was not trained on. Errors are MAE in
 mm of the whole face after a similarity, with landmark errors as drawn; `ratio` is the cascade over the landmark fit
@@ -23,8 +23,8 @@ from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.metrics.bootstrap import paired_bootstrap
 from facerecon_torch.synthetic.dataset import SyntheticSet, load_set
 
+from ..keys import read_keys
 from .baselines import baselines
-from .keys import read_keys
 from .rendered import aligned_error, reconstruct_set
 
 __all__ = ["groups_of", "main", "verification_auc"]

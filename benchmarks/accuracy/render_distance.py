@@ -1,6 +1,6 @@
 """How far photographs are from renders in the features of the regressor.
 
-    python -m benchmarks.render_distance photos=portrait.jpg,other.jpg scan=FOLDER people=60 images=2
+    python -m benchmarks.accuracy.render_distance photos=portrait.jpg,other.jpg scan=FOLDER people=60 images=2
 
 Pictures: `photos`, the textured scan in `scan` seen from the front, and scikit-image's astronaut. HOG is what the first
 stage of the shipped cascade reads: around the projected landmark fit of mediapipe's points, in the canonical crop. Each
@@ -20,9 +20,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks.detection import detected, example_picture, lies_among
-from benchmarks.keys import read_keys
-from benchmarks.scan_photo import photograph, read_scan
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.train.sets import synthetic_folder
 from facerecon_torch.features.hog import hog_field
@@ -34,6 +31,10 @@ from facerecon_torch.landmarks.detector import choose_faces
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.synthetic.dataset import SyntheticSet, load_set, render_set
 from facerecon_torch.synthetic.spec import SyntheticSpec
+
+from ..keys import read_keys
+from .detection import detected, example_picture, lies_among
+from .scan_photo import photograph, read_scan
 
 __all__ = ["Distances", "main", "measure_distances"]
 

@@ -1,0 +1,1 @@
+"""The benches of `facerecon bench`, and the rivals that they run beside."""
