@@ -12,7 +12,7 @@ from facerecon_torch.data.recordings import DATA_SETS, RecordedScan, Recording, 
 from facerecon_torch.errors import DataFileError, ImageFileError
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER
 from facerecon_torch.structures import Mesh
-from tests.commands.bosphorus_folder import write_folder
+from tests.commands.prepare.bosphorus_folder import write_folder
 
 
 @pytest.fixture(scope="module")

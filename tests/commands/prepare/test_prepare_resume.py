@@ -15,9 +15,9 @@ import pytest
 
 from facerecon_torch.commands.cli import main
 from facerecon_torch.data.prepared import load_prepared
-from tests.commands.bosphorus_folder import content, words, write_folder
+from tests.commands.prepare.bosphorus_folder import content, words, write_folder
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DEADLINE = 120.0  # s
 
 

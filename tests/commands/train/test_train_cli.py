@@ -16,7 +16,7 @@ from facerecon_torch.commands.train.methods import METHODS
 from facerecon_torch.evaluation.errors import ALIGNMENTS, REGIONS, TRUTHS
 from facerecon_torch.files import write_json
 
-TRAIN = str(Path(__file__).resolve().parents[2] / "train.py")
+TRAIN = str(Path(__file__).resolve().parents[3] / "train.py")
 FEW = [
     "data.train_subjects=6",
     "data.train_images=2",

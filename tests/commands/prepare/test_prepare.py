@@ -20,7 +20,7 @@ from facerecon_torch.images.read import read_image
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.model.load import load_face_model
 from facerecon_torch.runtime.sharded_job import ShardedJob
-from tests.commands.bosphorus_folder import content, words, write_folder
+from tests.commands.prepare.bosphorus_folder import content, words, write_folder
 from tests.tiny_model import tiny_topology
 
 

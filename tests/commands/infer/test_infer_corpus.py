@@ -22,7 +22,7 @@ from facerecon_torch.commands.infer.run import infer
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.landmarks.scheme import from_paper66
 from facerecon_torch.model.io import save_model
-from tests.commands.test_infer_borders import AWKWARD, _bomb
+from tests.commands.infer.test_infer_borders import AWKWARD, _bomb
 
 # Pillow's name of the decoder -> suffix and options of the writer
 DECODERS = {

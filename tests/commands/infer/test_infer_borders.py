@@ -478,7 +478,7 @@ def test_large_pictures_need_little_memory(tmp_path):
     if psutil.virtual_memory().available < 6e9:
         pytest.skip("needs 6 GB of free memory")
     data = pytest.importorskip("skimage.data")
-    stored = Path(__file__).parents[1] / "landmarks" / "astronaut.pts"
+    stored = Path(__file__).parents[2] / "landmarks" / "astronaut.pts"
     points = read_points(stored)[0]
     Image.fromarray(data.astronaut()).save(tmp_path / "small.png")
     np.save(tmp_path / "small.npy", points)

@@ -18,7 +18,7 @@ from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.registration.scan.register import RegistrationSpec
 from facerecon_torch.structures import Detection
-from tests.commands.bosphorus_folder import words, write_folder
+from tests.commands.prepare.bosphorus_folder import words, write_folder
 
 GROUPS = ("model", "data", "landmarks", "registration", "prepare", "runtime")
 

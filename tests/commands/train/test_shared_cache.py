@@ -10,7 +10,7 @@ import pytest
 import skimage
 
 ATTEMPTS = 10
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SMALL = (
     *("data.train_subjects=4", "data.train_images=2", "data.test_subjects=2", "data.test_images=1"),
     *("data.shifted_subjects=0", "cv.nested=0", "cascade.stages=1", "runtime.workers=1", "runtime.progress=false"),
