@@ -14,6 +14,7 @@ from facerecon_torch.commands.infer.options import InferOptions
 from facerecon_torch.commands.infer.parts import read_quarantine
 from facerecon_torch.commands.infer.run import infer
 from facerecon_torch.commands.train import sets
+from facerecon_torch.commands.train.detections import detect_set
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.errors import LandmarkFileError
@@ -118,7 +119,7 @@ def test_training_takes_photographs_without_contour(pictures, tmp_path):
     source = LandmarkSourceSpec(source="file", path=str(tmp_path / "marks"))
     images = tuple(sorted(pictures.glob("*.png")))
     (tmp_path / "marks" / "p2.npy").unlink()
-    points = sets._detect(images, source, RuntimeSpec(device="cpu", progress=False), SINGLE)
+    points = detect_set(images, source, RuntimeSpec(device="cpu", progress=False), SINGLE)
     faces = FaceSet(name="mine", images=images, subjects=torch.arange(3), landmarks=points, meshes=torch.zeros(3, 5, 3))
     kept = sets._with_landmarks(faces)
     assert [path.name for path in kept.images] == ["p0.png", "p1.png"]

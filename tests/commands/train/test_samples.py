@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from facerecon_torch.commands.train import detections
 from facerecon_torch.commands.train import samples as samples_module
-from facerecon_torch.commands.train import sets
+from facerecon_torch.commands.train.detections import detect_set
 from facerecon_torch.commands.train.samples import prepare_samples
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.data.face_set import FaceSet
@@ -109,9 +110,9 @@ def test_decoding_ahead_is_bounded_by_bytes(tiny_setup, photo_set, monkeypatch):
 
 def test_unreadable_photographs_have_no_landmarks(photo_set, monkeypatch, caplog):
     photo_set.images[1].write_bytes(b"no image")
-    monkeypatch.setattr(sets, "build_detector", lambda name, **options: Nobody())
+    monkeypatch.setattr(detections, "build_detector", lambda name, **options: Nobody())
     source, runtime = LandmarkSourceSpec(source="dlib"), RuntimeSpec(device="cpu", progress=False)
-    points = sets._detect(photo_set.images, source, runtime, SINGLE)
+    points = detect_set(photo_set.images, source, runtime, SINGLE)
     assert points.shape == (len(photo_set), 66, 2)
     assert points.isnan().all()
     assert Nobody.images == len(photo_set) - 1
