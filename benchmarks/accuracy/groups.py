@@ -3,10 +3,10 @@
     python -m benchmarks.accuracy.groups set=FOLDER,FOLDER cascade=cascade.safetensors
 
 `set` are rendered sets (`synthetic.dataset.load_set`) of people whom the cascade was not trained on. Errors are MAE in
-mm of the whole face after a similarity, with landmark errors as drawn; `ratio` is the cascade over the landmark fit
-with the 95 % interval of a paired bootstrap over people. Ages are thirds of the set; an ancestry is that of more than
-half of a person's shares, the others are mixed. AUC is the share of pairs of photographs, one pair of one person and
-one of two, of which the first has the larger cosine between standardised alphas.
+mm of the whole face after a similarity, with the landmarks of `benchmarks.accuracy.rendered`; `ratio` is the cascade
+over the landmark fit with the 95 % interval of a paired bootstrap over people. Ages are thirds of the set; an ancestry
+is that of more than half of a person's shares, the others are mixed. AUC is the share of pairs of photographs, one pair
+of one person and one of two, of which the first has the larger cosine between standardised alphas.
 """
 
 import sys

@@ -19,9 +19,8 @@ from torch import Tensor
 
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.files import write_json
-from facerecon_torch.images.read import Pixels, read_pixels
+from facerecon_torch.images.read import read_pixels
 from facerecon_torch.landmarks.registry import build_detector
-from facerecon_torch.landmarks.scheme import to_paper66
 from facerecon_torch.metrics.bootstrap import Interval, paired_bootstrap, subject_interval
 from facerecon_torch.metrics.scan import scan_to_mesh
 from facerecon_torch.model.load import ModelSpec, load_face_model
@@ -31,13 +30,13 @@ from facerecon_torch.synthetic.spec import SyntheticSpec
 
 from ..keys import read_keys
 from .baselines import SEVEN_ROWS, shapes
-from .detection import detected, lies_among
+from .detection import own_faces
+from .rendered import reconstructed
 
 __all__ = ["main"]
 
 _DEFAULTS = {"model": "", "people": "60", "images": "4", "seed": "8101", "landmarks": "mediapipe", "cascade": "",
              "cascade_model": "", "pictures": "", "workers": "2", "output": ""}  # fmt: skip
-_BATCH = 32
 
 
 def main(words: Sequence[str]) -> int:
@@ -83,13 +82,11 @@ def _errors(
 ) -> tuple[dict[str, Float[Tensor, "found"]], Int[Tensor, "found"]]:
     """By method the error of every image on which the detector finds the face, and the rows of these images."""
     pictures = [read_pixels(file) for file in rendered.images]
-    found: dict[int, Tensor] = {}
-    for row, faces in enumerate(detected(build_detector(landmarks), pictures)):
-        own = [one for one in faces if lies_among(one.points, rendered.landmarks[row])]
-        if own:
-            found[row] = to_paper66(own[0].points).float()
-    kept, points = torch.tensor(list(found)), torch.stack(list(found.values()))
-    meshes_by_method = _answers(face, [pictures[k] for k in found], points)
+    points = own_faces(build_detector(landmarks), pictures, rendered.landmarks)
+    found = torch.isfinite(points).flatten(1).all(1)
+    cascade = torch.cat([one.vertices for one in reconstructed(face, pictures, points, found)])
+    meshes_by_method = {**shapes(face, points[found]), "cascade": cascade}
+    kept = torch.nonzero(found)[:, 0]
     topology = face.face_model.topology
     if topology is None:
         raise ValueError("the cascade's face model must be whole; this one was restricted to some vertices")
@@ -99,15 +96,6 @@ def _errors(
         for scan, mesh in zip(rendered.vertices[kept], meshes, strict=True):
             errors[name].append(scan_to_mesh(scan, scan[seven], mesh, topology.triangles, mesh[own_seven]).mean)
     return {name: torch.tensor(values, dtype=torch.float64) for name, values in errors.items()}, kept
-
-
-def _answers(
-    face: FaceReconstructor, pictures: Sequence[Pixels], points: Float[Tensor, "found 66 2"]
-) -> dict[str, Float[Tensor, "found v 3"]]:
-    """By method the meshes of the pictures, mm."""
-    parts = [slice(start, start + _BATCH) for start in range(0, len(points), _BATCH)]
-    cascade = torch.cat([face.reconstruct(pictures[part], points[part]).vertices for part in parts])
-    return {**shapes(face, points), "cascade": cascade}
 
 
 def _summary(errors: dict[str, Tensor], people: Int[Tensor, "found"]) -> dict[str, list[float | None]]:

@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.files import write_json
-from facerecon_torch.images.read import Pixels, read_pixels
+from facerecon_torch.images.read import read_pixels
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.metrics.bootstrap import Interval, paired_bootstrap, subject_interval
 from facerecon_torch.metrics.vertex_error import vertex_errors
@@ -28,11 +28,11 @@ from facerecon_torch.synthetic.dataset import SyntheticSet
 from ..keys import read_keys
 from .baselines import shapes
 from .detection import own_faces, renders
+from .rendered import reconstructed
 
 __all__ = ["main"]
 
 _DEFAULTS = {"landmarks": "mediapipe,dlib", "sets": "test,shifted", "cascade": "shipped", "output": ""}
-_BATCH = 32
 
 
 def main(words: Sequence[str]) -> int:
@@ -69,23 +69,16 @@ def _errors(
             model = FaceReconstructor.from_pretrained(None if cascade == "shipped" else cascade, detector=name)
             title = name if cascade == "shipped" else f"{name}, {cascade}"
             rows, standing = model.face_model.topology.whole_vertices, shapes(model, points.nan_to_num(0.0))
+            cascaded = torch.zeros_like(standing["mean face"])
+            cascaded[seen] = torch.cat([face.vertices for face in reconstructed(model, pictures, points, seen)])
             meshes = {
                 "mean face": standing["mean face"],
                 f"landmark fit, {title}": standing["landmark fit"],
-                f"cascade, {title}": _cascaded(model, pictures, points, seen),
+                f"cascade, {title}": cascaded,
             }
             for method, vertices in meshes.items():
                 errors[method] = vertex_errors(vertices, rendered.vertices, "similarity", rows=rows).mae
     return errors, found
-
-
-def _cascaded(
-    model: FaceReconstructor, pictures: Sequence[Pixels], points: Float[Tensor, "n 66 2"], seen: Bool[Tensor, "n"]
-) -> Float[Tensor, "n vertices 3"]:
-    vertices = torch.zeros(len(points), model.face_model.n_vertices, 3)
-    for part in torch.nonzero(seen)[:, 0].split(_BATCH):
-        vertices[part] = model.reconstruct([pictures[k] for k in part.tolist()], points[part]).vertices
-    return vertices
 
 
 def _summary(

@@ -1,6 +1,7 @@
 """Reconstructions of rendered sets, from landmarks as the shipped cascades were trained with: mediapipe's detections,
 or for a cascade of iBUG landmarks true ones with errors drawn from their table."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from facerecon_torch.cascade.reconstruction import Reconstruction
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
-from facerecon_torch.images.read import read_image, read_pixels
+from facerecon_torch.images.read import Pixels, read_pixels
 from facerecon_torch.landmarks.registry import build_detector
 from facerecon_torch.metrics.vertex_error import vertex_errors
 from facerecon_torch.model.base import FaceModel
@@ -20,7 +21,7 @@ from facerecon_torch.synthetic.people.sampling import draw_subject
 
 from .detection import own_faces
 
-__all__ = ["aligned_error", "neutral_faces", "part_of", "reconstruct_set"]
+__all__ = ["aligned_error", "neutral_faces", "part_of", "reconstruct_set", "reconstructed"]
 
 _BATCH = 32
 
@@ -34,18 +35,26 @@ def reconstruct_set(
     table = load_noise_table(noise_file(convention))
     generator = torch.Generator().manual_seed(seed)
     drawn = sample_landmark_noise(rendered.angles, rendered.camera.scale, table, generator)
+    pictures = [read_pixels(file) for file in rendered.images]
     if convention == "mediapipe":
-        pictures = [read_pixels(file) for file in rendered.images]
         points = own_faces(build_detector("mediapipe"), pictures, rendered.landmarks)
     else:
         points = rendered.landmarks + drawn
     points = points + noise * drawn
     found = torch.isfinite(points).flatten(1).all(1)
-    rendered, points = part_of(rendered, found), points[found]
-    parts = [slice(k, k + _BATCH) for k in range(0, len(rendered), _BATCH)]
-    return rendered, Reconstruction.cat(
-        [reconstructor.reconstruct([read_image(file) for file in rendered.images[p]], points[p]) for p in parts]
-    )
+    faces = Reconstruction.cat(list(reconstructed(reconstructor, pictures, points, found)))
+    return part_of(rendered, found), faces
+
+
+def reconstructed(
+    reconstructor: FaceReconstructor,
+    pictures: Sequence[Pixels],
+    points: Float[Tensor, "n 66 2"],
+    found: Bool[Tensor, "n"],
+) -> Iterator[Reconstruction]:
+    """The faces of the pictures whose points were found, some pictures at a time."""
+    for rows in torch.nonzero(found)[:, 0].split(_BATCH):
+        yield reconstructor.reconstruct([pictures[row] for row in rows.tolist()], points[rows])
 
 
 def part_of(rendered: SyntheticSet, rows: Bool[Tensor, "n"]) -> SyntheticSet:
