@@ -18,6 +18,7 @@ __all__ = ["measure_group", "missing_package", "paired_ratio"]
 
 _FEWEST_ROUNDS = 3
 _SLOW_S = 0.5
+_OF_DEVICE = "of the device, above what stood before"
 Ceilings = Mapping[str, Any]
 
 
@@ -47,13 +48,13 @@ def _take_turns(
     """The last answer of every case, by row."""
     answers: dict[str, Any] = {}
     for row, case in cases:
-        meter = PeakMeter(device)
         for _ in range(warm_ups):
-            # The answer goes before the next call, which would else be measured with two of them.
+            # Each call is measured alone: its answer goes before the next one, and the meter returns its freed pages.
+            meter = PeakMeter(device)
             seconds = _attempt(row, lambda case=case: _timed(case, device)[0])  # type: ignore[misc]
+            _keep_memory(row, meter, device)
             if seconds is None or seconds > _SLOW_S:  # it failed, or nothing in it is left to warm up
                 break
-        _keep_memory(row, meter, device)
     began = time.monotonic()
     for done in range(rounds):
         taken_s = time.monotonic() - began
@@ -73,9 +74,11 @@ def _take_turns(
 
 
 def _keep_memory(row: Row, meter: PeakMeter, device: torch.device) -> None:
-    row.base_mib, row.peak_mib, row.memory = meter.base_mib, max(row.peak_mib or 0.0, meter.peak_mib()), HERE
+    peak_mib = meter.peak_mib()
+    if row.peak_mib is None or peak_mib > row.peak_mib:
+        row.base_mib, row.peak_mib, row.memory = meter.base_mib, peak_mib, HERE
     if device.type == "cuda":
-        row.host_peak_mib, row.memory = meter.host_peak_mib(), "of the device, above what stood before"
+        row.host_peak_mib, row.memory = max(row.host_peak_mib or 0.0, meter.host_peak_mib()), _OF_DEVICE
 
 
 def _timed(case: Case, device: torch.device) -> tuple[float, Any]:
