@@ -157,7 +157,7 @@ def mediapipe_faces(truth: Truth, device: torch.device) -> MethodFaces:
         found, _ = network(pictures, boxes, six)
         meshes.append(found[:, :N_MESH].cpu())
     mesh = torch.cat(meshes)
-    # the ends of the pairs of points between which the seven lie, in the image plane and in depth
+    # the same weights of the mesh points in the image plane and in depth
     flat = mesh_to_ibug68(mesh)
     depth = mesh_to_ibug68(mesh[..., [2, 0]])[..., :1]
     axes = mesh.new_tensor([1.0, -1.0, -1.0])

@@ -14,7 +14,7 @@ from facerecon_torch.errors import DetectorError
 from facerecon_torch.landmarks.detector import FREE, require_cuda, require_image, require_selection, select_faces
 from facerecon_torch.landmarks.mediapipe.face_detector import FaceBoxes, FaceDetector
 from facerecon_torch.landmarks.mediapipe.face_mesh import FaceMesh
-from facerecon_torch.landmarks.mediapipe.mesh_points import mesh_to_ibug68
+from facerecon_torch.landmarks.mediapipe.mesh_points import map_file, mesh_to_ibug68
 from facerecon_torch.landmarks.mediapipe.weights import weight_file
 from facerecon_torch.structures import Detection
 
@@ -47,8 +47,9 @@ class MediapipeDetector:
 
     @staticmethod
     def weight_files() -> list[Path]:
-        """The weights that the package brings."""
-        return [weight_file(name) for name in ("face_detector_short_range", "face_detector_full_range", "face_mesh")]
+        """The weights that the package brings: of the networks, and of the map from the mesh to the landmarks."""
+        networks = ("face_detector_short_range", "face_detector_full_range", "face_mesh")
+        return [*(weight_file(name) for name in networks), map_file()]
 
     def __init__(
         self,

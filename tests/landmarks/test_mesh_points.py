@@ -1,45 +1,67 @@
-"""The map from Face Mesh's points to landmarks: the tool that fits it finds pairs that are there, and is symmetric."""
+"""The map from Face Mesh's points to landmarks: its tool finds weights that are there; the committed one mirrors."""
 
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from facerecon_torch.commands.build_assets.mesh_points import fit_pairs, mesh_mirror
+from facerecon_torch.commands.build_assets.mesh_points import fit_weights, mesh_mirror
 from facerecon_torch.landmarks.mediapipe.mesh_points import mesh_to_ibug68
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, MIRROR_66
 
 FLIP = torch.tensor([-1.0, 1.0], dtype=torch.float64)
 
 
-def _faces(rng: torch.Generator) -> tuple[Tensor, Tensor, list[tuple[int, int, float]]]:
-    """Meshes [80, 468, 2] that are symmetric on average, landmarks on pairs of their points, and those pairs."""
+def _faces(rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Meshes [300, 468, 2] that are symmetric on average, landmarks on lines between two of their points, and the
+    weights [66, 468] of those landmarks."""
     columns, rows = torch.arange(13, dtype=torch.float64), torch.arange(18, dtype=torch.float64)
     half = 4.0 * torch.cartesian_prod(columns + 0.5, rows)[torch.randperm(234, generator=rng)]
     half = half + 0.8 * torch.rand(234, 2, dtype=torch.float64, generator=rng)  # no two neighbours are equally near
     mean = torch.cat([half, half * FLIP])
-    meshes = mean + torch.randn(80, 468, 2, dtype=torch.float64, generator=rng)
-    pairs: list[tuple[int, int, float]] = []
-    for k in range(66):
-        if MIRROR_66[k] < k:
-            a, b, share = pairs[MIRROR_66[k]]
-            pairs.append(((a + 234) % 468, (b + 234) % 468, share))
-        elif MIRROR_66[k] == k:
-            pairs.append((k, k + 234, 0.5))  # on the midline, between a point and its mirror image
+    meshes = mean + torch.randn(300, 468, 2, dtype=torch.float64, generator=rng)
+    weights = torch.zeros(66, 468, dtype=torch.float64)
+    for k, mirror in enumerate(MIRROR_66):
+        if mirror == k:
+            weights[k, k] = weights[k, k + 234] = 0.5  # on the midline, between a point and its mirror image
         else:
-            near = (mean - mean[k]).norm(dim=1).argsort()
-            pairs.append((k, int(near[1]), 0.3))
-    first, second = (torch.tensor([p[i] for p in pairs]) for i in (0, 1))
-    share = torch.tensor([p[2] for p in pairs], dtype=torch.float64)[:, None]
-    return meshes, torch.lerp(meshes[:, first], meshes[:, second], share), pairs
+            side = 234 * (mirror < k)
+            weights[k, min(k, mirror) + side], weights[k, min(k, mirror) + 100 + side] = 0.7, 0.3
+    return meshes, weights @ meshes, weights
 
 
-def test_the_tool_finds_the_pairs(rng: torch.Generator) -> None:
-    meshes, landmarks, pairs = _faces(rng)
-    found = fit_pairs(meshes, landmarks, torch.zeros(80))
-    side = [k for k in range(66) if MIRROR_66[k] != k]
-    for k in side:
-        a, b, share = found[k]
-        assert (a, b, share) in [pairs[k], (pairs[k][1], pairs[k][0], round(1 - pairs[k][2], 4))]
+def test_the_tool_finds_the_weights(rng: torch.Generator) -> None:
+    meshes, landmarks, weights = _faces(rng)
+    found = fit_weights(meshes, landmarks, torch.zeros(300), 1e-4)
+    assert_close(found, weights, atol=1e-6, rtol=0)
+
+
+def test_weights_under_scatter_are_those_of_a_regression_with_a_row_per_weight(rng: torch.Generator) -> None:
+    meshes, landmarks, _ = _faces(rng)
+    landmarks = landmarks + torch.randn(landmarks.shape, dtype=torch.float64, generator=rng)
+    found = fit_weights(meshes, landmarks, torch.zeros(300), 0.8)
+    opposite = torch.cat([torch.arange(234, 468), torch.arange(234)])
+    seen = torch.cat([meshes, (meshes * FLIP)[:, opposite]])
+    wanted = torch.cat([landmarks, (landmarks * FLIP)[:, list(MIRROR_66)]])
+    centre = seen.mean(1, keepdim=True)
+    rows = torch.cat([(seen - centre)[..., axis] for axis in (0, 1)])
+    goals = torch.cat([(wanted - centre)[..., axis] for axis in (0, 1)])
+    penalty = len(rows) ** 0.5 * 0.8 * torch.eye(468, dtype=torch.float64)
+    slow = torch.linalg.lstsq(
+        torch.cat([rows, penalty]), torch.cat([goals, torch.zeros(468, 66, dtype=torch.float64)])
+    ).solution.T
+    assert_close(found - found.mean(1, keepdim=True), slow - slow.mean(1, keepdim=True), atol=1e-9, rtol=0)
+    assert_close(found.sum(1), torch.ones(66, dtype=torch.float64))
+    assert_close(found[list(MIRROR_66)][:, opposite], found, atol=1e-9, rtol=0)
+
+
+def test_a_vertex_without_a_mirror_image_has_no_weight(rng: torch.Generator) -> None:
+    meshes, landmarks, _ = _faces(rng)
+    meshes[:, 300] += 2.5  # nearer to another's mirror image than to its own
+    _, mutual = mesh_mirror(meshes.mean(0))
+    assert not mutual.all()
+    found = fit_weights(meshes, landmarks, torch.zeros(300), 1.0)
+    assert found[:, ~mutual].count_nonzero() == 0
+    assert bool((found[:, mutual] != 0).any(0).all())
 
 
 def test_a_mesh_and_its_mirror_image(rng: torch.Generator) -> None:
@@ -49,11 +71,30 @@ def test_a_mesh_and_its_mirror_image(rng: torch.Generator) -> None:
     assert opposite.tolist() == [*range(234, 468), *range(234)]
 
 
-def test_the_committed_map_is_symmetric() -> None:
-    """Mirror landmarks move alike under mirror moves of the points: their shares are equal."""
+def _committed() -> Tensor:
+    """[468, 68]: what every vertex gives to every landmark."""
     basis = torch.eye(468, dtype=torch.float64)
-    weights = mesh_to_ibug68(torch.stack([basis, basis], dim=-1).permute(1, 0, 2))[..., 0]  # [468, 68]
-    assert_close(weights.sum(0), torch.ones(68, dtype=torch.float64))
+    return mesh_to_ibug68(torch.stack([basis, basis], dim=-1).permute(1, 0, 2))[..., 0]
+
+
+def test_the_committed_map_is_symmetric() -> None:
+    """Mirror landmarks move alike under mirror moves of the points: their weights are equal."""
+    weights = _committed()
+    assert_close(weights.sum(0), torch.ones(68, dtype=torch.float64), atol=1e-6, rtol=0)
     for k, mirror in enumerate(MIRROR_66):
         one, other = (weights[:, IBUG_OF_PAPER[i]] for i in (k, mirror))
-        assert_close(one[one > 0].sort().values, other[other > 0].sort().values)
+        assert_close(one.sort().values, other.sort().values, atol=1e-6, rtol=0)
+
+
+def test_landmarks_follow_a_turned_and_moved_mesh(rng: torch.Generator) -> None:
+    mesh = 100 * torch.rand(478, 2, dtype=torch.float64, generator=rng)
+    turn = torch.tensor([[0.6, 0.8], [-0.8, 0.6]], dtype=torch.float64)
+    moved = 1.7 * mesh @ turn + torch.tensor([1000.0, -20.0], dtype=torch.float64)
+    expected = 1.7 * mesh_to_ibug68(mesh) @ turn + torch.tensor([1000.0, -20.0], dtype=torch.float64)
+    assert_close(mesh_to_ibug68(moved), expected, atol=1e-3, rtol=0)
+
+
+def test_a_face_has_the_same_points_beside_others(rng: torch.Generator) -> None:
+    meshes = 1000 * torch.rand(37, 478, 3, generator=rng)
+    together = mesh_to_ibug68(meshes)
+    assert all(torch.equal(together[k], mesh_to_ibug68(meshes[k])) for k in range(37))

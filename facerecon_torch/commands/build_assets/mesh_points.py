@@ -1,15 +1,14 @@
 """Builder of the map from Face Mesh's points to the 68 iBUG landmarks, from synthetic images of the training family.
 
     python -m facerecon_torch.commands.build_assets.mesh_points WORK_FOLDER
-        [--subjects 60] [--images 8] [--output FILE]
+        [--subjects 400] [--images 2] [--output FILE]
 
-WORK_FOLDER keeps the images. Every landmark is put on the line between two mesh points, at the pair and the share of
-least squared distance to the true landmark over all images and their mirror images; left and right are each other's
-mirror. What else was tried stands in docs/detectors.md.
+WORK_FOLDER keeps the images. Every landmark is a weighted sum of mesh points, with the weights of least squared
+distance to the true landmark over all images and their mirror images; left and right are each other's mirror. What
+else was tried stands in docs/detectors.md.
 """
 
 import argparse
-import json
 import logging
 from pathlib import Path
 
@@ -17,23 +16,22 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from facerecon_torch.files import write_bytes
+from facerecon_torch.formats.checked_columns import save_columns
 from facerecon_torch.images.read import read_pixels
 from facerecon_torch.landmarks.mediapipe import FaceDetector, FaceMesh
 from facerecon_torch.landmarks.mediapipe.mesh_points import MAP_FORMAT, map_file
-from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, MIRROR_66, N_INNER, N_LANDMARKS
+from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, MIRROR_66, N_LANDMARKS
 from facerecon_torch.synthetic.dataset import SyntheticSet, render_set
 from facerecon_torch.synthetic.spec import SyntheticSpec
 
-__all__ = ["fit_pairs", "main", "mesh_mirror"]
+__all__ = ["detect_meshes", "fit_weights", "main", "mesh_mirror"]
 
 _log = logging.getLogger(__name__)
 _VERTICES = 468  # without the irises
-_REACH_MM = (12.0, 30.0)  # from a landmark to the mesh points of its pair near frontal: inner points, contour
+_SCATTER_MM = 1.0  # chosen on people of the shifted family: docs/detectors.md
 _FRONTAL_RAD = 0.2
 _INNER_CORNERS = {60: 78, 64: 308}  # of the mouth, which the model's 66 landmarks lack: the mesh's own
 _TOGETHER = 16
-_Pair = tuple[int, int, float]
 
 
 def detect_meshes(rendered: SyntheticSet) -> tuple[Float[Tensor, "n 468 2"], Bool[Tensor, "n"]]:
@@ -59,47 +57,32 @@ def mesh_mirror(frontal: Float[Tensor, "468 2"]) -> tuple[Int[Tensor, "468"], Bo
     return opposite, opposite[opposite] == torch.arange(len(frontal))
 
 
-def fit_pairs(
-    meshes: Float[Tensor, "n 468 2"], landmarks: Float[Tensor, "n 66 2"], yaw: Float[Tensor, "n"]
-) -> list[_Pair]:
-    """The pair of vertices of each landmark and the share of the way from the first to the second.
+def fit_weights(
+    meshes: Float[Tensor, "n 468 2"], landmarks: Float[Tensor, "n 66 2"], yaw: Float[Tensor, "n"], scatter: float
+) -> Float[Tensor, "66 468"]:
+    """The weights of every landmark, which sum to one and are the same for x and y.
+
+    With M the mesh and t the landmarks of an image, both from the mesh's mean point, W minimises
+    sum |W M - t|^2 + scatter^2 |W|^2 per coordinate: the least expected square if every mesh point had an independent
+    error of that size. Vertices without a mirror image have no weight.
 
     Args:
         meshes: in mm in the image plane.
         landmarks: true ones, in the same frame.
         yaw: in rad.
+        scatter: mm.
     """
     flip = meshes.new_tensor([-1.0, 1.0])
-    frontal = meshes[yaw.abs() < _FRONTAL_RAD].mean(0)
-    opposite, mutual = mesh_mirror(frontal)
+    opposite, mutual = mesh_mirror(meshes[yaw.abs() < _FRONTAL_RAD].mean(0))
     seen = torch.cat([meshes, (meshes * flip)[:, opposite]])
     wanted = torch.cat([landmarks, (landmarks * flip)[:, list(MIRROR_66)]])
-    near = torch.cat([yaw, yaw]).abs() < _FRONTAL_RAD
-    middle, goals = seen[near].mean(0), wanted[near].mean(0)
-    pairs: list[_Pair] = []
-    for k in range(N_LANDMARKS):
-        if MIRROR_66[k] < k:
-            first, second, share = pairs[MIRROR_66[k]]
-            pairs.append((int(opposite[first]), int(opposite[second]), share))
-            continue
-        close = (middle - goals[k]).norm(dim=1) < _REACH_MM[k >= N_INNER]
-        pairs.append(_best_pair(seen, wanted[:, k], torch.nonzero(close & mutual)[:, 0]))
-    return pairs
-
-
-def _best_pair(seen: Float[Tensor, "n 468 2"], wanted: Float[Tensor, "n 2"], candidates: Int[Tensor, "m"]) -> _Pair:
-    """With a, b the vertices and t the landmark, the share of least sum of squares is (t - a).(b - a) / |b - a|^2; all
-    sums follow from products of vertices with each other and with the landmark."""
-    points = seen[:, candidates]
-    products = torch.einsum("nid,njd->ij", points, points)
-    square, with_goal = products.diagonal(), torch.einsum("nid,nd->i", points, wanted)
-    along = with_goal[None] - with_goal[:, None] - products + square[:, None]
-    length = (square[None] + square[:, None] - 2 * products).clamp_min(1e-9)
-    rest = (wanted.square().sum() - 2 * with_goal + square)[:, None]
-    share = (along / length).clamp(0, 1)
-    error = rest - 2 * share * along + share.square() * length
-    first, second = divmod(int(error.argmin()), len(candidates))
-    return int(candidates[first]), int(candidates[second]), round(float(share[first, second]), 4)
+    middle = seen[:, mutual].mean(1, keepdim=True)
+    rows, goals = (part.transpose(1, 2).flatten(0, 1) for part in (seen[:, mutual] - middle, wanted - middle))
+    ridge = len(rows) * scatter**2 * torch.eye(rows.shape[1], dtype=rows.dtype)
+    found = torch.linalg.solve(rows.T @ rows + ridge, rows.T @ goals).T  # [66, mutual]
+    weights = meshes.new_zeros(N_LANDMARKS, meshes.shape[1])
+    weights[:, mutual] = found + (1 - found.sum(1, keepdim=True)) / found.shape[1]  # the mean point added again
+    return weights
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -107,8 +90,9 @@ def main(arguments: list[str] | None = None) -> None:
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("folder", type=Path, metavar="WORK_FOLDER")
-    parser.add_argument("--subjects", type=int, default=60)
-    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--subjects", type=int, default=400)
+    parser.add_argument("--images", type=int, default=2)
+    parser.add_argument("--scatter", type=float, default=_SCATTER_MM)
     parser.add_argument("--seed", type=int, default=7102)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=map_file())
@@ -118,12 +102,12 @@ def main(arguments: list[str] | None = None) -> None:
     meshes, found = detect_meshes(rendered)
     truth, scale = rendered.landmarks[found].double(), rendered.camera.scale[found, None, None].double()
     centre = truth.mean(1, keepdim=True)
-    pairs = fit_pairs((meshes[found] - centre) / scale, (truth - centre) / scale, rendered.angles[found, 0])
-    table = dict(zip(IBUG_OF_PAPER, pairs)) | {ibug: (own, own, 0.0) for ibug, own in _INNER_CORNERS.items()}
-    about = f"pairs of mesh points and shares, fitted to {int(found.sum())} renders ({spec}, hash {spec.hash})"
-    rows = ",\n  ".join(json.dumps(table[k]) for k in range(len(table)))
-    text = f'{{\n "format": {json.dumps(MAP_FORMAT)},\n "about": {json.dumps(about)},\n "pairs": [\n  {rows}\n ]\n}}\n'
-    write_bytes(chosen.output, text.encode())
+    frame = (meshes[found] - centre) / scale, (truth - centre) / scale
+    weights = torch.zeros(len(IBUG_OF_PAPER) + len(_INNER_CORNERS), _VERTICES, dtype=torch.float64)
+    weights[list(IBUG_OF_PAPER)] = fit_weights(*frame, rendered.angles[found, 0], chosen.scatter)
+    weights[list(_INNER_CORNERS), list(_INNER_CORNERS.values())] = 1.0
+    about = f"fitted to {int(found.sum())} renders ({spec}, hash {spec.hash}), scatter {chosen.scatter} mm"
+    save_columns(chosen.output, {"weights": weights.float()}, {"format": MAP_FORMAT, "about": about})
     _log.info("%s: from %d images", chosen.output, int(found.sum()))
 
 

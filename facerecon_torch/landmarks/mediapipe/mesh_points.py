@@ -1,4 +1,4 @@
-"""The 68 iBUG landmarks on the 468 vertices of MediaPipe's face mesh."""
+"""The 68 iBUG landmarks from the 468 vertices of MediaPipe's face mesh."""
 
 import importlib.resources
 from functools import lru_cache
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from facerecon_torch.formats.checked_columns import load_columns
 from facerecon_torch.formats.json_file import read_json
 
 __all__ = ["N_MESH", "mesh_to_ibug68", "mesh_triangles"]
@@ -15,13 +16,14 @@ __all__ = ["N_MESH", "mesh_to_ibug68", "mesh_triangles"]
 N_MESH = 468
 """Vertices of the mesh; FaceMesh gives 10 more for the irises."""
 
+_FOLDER = Path(str(importlib.resources.files("facerecon_torch"))) / "assets" / "mediapipe"
 _COUNTS = (468, 478)  # the last 10 of 478 are the irises
-MAP_FORMAT = "facerecon_torch.mesh_to_ibug68/1"
+MAP_FORMAT = "facerecon_torch.mesh_to_ibug68/2"
 TRIANGLES_FORMAT = "facerecon_torch.mesh_triangles/1"
 
 
 def mesh_to_ibug68(points: Float[Tensor, "*b points c"]) -> Float[Tensor, "*b 68 2"]:
-    """The 68 points in iBUG order, in the unit of the mesh: each lies on a vertex or on the line between two.
+    """The 68 points in iBUG order, in the unit of the mesh: each is a weighted sum of the vertices.
 
     Args:
         points: 468 vertices, or 478 with the irises, which are not used; x and y, or x, y and z.
@@ -35,9 +37,9 @@ def mesh_to_ibug68(points: Float[Tensor, "*b points c"]) -> Float[Tensor, "*b 68
     """
     if points.ndim < 2 or points.shape[-2] not in _COUNTS or points.shape[-1] not in (2, 3):
         raise ValueError(f"points must be [..., 468 or 478, 2 or 3]; got {list(points.shape)}")
-    first, second, share = _pairs()
-    plane = points[..., :2]
-    return torch.lerp(plane[..., first, :], plane[..., second, :], share.to(points)[:, None])
+    # In float64, so that a face's points do not depend on how many faces stand beside it.
+    plane = points[..., :N_MESH, :2].double()
+    return (_weights().to(points.device) @ plane).to(points.dtype)
 
 
 @lru_cache(maxsize=1)
@@ -54,17 +56,16 @@ def mesh_triangles() -> Int[Tensor, "T 3"]:
 
 def triangles_file() -> Path:
     """The committed triangles; `commands/build_assets/mesh_triangles.py` makes them."""
-    return map_file().with_name("mesh_triangles.json")
+    return _FOLDER / "mesh_triangles.json"
 
 
 def map_file() -> Path:
-    """The committed pairs; `commands/build_assets/mesh_points.py` makes them."""
-    return Path(str(importlib.resources.files("facerecon_torch"))) / "assets" / "mediapipe" / "mesh_to_ibug68.json"
+    """The committed weights; `commands/build_assets/mesh_points.py` makes them."""
+    return _FOLDER / "mesh_to_ibug68.safetensors"
 
 
 @lru_cache(maxsize=1)
-def _pairs() -> tuple[Int[Tensor, "68"], Int[Tensor, "68"], Float[Tensor, "68"]]:
-    """Of every landmark two vertices, and the share of the way from the first to the second."""
-    table = torch.tensor(read_json(map_file())["pairs"], dtype=torch.float64)
+def _weights() -> Float[Tensor, "68 468"]:
+    """Of every landmark the weights of the vertices, which sum to one."""
     with torch.inference_mode(False):
-        return table[:, 0].long(), table[:, 1].long(), table[:, 2].clone()
+        return load_columns(map_file())[0]["weights"].double()
