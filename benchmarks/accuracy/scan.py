@@ -1,17 +1,19 @@
-"""Errors of cascades on one real textured scan, rendered from the front and found by a real detector.
+"""Errors of cascades on one real textured scan, photographed by the product and found by a real detector.
 
     python -m benchmarks.accuracy.scan scan=FOLDER cascade=RUN/cascade.safetensors,FILE output=scan.json
 
 The folder holds `NAME.obj`, `NAME.jpg` and `NAME.ljson` with 68 points. Without `cascade` the shipped one is measured;
 `cascade_model=FILE` is the face model of the cascades. Errors are distances in mm from the scan to the mesh within the
 mask of the NoW protocol, after a similarity and after a rigid alignment; the size error is what the similarity mends.
-`picture=FILE` shows the scan and its distances after a similarity, 0 to 5 mm, to each method of the first cascade.
+Figures are means over the views: `views=front` is one, `views=turned` are 21 (yaw up to 30, pitch up to 12 degrees).
+`picture=FILE` shows the scan and its distances after a similarity, 0 to 5 mm, to each method of the first cascade
+in the first view.
 """
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import torch
 from jaxtyping import Float
@@ -26,12 +28,19 @@ from facerecon_torch.metrics.scan import SEVEN_POINTS, ScanErrors, scan_to_mesh
 
 from ..keys import read_keys
 from .baselines import SEVEN_ROWS, largest_face, shapes
-from .scan_photo import Scan, photograph, read_scan
+from .scan_photo import Scan, photograph, read_scan, turned
 
 __all__ = ["Errors", "draw_errors", "figures", "main", "measure_scan"]
 
 Errors = dict[str, float]
-_DEFAULTS = {"scan": "", "cascade": "", "cascade_model": "", "landmarks": "mediapipe", "output": "", "picture": ""}
+_DEFAULTS = {
+    "scan": "", "cascade": "", "cascade_model": "", "landmarks": "mediapipe", "views": "front", "output": "",
+    "picture": "",
+}  # fmt: skip
+_VIEWS = {  # yaw and pitch in degrees
+    "front": [(0.0, 0.0)],
+    "turned": [(yaw, pitch) for yaw in (0.0, 10.0, 20.0, 30.0, -10.0, -20.0, -30.0) for pitch in (0.0, 12.0, -12.0)],
+}
 _UNITS = {"median": "mm", "mean": "mm", "rigid median": "mm", "rigid mean": "mm", "size": "%"}
 _LIMIT_MM = 5.0
 _TILE = 400  # px
@@ -47,15 +56,17 @@ def main(words: Sequence[str]) -> int:
     keys = _DEFAULTS | read_keys(words, _DEFAULTS)
     if not keys["scan"]:
         raise ValueError("scan must be the folder of a scan; got nothing")
-    scan, report = read_scan(Path(keys["scan"])), {}
+    if keys["views"] not in _VIEWS:
+        raise ValueError(f"views must be {' or '.join(_VIEWS)}; got {keys['views']!r}")
+    scan, report = read_scan(Path(keys["scan"])), dict[str, dict[str, Errors]]()
     for file in keys["cascade"].split(","):
         face = FaceReconstructor.from_pretrained(
             file or None, face_model=keys["cascade_model"] or None, detector=keys["landmarks"]
         )
-        measured = measure_scan(face, scan)
+        measured = [measure_scan(face, scan, view) for view in _VIEWS[keys["views"]]]
         if keys["picture"] and not report:
-            save_png(draw_errors(scan, [similar for similar, _ in measured.values()]), keys["picture"])
-        report[file or "shipped"] = figures(measured)
+            save_png(draw_errors(scan, [similar for similar, _ in measured[0].values()]), keys["picture"])
+        report[file or "shipped"] = _means([figures(one) for one in measured])
     methods = next(iter(report.values()))
     report["median"] = {
         method: {name: median(errors[method][name] for errors in report.values()) for name in _UNITS}
@@ -67,8 +78,11 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def measure_scan(face: FaceReconstructor, scan: Scan) -> dict[str, tuple[ScanErrors, ScanErrors]]:
-    """The distances of mean face, landmark fit and cascade on the photograph of a scan, after a similarity and rigidly.
+def measure_scan(
+    face: FaceReconstructor, scan: Scan, view: tuple[float, float] = (0.0, 0.0)
+) -> dict[str, tuple[ScanErrors, ScanErrors]]:
+    """The distances of mean face, landmark fit and cascade on the photograph of a scan, after a similarity and rigidly;
+    `view` is the yaw and pitch of the scan on the photograph, in degrees.
 
     Raises:
         NoFaceError: the detector finds no face.
@@ -78,7 +92,7 @@ def measure_scan(face: FaceReconstructor, scan: Scan) -> dict[str, tuple[ScanErr
     if topology is None:
         raise ValueError("the cascade's face model must be whole; this one was restricted to some vertices")
     seven, points = topology.landmark_vertices[SEVEN_ROWS], scan.landmarks[list(SEVEN_POINTS)]
-    picture = photograph(scan)
+    picture = photograph(turned(scan, *view))
     landmarks = largest_face(face, picture)
     answers = {**shapes(face, landmarks), "cascade": face.reconstruct([picture], landmarks).vertices}
 
@@ -112,6 +126,10 @@ def figures(measured: dict[str, tuple[ScanErrors, ScanErrors]]) -> dict[str, Err
         values = (similar.median, similar.mean, rigid.median, rigid.mean, size)
         errors[name] = dict(zip(_UNITS, map(float, values), strict=True))
     return errors
+
+
+def _means(views: list[dict[str, Errors]]) -> dict[str, Errors]:
+    return {method: {name: mean(view[method][name] for view in views) for name in _UNITS} for method in views[0]}
 
 
 def _table(report: dict[str, dict[str, Errors]]) -> str:

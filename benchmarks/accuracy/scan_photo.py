@@ -1,7 +1,8 @@
 """A real textured scan as a photograph from the front, and its 68 points in iBUG order."""
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,15 @@ def read_scan(folder: Path) -> Scan:
         torch.from_numpy(uv[corners[..., 1]]),
         texture,
     )
+
+
+def turned(scan: Scan, yaw: float, pitch: float) -> Scan:
+    """The scan turned about its middle by `yaw` to its left and `pitch` downwards, in degrees."""
+    (cy, sy), (cp, sp) = ((math.cos(angle), math.sin(angle)) for angle in (math.radians(yaw), math.radians(pitch)))
+    turn = torch.tensor([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]]) @ torch.tensor([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    middle = scan.landmarks.mean(0)
+    moved = ((points - middle) @ turn.T + middle for points in (scan.vertices, scan.landmarks))
+    return replace(scan, **dict(zip(("vertices", "landmarks"), moved, strict=True)))
 
 
 def photograph(scan: Scan, *, size: int = 640, px_per_mm: float = 2.0) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from benchmarks.accuracy.scan import draw_errors, main
-from benchmarks.accuracy.scan_photo import photograph, read_scan
+from benchmarks.accuracy.scan_photo import photograph, read_scan, turned
 from facerecon_torch.metrics.scan import ScanErrors
 from facerecon_torch.metrics.surface_fit import identity_alignment
 
@@ -45,6 +45,18 @@ def test_a_scan_is_photographed_upright_in_its_colours(folder):
     assert picture[:, 20, 20].tolist() == pytest.approx([0.55] * 3, abs=0.01)
 
 
+def test_a_turned_scan_shows_its_side(folder):
+    scan = read_scan(folder)
+    side, down = turned(scan, 90, 0), turned(scan, 0, 90)
+    assert side.vertices[1].tolist() == pytest.approx([0, -50, -50], abs=1e-4)  # its left turned away
+    assert down.vertices[1].tolist() == pytest.approx([50, 0, -50], abs=1e-4)  # its chin turned away
+    assert torch.equal(side.triangles, scan.triangles)
+    picture = photograph(turned(scan, 60, 0), size=320)
+    edge = 0.55 * torch.ones(3)
+    shown = (picture - edge[:, None, None]).abs().amax(0)[160] > 0.1
+    assert int(shown.sum()) == pytest.approx(100, abs=2)  # 100 mm at 2 px a mm, halved by the turn
+
+
 def test_errors_are_drawn_from_violet_to_yellow_and_grey_where_none_is_measured(folder):
     pytest.importorskip("matplotlib")
     scan, moved = read_scan(folder), identity_alignment(1, torch.device("cpu"))[0]
@@ -63,7 +75,7 @@ def test_errors_are_drawn_from_violet_to_yellow_and_grey_where_none_is_measured(
     assert right.amax() - right.amin() < 0.1
 
 
-@pytest.mark.parametrize("words", [["scan=x", "cascde=y"], ["cascade=y"]])
+@pytest.mark.parametrize("words", [["scan=x", "cascde=y"], ["cascade=y"], ["scan=x", "views=side"]])
 def test_unknown_keys_and_no_scan_are_refused(words):
     with pytest.raises(ValueError, match="must be"):
         main(words)
