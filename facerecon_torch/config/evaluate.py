@@ -7,6 +7,7 @@ import torch
 
 from facerecon_torch.cascade.checkpoint import STARTS
 from facerecon_torch.checks import require_count
+from facerecon_torch.config.landmarks import settled_landmarks
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.config.train import FaceCascadeSpec, FittingSpec
 from facerecon_torch.data.specs import DataSpec, SyntheticPhotos
@@ -142,20 +143,17 @@ class EvaluateSpecs:
             )
 
     def settled(self, device: torch.device) -> "EvaluateSpecs":
-        """The run as it will happen: `auto` landmarks become a named detector; with test people of their own, as with
-        `test_data`, the protocol is holdout, without them holdout becomes folds.
+        """The run as it will happen: `auto` landmarks become a named detector, or those that a set brings; with test
+        people of their own, as with `test_data`, the protocol is holdout, without them holdout becomes folds.
 
         Raises:
-            ValueError: `set` landmarks of synthetic sets.
-            DetectorError: `auto` landmarks, and no detector can run.
+            ValueError: `set` landmarks of synthetic sets, `noise` or `truth` of others.
+            DetectorError: `auto` landmarks of synthetic sets, and no detector can run.
         """
-        landmarks, cv = self.landmarks.settled(device), self.cv
-        if isinstance(self.data, SyntheticPhotos):
-            if landmarks.source == "set":
-                raise ValueError("landmarks=set is for prepared sets; synthetic ones take noise, truth or a detector")
-        elif self.test_data is not None:
+        landmarks, cv = settled_landmarks(self.landmarks, self.data, device), self.cv
+        if self.test_data is not None:
             cv = CvSpec(nested=0)
-        elif cv.protocol == "holdout":
+        elif cv.protocol == "holdout" and not isinstance(self.data, SyntheticPhotos):
             cv = replace(cv, protocol="group_kfold")
         return replace(self, landmarks=landmarks, cv=replace(cv, nested=0))
 

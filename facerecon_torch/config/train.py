@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from facerecon_torch.cascade.start import Perturbation
+from facerecon_torch.config.landmarks import settled_landmarks
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.data.specs import DataSpec, SyntheticPhotos
 from facerecon_torch.data.splits import CvSpec
@@ -88,18 +89,9 @@ class TrainSpecs:
             ValueError: `set` landmarks of synthetic sets, `noise` or `truth` of others.
             DetectorError: `auto` landmarks of synthetic sets, and no detector can run.
         """
+        landmarks = settled_landmarks(self.landmarks, self.data, device)
         if isinstance(self.data, SyntheticPhotos):
-            if self.landmarks.source == "set":
-                raise ValueError(
-                    "landmarks.source=set is for prepared sets; synthetic ones take noise, truth, a detector"
-                )
-            return replace(self, landmarks=self.landmarks.settled(device))
-        if self.landmarks.source in ("noise", "truth"):
-            raise ValueError(
-                f"landmarks.source={self.landmarks.source} is for synthetic sets; prepared and fitted ones take set "
-                "(what they bring) or a detector"
-            )
-        landmarks = LandmarkSourceSpec(source="set") if self.landmarks.source == "auto" else self.landmarks
+            return replace(self, landmarks=landmarks)
         cv = self.cv
         if cv.protocol == "holdout":
             cv = replace(cv, protocol="group_kfold", nested=0)

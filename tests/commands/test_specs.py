@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from facerecon_torch.config.evaluate import EvaluateSpecs, EvaluationSpec, MethodSpec
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.config.train import FaceCascadeSpec, FittingSpec, TrainSpecs
 from facerecon_torch.data.specs import FittedPhotos, RecordedScans, SyntheticPhotos
@@ -125,6 +126,24 @@ def test_sets_of_scans_bring_landmarks_and_are_tested_in_folds():
         drawn = specs(data=RecordedScans(name="frgc"), landmarks=LandmarkSourceSpec(source=source))
         with pytest.raises(ValueError, match=rf"landmarks\.source={source} is for synthetic sets; .* take set"):
             drawn.settled(CPU)
+
+
+def evaluation(**groups):
+    names = {"model": ModelSpec, "data": SyntheticPhotos, "landmarks": LandmarkSourceSpec, "fitting": FittingSpec}
+    names |= {"cv": CvSpec, "runtime": RuntimeSpec, "evaluation": EvaluationSpec}
+    given = {k: groups.get(k, v()) for k, v in names.items()}
+    return EvaluateSpecs(test_data=None, method={"ours": MethodSpec()}, **given)
+
+
+def test_an_evaluation_takes_landmarks_as_training_does():
+    scans = RecordedScans(name="bosphorus")
+    assert evaluation(data=scans).settled(CPU).landmarks.source == "set"
+    assert evaluation(data=scans, landmarks=LandmarkSourceSpec(source="dlib")).settled(CPU).landmarks.source == "dlib"
+    assert evaluation().settled(CPU).landmarks.source == "mediapipe"
+    for data, source in ((SyntheticPhotos(), "set"), (scans, "noise"), (scans, "truth")):
+        wrong = evaluation(data=data, landmarks=LandmarkSourceSpec(source=source))
+        with pytest.raises(ValueError, match=rf"landmarks\.source={source} is for "):
+            wrong.settled(CPU)
 
 
 def test_automatic_landmarks_become_the_detector_that_runs(monkeypatch):
