@@ -23,7 +23,7 @@ from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix
 from facerecon_torch.images.read import read_image
-from facerecon_torch.landmarks.registry import build_detector
+from facerecon_torch.landmarks.registry import build_detector, find_convention
 from facerecon_torch.landmarks.scheme import CONVENTIONS, N_INNER, to_paper66
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.default_face import load_default_face
@@ -48,6 +48,7 @@ class _Points:
     """Landmarks and the photographs that they belong to."""
 
     name: str
+    convention: str
     points: Float[Tensor, "n 66 2"]
     files: tuple[Path, ...]  # empty for points without a picture
 
@@ -119,13 +120,13 @@ def _all_points(
             for _ in range(draws)
         ]
         files = tuple(file for one in sets for _ in range(draws) for file in one.images)
-        yield _Points(f"{convention}: faces", torch.cat(drawn), files)
+        yield _Points(f"{convention}: faces", convention, torch.cat(drawn), files)
         angles, scale, turned = _profiles(sets, model, generator)
         profiles = turned + sample_landmark_noise(angles, scale, table, generator)
-        yield _Points(f"{convention}: profiles", profiles, ())
+        yield _Points(f"{convention}: profiles", convention, profiles, ())
         points, first = drawn[0], sets[0].images
         for name, wrong in spoilt(points, generator):
-            yield _Points(f"{convention}: {name}", wrong, first)
+            yield _Points(f"{convention}: {name}", convention, wrong, first)
     if detector is not None:
         yield from _detections(sets, detector)
 
@@ -159,7 +160,8 @@ def _detections(sets: Sequence[SyntheticSet], name: str) -> Iterator[_Points]:
     for label, wrong in ((f"{name}: detected", False), (f"{name}: detected off the face", True)):
         chosen = [(file, points) for file, points, error in rows if (error > _FALSE_MM) == wrong]
         if chosen:
-            yield _Points(label, torch.stack([p for _, p in chosen]), tuple(file for file, _ in chosen))
+            points = torch.stack([point for _, point in chosen])
+            yield _Points(label, find_convention(name), points, tuple(file for file, _ in chosen))
 
 
 def _nearest(faces: Sequence[Detection], truth: Float[Tensor, "66 2"]) -> Float[Tensor, "66 2"] | None:
@@ -176,7 +178,7 @@ def _error(points: Float[Tensor, "66 2"], truth: Float[Tensor, "66 2"], scale: f
 def _some(points: _Points, images: int | None) -> _Points:
     """So many of the points, spread over all of them."""
     step = 1 if images is None else max(1, len(points.points) // images)
-    return _Points(points.name, points.points[::step], points.files[::step])
+    return _Points(points.name, points.convention, points.points[::step], points.files[::step])
 
 
 def _fitted(points: _Points, fitter: LandmarkFitter, model: FaceModel) -> Plausibility:
@@ -184,7 +186,9 @@ def _fitted(points: _Points, fitter: LandmarkFitter, model: FaceModel) -> Plausi
     shapes, _ = fitter.landmarks(fit.parameters, fit.camera)
     projected = project(shapes, fit.camera)
     size = torch.ones_like(fit.camera.scale)
-    return measure_plausibility(fit.parameters, fit.camera, projected, points.points, size, model)
+    return measure_plausibility(
+        fit.parameters, fit.camera, projected, points.points, size, model, convention=points.convention
+    )
 
 
 def _reconstructed(points: _Points, reconstructor: FaceReconstructor) -> Plausibility:

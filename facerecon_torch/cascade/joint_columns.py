@@ -55,7 +55,7 @@ def join_columns(
     faces = Reconstruction(
         parameters=FaceParameters(alpha, beta), camera=camera, landmarks_3d=unknown, projected_2d=unknown[..., :2],
         size=ones, landmarks=landmarks, boxes=extent(landmarks), scores=ones, disagreement=torch.zeros_like(ones),
-        face_model=model.face_model, naming=model.naming,
+        face_model=model.face_model, naming=model.naming, convention=model.spec.convention,
     )  # fmt: skip
     joined, person = model.join(faces, subject, size=size)
     weights = list(joined.expression_weights.values())

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from facerecon_torch.geometry.rotation import matrix_to_euler
-from facerecon_torch.landmarks.scheme import N_INNER, is_present
+from facerecon_torch.landmarks.scheme import CONVENTIONS, N_INNER, check_convention, is_present
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.structures import Camera, FaceParameters, TensorRecord
 
@@ -29,18 +29,20 @@ _TURNED_DEGREES = 55.0  # view angle from which on landmark errors make the prop
 TRAINED_DEGREES = 60.0, 25.0, 15.0
 """Yaw, pitch and roll up to which the shipped cascades were trained."""
 _POSE_EXCESS = 4.0  # degrees
-_DISAGREEMENT = 10.5  # mm
+_DISAGREEMENT = 9.5  # mm
 _SCORE = 0.75
-_PREDICTED = 2.5  # mm
-# log(error / mm) = _ERROR_AT_REST + the sum of slope times measure: mm, standard deviations, degrees.
-_ERROR_AT_REST = 0.179
-_ERROR_SLOPES = {
-    "residual": 0.133,
-    "contour_residual": 0.0046,
-    "shape_distance": 0.173,
-    "view_angle": -0.0020,
-    "disagreement": -0.0227,
-}
+_PREDICTED = 2.8  # mm
+# log(error / mm) = at_rest + the sum of slope times measure: mm, standard deviations, degrees; by landmark convention.
+_ERROR: Mapping[str, Mapping[str, float]] = {
+    "mediapipe": {
+        "at_rest": 0.101, "residual": 0.189, "contour_residual": 0.0241, "shape_distance": 0.132,
+        "view_angle": 0.0007, "disagreement": -0.0144,
+    },
+    "ibug": {
+        "at_rest": 0.179, "residual": 0.133, "contour_residual": 0.0046, "shape_distance": 0.173,
+        "view_angle": -0.0020, "disagreement": -0.0227,
+    },
+}  # fmt: skip
 _LEAST_EXTENT = 1e-12  # px^2 per mm^2, of points that are one place
 _mean_faces: WeakKeyDictionary[FaceModel, Float[Tensor, "49 3"]] = WeakKeyDictionary()
 
@@ -170,6 +172,7 @@ def measure_plausibility(
     *,
     scores: Float[Tensor, "*b"] | None = None,
     disagreement: Float[Tensor, "*b"] | None = None,
+    convention: str = CONVENTIONS[0],
 ) -> Plausibility:
     """The measures of fitted faces, in the dtype of the landmarks; nothing waits for the device.
 
@@ -182,13 +185,15 @@ def measure_plausibility(
         model: with topology.
         scores: of the detections; None: 1, as of given landmarks.
         disagreement: of cascade and landmark fit, mm of the face model; None: 0, as of a landmark fit.
+        convention: of the landmarks, one of `scheme.CONVENTIONS`; the predicted error depends on it.
 
     Raises:
-        ValueError: a model without topology.
+        ValueError: a model without topology, or an unknown convention.
 
     Example:
         >>> measure_plausibility(faces.parameters, faces.camera, faces.projected_2d, points, faces.size, model)
     """
+    check_convention(convention)
     model_scale = camera.scale.double() * size.double()  # px per mm of the face model
     present = is_present(landmarks)
     offset = (projected.double() - landmarks.double()) / model_scale[..., None, None]
@@ -212,7 +217,7 @@ def measure_plausibility(
         reprojection=_root_mean(square, present) * model_scale,
         pose_excess=_pose_excess(camera.rotation),
         score=torch.ones_like(model_scale) if scores is None else scores.double(),
-        predicted_error=_predicted_error(known),
+        predicted_error=_predicted_error(known, _ERROR[convention]),
         degenerate=camera.degenerate,
     )
     return measures.to(landmarks.dtype)
@@ -224,10 +229,12 @@ def _pose_excess(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b"]:
     return excess
 
 
-def _predicted_error(measures: Mapping[str, Float[Tensor, "*b"]]) -> Float[Tensor, "*b"]:
+def _predicted_error(
+    measures: Mapping[str, Float[Tensor, "*b"]], regression: Mapping[str, float]
+) -> Float[Tensor, "*b"]:
     """The mean vertex error in mm after a similarity, by a log-linear regression on the measures."""
-    logarithm = _ERROR_AT_REST + sum(slope * measures[name] for name, slope in _ERROR_SLOPES.items())
-    return torch.as_tensor(logarithm).exp()
+    logarithm = sum(slope * measures[name] for name, slope in regression.items() if name in measures)
+    return torch.as_tensor(logarithm + regression["at_rest"]).exp()
 
 
 def _inner_landmarks(model: FaceModel) -> Float[Tensor, "49 3"]:

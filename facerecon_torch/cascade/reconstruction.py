@@ -13,7 +13,7 @@ from facerecon_torch.cascade.plausibility import Plausibility, measure_plausibil
 from facerecon_torch.fitting.crop import camera_from_crop
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import matrix_to_euler
-from facerecon_torch.landmarks.scheme import interpupillary, is_present
+from facerecon_torch.landmarks.scheme import CONVENTIONS, interpupillary, is_present
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.named_weights import NamedExpressions
 from facerecon_torch.runtime.precision import in_own_precision
@@ -77,6 +77,7 @@ class Reconstruction(TensorRecord):
             inner landmarks in mm of the face model.
         face_model: of the shapes.
         naming: of the named expressions, for a cascade that knows its errors.
+        convention: what the landmarks mean, one of `landmarks.scheme.CONVENTIONS`.
 
     Example:
         >>> faces = model.predict("group.jpg")[0]
@@ -94,9 +95,12 @@ class Reconstruction(TensorRecord):
     disagreement: Float[Tensor, "*b"]
     face_model: FaceModel | None = field(default=None, repr=False, compare=False)
     naming: NamedExpressions | None = field(default=None, repr=False, compare=False)
+    convention: str = CONVENTIONS[0]
 
     @classmethod
-    def empty(cls, model: FaceModel, naming: NamedExpressions | None = None) -> "Reconstruction":
+    def empty(
+        cls, model: FaceModel, naming: NamedExpressions | None = None, convention: str = CONVENTIONS[0]
+    ) -> "Reconstruction":
         """A batch without faces."""
         zeros = model.identity_mean.new_zeros
         camera = Camera(
@@ -109,6 +113,7 @@ class Reconstruction(TensorRecord):
             parameters=FaceParameters(zeros(0, model.n_identity), zeros(0, model.n_expression)), camera=camera,
             landmarks_3d=zeros(0, 66, 3), projected_2d=zeros(0, 66, 2), size=zeros(0), landmarks=zeros(0, 66, 2),
             boxes=zeros(0, 4), scores=zeros(0), disagreement=zeros(0), face_model=model, naming=naming,
+            convention=convention,
         )  # fmt: skip
 
     @cached_property
@@ -133,7 +138,7 @@ class Reconstruction(TensorRecord):
         """Measures that tell whether the landmarks are those of a face, computed on first use."""
         return measure_plausibility(
             self.parameters, self.camera, self.projected_2d, self.landmarks, self.size, self._model(),
-            scores=self.scores, disagreement=self.disagreement,
+            scores=self.scores, disagreement=self.disagreement, convention=self.convention,
         )  # fmt: skip
 
     @cached_property

@@ -222,7 +222,7 @@ class FaceReconstructor(nn.Module):
 
     def _solve(self, crops: Tensor, landmarks: Tensor, fit: LandmarkFit | None) -> Reconstruction:
         if landmarks.shape[0] == 0:
-            return Reconstruction.empty(self.face_model, self.naming)
+            return Reconstruction.empty(self.face_model, self.naming, self.spec.convention)
         model, spec, cascade = self.face_model, self.spec, self.cascade
         fitter, n = self.solvers.fitter, model.n_identity
         with _timed("features"):
@@ -246,7 +246,7 @@ class FaceReconstructor(nn.Module):
             parameters=parameters, camera=camera, landmarks_3d=points, projected_2d=projected,
             size=torch.ones_like(camera.scale), landmarks=landmarks, boxes=extent(landmarks),
             scores=torch.ones_like(camera.scale), disagreement=apart.square().sum(-1).mean(-1).sqrt(),
-            face_model=model, naming=self.naming,
+            face_model=model, naming=self.naming, convention=spec.convention,
         )  # fmt: skip
 
     @in_own_precision
@@ -424,7 +424,7 @@ def reconstruct_images(
     if len(images) != len(landmarks):
         raise ValueError(f"there must be one image per row of landmarks; got {len(images)} and {len(landmarks)}")
     if not len(landmarks):
-        return Reconstruction.empty(model.face_model, model.naming)
+        return Reconstruction.empty(model.face_model, model.naming, model.spec.convention)
     points = landmarks.to(model.device, model.dtype)
     with timed("fit"):
         camera, fit = locate(points)

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from benchmarks.accuracy.plausibility import spoilt
 from facerecon_torch.cascade.plausibility import TRAINED_DEGREES, Plausibility, measure_plausibility
 from facerecon_torch.cascade.reconstruction import KnownSize, Reconstruction
+from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
 from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix, matrix_to_euler
@@ -183,7 +184,7 @@ def fitted(model, fitter, landmarks):
     fit = fitter.fit(landmarks)
     projected = project(fitter.landmarks(fit.parameters, fit.camera)[0], fit.camera)
     ones = torch.ones_like(fit.camera.scale)
-    return measure_plausibility(fit.parameters, fit.camera, projected, landmarks, ones, model)
+    return measure_plausibility(fit.parameters, fit.camera, projected, landmarks, ones, model, convention="ibug")
 
 
 def test_wrong_orders_are_impossible_and_faces_are_plausible(default_faces):
@@ -257,6 +258,26 @@ def test_a_reconstruction_tells_its_disagreement_with_the_landmark_fit(photograp
     apart = (faces.landmarks_3d[:, :49] - start).norm(dim=-1).square().mean(1).sqrt()
     assert float(apart.min()) > 0.01
     assert_close(faces.plausibility.disagreement, apart, rtol=1e-3, atol=1e-3)
+
+
+def test_the_predicted_error_is_that_of_the_landmarks_convention(rng):
+    faces = drawn(tiny_bilinear(), 4, rng, torch.float32)
+    one, other = (measure_plausibility(*faces, tiny_bilinear(), convention=name) for name in ("mediapipe", "ibug"))
+    assert bool((one.predicted_error != other.predicted_error).all())
+    assert_close(one.residual, other.residual)
+    with pytest.raises(ValueError, match="must be mediapipe or ibug; got 'dlib'"):
+        measure_plausibility(*faces, tiny_bilinear(), convention="dlib")
+
+
+def test_faces_know_the_convention_of_their_landmarks(default_faces):
+    landmarks, grey = default_faces[2][:2], torch.full((3, 640, 640), 0.5)
+    for detector, convention in (("mediapipe", "mediapipe"), ("dlib", "ibug")):
+        model = FaceReconstructor.from_pretrained(detector=detector)
+        faces = model.reconstruct([grey, grey], landmarks)
+        assert faces[0].convention == model.reconstruct([], landmarks[:0]).convention == convention
+        known = (faces.parameters, faces.camera, faces.projected_2d, faces.landmarks, faces.size, model.face_model)
+        expected = measure_plausibility(*known, disagreement=faces.disagreement, convention=convention)
+        assert_close(faces.plausibility.predicted_error, expected.predicted_error)
 
 
 def test_worse_landmarks_have_a_larger_predicted_error(default_faces):

@@ -43,6 +43,8 @@ def detect_meshes(rendered: SyntheticSet) -> tuple[Float[Tensor, "n 468 2"], Boo
         pictures = [read_pixels(path) for path in rendered.images[start : start + _TOGETHER]]
         faces = detector(pictures)
         own = [k for k, boxes in enumerate(faces) if len(boxes) == 1]
+        if not own:
+            continue
         boxes = torch.cat([faces[k].boxes for k in own])
         points, presence = mesh([pictures[k] for k in own], boxes, torch.cat([faces[k].points for k in own]))
         rows = torch.tensor(own) + start
