@@ -32,16 +32,17 @@ _POSE_EXCESS = 4.0  # degrees
 _DISAGREEMENT = 9.5  # mm
 _SCORE = 0.75
 _PREDICTED = 2.8  # mm
-# log(error / mm) = at_rest + the sum of slope times measure: mm, standard deviations, degrees; by landmark convention.
-_ERROR: Mapping[str, Mapping[str, float]] = {
-    "mediapipe": {
-        "at_rest": 0.101, "residual": 0.189, "contour_residual": 0.0241, "shape_distance": 0.132,
-        "view_angle": 0.0007, "disagreement": -0.0144,
-    },
-    "ibug": {
-        "at_rest": 0.037, "residual": 0.101, "contour_residual": 0.0114, "shape_distance": 0.075,
-        "view_angle": -0.0035, "disagreement": 0.0197,
-    },
+# log(error / mm) = the number + the sum of slope times measure: mm, standard deviations, degrees; by the convention of
+# the landmarks.
+_ERROR: Mapping[str, tuple[float, Mapping[str, float]]] = {
+    "mediapipe": (0.101, {
+        "residual": 0.189, "contour_residual": 0.0241, "shape_distance": 0.132, "view_angle": 0.0007,
+        "disagreement": -0.0144,
+    }),
+    "ibug": (0.037, {
+        "residual": 0.101, "contour_residual": 0.0114, "shape_distance": 0.075, "view_angle": -0.0035,
+        "disagreement": 0.0197,
+    }),
 }  # fmt: skip
 _LEAST_EXTENT = 1e-12  # px^2 per mm^2, of points that are one place
 _mean_faces: WeakKeyDictionary[FaceModel, Float[Tensor, "49 3"]] = WeakKeyDictionary()
@@ -217,7 +218,7 @@ def measure_plausibility(
         reprojection=_root_mean(square, present) * model_scale,
         pose_excess=_pose_excess(camera.rotation),
         score=torch.ones_like(model_scale) if scores is None else scores.double(),
-        predicted_error=_predicted_error(known, _ERROR[convention]),
+        predicted_error=_predicted_error(known, convention),
         degenerate=camera.degenerate,
     )
     return measures.to(landmarks.dtype)
@@ -229,12 +230,10 @@ def _pose_excess(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b"]:
     return excess
 
 
-def _predicted_error(
-    measures: Mapping[str, Float[Tensor, "*b"]], regression: Mapping[str, float]
-) -> Float[Tensor, "*b"]:
+def _predicted_error(measures: Mapping[str, Float[Tensor, "*b"]], convention: str) -> Float[Tensor, "*b"]:
     """The mean vertex error in mm after a similarity, by a log-linear regression on the measures."""
-    logarithm = sum(slope * measures[name] for name, slope in regression.items() if name in measures)
-    return torch.as_tensor(logarithm + regression["at_rest"]).exp()
+    at_rest, slopes = _ERROR[convention]
+    return torch.as_tensor(at_rest + sum(slope * measures[name] for name, slope in slopes.items())).exp()
 
 
 def _inner_landmarks(model: FaceModel) -> Float[Tensor, "49 3"]:
