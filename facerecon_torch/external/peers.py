@@ -16,7 +16,7 @@ from facerecon_torch.external.methods import FaceGroup, MethodFaces, model_group
 from facerecon_torch.external.truth import ModelTruth, Truth
 from facerecon_torch.images.read import read_pixels
 from facerecon_torch.landmarks.mediapipe import FaceBoxes, FaceDetector, FaceMesh
-from facerecon_torch.landmarks.mediapipe.mesh_points import N_MESH, mesh_to_ibug68, mesh_triangles
+from facerecon_torch.landmarks.mediapipe.mesh_points import N_MESH, mesh_to_ibug68_3d, mesh_triangles
 from facerecon_torch.landmarks.scheme import from_paper66, is_present
 from facerecon_torch.metrics.scan import SEVEN_POINTS
 from facerecon_torch.metrics.vertex_error import vertex_errors
@@ -157,18 +157,16 @@ def mediapipe_faces(truth: Truth, device: torch.device) -> MethodFaces:
         found, _ = network(pictures, boxes, six)
         meshes.append(found[:, :N_MESH].cpu())
     mesh = torch.cat(meshes)
-    # the same weights of the mesh points in the image plane and in depth
-    flat = mesh_to_ibug68(mesh)
-    depth = mesh_to_ibug68(mesh[..., [2, 0]])[..., :1]
+    points68 = mesh_to_ibug68_3d(mesh)
     axes = mesh.new_tensor([1.0, -1.0, -1.0])
     group = FaceGroup(
         places=tuple(range(len(truth))),
         vertices=mesh * axes,
         triangles=mesh_triangles(),
-        seven=torch.cat([flat, depth], -1)[:, list(SEVEN_POINTS)] * axes,
+        seven=points68[:, list(SEVEN_POINTS)] * axes,
         corresponds=False,
     )
-    return MethodFaces(name="mediapipe", groups=(group,), image_points=flat.float())
+    return MethodFaces(name="mediapipe", groups=(group,), image_points=points68[..., :2].float())
 
 
 def _region(found: FaceBoxes, landmarks: Float[Tensor, "66 2"]) -> tuple[Float[Tensor, "4"], Float[Tensor, "6 2"]]:

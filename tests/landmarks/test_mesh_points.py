@@ -1,11 +1,12 @@
 """The map from Face Mesh's points to landmarks: its tool finds weights that are there; the committed one mirrors."""
 
+import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
 from facerecon_torch.commands.build_assets.mesh_points import fit_weights, mesh_mirror
-from facerecon_torch.landmarks.mediapipe.mesh_points import mesh_to_ibug68
+from facerecon_torch.landmarks.mediapipe.mesh_points import mesh_to_ibug68, mesh_to_ibug68_3d
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, MIRROR_66
 
 FLIP = torch.tensor([-1.0, 1.0], dtype=torch.float64)
@@ -71,15 +72,10 @@ def test_a_mesh_and_its_mirror_image(rng: torch.Generator) -> None:
     assert opposite.tolist() == [*range(234, 468), *range(234)]
 
 
-def _committed() -> Tensor:
-    """[468, 68]: what every vertex gives to every landmark."""
-    basis = torch.eye(468, dtype=torch.float64)
-    return mesh_to_ibug68(torch.stack([basis, basis], dim=-1).permute(1, 0, 2))[..., 0]
-
-
 def test_the_committed_map_is_symmetric() -> None:
     """Mirror landmarks move alike under mirror moves of the points: their weights are equal."""
-    weights = _committed()
+    basis = torch.eye(468, dtype=torch.float64)
+    weights = mesh_to_ibug68(torch.stack([basis, basis], dim=-1).permute(1, 0, 2))[..., 0]  # [468, 68]
     assert_close(weights.sum(0), torch.ones(68, dtype=torch.float64), atol=1e-6, rtol=0)
     for k, mirror in enumerate(MIRROR_66):
         one, other = (weights[:, IBUG_OF_PAPER[i]] for i in (k, mirror))
@@ -92,6 +88,15 @@ def test_landmarks_follow_a_turned_and_moved_mesh(rng: torch.Generator) -> None:
     moved = 1.7 * mesh @ turn + torch.tensor([1000.0, -20.0], dtype=torch.float64)
     expected = 1.7 * mesh_to_ibug68(mesh) @ turn + torch.tensor([1000.0, -20.0], dtype=torch.float64)
     assert_close(mesh_to_ibug68(moved), expected, atol=1e-3, rtol=0)
+
+
+def test_points_in_space_are_those_of_every_plane(rng: torch.Generator) -> None:
+    mesh = 100 * torch.rand(2, 478, 3, dtype=torch.float64, generator=rng)
+    found = mesh_to_ibug68_3d(mesh)
+    assert_close(found[..., :2], mesh_to_ibug68(mesh))
+    assert_close(found[..., [2, 0]], mesh_to_ibug68(mesh[..., [2, 0]]))
+    with pytest.raises(ValueError, match=r"points must be \[\.\.\., 468 or 478, 3\]; got \[478, 2\]"):
+        mesh_to_ibug68_3d(mesh[0, :, :2])
 
 
 def test_a_face_has_the_same_points_beside_others(rng: torch.Generator) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from facerecon_torch.errors import ModelFileError
-from facerecon_torch.landmarks.mediapipe.mesh_points import mesh_to_ibug68
+from facerecon_torch.landmarks.mediapipe.mesh_points import mesh_to_ibug68_3d
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.default_face.build import model_of, tensor_factors
@@ -104,11 +104,8 @@ def way_to_canonical(
     model: BilinearModel = model_of(source, tensor_factors(source), topology)
     face = DefaultFace(model.double())
     papers = [IBUG_OF_PAPER.index(number) for number in ANCHORS]
-    plane = mesh_to_ibug68(mesh.vertices[:, :2])
-    depth = mesh_to_ibug68(mesh.vertices[:, [2, 2]])[:, :1]
-    anchors = Constraints(
-        vertices=topology.landmark_vertices[papers], points=torch.cat([plane, depth], 1)[list(ANCHORS)]
-    )
+    points = mesh_to_ibug68_3d(mesh.vertices)[list(ANCHORS)]
+    anchors = Constraints(vertices=topology.landmark_vertices[papers], points=points)
     target, spec = make_surface(mesh.vertices, mesh.triangles), TopologyFitSpec()
     fit = fit_model_to(face, target, anchors, spec)
     own = fit.alignment.inverse()

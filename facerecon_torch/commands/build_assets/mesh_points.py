@@ -19,7 +19,7 @@ from torch import Tensor
 from facerecon_torch.formats.checked_columns import save_columns
 from facerecon_torch.images.read import read_pixels
 from facerecon_torch.landmarks.mediapipe import FaceDetector, FaceMesh
-from facerecon_torch.landmarks.mediapipe.mesh_points import MAP_FORMAT, map_file
+from facerecon_torch.landmarks.mediapipe.mesh_points import MAP_FORMAT, N_MESH, map_file
 from facerecon_torch.landmarks.scheme import IBUG_OF_PAPER, MIRROR_66, N_LANDMARKS
 from facerecon_torch.synthetic.dataset import SyntheticSet, render_set
 from facerecon_torch.synthetic.spec import SyntheticSpec
@@ -27,7 +27,6 @@ from facerecon_torch.synthetic.spec import SyntheticSpec
 __all__ = ["detect_meshes", "fit_weights", "main", "mesh_mirror"]
 
 _log = logging.getLogger(__name__)
-_VERTICES = 468  # without the irises
 _SCATTER_MM = 1.0  # chosen on people of the shifted family: docs/detectors.md
 _FRONTAL_RAD = 0.2
 _INNER_CORNERS = {60: 78, 64: 308}  # of the mouth, which the model's 66 landmarks lack: the mesh's own
@@ -37,7 +36,7 @@ _TOGETHER = 16
 def detect_meshes(rendered: SyntheticSet) -> tuple[Float[Tensor, "n 468 2"], Bool[Tensor, "n"]]:
     """The mesh of every image in px, and whether one was found; images with several faces count as without."""
     detector, mesh = FaceDetector("short"), FaceMesh()
-    meshes = torch.zeros(len(rendered), _VERTICES, 2, dtype=torch.float64)
+    meshes = torch.zeros(len(rendered), N_MESH, 2, dtype=torch.float64)
     found = torch.zeros(len(rendered), dtype=torch.bool)
     for start in range(0, len(rendered), _TOGETHER):
         pictures = [read_pixels(path) for path in rendered.images[start : start + _TOGETHER]]
@@ -48,7 +47,7 @@ def detect_meshes(rendered: SyntheticSet) -> tuple[Float[Tensor, "n 468 2"], Boo
         boxes = torch.cat([faces[k].boxes for k in own])
         points, presence = mesh([pictures[k] for k in own], boxes, torch.cat([faces[k].points for k in own]))
         rows = torch.tensor(own) + start
-        meshes[rows], found[rows] = points[:, :_VERTICES, :2], presence > 0.5
+        meshes[rows], found[rows] = points[:, :N_MESH, :2], presence > 0.5
     return meshes, found
 
 
@@ -105,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     truth, scale = rendered.landmarks[found].double(), rendered.camera.scale[found, None, None].double()
     centre = truth.mean(1, keepdim=True)
     frame = (meshes[found] - centre) / scale, (truth - centre) / scale
-    weights = torch.zeros(len(IBUG_OF_PAPER) + len(_INNER_CORNERS), _VERTICES, dtype=torch.float64)
+    weights = torch.zeros(len(IBUG_OF_PAPER) + len(_INNER_CORNERS), N_MESH, dtype=torch.float64)
     weights[list(IBUG_OF_PAPER)] = fit_weights(*frame, rendered.angles[found, 0], chosen.scatter)
     weights[list(_INNER_CORNERS), list(_INNER_CORNERS.values())] = 1.0
     about = f"fitted to {int(found.sum())} renders ({spec}, hash {spec.hash}), scatter {chosen.scatter} mm"

@@ -11,7 +11,7 @@ from torch import Tensor
 from facerecon_torch.formats.checked_columns import load_columns
 from facerecon_torch.formats.json_file import read_json
 
-__all__ = ["N_MESH", "mesh_to_ibug68", "mesh_triangles"]
+__all__ = ["N_MESH", "mesh_to_ibug68", "mesh_to_ibug68_3d", "mesh_triangles"]
 
 N_MESH = 468
 """Vertices of the mesh; FaceMesh gives 10 more for the irises."""
@@ -35,11 +35,36 @@ def mesh_to_ibug68(points: Float[Tensor, "*b points c"]) -> Float[Tensor, "*b 68
         >>> mesh_to_ibug68(FaceMesh()([picture], faces.boxes, faces.points)[0]).shape
         torch.Size([1, 68, 2])
     """
-    if points.ndim < 2 or points.shape[-2] not in _COUNTS or points.shape[-1] not in (2, 3):
-        raise ValueError(f"points must be [..., 468 or 478, 2 or 3]; got {list(points.shape)}")
+    _require_mesh(points, (2, 3))
+    return _weighted(points[..., :2])
+
+
+def mesh_to_ibug68_3d(points: Float[Tensor, "*b points c"]) -> Float[Tensor, "*b 68 3"]:
+    """The 68 points of `mesh_to_ibug68` in space, by the same weights, in the unit of the mesh.
+
+    Args:
+        points: 468 vertices, or 478 with the irises, which are not used; x, y and z.
+
+    Raises:
+        ValueError: another number of points or coordinates.
+
+    Example:
+        >>> mesh_to_ibug68_3d(FaceMesh()([picture], faces.boxes, faces.points)[0]).shape
+        torch.Size([1, 68, 3])
+    """
+    _require_mesh(points, (3,))
+    return _weighted(points)
+
+
+def _require_mesh(points: Tensor, coordinates: tuple[int, ...]) -> None:
+    if points.ndim < 2 or points.shape[-2] not in _COUNTS or points.shape[-1] not in coordinates:
+        expected = " or ".join(map(str, coordinates))
+        raise ValueError(f"points must be [..., 468 or 478, {expected}]; got {list(points.shape)}")
+
+
+def _weighted(points: Float[Tensor, "*b points c"]) -> Float[Tensor, "*b 68 c"]:
     # In float64, so that a face's points do not depend on how many faces stand beside it.
-    plane = points[..., :N_MESH, :2].double()
-    return (_weights().to(points.device) @ plane).to(points.dtype)
+    return (_weights().to(points.device) @ points[..., :N_MESH, :].double()).to(points.dtype)
 
 
 @lru_cache(maxsize=1)
