@@ -1,16 +1,15 @@
-"""Anti-aliased resampling of pictures onto crop grids, as products with banded weight matrices.
+"""Anti-aliased resampling of pictures onto crop grids, as weighted sums of picture rows, then of columns.
 
-A crop row is a weighted mean of picture rows, and likewise for columns, so one crop is W_y image W_x'. On a CPU both
-products are made in strips of crop px, each of which reads its own band of the picture and nothing else. The
-weights are Keys' cubic kernel (a = -1/2), as wide as a crop pixel where the picture is finer than the crop
-and as a picture pixel where it is coarser.
+A crop row is a weighted mean of a few picture rows, and likewise for columns: sums of bags of rows (`embedding_bag`),
+of which the second are taken from the transposed result of the first. The weights are Keys' cubic kernel (a = -1/2), as
+wide as a crop pixel where the picture is finer than the crop and as a picture pixel where it is coarser.
 """
 
 import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,17 +21,7 @@ OUTSIDE = ("edge", "zeros")
 
 _GAP = 2  # picture px per crop px that averaging of whole blocks leaves to the cubic kernel
 _FLOATS = 2**22  # px that are floats at a time
-_STRIP = 64  # crop px made together on a CPU
 _WIDEST = 64.0  # blocks per crop px; a wider kernel costs memory and shows nothing
-
-
-class _Band(NamedTuple):
-    """Crop px `first` to `last` - 1 read picture px `low` to `high` - 1."""
-
-    first: int
-    last: int
-    low: int
-    high: int
 
 
 class _Window(NamedTuple):
@@ -66,12 +55,10 @@ def resample(
     """
     window = _window(host, (images.shape[-2], images.shape[-1]), size, rotated)
     part = _averaged(images[..., window.top : window.bottom, window.left : window.right], window.block)
-    local, seen = _in_window(to_crop.double(), window), _in_window(host, window)
+    local = _in_window(to_crop.double(), window)
     if rotated:
-        return _turned(part, local, seen, size, window.reach, outside).clamp_(0, 1)
-    return _separable(part, _upright(local, size), _upright(seen, size), _density(local), window.reach, outside).clamp_(
-        0, 1
-    )
+        return _turned(part, local, size, window.reach, outside).clamp_(0, 1)
+    return _separable(part, _upright(local, size), _density(local), window.reach, outside).clamp_(0, 1)
 
 
 def _averaged(part: Tensor, block: int) -> Float[Tensor, "b c height width"]:
@@ -93,34 +80,34 @@ def _upright(to_crop: Float[Tensor, "b 2 3"], size: int) -> Float[Tensor, "b 2 c
 def _separable(
     part: Float[Tensor, "b c height width"],
     places: Float[Tensor, "b 2 n"],
-    seen: Float[Tensor, "b 2 n"],
     density: Float[Tensor, "b"],
     reach: int,
     outside: str,
 ) -> Float[Tensor, "b c n n"]:
-    """W_y part W_x' for columns and rows at `places`; `seen` are the places on the host."""
-    height, width = part.shape[-2:]
-    rows, columns = (
-        _weights(places[:, axis], density, extent, reach, outside).to(part.dtype)[:, None]
-        for axis, extent in ((1, height), (0, width))
+    """The picture at columns and rows at `places` (x, y)."""
+    rows = _mixed_rows(part, places[:, 1], density, reach, outside)
+    return _mixed_rows(rows.mT, places[:, 0], density, reach, outside).mT.contiguous()
+
+
+def _mixed_rows(
+    part: Float[Tensor, "b c height width"],
+    places: Float[Tensor, "b n"],
+    density: Float[Tensor, "b"],
+    reach: int,
+    outside: str,
+) -> Float[Tensor, "b c n width"]:
+    """Weighted sums of the rows around each place."""
+    (b, c, height, width), n = part.shape, places.shape[-1]
+    taps, weights = _weights(places, density, height, reach, outside)
+    first = height * torch.arange(b * c, device=part.device).reshape(b, c, 1, 1)  # row of each plane
+    weights = weights.to(part.dtype)[:, None].expand(b, c, -1, -1)
+    rows = functional.embedding_bag(
+        (first + taps[:, None]).flatten(0, 2),
+        part.reshape(b * c * height, width),
+        mode="sum",
+        per_sample_weights=weights.flatten(0, 2),
     )
-    down, across = (_bands(seen[:, axis], extent, reach, part.device) for axis, extent in ((1, height), (0, width)))
-    strips = [part[..., b.low : b.high] @ columns[..., b.first : b.last, b.low : b.high].mT for b in across]
-    narrow = torch.cat(strips, dim=-1)
-    strips = [rows[..., b.first : b.last, b.low : b.high] @ narrow[..., b.low : b.high, :] for b in down]
-    return torch.cat(strips, dim=-2)
-
-
-def _bands(seen: Float[Tensor, "b n"], extent: int, reach: int, device: torch.device) -> list[_Band]:
-    """What each strip of crop px reads in any of the pictures. A GPU takes all in one strip: there a call costs more
-    than products with zeros."""
-    n = seen.shape[-1]
-    if device.type != "cpu":
-        return [_Band(0, n, 0, extent)]
-    low = (seen.amin(dim=0).floor() - reach).clamp(0, extent - 1).long().tolist()
-    high = (seen.amax(dim=0).floor() + reach + 1).clamp(0, extent - 1).long().tolist()
-    starts = range(0, n, _STRIP)
-    return [_Band(k, min(k + _STRIP, n), min(low[k : k + _STRIP]), max(high[k : k + _STRIP]) + 1) for k in starts]
+    return rows.reshape(b, c, n, width)
 
 
 def _window(host: Float[Tensor, "b 2 3"], extent: tuple[int, int], size: int, rotated: bool) -> _Window:
@@ -166,8 +153,8 @@ def _in_window(to_crop: Float[Tensor, "b 2 3"], window: _Window) -> Float[Tensor
 
 def _weights(
     places: Float[Tensor, "b n"], density: Float[Tensor, "b"], extent: int, reach: int, outside: str
-) -> Float[Tensor, "b n extent"]:
-    """Rows of the resampling matrix: the kernel around each place, in px of a picture of `extent` px.
+) -> tuple[Int[Tensor, "b n taps"], Float[Tensor, "b n taps"]]:
+    """The px of a picture of `extent` px around each place, and their weights.
 
     Weight beyond the picture goes to its border px (`edge`) or is dropped (`zeros`)."""
     taps = places.detach().floor()[..., None] + torch.arange(1 - reach, reach + 1, device=places.device)
@@ -176,8 +163,7 @@ def _weights(
     weights = weights / weights.sum(-1, keepdim=True)
     if outside == "zeros":
         weights = torch.where((taps >= 0) & (taps < extent), weights, 0.0)
-    matrix = weights.new_zeros(*places.shape, extent)
-    return matrix.scatter_add(-1, taps.clamp(0, extent - 1).long(), weights)
+    return taps.clamp(0, extent - 1).long(), weights
 
 
 def _cubic(x: Float[Tensor, "*b n t"]) -> Float[Tensor, "*b n t"]:
@@ -191,7 +177,6 @@ def _cubic(x: Float[Tensor, "*b n t"]) -> Float[Tensor, "*b n t"]:
 def _turned(
     part: Float[Tensor, "b c height width"],
     to_crop: Float[Tensor, "b 2 3"],
-    host: Float[Tensor, "b 2 3"],
     size: int,
     reach: int,
     outside: str,
@@ -200,8 +185,7 @@ def _turned(
     so that the second interpolation costs next to nothing."""
     density = _density(to_crop)
     side = math.ceil(2 * size * math.sqrt(2)) + 8
-    places, seen = (_around(affine, size, side) for affine in (to_crop, host))
-    upright = _separable(part, places, seen, density, reach, outside)
+    upright = _separable(part, _around(to_crop, size, side), density, reach, outside)
     line = torch.arange(size, dtype=torch.float64, device=part.device) - (size - 1) / 2
     crop = torch.stack([line.expand(size, size), line[:, None].expand(size, size)], dim=-1)
     turn = density[:, None, None] * torch.linalg.inv_ex(to_crop[:, :, :2])[0]

@@ -19,6 +19,7 @@ from facerecon_torch.geometry.projection import project
 from facerecon_torch.geometry.rotation import euler_to_matrix, matrix_to_euler
 from facerecon_torch.images import resample
 from facerecon_torch.structures import Camera
+from tests.reference.resample_loops import resampled
 from tests.tiny_model import tiny_bilinear
 
 
@@ -208,13 +209,24 @@ def test_bytes_equal_the_picture_converted_first(derotate, rng):
 
 @pytest.mark.parametrize("outside", ["edge", "zeros"])
 @pytest.mark.parametrize("shift", [0.0, 70.0, -500.0, 2000.0])
-def test_strips_equal_the_product_with_whole_matrices(shift, outside, rng):
+def test_sums_of_rows_equal_products_with_whole_matrices(shift, outside, rng):
     part = torch.rand(2, 3, 130, 170, generator=rng, dtype=torch.float64)
-    to_crop = torch.cat([scaled_map(0.9, (shift, -3.0)), scaled_map(1.7, (4.0, shift))])
+    to_crop = torch.cat([scaled_map(0.6, (shift, -3.0)), scaled_map(1.7, (4.0, shift))])
     places, density = resample._upright(to_crop, 150), resample._density(to_crop)
-    rows, columns = (resample._weights(places[:, k], density, n, 5, outside) for k, n in ((1, 130), (0, 170)))
-    found = resample._separable(part, places, places, density, 5, outside)
-    assert_close(found, rows[:, None] @ part @ columns[:, None].mT)
+    sums = resample._separable(part, places, density, 4, outside)
+    assert_close(sums, resampled(part, places, density, outside))
+
+
+def test_slopes_equal_those_of_products_with_whole_matrices(rng):
+    part = torch.rand(2, 3, 13, 17, generator=rng, dtype=torch.float64).requires_grad_()
+    to_crop = torch.cat([scaled_map(0.6, (1.0, -3.0)), scaled_map(1.7, (4.0, 0.5))])
+    places, density = resample._upright(to_crop, 15), resample._density(to_crop)
+    towards = torch.rand(2, 3, 15, 15, generator=rng, dtype=torch.float64)
+    slopes = [
+        torch.autograd.grad((crop * towards).sum(), part)[0]
+        for crop in (resample._separable(part, places, density, 4, "edge"), resampled(part, places, density, "edge"))
+    ]
+    assert_close(slopes[0], slopes[1])
 
 
 def test_crops_are_differentiable_in_the_picture(rng):
