@@ -1,4 +1,4 @@
-"""How the package writes files: under another name first, then renamed, so that no reader meets half a file; and where
+"""Writing of files: under another name first, then renamed, so that no reader meets half a file; and where
 it keeps what can be made again."""
 
 import errno
@@ -127,7 +127,7 @@ def made_once(
     write: Callable[[_Made, Path], object],
     note: str,
 ) -> _Made:
-    """What a file of the cache holds, made on the first call.
+    """The content of a file of the cache, which is made on the first call.
 
     Processes that start together make it once (file lock). Where the folder cannot be written, it is made on every
     call, with a warning.

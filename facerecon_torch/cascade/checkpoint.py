@@ -50,7 +50,7 @@ STARTS = ("landmark_fit", "mean_face")
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructorSpec:
-    """How a cascade looks at an image.
+    """Settings by which a cascade looks at an image.
 
     Attributes:
         fit: the landmark fit (Eq. 7) that the cascade starts from and solves its cameras with.

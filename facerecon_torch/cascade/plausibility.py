@@ -20,9 +20,9 @@ from facerecon_torch.structures import Camera, FaceParameters, TensorRecord
 __all__ = ["TRAINED_DEGREES", "Plausibility", "measure_plausibility"]
 
 # The first number of a pair marks a face as doubtful, the second as impossible.
-_RESIDUAL_MM = 9.0, 14.0  # faces: up to 7.6; points in a wrong order: from 15
-_SHAPE_DISTANCE = 4.0, 10.0  # landmark fits of faces: up to 1.4; of points in a wrong order: up to 126
-_VIEW_DEGREES = 95.0, 110.0  # faces: up to 97 in full profile; mirrored points: from 125
+_RESIDUAL_MM = 9.0, 14.0  # faces: up to 6.4; points in a wrong order: from 15
+_SHAPE_DISTANCE = 4.0, 10.0  # landmark fits of faces: up to 1.2; of points in a wrong order: up to 126
+_VIEW_DEGREES = 95.0, 110.0  # faces: up to 90 in full profile; mirrored points: from 125
 _PROPORTION = 0.61  # faces: from 0.60; points stretched by 2: about 0.5. A stretched face is a face: only doubtful
 _TURNED_DEGREES = 55.0  # view angle from which on landmark errors make the proportion unsure
 # Of trust, from people that the cascades were not trained on (docs/trust.md); they mark a face as doubtful.
@@ -50,7 +50,7 @@ _mean_faces: WeakKeyDictionary[FaceModel, Float[Tensor, "49 3"]] = WeakKeyDictio
 
 @dataclass(frozen=True, kw_only=True)
 class Plausibility(TensorRecord):
-    """How well landmarks agree with a face, by measures that do not depend on the size of the image.
+    """The agreement of landmarks with a face, by measures that do not depend on the size of the image.
 
     Attributes:
         residual: root mean square distance of the 49 inner landmarks to those of the fitted face, in mm of the face

@@ -15,7 +15,7 @@ __all__ = ["Perturbation", "mean_face", "retraction"]
 
 
 def mean_face(model: FaceModel, samples: int) -> FaceParameters:
-    """The model's mean parameters for every sample: the answer of somebody who has not seen the picture."""
+    """The model's mean parameters, repeated for every sample; they use no photograph."""
     return FaceParameters(
         identity=model.identity_mean.expand(samples, -1).clone(),
         expression=model.expression_mean.expand(samples, -1).clone(),
@@ -24,7 +24,7 @@ def mean_face(model: FaceModel, samples: int) -> FaceParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class Perturbation:
-    """How many copies of each training sample start elsewhere, and how far from where it would.
+    """Settings of shifted copies of training samples: their number, and the size of the shifts.
 
     Attributes:
         copies: of every sample, beside itself; 0: none, as in the paper.

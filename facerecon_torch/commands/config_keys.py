@@ -51,7 +51,7 @@ def _is_for(experiment: Path, command: str) -> bool:
 
 
 def command_help(name: str) -> str:
-    """What a command does, examples, its own keys and its groups, from the text of its config files."""
+    """The help of a command: purpose, examples, its own keys and its groups, from the text of its config files."""
     file = config_folder() / f"{name}.yaml"
     text = file.read_text(encoding="utf-8")
     head = [line[2:] for line in text.splitlines()[: text[: text.index("defaults:")].count("\n")]]

@@ -201,7 +201,7 @@ def _require_recorded(path: Path) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line; of the system's errors the file and the reason."""
+    """The message of an error in one line; of the system's errors the file and the reason."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__

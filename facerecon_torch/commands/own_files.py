@@ -1,4 +1,4 @@
-"""Which files are results of this package: a run replaces its own files and nobody else's."""
+"""Recognition of this package's result files: a run replaces no others."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -75,7 +75,7 @@ def require_own(paths: Iterable[Path]) -> None:
     for path in paths:
         if (path.exists() or path.is_symlink()) and not is_own(path):
             came = "a folder" if path.is_dir() else "a file that this program did not write"
-            raise FileExistsError(f"{path}: expected a free name or an earlier result; came {came}")
+            raise FileExistsError(f"{path}: expected a free name or an earlier result; got {came}")
 
 
 def require_own_folder(folder: Path, mark: str) -> None:

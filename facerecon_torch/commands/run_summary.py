@@ -1,4 +1,4 @@
-"""What a result folder of `facerecon infer` holds: counts, throughput, trust, and its gallery."""
+"""Summary of a result folder of `facerecon infer`: counts, throughput, trust, and its gallery."""
 
 import io
 from collections import Counter

@@ -65,7 +65,7 @@ class MethodSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSpec:
-    """What is made of the results.
+    """Settings of the report that an evaluation writes.
 
     Attributes:
         study: name of the run in tables and files.

@@ -86,7 +86,7 @@ class CvSpec:
 
     @property
     def available(self) -> int:
-        """How many folds the protocol has."""
+        """The number of folds of the protocol."""
         return PAPER_GROUPS if self.protocol == "paper_5x5" else self.folds
 
     @property

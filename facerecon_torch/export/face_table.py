@@ -32,7 +32,7 @@ _ROWS = 8192  # written at a time; 50 MB of float64
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRow:
-    """What the rows of an image's faces say about the image.
+    """The columns about the image, the same in all rows of its faces.
 
     Attributes:
         input: number of the image among the inputs of the run, from 0; rows are written in this order.

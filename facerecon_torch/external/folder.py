@@ -78,7 +78,7 @@ class SystemOutputs:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputHints:
-    """What files do not say themselves.
+    """Facts that the files of a folder do not hold.
 
     Attributes:
         triangles: file with the triangles of meshes that come without (3DDFA's tri.mat).

@@ -22,7 +22,7 @@ ALIGNMENT_TEXTS = {
     "rigid": "rigid: on 7 points, then ICP, size kept",
     "similarity": "similarity: on 7 points, then ICP",
 }
-"""What the alignments of scan-to-mesh distances are. Errors on correspondences are aligned on the vertices instead."""
+"""The alignments of scan-to-mesh distances, in words. Errors on correspondences are aligned on the vertices instead."""
 _TOGETHER = 16  # images measured at once
 
 

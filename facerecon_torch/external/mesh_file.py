@@ -59,7 +59,7 @@ class OutputPoints:
 
 
 def read_output(path: str | os.PathLike[str]) -> OutputMesh | OutputPoints:
-    """What one output file of a system holds, in float64.
+    """The mesh or points in one output file of a system, in float64.
 
     Args:
         path: a file whose name ends in one of `SUFFIXES`.

@@ -136,7 +136,7 @@ def seen_landmarks(model: FaceModel, vertices: Float[Tensor, "m V 3"], camera: C
 def output_hints(
     model: FaceModel, *, triangles: Path | None = None, landmark_vertices: Path | None = None
 ) -> OutputHints:
-    """What files of other systems do not say themselves; meshes with the model's number of vertices are the model's.
+    """The facts that files of other systems do not hold; meshes with the model's number of vertices are the model's.
 
     Args:
         model: of the truth.

@@ -37,7 +37,7 @@ def runnable_peers() -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class EosSpec:
-    """How eos runs: its settings, and the user's own model instead of the comparison's.
+    """The settings of eos, and the user's own model instead of the comparison's.
 
     Attributes:
         settings: of the fit.

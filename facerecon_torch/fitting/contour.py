@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContourSpec:
-    """How contour landmarks follow the silhouette."""
+    """Settings of the contour landmarks, which follow the silhouette."""
 
     full_turn_degrees: float = 15.0  # a side turned away by more lies exactly on the silhouette
 

@@ -24,8 +24,8 @@ __all__ = ["DenseFitter", "DenseSpec"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseSpec:
-    """How meshes are fitted. Penalties in mm^2 weigh against the mean squared distance over the vertices: with the
-    default, a weight one standard deviation from its mean costs as much as an RMS distance of 0.01 mm."""
+    """Settings of the fit to meshes. Penalties in mm^2 weigh against the mean squared distance over the vertices: with
+    the default, a weight one standard deviation from its mean costs as much as an RMS distance of 0.01 mm."""
 
     rounds: int = 20  # expression, then identity; a linear model needs no rounds
     identity_penalty: float = 1e-4  # lambda_1, mm^2

@@ -33,7 +33,7 @@ _LARGEST_CHUNK = 16384  # beyond it a GPU gains nothing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitSpec:
-    """How landmarks are fitted. A penalty in mm^2 is the variance of a landmark at which the prior weighs
+    """Settings of the landmark fit. A penalty in mm^2 is the variance of a landmark at which the prior weighs
     as it should if landmark errors were independent."""
 
     rounds: int = 4

@@ -221,7 +221,7 @@ def _dot(a: Float[Tensor, "V b c"], b: Float[Tensor, "V b c"]) -> Float[Tensor, 
 
 
 def _inverse(values: Tensor) -> Tensor:
-    """1 / value, and 0 where the value is not positive: what nothing holds stays where it is."""
+    """1 / value; 0 where the value is not positive, so that unconstrained vertices are not moved."""
     positive = values > torch.finfo(values.dtype).tiny
     return torch.where(positive, 1 / torch.where(positive, values, 1.0), 0.0)
 
@@ -256,8 +256,8 @@ def _bumps(bending: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def _merge(graph: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Membership [n, groups]: in order, each vertex that has no group yet takes its free neighbours into a new one;
-    one left with nobody joins a neighbour's."""
+    """Membership [n, groups]: each vertex without a group, in order, forms one with its neighbours that have none; a
+    vertex without such neighbours joins the group of a neighbour."""
     n, starts, others = graph.shape[0], graph.indptr, graph.indices
     group = np.full(n, -1)
     count = 0

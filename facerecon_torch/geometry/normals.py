@@ -16,7 +16,7 @@ def corner_crosses(vertices: Float[Tensor, "*b V 3"], triangles: Int[Tensor, "T 
 
 
 def _unit(vectors: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 3"]:
-    """Zero vectors stay zero and pass a zero gradient."""
+    """The vectors scaled to length 1; zero vectors stay zero and have a zero gradient."""
     squared = vectors.square().sum(-1, keepdim=True)
     empty = squared <= torch.finfo(vectors.dtype).tiny
     return torch.where(empty, 0.0, vectors / torch.where(empty, torch.ones_like(squared), squared).sqrt())

@@ -56,7 +56,7 @@ def nvjpeg(device: torch.device) -> BatchDecoder:
 
 
 def _bisected(contents: list[Tensor], decode: BatchDecoder) -> list[Tensor | None]:
-    """What `decode` makes of every file; None for those that it refuses even alone."""
+    """The decoded image of every file; None for files that fail to decode alone."""
     if not contents:
         return []
     try:

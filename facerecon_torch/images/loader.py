@@ -37,7 +37,7 @@ AHEAD_BYTES = 2**28
 
 @dataclass(frozen=True)
 class ImageContent:
-    """What was read of one image.
+    """The pixels of one image, or the error of reading it.
 
     Attributes:
         name: for messages.
@@ -88,7 +88,7 @@ def content_of(name: Path, data: bytes) -> ImageContent:
 
 @dataclass(frozen=True, kw_only=True)
 class _Way(Generic[_K]):
-    """How images are read and decoded."""
+    """The functions that read and decode images."""
 
     read: _Read[_K]
     pool: Executor

@@ -82,7 +82,7 @@ def require_pixels(width: int, height: int, file: Path, max_megapixels: float | 
     if width * height > max_megapixels * 1e6:
         raise ImageFileError(
             f"{file}: expected an image of at most {max_megapixels:g} megapixels (images.max_megapixels); "
-            f"came {width} x {height}, {width * height / 1e6:.0f} megapixels"
+            f"got {width} x {height}, {width * height / 1e6:.0f} megapixels"
         )
 
 
@@ -94,7 +94,7 @@ def require_content(width: int, height: int, file: Path, length: int, kind: str 
     most = _PIXELS_PER_BYTE_OF_HUFFMAN if kind is None else _PIXELS_PER_BYTE.get(kind, math.inf)
     if width * height > most * length:
         raise ImageFileError(
-            f"{file}: expected the {width} x {height} pixels that its header claims; came {length} bytes, which cannot "
+            f"{file}: expected the {width} x {height} pixels that its header claims; got {length} bytes, which cannot "
             "hold them"
         )
 

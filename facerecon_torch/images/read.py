@@ -102,7 +102,7 @@ def read_image(
 
 
 def read_pixels(path: str | os.PathLike[str], *, max_megapixels: float | int = MAX_MEGAPIXELS) -> Pixels:
-    """What `read_image` reads, as it is stored: uint8 where the file has 8 bits a channel, else float32 in [0, 1].
+    """The image of `read_image` as it is stored: uint8 where the file has 8 bits a channel, else float32 in [0, 1].
 
     It takes a quarter of the memory, or less where only a part of the image is then needed as floats. The answer may be
     a view whose channels lie together. Arguments and errors are those of `read_image`.
@@ -120,26 +120,26 @@ def read_bytes(file: Path, *, max_megapixels: float | int = MAX_MEGAPIXELS) -> b
         about = file.stat()
         if not stat.S_ISREG(about.st_mode):
             came = "a folder" if stat.S_ISDIR(about.st_mode) else "a pipe, socket or device"
-            raise ImageFileError(f"{file}: {_EXPECTED}; came {came}")
+            raise ImageFileError(f"{file}: {_EXPECTED}; got {came}")
         if about.st_size > largest_file(max_megapixels):
             raise ImageFileError(
-                f"{file}: {_EXPECTED}; came {about.st_size / 1e6:.0f} MB, more than {max_megapixels:g} megapixels "
+                f"{file}: {_EXPECTED}; got {about.st_size / 1e6:.0f} MB, more than {max_megapixels:g} megapixels "
                 "(images.max_megapixels) can need"
             )
         data = file.read_bytes()
     except FileNotFoundError as error:
         came = "a link to nothing" if file.is_symlink() else "nothing: there is no such file"
-        raise ImageFileError(f"{file}: {_EXPECTED}; came {came}") from error
+        raise ImageFileError(f"{file}: {_EXPECTED}; got {came}") from error
     except PermissionError as error:
         came = "a file that may not be read (permission denied)"
-        raise ImageFileError(f"{file}: {_EXPECTED}; came {came}") from error
+        raise ImageFileError(f"{file}: {_EXPECTED}; got {came}") from error
     except (OSError, MemoryError, ValueError) as error:
         if isinstance(error, ImageFileError):
             raise
         came = f"a file that cannot be read ({type(error).__name__}: {error})"
-        raise ImageFileError(f"{file}: {_EXPECTED}; came {came}") from error
+        raise ImageFileError(f"{file}: {_EXPECTED}; got {came}") from error
     if not data:
-        raise ImageFileError(f"{file}: {_EXPECTED}; came a file of zero bytes")
+        raise ImageFileError(f"{file}: {_EXPECTED}; got a file of zero bytes")
     return data
 
 
@@ -162,7 +162,7 @@ def decode_pixels(data: bytes, file: Path, *, max_megapixels: float | int = MAX_
     except ImageFileError:
         raise
     except Exception as error:  # decoders answer damaged bytes with almost any type of exception
-        raise ImageFileError(f"{file}: {_EXPECTED}; came {_description(data, error)}") from error
+        raise ImageFileError(f"{file}: {_EXPECTED}; got {_description(data, error)}") from error
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -221,7 +221,7 @@ def require_unit_range(images: Tensor | Sequence[Tensor], came: str) -> None:
 
 
 def _description(data: bytes, error: Exception) -> str:
-    """What bytes that would not decode look like."""
+    """A description of bytes that cannot be decoded, for the error message."""
     head = data[:12]
     if is_heic(data):
         advice = (

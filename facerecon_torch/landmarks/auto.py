@@ -49,7 +49,7 @@ def choose_detector(
     except DetectorError as error:
         raise DetectorError(
             "detector auto: expected face_alignment or dlib, whose landmarks this cascade was trained for, to be "
-            f"installed; came neither. {lacking}. {error}"
+            f"installed; got neither. {lacking}. {error}"
         ) from error
     _say(f"detector auto: dlib, because face_alignment cannot run ({lacking})")
     return detector

@@ -60,7 +60,7 @@ def detect_faces(
         return [answer for part in parts for answer in part]
     if len(answers) != len(images):
         raise DetectorError(
-            f"detector {detector.name}: expected the faces of {len(images)} images; came those of {len(answers)}"
+            f"detector {detector.name}: expected the faces of {len(images)} images; got those of {len(answers)}"
         )
     return [*answers]
 

@@ -68,11 +68,11 @@ class LandmarkDetector(Protocol):
 
     @property
     def convention(self) -> str:
-        """What the points mean, one of `scheme.CONVENTIONS`: a cascade serves the one that it was trained for."""
+        """The convention of the points, one of `scheme.CONVENTIONS`; a cascade serves the one of its training."""
 
     @property
     def licence(self) -> str:
-        """What may be done with the answers; it begins with `FREE` where there is no restriction."""
+        """The licence of the answers; it begins with `FREE` where there is no restriction."""
 
     def detect(self, images: Sequence[Tensor], *, paths: Sequence[Path | None] | None = None) -> list[list[Detection]]:
         """Every face of each picture, the one with the largest score x box area first; an empty list where there is
@@ -204,7 +204,7 @@ def _interpolated(image: Float[Tensor, "3 h w"], size: list[int]) -> Float[Tenso
 
 
 def as_bytes(image: Pixels) -> NDArray[np.uint8]:
-    """What native detectors take: 8 bits, height x width x 3, contiguous, on the CPU."""
+    """The image as native detectors take it: 8 bits, height x width x 3, contiguous, on the CPU."""
     height, width = image.shape[-2:]
     filled = np.empty((height, width, 3), dtype=np.uint8)  # its strides suit even one pixel
     rows = max(1, _BAND_PIXELS // width)

@@ -177,8 +177,8 @@ def _of_equal_size(sizes: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
 def _face_boxes(
     found: Sequence[NDArray[np.floating]], searched: Sequence[int], picture: Sequence[int]
 ) -> list[FaceBox]:
-    """S3FD's rows (x0, y0, x1, y1, score) in a picture resized from `picture` to `searched` (height, width), in px of
-    the former; without boxes of no size or number."""
+    """The faces of S3FD's rows (x0, y0, x1, y1, score) in px of the picture; the rows are in px of its resized copy.
+    `picture` and `searched` are (height, width) of both. Empty and non-finite boxes are left out."""
     rows = np.array([row[:5] for row in found], dtype=np.float64).reshape(-1, 5)
     y, x = (small / full for small, full in zip(searched, picture))
     rows[:, :4] = (rows[:, :4] + 0.5) / (x, y, x, y) - 0.5
@@ -196,14 +196,14 @@ def usable_device(device: str | torch.device) -> torch.device:
 
 
 def _require_package() -> None:
-    """Releases before 1.5 take other weight files and have no `compile` switch."""
+    """Raises DetectorError without face-alignment 1.5 or later: earlier ones take other weights, without `compile`."""
     try:
         found = version("face-alignment")
     except PackageNotFoundError:
         found = "nothing"
     if found == "nothing" or tuple(int(n) for n in re.findall(r"\d+", found)[:2]) < (1, 5):
         raise DetectorError(
-            f"detector face_alignment: expected the package face-alignment 1.5 or newer; came {found}. "
+            f"detector face_alignment: expected the package face-alignment 1.5 or newer; got {found}. "
             'Run: pip install "facerecon-torch[face-alignment]"'
         )
 

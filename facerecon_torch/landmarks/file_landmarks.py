@@ -88,7 +88,7 @@ class FileLandmarks:
         elif not self.source.is_file() or self.source.suffix.lower() not in POINT_SUFFIXES:
             raise LandmarkFileError(
                 f"{self.source}: expected a folder, a table ({', '.join(TABLE_SUFFIXES)}) or a landmark file "
-                f"({', '.join(POINT_SUFFIXES)}); came {'another' if self.source.is_file() else 'nothing'}"
+                f"({', '.join(POINT_SUFFIXES)}); got {'another' if self.source.is_file() else 'nothing'}"
             )
 
     def _read_results(self, folder: Path) -> dict[str, _Rows] | None:
@@ -146,7 +146,7 @@ class FileLandmarks:
         return torch.cat(parts), str(files[0])
 
     def fingerprint(self, picture: Path) -> str:
-        """What a picture's landmarks are made from, as text: the digest of its own files, or of its rows of the table.
+        """The source of a picture's landmarks, as text: the digest of its own files, or of its rows of the table.
 
         Raises LandmarkFileError where `detect` does.
         """
@@ -163,7 +163,7 @@ class FileLandmarks:
         if self.source is not None and not self.source.is_dir():
             if self._only_picture not in (None, picture):
                 raise LandmarkFileError(
-                    f"{self.source}: expected one picture for one landmark file; came {self._only_picture} "
+                    f"{self.source}: expected one picture for one landmark file; got {self._only_picture} "
                     f"and {picture}. Give a folder or a table"
                 )
             self._only_picture = picture
@@ -174,7 +174,7 @@ class FileLandmarks:
             if os.path.exists(file):  # unlike Path.exists, False also for names that are too long
                 return file
         raise LandmarkFileError(
-            f"{picture}: expected its landmarks in {wanted[0]} (or {', '.join(POINT_SUFFIXES[1:])}); came no such file"
+            f"{picture}: expected its landmarks in {wanted[0]} (or {', '.join(POINT_SUFFIXES[1:])}); got no such file"
         )
 
 
@@ -193,7 +193,7 @@ def _matching(table: dict[str, _Rows], picture: Path, source: str) -> list[NDArr
         if fitting:
             longest = max((entry for entry, _ in fitting), key=lambda entry: len(entry.parts))
             return [face for entry, face in fitting if entry == longest]
-    raise LandmarkFileError(f"{source}: expected a row for the image {picture}; came none")
+    raise LandmarkFileError(f"{source}: expected a row for the image {picture}; got none")
 
 
 def _same_tail(entry: tuple[str, ...], picture: tuple[str, ...]) -> bool:
@@ -208,13 +208,13 @@ def _require_inside(points: Float[Tensor, "68 2"], box: Box, width: int, height:
         inside = ((points > -0.5) & (points < size - 0.5)).all(dim=-1)
         if not bool(inside.any()):
             raise LandmarkFileError(
-                f"{origin}: expected landmarks inside the {width} x {height} picture; came none: "
+                f"{origin}: expected landmarks inside the {width} x {height} picture; got none: "
                 f"x {x0:.6g}..{x1:.6g}, y {y0:.6g}..{y1:.6g}"
             )
     span = max(x1 - x0, y1 - y0)
     if span < _SMALLEST_SPAN:
         raise LandmarkFileError(
-            f"{origin}: expected landmarks in px; came points that span {span:.3g} px (shares of the picture's size?)"
+            f"{origin}: expected landmarks in px; got points that span {span:.3g} px (shares of the picture's size?)"
         )
 
 

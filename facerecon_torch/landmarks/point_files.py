@@ -52,7 +52,7 @@ def read_points(
     readers = {".pts": _read_pts, ".json": _read_json, ".npy": _read_npy}
     suffix = file.suffix.lower()
     if suffix not in POINT_SUFFIXES:
-        raise LandmarkFileError(f"{file}: expected a name in {', '.join(POINT_SUFFIXES)}; came {file.suffix!r}")
+        raise LandmarkFileError(f"{file}: expected a name in {', '.join(POINT_SUFFIXES)}; got {file.suffix!r}")
     if origin is None:
         origin = 1 if suffix == ".pts" else 0
     content = read_content(file)
@@ -73,7 +73,7 @@ def result_files(file: Path, convention: str) -> Iterator[Path]:
     require_stored(document.get("convention"), convention, file)
     count = document.get("faces")
     if not isinstance(count, int):
-        raise LandmarkFileError(f"{file}: expected the number of faces in `faces`; came {type(count).__name__}")
+        raise LandmarkFileError(f"{file}: expected the number of faces in `faces`; got {type(count).__name__}")
     for face in range(1, count):
         yield file.with_name(f"{file.stem}{face_suffix(face)}{file.suffix}")
 
@@ -82,7 +82,7 @@ def require_stored(stored: object, convention: str, file: Path) -> None:
     """Raise LandmarkFileError where a result of this package says that its landmarks mean something else."""
     if stored not in (None, convention):
         raise LandmarkFileError(
-            f"{file}: expected {convention} landmarks; came {_short(stored)} ones. "
+            f"{file}: expected {convention} landmarks; got {_short(stored)} ones. "
             f"Give landmarks.convention={_short(stored)}"
         )
 
@@ -93,17 +93,17 @@ def read_content(file: Path) -> bytes:
     if not os.path.isfile(file):  # unlike Path.is_file, False also for names that are too long
         came = "a pipe, socket or device" if os.path.exists(file) else "nothing"
         came = "a folder" if os.path.isdir(file) else came
-        raise LandmarkFileError(f"{file}: expected a landmark file; came {came}")
+        raise LandmarkFileError(f"{file}: expected a landmark file; got {came}")
     try:
         size = file.stat().st_size
         if size > _LARGEST_FILE:
             raise LandmarkFileError(
                 f"{file}: expected the landmarks of one picture, at most {_LARGEST_FILE / 1e6:.0f} MB; "
-                f"came {size / 1e6:.0f} MB"
+                f"got {size / 1e6:.0f} MB"
             )
         return file.read_bytes()
     except OSError as error:
-        raise LandmarkFileError(f"{file}: expected a landmark file; came one that cannot be read ({error})") from error
+        raise LandmarkFileError(f"{file}: expected a landmark file; got one that cannot be read ({error})") from error
 
 
 def as_faces(
@@ -118,10 +118,10 @@ def as_faces(
     LandmarkFileError naming `source`."""
     faces = [_as_points(array, source) for array in values]
     if not faces:
-        raise LandmarkFileError(f"{source}: expected the points of at least one face; came none")
+        raise LandmarkFileError(f"{source}: expected the points of at least one face; got none")
     if convention not in (None, "mediapipe") and any(points.shape[1] in MESH_COUNTS for points in faces):
         raise LandmarkFileError(
-            f"{source}: expected {convention} landmarks; came MediaPipe's mesh. Give landmarks.convention=mediapipe, "
+            f"{source}: expected {convention} landmarks; got MediaPipe's mesh. Give landmarks.convention=mediapipe, "
             "and a cascade that was trained for it, as the default one is"
         )
     return torch.cat([_checked(points, source, origin, size) for points in faces])
@@ -130,7 +130,7 @@ def as_faces(
 def _as_points(values: NDArray[np.float64], source: object) -> Float[Tensor, "faces n c"]:
     faces = values[None] if values.ndim == 2 else values
     if faces.ndim != 3 or not is_layout(*faces.shape[1:]) or not len(faces):
-        raise LandmarkFileError(f"{source}: expected {LAYOUTS} of x and y; came shape {tuple(values.shape)}")
+        raise LandmarkFileError(f"{source}: expected {LAYOUTS} of x and y; got shape {tuple(values.shape)}")
     return torch.from_numpy(np.ascontiguousarray(faces, dtype=np.float64))
 
 
@@ -139,14 +139,14 @@ def _checked(
 ) -> Float[Tensor, "faces 68 2"]:
     if points.shape[1] in MESH_COUNTS and are_shares(points):
         if size is None:
-            raise LandmarkFileError(f"{source}: expected a mesh in px; came shares of a picture of unknown size")
+            raise LandmarkFileError(f"{source}: expected a mesh in px; got shares of a picture of unknown size")
         points = points[..., :2] * points.new_tensor(size) - 0.5  # the left edge is 0 in shares, -0.5 in px
     else:
         points = points - origin
     points = to_ibug68(points)
     broken = count_broken(points)
     if broken:
-        raise LandmarkFileError(f"{source}: expected finite points; came {broken} with NaN or infinity")
+        raise LandmarkFileError(f"{source}: expected finite points; got {broken} with NaN or infinity")
     return points
 
 
@@ -154,7 +154,7 @@ def _read_table_of_one(file: Path) -> list[NDArray[np.float64]]:
     names, rows = read_table(file)
     if names is not None:
         raise LandmarkFileError(
-            f"{file}: expected a table of one picture's faces; came one with names of pictures. "
+            f"{file}: expected a table of one picture's faces; got one with names of pictures. "
             f"Give it as landmarks.path={file}"
         )
     return rows
@@ -167,7 +167,7 @@ def _read_pts(file: Path, content: bytes) -> list[NDArray[np.float64]]:
     braces = pieces[1::2]
     if not braces or braces != ["{", "}"] * (len(braces) // 2):
         came = "other braces" if braces else "no such block"
-        raise LandmarkFileError(f"{file}: expected the points of each face in a block between {{ and }}; came {came}")
+        raise LandmarkFileError(f"{file}: expected the points of each face in a block between {{ and }}; got {came}")
     return [_block(file, before, inside) for before, inside in zip(pieces[0::4], pieces[2::4])]
 
 
@@ -176,11 +176,11 @@ def _block(file: Path, before: str, inside: str) -> NDArray[np.float64]:
     try:
         values = np.array([[float(x) for x in row] for row in rows], dtype=np.float64)
     except ValueError as error:
-        raise LandmarkFileError(f"{file}: expected two numbers a line; came {_short(error)}") from error
+        raise LandmarkFileError(f"{file}: expected two numbers a line; got {_short(error)}") from error
     declared = re.search(r"n_points\s*:\s*0*(\d+)", before)
     if declared is not None and declared.group(1) != str(len(rows)):
         raise LandmarkFileError(
-            f"{file}: expected {_short(declared.group(1))} points (n_points); came {len(rows)} lines"
+            f"{file}: expected {_short(declared.group(1))} points (n_points); got {len(rows)} lines"
         )
     return values
 
@@ -189,9 +189,9 @@ def _document(file: Path, content: bytes) -> Any:
     try:
         return json.loads(_text(file, content))
     except RecursionError as error:
-        raise LandmarkFileError(f"{file}: expected {_JSON_LAYOUTS}; came lists or objects nested too deep") from error
+        raise LandmarkFileError(f"{file}: expected {_JSON_LAYOUTS}; got lists or objects nested too deep") from error
     except ValueError as error:  # also for numbers of thousands of digits
-        raise LandmarkFileError(f"{file}: expected JSON; came {_short(error)}") from error
+        raise LandmarkFileError(f"{file}: expected JSON; got {_short(error)}") from error
 
 
 def _read_json(file: Path, content: bytes) -> list[NDArray[np.float64]]:
@@ -208,7 +208,7 @@ def _point_list(content: Any, file: Path) -> Any:
     keys = [key for key in (*LIST_NAMES, "faces") if isinstance(content, dict) and isinstance(content.get(key), list)]
     if len(keys) != 1 or keys == ["faces"]:
         came = f"the keys {_short(sorted(content))}" if isinstance(content, dict) else type(content).__name__
-        raise LandmarkFileError(f"{file}: expected {_JSON_LAYOUTS}; came {came}")
+        raise LandmarkFileError(f"{file}: expected {_JSON_LAYOUTS}; got {came}")
     return content[keys[0]]
 
 
@@ -217,8 +217,8 @@ def _numbers(content: Any, file: Path) -> NDArray[np.float64]:
         if _is_table(content, axes=3):
             return np.array(content, dtype=np.float64)  # None becomes NaN
     except (TypeError, ValueError, OverflowError, MemoryError) as error:
-        raise LandmarkFileError(f"{file}: expected {_JSON_LAYOUTS}; came lists that are no table of numbers") from error
-    raise LandmarkFileError(f"{file}: expected {_JSON_LAYOUTS}; came lists that are no table of numbers")
+        raise LandmarkFileError(f"{file}: expected {_JSON_LAYOUTS}; got lists that are no table of numbers") from error
+    raise LandmarkFileError(f"{file}: expected {_JSON_LAYOUTS}; got lists that are no table of numbers")
 
 
 def _is_table(content: Any, axes: int) -> bool:
@@ -239,9 +239,9 @@ def _read_npy(file: Path, content: bytes) -> list[NDArray[np.float64]]:
             raise ValueError(f"a header for {kind} {shape}, {needed} bytes, before {left} bytes")
         values = np.load(io.BytesIO(content), allow_pickle=False)
     except Exception as error:  # NumPy answers damaged headers with almost any type of exception
-        raise LandmarkFileError(f"{file}: expected a .npy array of numbers; came {_short(error)}") from error
+        raise LandmarkFileError(f"{file}: expected a .npy array of numbers; got {_short(error)}") from error
     if values.dtype.kind not in "iuf":
-        raise LandmarkFileError(f"{file}: expected a .npy array of numbers; came {values.dtype}")
+        raise LandmarkFileError(f"{file}: expected a .npy array of numbers; got {values.dtype}")
     return [values.astype(np.float64)]
 
 
@@ -249,7 +249,7 @@ def _text(file: Path, content: bytes) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise LandmarkFileError(f"{file}: expected text; came bytes that are not UTF-8") from error
+        raise LandmarkFileError(f"{file}: expected text; got bytes that are not UTF-8") from error
 
 
 def _short(came: object) -> str:

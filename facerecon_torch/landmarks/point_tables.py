@@ -62,7 +62,7 @@ def read_table(file: Path) -> tuple[list[str] | None, list[NDArray[np.float64]]]
     """
     if not file.is_file():
         raise LandmarkFileError(
-            f"{file}: expected a table of landmarks; came {'a folder' if file.is_dir() else 'nothing'}"
+            f"{file}: expected a table of landmarks; got {'a folder' if file.is_dir() else 'nothing'}"
         )
     is_csv = file.suffix.lower() == ".csv"
     try:
@@ -79,13 +79,13 @@ def read_table(file: Path) -> tuple[list[str] | None, list[NDArray[np.float64]]]
         return images, _points(table, columns)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise LandmarkFileError(
-            f"{file}: expected names and numbers in the columns of landmarks; came {error}"
+            f"{file}: expected names and numbers in the columns of landmarks; got {error}"
         ) from error
 
 
 def stored_convention(file: Path) -> str | None:
-    """What the landmarks of a table of this package mean; None where it does not say so. Raises LandmarkFileError where
-    the file cannot be read."""
+    """The convention of the landmarks in a table of this package; None where it does not say so. Raises
+    LandmarkFileError where the file cannot be read."""
     if file.suffix.lower() != ".parquet":
         return None
     try:
@@ -97,7 +97,7 @@ def stored_convention(file: Path) -> str | None:
 
 
 def _unreadable(file: Path, error: Exception) -> LandmarkFileError:
-    return LandmarkFileError(f"{file}: expected a {file.suffix} table; came a file that cannot be read: {error}")
+    return LandmarkFileError(f"{file}: expected a {file.suffix} table; got a file that cannot be read: {error}")
 
 
 def _csv_names(file: Path) -> list[str]:
@@ -132,25 +132,25 @@ def choose_columns(names: list[str], file: Path, *, with_lists: bool, points_nee
     """
     images = [name for name in names if plain_name(name) in {plain_name(known) for known in _IMAGE_NAMES}]
     if len(images) > 1:
-        raise LandmarkFileError(f"{file}: expected one column with the picture's name; came {_listed(images)}")
+        raise LandmarkFileError(f"{file}: expected one column with the picture's name; got {_listed(images)}")
     if not images and any(plain_name(name) == "frame" for name in names):
         raise LandmarkFileError(
-            f"{file}: expected a column with the picture's name ({', '.join(_IMAGE_NAMES)}); came a table of frames"
+            f"{file}: expected a column with the picture's name ({', '.join(_IMAGE_NAMES)}); got a table of frames"
         )
     lists = [name for name in names if with_lists and name.strip().lower() in LIST_NAMES]
     coordinates = _coordinates(names, file)
     if (coordinates and lists) or len(lists) > 1:
         more = coordinates[:2] if coordinates else ()
-        raise LandmarkFileError(f"{file}: expected the points once; came the columns {_listed([*more, *lists])}")
+        raise LandmarkFileError(f"{file}: expected the points once; got the columns {_listed([*more, *lists])}")
     if points_needed and not coordinates and not lists:
         raise LandmarkFileError(
             f"{file}: expected {_EXPECTED}, or one of {', '.join(LIST_NAMES)} in a .parquet file; "
-            f"came the columns {_listed(names) or 'of an empty table'}"
+            f"got the columns {_listed(names) or 'of an empty table'}"
         )
     chosen = PointColumns(images[0] if images else None, coordinates, lists[0] if lists else None)
     doubled = sorted({name for name in chosen.names if names.count(name) > 1})
     if doubled:
-        raise LandmarkFileError(f"{file}: expected every column once; came several of {_listed(doubled)}")
+        raise LandmarkFileError(f"{file}: expected every column once; got several of {_listed(doubled)}")
     return chosen
 
 
@@ -165,7 +165,7 @@ def _coordinates(names: list[str], file: Path) -> tuple[str, ...]:
                 continue
             place = (match[1], int(match[2]))
             if place in found:
-                raise LandmarkFileError(f"{file}: expected every column once; came {_listed([found[place], name])}")
+                raise LandmarkFileError(f"{file}: expected every column once; got {_listed([found[place], name])}")
             found[place] = name
         if found:
             return _in_order(found, axes, file)
@@ -179,12 +179,12 @@ def _in_order(found: dict[tuple[str, int], str], axes: str, file: Path) -> tuple
     missing = [f"{axis}{number}" for axis, number in wanted if (axis, number) not in found]
     if missing:
         raise LandmarkFileError(
-            f"{file}: expected {_EXPECTED}; came {len(found)} such columns, missing {_listed(missing)}"
+            f"{file}: expected {_EXPECTED}; got {len(found)} such columns, missing {_listed(missing)}"
         )
     count = len(wanted) // 2
     if not is_layout(count, 2):
         raise LandmarkFileError(
-            f"{file}: expected {LAYOUTS}; came {count} points in the columns {axes[0]}{first}..{axes[1]}{last}"
+            f"{file}: expected {LAYOUTS}; got {count} points in the columns {axes[0]}{first}..{axes[1]}{last}"
         )
     return tuple(found[place] for place in wanted)
 

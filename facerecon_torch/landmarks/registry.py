@@ -48,7 +48,7 @@ def find_detector(name: str) -> Callable[..., LandmarkDetector]:
 
 
 def find_convention(detector: str | LandmarkDetector) -> str:
-    """What the points of a detector mean, one of `scheme.CONVENTIONS`; of `auto` the first, of `file` iBUG's.
+    """The convention of the points of a detector, one of `scheme.CONVENTIONS`; of `auto` the first, of `file` iBUG's.
 
     Raises ValueError: no detector has that name.
     """

@@ -34,8 +34,8 @@ __all__ = [
 
 N_INNER = N_LANDMARKS - N_CONTOUR
 CONVENTIONS = ("mediapipe", "ibug")
-"""What a set of 66 points means: brows, nose and chin of Face Mesh's points (`mesh_points`), or those of iBUG's
-annotators, which dlib and face-alignment learned. A cascade serves the convention that it was trained for."""
+"""The meanings that a set of 66 points can have: brows, nose and chin of Face Mesh's points (`mesh_points`), or those
+of iBUG's annotators, which dlib and face-alignment learned. A cascade serves the convention that it was trained for."""
 _LEFT_OUT = (60, 64)
 # Share of the way from an outer mouth corner to the middle of the inner lips' next two points at which
 # detectors put the inner corner: the mean over both corners of three portraits seen by dlib (single values

@@ -61,7 +61,7 @@ class LandmarkSourceSpec:
 
     @property
     def own_convention(self) -> str:
-        """What the points of this source mean, one of `scheme.CONVENTIONS`. Sets that bring landmarks say it
+        """The convention of the points of this source, one of `scheme.CONVENTIONS`. Sets that bring landmarks say it
         themselves."""
         if self.source in TRAINING_SOURCES:
             return self.convention or CONVENTIONS[0]

@@ -118,7 +118,7 @@ class FaceModel(nn.Module, ABC):
         """The model of the vertices `rows`, in that order and with repeats; its topology is None."""
 
     def normalised_expression(self, expression: Float[Tensor, "*b expressions"]) -> Float[Tensor, "*b expressions"]:
-        """beta without what the size of the face puts into it. A model without a gauge returns its argument."""
+        """beta in the model's gauge, so that it does not depend on the face's size; without a gauge, beta itself."""
         return expression
 
     @in_own_precision

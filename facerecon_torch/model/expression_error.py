@@ -1,4 +1,4 @@
-"""How a cascade's estimates of beta follow the truth, measured on faces that it was not trained on.
+"""Errors of a cascade's estimates of beta: offset, gain and covariance, measured on faces that it was not trained on.
 
 With b the estimates and g the truth, both relative to the neutral face and in the fixed gauge,
 

@@ -60,7 +60,7 @@ class Cascade:
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeSpec:
-    """How a cascade is trained.
+    """Settings of the training of a cascade.
 
     Attributes:
         stages: at most.
@@ -93,7 +93,7 @@ class CascadeSpec:
             )
 
     def stage(self, k: int) -> RidgeSpec:
-        """How stage k is fitted."""
+        """The settings of stage k."""
         if k == 0 or not self.cross_fit:
             return self.ridge
         zero_update = (*self.ridge.candidates, math.inf)

@@ -128,7 +128,7 @@ def _require_matrix(chunk: object) -> None:
 
 @dataclass(frozen=True)
 class Rows:
-    """The feature rows of one fit: those of this process, and what all processes have agreed on about theirs.
+    """The feature rows of one fit on this process, with the row counts and the provisional mean of all processes.
 
     `counts` are the rows of each process in the order of ranks. `provisional_mean` is a constant near the mean of the
     features (0 for a fit without a bias); its dtype is that of products, its device that of the work.
@@ -175,7 +175,7 @@ class Rows:
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which rows are multiplied."""
+        """The dtype of products of rows."""
         return self.provisional_mean.dtype
 
     @property

@@ -218,8 +218,8 @@ class DualProblem(_Problem):
     def factorise(self, scales: Float[Tensor, "b"], penalty: float) -> tuple[Float[Tensor, "n n"] | None, float]:
         """(L, c) with LL' = K + penalty I + c 11'/n; None where that is not positive definite.
 
-        Centring leaves K nothing along 1: with c = the mean of its diagonal (0 without a bias), that direction is like
-        the others, and what is orthogonal to 1 stays as it is.
+        Centring makes K singular along 1. Adding c 11'/n with c = the mean of its diagonal (0 without a bias) gives
+        that direction a typical eigenvalue; the orthogonal complement is unchanged.
         """
         gram = combine_blocks(self.blocks, scales)
         level = float(gram.diagonal().mean()) if self.bias else 0.0

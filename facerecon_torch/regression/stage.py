@@ -36,7 +36,7 @@ DEFAULT_RELATIVE_PENALTIES = tuple(10.0 ** (step / 2) for step in range(-6, 11))
 
 @dataclass(frozen=True, kw_only=True)
 class RidgeSpec:
-    """How the ridge of a stage is fitted.
+    """Settings of the ridge of a stage.
 
     Attributes:
         relative_penalty: fixed; penalty = relative_penalty tr(G) / D with G the Gram matrix of the scaled features.

@@ -48,7 +48,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _container_bytes() -> float | int:
-    """What a control group (version 2) leaves; infinite where there is no limit."""
+    """The memory that a control group (version 2) leaves, bytes; infinite where there is no limit."""
     try:
         limit = (_CONTROL_GROUP / "memory.max").read_text().strip()
         used = int((_CONTROL_GROUP / "memory.current").read_text())

@@ -32,7 +32,7 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and speaks for all."""
+        """Whether this is rank 0, the only process that writes files and logs."""
         return self.rank == 0
 
     def add_(self, values: Tensor) -> Tensor:

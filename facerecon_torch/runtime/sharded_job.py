@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Shard:
-    """What making a shard returns: `columns` of one length each, and a JSON `document` of what is no tensor."""
+    """The result of making a shard: `columns` of one length each, and a JSON `document` of what is no tensor."""
 
     columns: dict[str, Tensor]
     document: dict[str, Any] = field(default_factory=dict)

@@ -26,8 +26,8 @@ _TURNS = 25.0, 10.0, 6.0  # degrees of yaw, pitch and roll at key frames
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSpec:
-    """What a clip shows. It depends on these numbers alone; the person is that of the same number in a set of the same
-    family and seed.
+    """The content of a clip. It depends on these numbers alone; the person is that of the same number in a set of the
+    same family and seed.
 
     Attributes:
         subject: number of the person.

@@ -16,7 +16,7 @@ __all__ = ["OneEuroSpec", "one_euro"]
 
 @dataclass(frozen=True, kw_only=True)
 class OneEuroSpec:
-    """How a signal is filtered.
+    """Settings of the filter of a signal.
 
     Attributes:
         min_cutoff: cut-off at rest in Hz; lower takes more jitter away.

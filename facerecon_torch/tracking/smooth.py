@@ -18,7 +18,7 @@ __all__ = ["SmoothingSpec", "smooth_track"]
 
 @dataclass(frozen=True, kw_only=True)
 class SmoothingSpec:
-    """How a track is smoothed; measured by `python -m benchmarks.clip` (docs/people_and_videos.md).
+    """Settings of the smoothing of a track; measured by `python -m benchmarks.clip` (docs/people_and_videos.md).
 
     Attributes:
         enabled: False leaves tracks as they are.

@@ -147,14 +147,14 @@ def _damaged(kind: str, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("kind", "came"),
     [
-        ("missing", "came nothing"),
-        ("folder", "came a folder"),
-        ("zero bytes", "came a file of zero bytes"),
-        ("text", "came 21 bytes that begin with b'this is not '"),
-        ("heic", "came an HEIC file"),
-        ("truncated png", "came a damaged, truncated"),
-        ("truncated jpeg", "came a damaged, truncated"),
-        ("bomb", "came 60000 x 60000, 3600 megapixels"),
+        ("missing", "got nothing"),
+        ("folder", "got a folder"),
+        ("zero bytes", "got a file of zero bytes"),
+        ("text", "got 21 bytes that begin with b'this is not '"),
+        ("heic", "got an HEIC file"),
+        ("truncated png", "got a damaged, truncated"),
+        ("truncated jpeg", "got a damaged, truncated"),
+        ("bomb", "got 60000 x 60000, 3600 megapixels"),
     ],
 )
 def test_bad_file_is_named_with_what_was_expected_and_what_came(kind: str, came: str, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_pixels_are_bounded_before_decoding(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", never)
     for name in names:
-        message = r"at most 0\.0019 megapixels \(images\.max_megapixels\); came 40 x 50"
+        message = r"at most 0\.0019 megapixels \(images\.max_megapixels\); got 40 x 50"
         with pytest.raises(ImageFileError, match=message):
             read_image(tmp_path / name, max_megapixels=0.0019)
 
@@ -266,7 +266,7 @@ def test_a_header_that_claims_more_than_the_file_can_hold(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read_module, "_values", Mock(side_effect=AssertionError("decoded")))
-    with pytest.raises(ImageFileError, match=r"9000 x 9000 pixels that its header claims; came \d+ bytes"):
+    with pytest.raises(ImageFileError, match=r"9000 x 9000 pixels that its header claims; got \d+ bytes"):
         read_image(_claiming(name, tmp_path))
 
 
@@ -313,12 +313,12 @@ def test_what_cannot_be_read_is_refused_without_waiting(tmp_path: Path) -> None:
     with open(tmp_path / "huge.jpg", "wb") as file:
         file.truncate(2**40)  # sparse
     for name, came in (
-        ("pipe.jpg", "came a pipe, socket or device"),
-        ("link.jpg", "came a link to nothing"),
-        ("loop.jpg", "came a file that cannot be read"),
-        ("huge.jpg", r"came 1099512 MB, more than 200 megapixels \(images.max_megapixels\) can need"),
-        ("a\0b.jpg", "came a file that cannot be read"),
-        ("n" * 300 + ".jpg", "came a file that cannot be read"),
+        ("pipe.jpg", "got a pipe, socket or device"),
+        ("link.jpg", "got a link to nothing"),
+        ("loop.jpg", "got a file that cannot be read"),
+        ("huge.jpg", r"got 1099512 MB, more than 200 megapixels \(images.max_megapixels\) can need"),
+        ("a\0b.jpg", "got a file that cannot be read"),
+        ("n" * 300 + ".jpg", "got a file that cannot be read"),
     ):
         with pytest.raises(ImageFileError, match=came):
             read_image(tmp_path / name)
@@ -330,5 +330,5 @@ def test_an_image_that_does_not_fit_the_memory_is_its_own_error(
     Image.fromarray(_rgb()).save(tmp_path / "a.png")
     for error in (MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")):
         monkeypatch.setattr(read_module, "_values", Mock(side_effect=error))
-        with pytest.raises(ImageFileError, match="came 4 x 6 pixels, for which the memory is too small"):
+        with pytest.raises(ImageFileError, match="got 4 x 6 pixels, for which the memory is too small"):
             read_image(tmp_path / "a.png")

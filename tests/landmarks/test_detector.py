@@ -218,5 +218,5 @@ def test_a_batch_is_bounded_by_bytes(monkeypatch) -> None:
 
 
 def test_a_detector_must_answer_for_every_picture() -> None:
-    with pytest.raises(DetectorError, match="the faces of 2 images; came those of 1"):
+    with pytest.raises(DetectorError, match="the faces of 2 images; got those of 1"):
         detect_faces(_Seen(answers=1), [_Read(0).pixels] * 2, [None, None])

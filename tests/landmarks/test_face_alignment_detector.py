@@ -197,7 +197,7 @@ def test_damaged_weights(without_weights: Path) -> None:
         detector.detect([torch.zeros(3, 64, 64)])[0]
 
 
-@pytest.mark.parametrize(("found", "came"), [("1.4.1", "came 1.4.1"), (None, "came nothing")])
+@pytest.mark.parametrize(("found", "came"), [("1.4.1", "got 1.4.1"), (None, "got nothing")])
 def test_missing_or_old_package(found: str | None, came: str, monkeypatch: pytest.MonkeyPatch) -> None:
     version = _raiser(adapter.PackageNotFoundError("face-alignment")) if found is None else lambda _: found
     monkeypatch.setattr(adapter, "version", version)
@@ -236,7 +236,7 @@ def test_auto_falls_back_to_dlib_and_says_so_once(caplog: pytest.LogCaptureFixtu
 @pytest.mark.usefixtures("without_weights")
 def test_auto_without_any_detector_names_both_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
-    with pytest.raises(DetectorError, match="came neither") as caught:
+    with pytest.raises(DetectorError, match="got neither") as caught:
         build_detector("auto", convention="ibug")
     assert adapter.WEIGHT_FILES[0] in str(caught.value)
     assert 'pip install "facerecon-torch[dlib]"' in str(caught.value)

@@ -112,7 +112,7 @@ def test_table(suffix: str, under: str, count: int, points: torch.Tensor, tmp_pa
     assert len(found) == 2
     assert_close(sorted(f[0, 0].item() for f in found), sorted([expected[0, 0, 0].item(), expected[2, 0, 0].item()]))
     assert_close(_detect(tmp_path / "b, c=d.png", source=file)[0], expected[1])
-    with pytest.raises(LandmarkFileError, match=r"expected a row for the image .*other\.jpg; came none"):
+    with pytest.raises(LandmarkFileError, match=r"expected a row for the image .*other\.jpg; got none"):
         _detect(tmp_path / "other.jpg", source=file)
 
 
@@ -122,7 +122,7 @@ def test_table_names_may_be_paths_or_stems(points: torch.Tensor, tmp_path: Path)
     _write_table(file, images, torch.stack([points / k for k in (1, 2, 3, 4)]))
     for picture, k in (("a/x.jpg", 1), ("b/x.jpg", 2), ("0007.png", 3), ("abs.png", 4)):
         assert_close(_detect(tmp_path / picture, source=file)[0], points / k)
-    with pytest.raises(LandmarkFileError, match="came none"):
+    with pytest.raises(LandmarkFileError, match="got none"):
         _detect(tmp_path / "c" / "x.jpg", source=file)
 
 
@@ -133,7 +133,7 @@ def test_an_empty_cell_is_an_error_of_its_own_picture(points: torch.Tensor, tmp_
     lines[2] = lines[2].rsplit(",", 1)[0] + ","
     file.write_text("\n".join(lines))
     assert_close(_detect(tmp_path / "good.jpg", source=file)[0], points)
-    with pytest.raises(LandmarkFileError, match=r"t\.csv, image bad\.jpg: expected finite points; came 1 "):
+    with pytest.raises(LandmarkFileError, match=r"t\.csv, image bad\.jpg: expected finite points; got 1 "):
         _detect(tmp_path / "bad.jpg", source=file)
 
 
@@ -263,43 +263,43 @@ def _write_npy(file: Path, header: str, points: torch.Tensor) -> None:
 @pytest.mark.parametrize(
     ("kind", "came"),
     [
-        ("count pts", "49 (51 without 60 and 64), or 468 or 478 (MediaPipe's mesh) of x and y; came shape (50, 2)"),
-        ("declared", "expected 68 points (n_points); came 67 lines"),
-        ("no braces", "expected the points of each face in a block between { and }; came no such block"),
-        ("words", "expected two numbers a line; came"),
-        ("binary", "expected text; came bytes that are not UTF-8"),
+        ("count pts", "49 (51 without 60 and 64), or 468 or 478 (MediaPipe's mesh) of x and y; got shape (50, 2)"),
+        ("declared", "expected 68 points (n_points); got 67 lines"),
+        ("no braces", "expected the points of each face in a block between { and }; got no such block"),
+        ("words", "expected two numbers a line; got"),
+        ("binary", "expected text; got bytes that are not UTF-8"),
         ("count json", "expected 68 points (iBUG), 66 (paper order), 51 (iBUG 17..67), 49 "),
-        ("ragged", "came lists that are no table of numbers"),
-        ("keys", "came the keys ['shape']"),
-        ("not json", "expected JSON; came"),
-        ("null", "expected finite points; came 1 with NaN"),
-        ("nan", "expected finite points; came 1 with NaN"),
-        ("infinite", "expected finite points; came 2 with NaN"),
-        ("three columns", "of x and y; came shape (68, 3)"),
-        ("pickled", "expected a .npy array of numbers; came"),
-        ("empty npy", "expected a .npy array of numbers; came"),
-        ("two blocks", "expected 67 points (n_points); came 68 lines"),
-        ("open block", "expected the points of each face in a block between { and }; came other braces"),
-        ("n_points of 5,000 digits", "points (n_points); came 68 lines"),
-        ("deep", "came lists or objects nested too deep"),
-        ("deep object", "came lists or objects nested too deep"),
-        ("5,000 digits", "expected JSON; came Exceeds the limit"),
-        ("400 digits", "came lists that are no table of numbers"),
-        ("text for numbers", "came lists that are no table of numbers"),
-        ("true for numbers", "came lists that are no table of numbers"),
-        ("faces and points", "came the keys ['faces', 'points']"),
-        ("two keys", "came the keys ['landmarks', 'points']"),
-        ("terabytes", "came a header for float64 (1000000000000, 68, 2), 1088000000000000 bytes, before 1088 bytes"),
-        ("negative shape", "came a header for float64 (-1, 68, 2)"),
-        ("overflow", "came a header for float64"),
-        ("more than it holds", "came a header for float64 (2, 68, 2), 2176 bytes, before 1088 bytes"),
-        ("header that is no Python", "expected a .npy array of numbers; came"),
-        ("pipe", "came a pipe, socket or device"),
-        ("folder", "came a folder"),
-        ("too large", "expected the landmarks of one picture, at most 64 MB; came 1099512 MB"),
-        ("outside", "expected landmarks inside the 100 x 120 picture; came none: x 5"),
-        ("shares", "expected landmarks in px; came points that span 0."),
-        ("nothing", "(or .json, .npy, .csv, .parquet); came no such file"),
+        ("ragged", "got lists that are no table of numbers"),
+        ("keys", "got the keys ['shape']"),
+        ("not json", "expected JSON; got"),
+        ("null", "expected finite points; got 1 with NaN"),
+        ("nan", "expected finite points; got 1 with NaN"),
+        ("infinite", "expected finite points; got 2 with NaN"),
+        ("three columns", "of x and y; got shape (68, 3)"),
+        ("pickled", "expected a .npy array of numbers; got"),
+        ("empty npy", "expected a .npy array of numbers; got"),
+        ("two blocks", "expected 67 points (n_points); got 68 lines"),
+        ("open block", "expected the points of each face in a block between { and }; got other braces"),
+        ("n_points of 5,000 digits", "points (n_points); got 68 lines"),
+        ("deep", "got lists or objects nested too deep"),
+        ("deep object", "got lists or objects nested too deep"),
+        ("5,000 digits", "expected JSON; got Exceeds the limit"),
+        ("400 digits", "got lists that are no table of numbers"),
+        ("text for numbers", "got lists that are no table of numbers"),
+        ("true for numbers", "got lists that are no table of numbers"),
+        ("faces and points", "got the keys ['faces', 'points']"),
+        ("two keys", "got the keys ['landmarks', 'points']"),
+        ("terabytes", "got a header for float64 (1000000000000, 68, 2), 1088000000000000 bytes, before 1088 bytes"),
+        ("negative shape", "got a header for float64 (-1, 68, 2)"),
+        ("overflow", "got a header for float64"),
+        ("more than it holds", "got a header for float64 (2, 68, 2), 2176 bytes, before 1088 bytes"),
+        ("header that is no Python", "expected a .npy array of numbers; got"),
+        ("pipe", "got a pipe, socket or device"),
+        ("folder", "got a folder"),
+        ("too large", "expected the landmarks of one picture, at most 64 MB; got 1099512 MB"),
+        ("outside", "expected landmarks inside the 100 x 120 picture; got none: x 5"),
+        ("shares", "expected landmarks in px; got points that span 0."),
+        ("nothing", "(or .json, .npy, .csv, .parquet); got no such file"),
     ],
 )
 def test_bad_file_is_named(kind: str, came: str, points: torch.Tensor, tmp_path: Path) -> None:
@@ -317,10 +317,10 @@ def test_points_partly_outside_are_a_face_cut_by_the_border(points: torch.Tensor
 @pytest.mark.parametrize(
     ("text", "came"),
     [
-        ("image,x0,x1,y1\na.jpg,1,1,1\n", "came 3 such columns, missing y0"),
-        ("name;x0\n", r"expected the columns x0..x67 and y0..y67 .* came the columns name;x0"),
-        ("", "came the columns of an empty table"),
-        ("image,x0,x_0\na.jpg,1,2\n", "expected every column once; came x0, x_0"),
+        ("image,x0,x1,y1\na.jpg,1,1,1\n", "got 3 such columns, missing y0"),
+        ("name;x0\n", r"expected the columns x0..x67 and y0..y67 .* got the columns name;x0"),
+        ("", "got the columns of an empty table"),
+        ("image,x0,x_0\na.jpg,1,2\n", "expected every column once; got x0, x_0"),
     ],
 )
 def test_bad_table_is_refused_when_it_is_opened(text: str, came: str, tmp_path: Path) -> None:
@@ -338,11 +338,11 @@ def test_bad_source_is_refused_when_it_is_opened(points: torch.Tensor, tmp_path:
     _write_table(tmp_path / "many.parquet", ["a.jpg"], torch.zeros(1, 70, 2))
     for name, came in (
         ("t.parquet", "cannot be read"),
-        ("t.txt", "came another"),
-        ("none.csv", "came nothing"),
-        ("none", "came nothing"),
+        ("t.txt", "got another"),
+        ("none.csv", "got nothing"),
+        ("none", "got nothing"),
         ("words.parquet", "expected names and numbers in the columns"),
-        ("many.parquet", r"468 or 478 \(MediaPipe's mesh\); came 70 points in the columns x0..y69"),
+        ("many.parquet", r"468 or 478 \(MediaPipe's mesh\); got 70 points in the columns x0..y69"),
     ):
         with pytest.raises(LandmarkFileError, match=came):
             build_detector("file", source=tmp_path / name)

@@ -84,7 +84,7 @@ def test_a_contour_may_be_left_empty_as_a_whole_and_not_in_parts(
     for wrong, broken in (((3, 1), 16), ((20, 1), 1)):
         spoiled = points.clone()
         spoiled[wrong] = 5.0 if wrong[0] < 17 else torch.nan
-        with pytest.raises(LandmarkFileError, match=f"expected finite points; came {broken + (wrong[0] < 17)} with"):
+        with pytest.raises(LandmarkFileError, match=f"expected finite points; got {broken + (wrong[0] < 17)} with"):
             detect(tmp_path, **write(tmp_path, kind, [spoiled]))
 
 
@@ -107,7 +107,7 @@ def test_faces_of_one_file_may_have_different_layouts(points: torch.Tensor, tmp_
 @pytest.mark.parametrize("count", [5, 21, 29, 98, 106])
 def test_other_numbers_are_refused_with_those_that_are_taken(count: int, kind: str, tmp_path: Path) -> None:
     face = torch.rand(count, 2).double() * 80 + 10
-    came = rf"a\.{kind}: expected 68 points .*66 .*51 .*49 .*468 or 478 .*came (shape .*\b{count}, 2\)|{count} points)"
+    came = rf"a\.{kind}: expected 68 points .*66 .*51 .*49 .*468 or 478 .*got (shape .*\b{count}, 2\)|{count} points)"
     with pytest.raises(LandmarkFileError, match=came):
         detect(tmp_path, **write(tmp_path, kind, [face]))
 
@@ -139,11 +139,11 @@ def test_shares_need_the_size_of_the_picture_and_a_mesh(
     mesh: torch.Tensor, points: torch.Tensor, tmp_path: Path
 ) -> None:
     write(tmp_path, "npy", [mesh / 120])
-    with pytest.raises(LandmarkFileError, match=r"a\.npy: expected a mesh in px; came shares of a picture of unknown"):
+    with pytest.raises(LandmarkFileError, match=r"a\.npy: expected a mesh in px; got shares of a picture of unknown"):
         read_points(tmp_path / "a.npy")
     assert read_points(tmp_path / "a.npy", size=(10, 10)).shape == (1, 68, 2)
     write(tmp_path, "npy", [points[17:] / 120])
-    with pytest.raises(LandmarkFileError, match=r"expected landmarks in px; came points that span 0\..* \(shares"):
+    with pytest.raises(LandmarkFileError, match=r"expected landmarks in px; got points that span 0\..* \(shares"):
         detect(tmp_path)
 
 

@@ -94,10 +94,10 @@ def test_rows_of_a_table_without_names_are_faces_of_one_picture(tmp_path: Path) 
     (faces,) = build_detector("file", source=tmp_path).detect([IMAGE], paths=[Path("a.png")])
     assert len(faces) == 2
     write(tmp_path / "a.csv", ["frame", *grouped("{}{}")], [[1, *values(0)], [2, *values(1)]])
-    with pytest.raises(LandmarkFileError, match=r"expected a column with the picture's name .* came a table of frames"):
+    with pytest.raises(LandmarkFileError, match=r"expected a column with the picture's name .* got a table of frames"):
         build_detector("file", source=tmp_path).detect([IMAGE], paths=[Path("a.png")])
     write(tmp_path / "a.csv", ["image", *grouped("{}{}")], [["a.png", *values(0)]])
-    with pytest.raises(LandmarkFileError, match=r"came one with names of pictures. Give it as landmarks\.path="):
+    with pytest.raises(LandmarkFileError, match=r"got one with names of pictures. Give it as landmarks\.path="):
         build_detector("file", source=tmp_path).detect([IMAGE], paths=[Path("a.png")])
 
 
@@ -116,17 +116,17 @@ def test_a_column_of_lists(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "came"),
     [
-        (["image", "file", *grouped("{}{}")], "expected one column with the picture's name; came image, file"),
-        (["image", "image", *grouped("{}{}")], "expected one column with the picture's name; came image, image"),
-        (["image", "x_0", *grouped("{}{}")], "expected every column once; came x_0, x0"),
-        (["image", "x00", *grouped("{}{}")], "expected every column once; came x00, x0"),
-        (["image", *grouped("{}{}")[1:]], r"came 135 such columns, missing x0"),
-        (["image", *grouped("{}{}", 2)], r"came 136 such columns, missing x1, y1"),
-        (["image", *grouped("{}{}")[:68]], r"came 68 such columns, missing y0, y1, y2, y3, y4, y5, \.\.\."),
-        (["image", *grouped("{}{}", 0, 69)], r"468 or 478 \(MediaPipe's mesh\); came 69 points in the columns x0..y68"),
+        (["image", "file", *grouped("{}{}")], "expected one column with the picture's name; got image, file"),
+        (["image", "image", *grouped("{}{}")], "expected one column with the picture's name; got image, image"),
+        (["image", "x_0", *grouped("{}{}")], "expected every column once; got x_0, x0"),
+        (["image", "x00", *grouped("{}{}")], "expected every column once; got x00, x0"),
+        (["image", *grouped("{}{}")[1:]], r"got 135 such columns, missing x0"),
+        (["image", *grouped("{}{}", 2)], r"got 136 such columns, missing x1, y1"),
+        (["image", *grouped("{}{}")[:68]], r"got 68 such columns, missing y0, y1, y2, y3, y4, y5, \.\.\."),
+        (["image", *grouped("{}{}", 0, 69)], r"468 or 478 \(MediaPipe's mesh\); got 69 points in the columns x0..y68"),
         (
             ["image", "left", "right"],
-            r"expected the columns x0..x67 and y0..y67 .*; came the columns image, left",
+            r"expected the columns x0..x67 and y0..y67 .*; got the columns image, left",
         ),
     ],
 )
@@ -140,7 +140,7 @@ def test_ambiguous_and_missing_columns_are_named(header: list[str], came: str, s
 def test_lists_beside_coordinates_are_ambiguous(tmp_path: Path) -> None:
     row = [NAMES[0], *values(0), POINTS[0].tolist()]
     write(tmp_path / "t.parquet", ["image", *grouped("{}{}"), "points"], [row])
-    with pytest.raises(LandmarkFileError, match="expected the points once; came the columns x0, y0, points"):
+    with pytest.raises(LandmarkFileError, match="expected the points once; got the columns x0, y0, points"):
         read_table(tmp_path / "t.parquet")
 
 

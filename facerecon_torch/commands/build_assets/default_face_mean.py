@@ -146,8 +146,8 @@ def _correlations() -> dict[tuple[int, int], float]:
 
 
 def _macro_variation(source: FaceSource) -> tuple[Float[np.ndarray, "measures measures"], float]:
-    """What ancestry, age, muscle and weight vary: the covariance of the measures within a sex, mm^2, and the mean
-    squared distance of a face vertex from the mean face, gender included."""
+    """The variation by ancestry, age, muscle and weight: the covariance of the measures within a sex, mm^2, and the
+    mean squared distance of a face vertex from the mean face, gender included."""
     people = source.sample(N_DRAWN, torch.Generator().manual_seed(DRAW_SEED))
     sliders = people.sliders.double()
     fixed = torch.tensor([name.startswith(("local/", FIELD)) for name in source.identity_names])

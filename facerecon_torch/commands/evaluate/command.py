@@ -104,7 +104,7 @@ def _require_own(folder: Path) -> None:
     """Raise FileExistsError where files of others have the names of results."""
     require_own(folder / name for name in ("metrics.json", "images.parquet", "report.html"))
     if (folder / "metrics.csv").exists() and not (folder / "metrics.json").exists():
-        raise FileExistsError(f"{folder / 'metrics.csv'}: expected a free name; came a file without its metrics.json")
+        raise FileExistsError(f"{folder / 'metrics.csv'}: expected a free name; got a file without its metrics.json")
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _title(parts: list[EvaluateSpecs]) -> str:
 
 
 def _facts(studies: dict[str, Study], about: dict[str, Any]) -> dict[str, str]:
-    """What the page says of the run."""
+    """The facts about the run on the page."""
     facts = {
         f"study {name}": f"{study.tested.faces.name}, {len(study.tested)} tested images of "
         f"{len(torch.unique(study.tested.faces.subjects))} subjects; {study.protocol}"

@@ -87,7 +87,8 @@ def _own(study: Study, places: Sequence[int], model: FaceModel) -> list[MethodFa
 def _eos(
     study: Study, training: FaceSet, places: Sequence[int], truth: Truth, model: FaceModel, folder: Path, count: int
 ) -> tuple[MethodFaces, str]:
-    """eos on the face model of the study, with settings chosen on training people of each fold, and what they are."""
+    """The faces that eos fits with the study's face model, and a text that names the settings chosen on training people
+    of each fold."""
     fitter = EosFitter(write_eos_model(model, folder / "eos"))
     folds = study.tested.folds[torch.tensor(places)]
     groups: list[FaceGroup] = []

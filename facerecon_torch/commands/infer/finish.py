@@ -1,4 +1,4 @@
-"""What is done once a run is complete: its invariant is checked, and files of all shards are made from its tables.
+"""The end of a complete run: its invariant is checked, and files of all shards are made from its tables.
 
 Whatever needs the table of the whole run belongs into `finish_run`.
 """
@@ -32,7 +32,7 @@ def count_run(parts: Parts, plan: Plan) -> RunCounts | None:
             return None
         total.add(counts)
     if total.inputs != plan.inputs:
-        raise DataFileError(f"{plan.file}: expected an outcome for each of {plan.inputs} inputs; came {total.line()}")
+        raise DataFileError(f"{plan.file}: expected an outcome for each of {plan.inputs} inputs; got {total.line()}")
     return total
 
 

@@ -39,7 +39,7 @@ _OF_ONE = (
 
 @dataclass(frozen=True, kw_only=True)
 class InferOptions:
-    """What is done with the inputs of a run.
+    """Options of a run of `infer`.
 
     mode: `throughput` reads ahead and works by the batch; `latency` takes every picture alone, from its file to its
     results, before the next. decode: `device` decodes JPEGs in batches on a CUDA device (on the CPU it is `cpu`).

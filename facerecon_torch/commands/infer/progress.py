@@ -1,4 +1,4 @@
-"""How far a run is: the progress bar, and progress.json for those who watch from outside."""
+"""Progress of a run: the progress bar, and progress.json for other programs."""
 
 import time
 from collections import Counter

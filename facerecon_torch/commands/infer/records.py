@@ -1,4 +1,4 @@
-"""What the results of a run, and of an image in it, were made from."""
+"""Records of the sources of a run's results, and of those of an image."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ _NOT_SETTINGS = {"device", "source"}  # of detectors: they change no answer, or 
 
 @dataclass(frozen=True)
 class Origin:
-    """What the results of one image were made from.
+    """The sources of the results of one image.
 
     Attributes:
         settings: fingerprint of cascade, face model, detector and options.

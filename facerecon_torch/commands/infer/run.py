@@ -41,7 +41,7 @@ _EARLIER = ("parameters.parquet", "failures.json")  # of versions without shards
 
 @dataclass
 class InferReport:
-    """How a run went.
+    """The outcome of a run.
 
     Attributes:
         counts: inputs by status and faces of the shards of this worker, those done before among them.
@@ -209,7 +209,7 @@ def _require_own_names(output: Path, options: InferOptions) -> None:
     folders = (PARAMETERS, QUARANTINE, SUBJECTS) if options.group_by is not None else (PARAMETERS, QUARANTINE)
     for folder in folders:
         if (output / folder).is_symlink() or ((output / folder).exists() and not (output / folder).is_dir()):
-            raise FileExistsError(f"{output / folder}: expected a free name or an earlier result; came a file")
+            raise FileExistsError(f"{output / folder}: expected a free name or an earlier result; got a file")
     require_own([progress_file(output, options.shard_index, options.shard_count)])
     for folder in folders:
         require_own((output / folder).glob("part-*.parquet"))
@@ -228,7 +228,7 @@ def _stopping() -> Iterator[list[str]]:
         received.append(signal.Signals(number).name)
         for known, handler in before.items():
             signal.signal(known, handler)
-        _log.warning("%s: the shard in work is finished first; once more stops at once", received[0])
+        _log.warning("%s received: the current shard is finished first; send it again to stop at once", received[0])
 
     for number in before:
         signal.signal(number, note)

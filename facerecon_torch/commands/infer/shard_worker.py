@@ -52,7 +52,7 @@ _MEGABYTE = 10**6
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSpec:
-    """What a worker needs beside its shards; it can be sent to other processes.
+    """Everything that a worker needs beside its shards; it can be sent to other processes.
 
     Attributes:
         output: the folder of the run.
@@ -117,7 +117,7 @@ class ShardWorker:
         return LatencySession(self._spec.reconstructor, size=options.size) if options.mode == "latency" else None
 
     def _renew(self) -> None:
-        """Replace what serves one thread at a time, since a call that was left behind may still use it."""
+        """Replace session and detector after a timeout: the abandoned call may still use the old ones."""
         self._one = self._session()
         if not getattr(self._detector, "side_by_side", False):
             self._detector = copy(self._detector)

@@ -40,7 +40,7 @@ def plan_shards(
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareTask:
-    """How shards are made. A process receives the task by pickling and loads model and data set on first use."""
+    """The making of shards. A process receives the task by pickling and loads model and data set on first use."""
 
     folder: Path
     specs: PrepareSpecs

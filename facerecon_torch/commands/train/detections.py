@@ -87,7 +87,7 @@ def detect_set(
 
 
 def _key(source: LandmarkSourceSpec, device: torch.device) -> str:
-    """What the points of the package's detector depend on beside the photographs."""
+    """A digest of everything beside the photographs that the points of the package's detector depend on."""
     detector = MediapipeDetector(**source.options(device))
     digest = hashlib.sha256()
     for file in detector.weight_files():

@@ -43,7 +43,7 @@ _KEPT = 8  # first stages of whole sets that are kept; folds rarely choose more 
 
 @dataclass(frozen=True)
 class TrainSetup:
-    """All that a training run is told, but the data: the face model, how cascades look at images, and their stages."""
+    """The settings of a training run without its data: face model, features and crops, stages."""
 
     model: FaceModel
     spec: ReconstructorSpec
@@ -194,7 +194,7 @@ class SplitState:
         return self._moments.columns(columns)
 
     def _moments_of_all_blocks(self) -> Moments:
-        """Those of the whole set less those of the rows left out, if these are fewer."""
+        """The moments of the training rows: those of the whole set minus those left out, if these are fewer."""
         first = self.first
         if self._rows is None:
             return first.moments()

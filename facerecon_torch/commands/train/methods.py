@@ -101,7 +101,7 @@ def train_methods(
 
 
 def learned_from(setup: TrainSetup, train: SplitState) -> SplitState:
-    """What cascades are trained on: the samples, and their copies that start elsewhere where these are asked for."""
+    """The training samples of cascades, with copies that start elsewhere where these are asked for."""
     copies = setup.perturbation.copies
     return PerturbedState(train.samples, train.first, setup.perturbation) if copies else train
 

@@ -42,7 +42,7 @@ def load_sets(
     names: Sequence[str] = FAMILIES,
     ranks: Ranks = SINGLE,
 ) -> dict[str, FaceSet]:
-    """Those of the sets `train`, `test` and `shifted` that are named and that the data has.
+    """The requested sets among `train`, `test` and `shifted` that the data has.
 
     Recorded and fitted sets have people to train on alone, and bring landmarks; where a detector is asked for, it is
     run on their photographs. Every process of a run gets all of them; the first renders what is missing, and detectors

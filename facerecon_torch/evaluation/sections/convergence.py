@@ -88,7 +88,7 @@ def _stage_table(study: Study, long: Mapping[str, Sequence[Sequence[Mapping[str,
 
 
 def _verdict(name: str, folds: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """What the stages after the first gain, in words."""
+    """The gain of the stages after the first, in words."""
     curves = _curves(folds)
     train, test = curves["train"], curves["test"]
     if len(test) < 2:

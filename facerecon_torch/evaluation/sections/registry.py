@@ -16,7 +16,7 @@ from facerecon_torch.evaluation.tables import Section
 __all__ = ["SECTIONS", "Builder"]
 
 Builder: TypeAlias = Callable[[Study, torch.Generator], Section]
-"""What an experiment shows: a section of one study; the generator draws the resamples of intervals."""
+"""The builder of a section of one study; the generator draws the resamples of intervals."""
 
 SECTIONS: dict[str, Builder] = {
     "methods": methods,

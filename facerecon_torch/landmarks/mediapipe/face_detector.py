@@ -94,7 +94,7 @@ class FaceDetector(nn.Module):
     @torch.no_grad()
     @in_own_precision
     def confirmed(self, images: Sequence[Tensor], faces: Sequence[FaceBoxes]) -> list[FaceBoxes]:
-        """Those of the faces of each picture that this detector is sure of, too, in a square of twice their side.
+        """The faces of each picture that this detector also finds in a square of twice their side.
 
         Args:
             images: as in `forward`.

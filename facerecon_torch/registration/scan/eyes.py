@@ -28,7 +28,7 @@ _AROUND = 1.5  # radii of a part on the mean face: skin within them must not sin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EyelidSpec:
-    """How landmarks move the edges of the lids.
+    """Settings of the edges of the lids, which landmarks move.
 
     Raises:
         ValueError: a number outside its range.

@@ -57,7 +57,7 @@ FLAGS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrationSpec:
-    """How scans are registered, and the limits beyond which a result is flagged.
+    """Settings of the registration of scans, and the limits beyond which a result is flagged.
 
     Raises:
         ValueError: unknown identity mode, or a number outside its range.

@@ -85,7 +85,7 @@ def test_no_file_of_the_user_is_replaced(name, pictures, tmp_path, tiny_outcome)
     formats = ["json", "obj", "ply", "glb", "overlay"]
     run(pictures, output, tiny_outcome, formats=formats)
     assert (output / name).read_text() == '{"points": [], "comment": "mine"}'
-    message = f"{output / name}: expected a free name or an earlier result; came a file that this program did not write"
+    message = f"{output / name}: expected a free name or an earlier result; got a file that this program did not write"
     assert failures(output) == {"p1.png": f"{pictures / 'p1.png'}: {message}"}
     assert [row["path"] for row in table(output)] == [str(pictures / f"p{k}.png") for k in (0, 2)]
     written = {p.name for p in output.iterdir()} - {name}

@@ -97,7 +97,7 @@ def test_one_result_is_the_landmarks_of_one_picture(pictures, tmp_path, tiny_out
         assert (report.counts.failures, report.faces) == (0, faces)
     (tmp_path / "out" / "p0_face1.json").unlink()
     run(pictures / "p0.png", tmp_path / "c", tiny_outcome, tmp_path / "out" / "p0.json")
-    assert "p0_face1.json: expected a landmark file; came nothing" in reasons(tmp_path / "c")[0]
+    assert "p0_face1.json: expected a landmark file; got nothing" in reasons(tmp_path / "c")[0]
 
 
 def test_the_origin_of_files_is_a_setting_of_a_run(pictures, tmp_path, tiny_outcome):
@@ -134,7 +134,7 @@ def test_results_say_what_their_landmarks_mean(source, pictures, tmp_path, tiny_
     assert json.loads((tmp_path / "out" / "p0.json").read_text())["convention"] == "mediapipe"
     again = FileLandmarks(source=tmp_path / source, convention="mediapipe")
     assert run(pictures / "p0.png", tmp_path / "again", tiny_outcome, again).counts.failures == 0
-    message = "expected ibug landmarks; came mediapipe ones. Give landmarks.convention=mediapipe"
+    message = "expected ibug landmarks; got mediapipe ones. Give landmarks.convention=mediapipe"
     if source == "out":
         with pytest.raises(LandmarkFileError, match=message):
             FileLandmarks(source=tmp_path / source)

@@ -99,7 +99,7 @@ def test_patterns_and_lists(tmp_path, monkeypatch):
             lambda p: p.with_suffix(".csv").write_text("path,box_x0\na,1\n"),
             "expected box_x0, box_y0, box_x1 and box_y1",
         ),
-        (lambda p: p.with_suffix(".parquet").write_text("x"), "came a file that cannot be read"),
+        (lambda p: p.with_suffix(".parquet").write_text("x"), "got a file that cannot be read"),
     ],
 )
 def test_inputs_that_are_none_are_refused(make, message, tmp_path):
@@ -127,10 +127,10 @@ def test_manifests_name_ids_subjects_boxes_and_landmarks(tmp_path):
 
 @pytest.mark.parametrize(
     ("column", "values", "expected"),
-    [("landmarks", [[5.0, 6.0]], "a list of points [x, y] in the column landmarks; came list<"),
-     ("landmarks", ["5 6"], "a list of points [x, y] in the column landmarks; came string"),
-     ("box", ["1,2,3,4"], "a list of 4 numbers in the column box; came string"),
-     ("box", [[["1", "2"]]], "a list of 4 numbers in the column box; came list<")],
+    [("landmarks", [[5.0, 6.0]], "a list of points [x, y] in the column landmarks; got list<"),
+     ("landmarks", ["5 6"], "a list of points [x, y] in the column landmarks; got string"),
+     ("box", ["1,2,3,4"], "a list of 4 numbers in the column box; got string"),
+     ("box", [[["1", "2"]]], "a list of 4 numbers in the column box; got list<")],
 )  # fmt: skip
 def test_columns_of_other_types_are_refused_by_name(tmp_path, column, values, expected):
     pq.write_table(pa.table({"path": ["a.png"], column: values}), tmp_path / "m.parquet")
@@ -202,7 +202,7 @@ def test_a_tar_file_gives_the_faces_of_its_members(pictures, tmp_path, tiny_outc
         assert row["sha256"] == same["sha256"]
         assert_close(torch.tensor(row["alpha"]), torch.tensor(same["alpha"]), rtol=1e-3, atol=1e-3)
     reasons = {row["path"]: row["reason"] for row in read_quarantine(tmp_path / "out")}
-    assert "came a link or folder" in reasons[f"{tmp_path}/s.tar/link.png"]
+    assert "got a link or folder" in reasons[f"{tmp_path}/s.tar/link.png"]
     assert "expected an uncompressed tar file" in reasons[f"{tmp_path}/cut.tar"]
 
 

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """What is reconstructed.
+    """The inputs of a run.
 
     Args:
         path: an image, folder, pattern (`photos/**/*.jpg`), list of paths (.txt), manifest (.csv, .parquet), tar file

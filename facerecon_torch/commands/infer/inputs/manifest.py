@@ -74,7 +74,7 @@ def manifest_rows(file: Path) -> Iterator[ManifestRow]:
             for row in batch.to_pylist():
                 yield _row(file, columns, row)
     except _READING as error:
-        raise DataFileError(f"{file}: expected a manifest; came a file that cannot be read: {error}") from error
+        raise DataFileError(f"{file}: expected a manifest; got a file that cannot be read: {error}") from error
 
 
 def _columns(file: Path) -> _Columns:
@@ -87,18 +87,18 @@ def _columns(file: Path) -> _Columns:
             schema = pa.parquet.read_schema(file)
         names = schema.names  # decoded here
     except _READING as error:
-        raise DataFileError(f"{file}: expected a manifest; came a file that cannot be read: {error}") from error
+        raise DataFileError(f"{file}: expected a manifest; got a file that cannot be read: {error}") from error
     plain = {plain_name(name): name for name in names}
     sides = tuple(plain[side] for side in _SIDES if side in plain)
     if len(sides) not in (0, 4):
-        raise DataFileError(f"{file}: expected box_x0, box_y0, box_x1 and box_y1; came {', '.join(sides)} alone")
+        raise DataFileError(f"{file}: expected box_x0, box_y0, box_x1 and box_y1; got {', '.join(sides)} alone")
     box = sides or ((plain["box"],) if "box" in plain else ())
     try:
         chosen = choose_columns(names, file, with_lists=not is_csv, points_needed=False)
     except LandmarkFileError as error:
         raise DataFileError(str(error)) from error
     if chosen.image is None:
-        raise DataFileError(f"{file}: expected a column `path` (or image, file, ...); came {', '.join(names[:8])}")
+        raise DataFileError(f"{file}: expected a column `path` (or image, file, ...); got {', '.join(names[:8])}")
     first = {kind: next((plain[n] for n in known if n in plain), None) for kind, known in
              (("id", _IDS), ("subject", _SUBJECTS))}  # fmt: skip
     columns = _Columns(chosen.image, first["id"], first["subject"], box, chosen.coordinates, chosen.points)
@@ -118,7 +118,7 @@ def _require_types(schema: pa.Schema, columns: _Columns, file: Path) -> None:
     told = ("numbers", "a list of 4 numbers", "a list of points [x, y]")
     for name, depth in depths.items():
         if not _is_nested(schema.field(name).type, depth):
-            raise DataFileError(f"{file}: expected {told[depth]} in the column {name}; came {schema.field(name).type}")
+            raise DataFileError(f"{file}: expected {told[depth]} in the column {name}; got {schema.field(name).type}")
 
 
 def _is_nested(kind: pa.DataType, depth: int) -> bool:

@@ -36,7 +36,7 @@ def tar_entries(path: str) -> Iterator[Entry]:
 
 def _member_entry(path: str, member: tarfile.TarInfo, whole: Entry) -> Entry:
     name = member.name.encode("utf-8", "backslashreplace").decode()
-    problem = None if member.isreg() else f"{path}/{name}: expected a file in the tar file; came a link or folder"
+    problem = None if member.isreg() else f"{path}/{name}: expected a file in the tar file; got a link or folder"
     return Entry(path, member=name, offset=member.offset_data, size=member.size, changed=whole.changed, problem=problem)
 
 
@@ -44,7 +44,7 @@ def read_member(entry: Entry, largest: int) -> bytes:
     """The bytes of a member. Raises ImageFileError where it is larger than `largest`, or the file was cut."""
     size = entry.size or 0
     if size > largest:
-        raise ImageFileError(f"{entry.place}: expected an image of at most {largest} bytes; came {size}")
+        raise ImageFileError(f"{entry.place}: expected an image of at most {largest} bytes; got {size}")
     try:
         with open(entry.path, "rb") as file:
             file.seek(entry.offset or 0)
@@ -52,5 +52,5 @@ def read_member(entry: Entry, largest: int) -> bytes:
     except OSError as error:
         raise ImageFileError(f"{entry.place}: the tar file cannot be read: {error.strerror}") from error
     if len(data) < size or not data:
-        raise ImageFileError(f"{entry.place}: expected {size} bytes in the tar file; came {len(data)}")
+        raise ImageFileError(f"{entry.place}: expected {size} bytes in the tar file; got {len(data)}")
     return data

@@ -37,7 +37,7 @@ def video_entries(path: str, *, every: int = 1) -> Iterator[Entry]:
         yield Entry(path, size=whole.size, changed=whole.changed, problem=problem)
         return
     if not times:
-        yield Entry(path, size=whole.size, changed=whole.changed, problem=f"{path}: expected a video; came no frame")
+        yield Entry(path, size=whole.size, changed=whole.changed, problem=f"{path}: expected a video; got no frame")
     for frame in range(0, len(times), every):
         yield Entry(path, frame=frame, time=times[frame], size=whole.size, changed=whole.changed)
 
@@ -106,7 +106,7 @@ class VideoFrames:
             if _key(shown) == _key(time):
                 return _pixels(frame)
             if shown > time:
-                raise ImageFileError(f"{entry.place}: expected a frame at {time:.3f} s; came one at {shown:.3f} s")
+                raise ImageFileError(f"{entry.place}: expected a frame at {time:.3f} s; got one at {shown:.3f} s")
             if shown > time - 1.0:
                 self._kept[_key(shown)] = _pixels(frame)
                 while len(self._kept) > _KEPT_FRAMES:

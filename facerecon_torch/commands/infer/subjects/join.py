@@ -44,7 +44,7 @@ _MEASURES = (
 
 @dataclass
 class SubjectCounts:
-    """What the tables of subjects hold.
+    """The counts of the tables of subjects.
 
     Attributes:
         subjects: people.
