@@ -223,7 +223,7 @@ def test_landmarks_of_files_have_an_origin(origin):
     words = [] if origin is None else [f"landmarks.origin={origin}"]
     landmarks = build(composed("infer", "input=a.jpg", "output=b", "landmarks=file", *words)).landmarks
     given = {"origin": origin} if origin is not None else {}
-    assert landmarks.options(CPU) == {"source": None, "convention": "ibug", **given}
+    assert landmarks.options(CPU) == {"source": None, **given}
 
 
 def test_an_origin_that_cannot_be_is_refused():

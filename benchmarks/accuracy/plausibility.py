@@ -51,6 +51,7 @@ class _Points:
     convention: str
     points: Float[Tensor, "n 66 2"]
     files: tuple[Path, ...]  # empty for points without a picture
+    scores: Float[Tensor, "n"] | None = None  # of detections
 
 
 _Measure = Callable[[_Points], Plausibility]
@@ -152,23 +153,29 @@ def _detections(sets: Sequence[SyntheticSet], name: str) -> Iterator[_Points]:
     """The detections nearest to the true faces, those that lie on no face apart."""
     detector = build_detector(name)
     found = [
-        (file, _nearest(detector.detect([read_image(file)])[0], truth), truth, float(scale))
+        (file, *_nearest(detector.detect([read_image(file)])[0], truth), truth, float(scale))
         for one in sets
         for file, truth, scale in zip(one.images, one.landmarks, one.camera.scale)
     ]
-    rows = [(file, points, _error(points, truth, scale)) for file, points, truth, scale in found if points is not None]
+    rows = [
+        (file, points, score, _error(points, truth, scale))
+        for file, points, score, truth, scale in found
+        if points is not None
+    ]
     for label, wrong in ((f"{name}: detected", False), (f"{name}: detected off the face", True)):
-        chosen = [(file, points) for file, points, error in rows if (error > _FALSE_MM) == wrong]
+        chosen = [(file, points, score) for file, points, score, error in rows if (error > _FALSE_MM) == wrong]
         if chosen:
-            points = torch.stack([point for _, point in chosen])
-            yield _Points(label, find_convention(name), points, tuple(file for file, _ in chosen))
+            files, points, scores = zip(*chosen)
+            yield _Points(label, find_convention(name), torch.stack(points), files, torch.tensor(scores))
 
 
-def _nearest(faces: Sequence[Detection], truth: Float[Tensor, "66 2"]) -> Float[Tensor, "66 2"] | None:
+def _nearest(faces: Sequence[Detection], truth: Float[Tensor, "66 2"]) -> tuple[Float[Tensor, "66 2"] | None, float]:
+    """The points and the score of the detection nearest to the true face; None without a detection."""
     if not faces:
-        return None
+        return None, 0.0
     points = torch.stack([to_paper66(face.points).to(truth) for face in faces])
-    return points[(points.mean(1) - truth.mean(0)).norm(dim=1).argmin()]
+    nearest = int((points.mean(1) - truth.mean(0)).norm(dim=1).argmin())
+    return points[nearest], faces[nearest].score
 
 
 def _error(points: Float[Tensor, "66 2"], truth: Float[Tensor, "66 2"], scale: float) -> float:
@@ -178,7 +185,8 @@ def _error(points: Float[Tensor, "66 2"], truth: Float[Tensor, "66 2"], scale: f
 def _some(points: _Points, images: int | None) -> _Points:
     """So many of the points, spread over all of them."""
     step = 1 if images is None else max(1, len(points.points) // images)
-    return _Points(points.name, points.convention, points.points[::step], points.files[::step])
+    scores = None if points.scores is None else points.scores[::step]
+    return _Points(points.name, points.convention, points.points[::step], points.files[::step], scores)
 
 
 def _fitted(points: _Points, fitter: LandmarkFitter, model: FaceModel) -> Plausibility:
@@ -187,16 +195,26 @@ def _fitted(points: _Points, fitter: LandmarkFitter, model: FaceModel) -> Plausi
     projected = project(shapes, fit.camera)
     size = torch.ones_like(fit.camera.scale)
     return measure_plausibility(
-        fit.parameters, fit.camera, projected, points.points, size, model, convention=points.convention
+        fit.parameters,
+        fit.camera,
+        projected,
+        points.points,
+        size,
+        model,
+        scores=points.scores,
+        convention=points.convention,
     )
 
 
 def _reconstructed(points: _Points, reconstructor: FaceReconstructor) -> Plausibility:
-    parts = [
-        reconstructor.reconstruct([read_image(file) for file in points.files[k : k + 32]], points.points[k : k + 32])
-        for k in range(0, len(points.files), 32)
-    ]
-    return Plausibility.cat([part.plausibility for part in parts])
+    parts = []
+    for k in range(0, len(points.files), 32):
+        images = [read_image(file) for file in points.files[k : k + 32]]
+        faces = reconstructor.reconstruct(images, points.points[k : k + 32])
+        if points.scores is not None:
+            faces = replace(faces, scores=points.scores[k : k + 32].to(faces.scores))
+        parts.append(faces.plausibility)
+    return Plausibility.cat(parts)
 
 
 def _print_table(title: str, listed: Sequence[_Points], measure: _Measure) -> None:

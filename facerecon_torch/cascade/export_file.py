@@ -94,6 +94,7 @@ def _describe(model: FaceReconstructor, program: CascadeProgram, cascade_sha256:
         "made_with": {"facerecon-torch": _version("facerecon-torch"), "torch": torch.__version__},
         "model_sha256": model.face_model.sha256,
         "cascade_sha256": cascade_sha256,
+        "convention": model.spec.convention,
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
         "batch": [1, MOST_FACES],

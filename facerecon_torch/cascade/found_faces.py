@@ -53,6 +53,7 @@ def find_faces(
     *,
     skip_unreadable: bool,
     max_megapixels: float | int = MAX_MEGAPIXELS,
+    convention: str | None = None,
 ) -> Iterator[FoundFaces]:
     """The faces of each image: at the given landmarks, or as `detector()` finds them.
 
@@ -62,6 +63,7 @@ def find_faces(
         which: `all`, `largest`, or a position among the detections.
         detector: gives the detector, which is asked for only where it is needed.
         max_megapixels: larger images are unreadable.
+        convention: that given landmarks must have, as far as their layout shows it.
         skip_unreadable: log an image that cannot be read, or whose landmark file cannot, and give no faces for it,
             instead of raising ImageFileError or LandmarkFileError.
     """
@@ -73,7 +75,7 @@ def find_faces(
             if isinstance(image, Exception):
                 yield _without_faces(image, skip_unreadable)
             else:
-                points = as_points66(given)
+                points = as_points66(given, convention)
                 points = points[None] if points.ndim == 2 else points
                 yield FoundFaces(image.pixels, points, extent(points), torch.ones(len(points)))
         return

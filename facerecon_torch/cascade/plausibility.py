@@ -17,7 +17,7 @@ from facerecon_torch.landmarks.scheme import CONVENTIONS, N_INNER, check_convent
 from facerecon_torch.model.base import FaceModel
 from facerecon_torch.structures import Camera, FaceParameters, TensorRecord
 
-__all__ = ["TRAINED_DEGREES", "Plausibility", "measure_plausibility"]
+__all__ = ["TRAINED_DEGREES", "Plausibility", "is_unsure", "measure_plausibility"]
 
 # The first number of a pair marks a face as doubtful, the second as impossible.
 _RESIDUAL_MM = 9.0, 14.0  # faces: up to 6.4; points in a wrong order: from 15
@@ -30,7 +30,7 @@ TRAINED_DEGREES = 60.0, 25.0, 15.0
 """Yaw, pitch and roll up to which the shipped cascades were trained."""
 _POSE_EXCESS = 4.0  # degrees
 _DISAGREEMENT = 9.5  # mm
-_SCORE = 0.75
+_SCORE = {"mediapipe": 0.75, "ibug": 0.0}  # dlib's scores are margins from 0 on; for face_alignment none was measured
 _PREDICTED = 2.8  # mm
 # log(error / mm) = the number + the sum of slope times measure: mm, standard deviations, degrees; by the convention of
 # the landmarks.
@@ -67,8 +67,10 @@ class Plausibility(TensorRecord):
             inner landmarks in mm of the face model, in space; 0 for a landmark fit.
         pose_excess: degrees by which yaw, pitch or roll is beyond the range of the shipped cascades' training; 0
             inside.
-        score: of the detection, in [0, 1]; 1 for given landmarks.
+        score: of the detection; 1 for given landmarks. mediapipe's lie in [0, 1]; dlib's are margins, from 0 to about
+            2.5.
         predicted_error: of the mesh in mm, from the other measures (docs/trust.md).
+        unsure: a score below that of faces, for mediapipe 0.75; other detectors have no such limit.
         degenerate: landmarks that fix no camera.
 
     Example:
@@ -86,6 +88,7 @@ class Plausibility(TensorRecord):
     pose_excess: Float[Tensor, "*b"]
     score: Float[Tensor, "*b"]
     predicted_error: Float[Tensor, "*b"]
+    unsure: Bool[Tensor, "*b"]
     degenerate: Bool[Tensor, "*b"]
 
     @property
@@ -94,7 +97,7 @@ class Plausibility(TensorRecord):
         trusted = (
             (self.disagreement <= _DISAGREEMENT)
             & (self.pose_excess <= _POSE_EXCESS)
-            & (self.score >= _SCORE)
+            & ~self.unsure
             & (self.predicted_error <= _PREDICTED)
         )
         return self._within(0) & ~self._stretched & trusted
@@ -141,7 +144,7 @@ class Plausibility(TensorRecord):
             listed.append(f"cascade and landmark fit disagree by {disagreement:.1f} mm")
         if not excess <= _POSE_EXCESS:
             listed.append(f"the pose is {excess:.0f} degrees outside of the training range")
-        if not score >= _SCORE:
+        if bool(self.unsure):
             listed.append(f"the detection is unsure: score {score:.2f}")
         if not predicted <= _PREDICTED:
             listed.append(f"the mesh is probably {predicted:.1f} mm off")
@@ -161,6 +164,11 @@ class Plausibility(TensorRecord):
             & ~self.degenerate
         )
         return within
+
+
+def is_unsure(scores: Float[Tensor, "*b"], convention: str) -> Bool[Tensor, "*b"]:
+    """Whether scores of detections are below those of faces, by the convention of the detector."""
+    return ~(scores >= _SCORE[convention])
 
 
 def measure_plausibility(
@@ -186,7 +194,8 @@ def measure_plausibility(
         model: with topology.
         scores: of the detections; None: 1, as of given landmarks.
         disagreement: of cascade and landmark fit, mm of the face model; None: 0, as of a landmark fit.
-        convention: of the landmarks, one of `scheme.CONVENTIONS`; the predicted error depends on it.
+        convention: of the landmarks, one of `scheme.CONVENTIONS`; the predicted error and the limit of the score depend
+            on it.
 
     Raises:
         ValueError: a model without topology, or an unknown convention.
@@ -212,12 +221,14 @@ def measure_plausibility(
         "view_angle": torch.rad2deg(torch.acos(facing)),
         "disagreement": torch.zeros_like(model_scale) if disagreement is None else disagreement.double(),
     }
+    score = torch.ones_like(model_scale) if scores is None else scores.double()
     measures = Plausibility(
         **known,
         proportion=_proportion(_inner_landmarks(model), inner.double()),
         reprojection=_root_mean(square, present) * model_scale,
         pose_excess=_pose_excess(camera.rotation),
-        score=torch.ones_like(model_scale) if scores is None else scores.double(),
+        score=score,
+        unsure=is_unsure(score, convention),
         predicted_error=_predicted_error(known, convention),
         degenerate=camera.degenerate,
     )
@@ -256,9 +267,9 @@ def _root_mean(square: Float[Tensor, "*b n"], present: Bool[Tensor, "*b n"]) -> 
 def _distance(
     weights: Float[Tensor, "*b k"], mean: Float[Tensor, "k"], variance: Float[Tensor, "k"]
 ) -> Float[Tensor, "*b"]:
-    """The Mahalanobis distance from the mean per weight."""
+    """The Mahalanobis distance from the mean per weight; 0 where there are none."""
     mean, variance = (table.to(weights.device, torch.float64) for table in (mean, variance))
-    return ((weights.double() - mean).square() / variance).mean(-1).sqrt()
+    return ((weights.double() - mean).square() / variance).sum(-1).div(max(len(mean), 1)).sqrt()
 
 
 def _proportion(mean: Float[Tensor, "n 3"], landmarks: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b"]:

@@ -145,7 +145,8 @@ class FaceReconstructor(nn.Module):
         if checkpoint.model_sha256 != face_model.sha256:
             raise ModelFileError(
                 f"{path}: model_sha256: this cascade was trained for another face model; expected the model with hash "
-                f"{checkpoint.model_sha256[:16]}..., got {face_model.sha256[:16]}..."
+                f"{checkpoint.model_sha256[:16]}..., got {face_model.sha256[:16]}... The default face of another "
+                "version of this package is another model: train the cascade again, or take that version"
             )
         try:
             return cls(
@@ -342,6 +343,7 @@ class FaceReconstructor(nn.Module):
             lambda: self.landmark_detector,
             skip_unreadable=on_error == "empty",
             max_megapixels=max_megapixels,
+            convention=self.spec.convention,
         )
         solve = partial(self.reconstruct, size=size)
         like, keep = self.face_model.identity_mean, landmarks is not None

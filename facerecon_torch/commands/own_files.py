@@ -6,7 +6,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from facerecon_torch.evaluation.output import METRICS_FORMAT
+from facerecon_torch.evaluation.tables import METRICS_FORMAT
 from facerecon_torch.formats.face_document import FACE_FORMAT
 from facerecon_torch.formats.json_file import parse_json
 

@@ -14,13 +14,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from facerecon_torch.cascade.plausibility import Plausibility
+from facerecon_torch.cascade.plausibility import Plausibility, is_unsure
 from facerecon_torch.commands.infer.parts import RunCounts, read_quarantine
 from facerecon_torch.commands.own_files import PROGRESS_FORMAT, read_document
 from facerecon_torch.errors import DataFileError, ImageFileError
 from facerecon_torch.export.parameters import MEASURES
 from facerecon_torch.formats.face_document import PARAMETERS, face_suffix, part_files
 from facerecon_torch.images.read import in_bytes, read_pixels
+from facerecon_torch.landmarks.point_tables import stored_convention
+from facerecon_torch.landmarks.scheme import CONVENTIONS
 from facerecon_torch.report.gallery import GalleryCard, write_gallery
 
 __all__ = ["GALLERY", "RunSummary", "gallery_of", "summary_of"]
@@ -134,14 +136,20 @@ def _first(rows: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any
 
 def _face_rows(output: Path) -> Iterator[dict[str, Any]]:
     for part in part_files(output / PARAMETERS):
+        convention = stored_convention(part) or CONVENTIONS[0]
         for batch in pq.ParquetFile(part).iter_batches(256, columns=list(_CARD_COLUMNS)):
-            yield from batch.to_pylist()
+            yield from ({**row, "convention": convention} for row in batch.to_pylist())
 
 
 def _face_card(output: Path, row: Mapping[str, Any]) -> GalleryCard:
     measures = {name: torch.tensor(float(row[column])) for column, name in MEASURES.items()}
-    measures.setdefault("score", torch.tensor(float(row["score"])))
-    plausibility = Plausibility(**measures, degenerate=torch.tensor(bool(row["camera"]["degenerate"])))
+    score = torch.tensor(float(row["score"]))
+    plausibility = Plausibility(
+        **measures,
+        score=score,
+        unsure=is_unsure(score, row["convention"]),
+        degenerate=torch.tensor(bool(row["camera"]["degenerate"])),
+    )
     stem = None if row["files"] is None else f"{row['files']}{face_suffix(row['face'])}"
     overlay = None if row["files"] is None else output / f"{row['files']}_overlay.jpg"
     shown = overlay if overlay is not None and overlay.is_file() else Path(row["path"])

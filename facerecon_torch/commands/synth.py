@@ -9,7 +9,7 @@ from facerecon_torch.config.recorded import build
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.synthetic.dataset import render_set
 from facerecon_torch.synthetic.layouts import LAYOUTS, LayoutSpec, find_layout, write_set
-from facerecon_torch.synthetic.people.model_people import load_model_people
+from facerecon_torch.synthetic.people.model_people import load_model_people, people_digest
 from facerecon_torch.synthetic.spec import SyntheticSpec
 
 __all__ = ["synth_from_config"]
@@ -46,7 +46,7 @@ def _write_photos(config: DictConfig, runtime: RuntimeSpec, output: Path) -> str
     subjects = 10 if config.subjects is None else config.subjects
     path = build(config.model, "model").path
     model = None if path is None else Path(path)
-    given["model"] = None if model is None else load_model_people(model).model.sha256
+    given["model"] = None if model is None else people_digest(load_model_people(model).model)
     spec = SyntheticSpec(**{"subjects": subjects, "images_per_subject": 12, "seed": runtime.seed, **given})
     rendered = render_set(spec, output, model=model, workers=runtime.workers, progress=runtime.progress)
     return f"{len(rendered)} images of {spec.subjects} people"

@@ -7,6 +7,7 @@ from typing import Any
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from facerecon_torch.formats.checked_columns import columns_digest
 from facerecon_torch.structures import FaceParameters, TensorRecord
 
 __all__ = ["FaceSet"]
@@ -58,3 +59,12 @@ class FaceSet:
         columns: dict[str, Any] = {name: v[rows] for name, v in values.items() if isinstance(v, (Tensor, TensorRecord))}
         columns |= {name: tuple(v[k] for k in rows.tolist()) for name, v in values.items() if isinstance(v, tuple)}
         return replace(self, **columns)
+
+    def digest(self) -> str:
+        """The SHA-256 of all columns; of photographs it takes the names, not the pixels."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        tensors = {name: values.cpu() for name, values in columns.items() if isinstance(values, Tensor)}
+        if self.parameters is not None:
+            tensors["parameters"] = self.parameters.flat.cpu()
+        texts = {name: repr(values) for name, values in columns.items() if isinstance(values, (str, tuple))}
+        return columns_digest(tensors, texts)

@@ -10,7 +10,7 @@ the recordings were divided into shards.
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -259,8 +259,12 @@ def load_prepared_faces(data: RecordedScans, model: FaceModel) -> FaceSet:
             f"{model.sha256[:12]}. Give the same model.path, or prepare again"
         )
     rows = [k for k in range(len(prepared)) if _is_selected(data, prepared, k)]
+    kinds = dict(Counter(prepared.kinds))
+    for key, asked, held in (("classes", data.classes, kinds), ("subjects", data.subjects, set(prepared.subjects))):
+        unknown = [name for name in asked or () if name not in held]
+        if unknown:
+            raise ValueError(f"data.{key} must be among those of {prepared.folder}: {_few(held)}; got {unknown}")
     if not rows:
-        kinds = dict(Counter(prepared.kinds))
         raise ValueError(f"data asks for nothing that {prepared.folder} holds; it holds {kinds}")
     _log.info("%s: %d of the %d prepared samples", data.name, len(rows), len(prepared))
     selected = torch.tensor(rows)
@@ -275,6 +279,12 @@ def load_prepared_faces(data: RecordedScans, model: FaceModel) -> FaceSet:
         convention=prepared.convention,
         kinds=tuple(f"{prepared.kinds[k]}_{prepared.codes[k]}".rstrip("_") for k in rows),
     )
+
+
+def _few(names: Iterable[str]) -> str:
+    """Names for a message, at most twelve."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:12]) + (f" and {len(ordered) - 12} more" if len(ordered) > 12 else "")
 
 
 def _prepared_folder(data: RecordedScans) -> Path:

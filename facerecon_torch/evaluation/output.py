@@ -10,12 +10,11 @@ import torch
 
 from facerecon_torch.evaluation.page import write_page
 from facerecon_torch.evaluation.study import Study, measure_columns
-from facerecon_torch.evaluation.tables import Section
+from facerecon_torch.evaluation.tables import METRICS_FORMAT, Section
 from facerecon_torch.files import replacing, write_bytes, write_json
 
-__all__ = ["METRICS_FORMAT", "write_evaluation", "write_metrics"]
+__all__ = ["write_evaluation", "write_metrics"]
 
-METRICS_FORMAT = "facerecon-metrics"
 _IMAGES_FORMAT = "facerecon-image-errors"
 
 

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 
 from facerecon_torch.metrics.bootstrap import Interval
 
-__all__ = ["Figure", "Section", "Table", "interval_text", "percent_text"]
+__all__ = ["METRICS_FORMAT", "Figure", "Section", "Table", "interval_text", "percent_text"]
+
+METRICS_FORMAT = "facerecon-metrics"
+"""The mark of metrics.json."""
 
 
 @dataclass(frozen=True, kw_only=True)

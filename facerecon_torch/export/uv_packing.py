@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.signal import fftconvolve
 
 from facerecon_torch.geometry.mesh_queries import get_backend
 
@@ -53,6 +52,13 @@ def _cells(piece: Float[np.ndarray, "n 3 2"]) -> Bool[np.ndarray, "rows columns"
     return cells
 
 
+def _overlaps(taken: Float[np.ndarray, "_ _"], piece: Bool[np.ndarray, "rows columns"]) -> Float[np.ndarray, "_ _"]:
+    """The number of taken cells under the piece at every place where it lies inside; a correlation by the FFT."""
+    shape = taken.shape
+    every = np.fft.irfft2(np.fft.rfft2(taken) * np.fft.rfft2(piece, shape).conj(), shape)
+    return every[: shape[0] - piece.shape[0] + 1, : shape[1] - piece.shape[1] + 1]
+
+
 def _places(pieces: Sequence[Bool[np.ndarray, "_ _"]]) -> Float[np.ndarray, "n 2"] | None:
     """Places of the pieces, found from the one of most cells to that of the fewest; None where one finds none."""
     taken = np.ones((_CELLS, _CELLS), np.float32)
@@ -62,8 +68,7 @@ def _places(pieces: Sequence[Bool[np.ndarray, "_ _"]]) -> Float[np.ndarray, "n 2
         piece = pieces[k]
         if max(piece.shape) > _CELLS:
             return None
-        shared = fftconvolve(taken, piece[::-1, ::-1].astype(np.float32), mode="valid")
-        free = np.argwhere(shared < 0.5)
+        free = np.argwhere(_overlaps(taken, piece) < 0.5)
         if not len(free):
             return None
         row, column = free[0]

@@ -15,7 +15,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facerecon_torch.errors import DataFileError
-from facerecon_torch.external.mesh_file import SUFFIXES, OutputPoints, read_output, read_triangles, read_vertex_numbers
+from facerecon_torch.external.mesh_file import (
+    SUFFIXES,
+    OutputMesh,
+    OutputPoints,
+    read_output,
+    read_triangles,
+    read_vertex_numbers,
+)
 from facerecon_torch.external.topologies import find_topology, seven_of
 from facerecon_torch.files import path_text
 from facerecon_torch.metrics.scan import SEVEN_POINTS
@@ -188,27 +195,35 @@ def _face(files: list[tuple[str, Path]], hints: OutputHints) -> OutputFace:
     meshes = [(_MESHES.index(end), file) for end, file in files if end in _MESHES and file.suffix.lower() != ".txt"]
     meshes.sort(key=lambda pair: (pair[0], SUFFIXES.index(pair[1].suffix.lower())))
     points = [(end, file) for end, file in files if end in _POINTS or file.suffix.lower() == ".txt"]
-    vertices, corners = None, None
-    if meshes:
-        output = read_output(meshes[0][1])
-        if isinstance(output, OutputPoints):
-            points.append(("", meshes[0][1]))
-        else:
-            vertices = output.vertices
-            corners = output.triangles
-            if corners is None and hints.triangles is not None:
-                corners = read_triangles(hints.triangles, len(vertices))
+    file, output = _first_readable([file for _, file in meshes])
+    if isinstance(output, OutputPoints) and file is not None:
+        points.append(("", file))
     image_points, seven = _landmarks(points)
-    if vertices is None:
+    if file is None or not isinstance(output, OutputMesh):
         if image_points is None:
             raise DataFileError(f"{files[0][1]}: expected a mesh, or 68 landmarks in px; got neither")
         return OutputFace(None, None, None, image_points)
+    vertices, corners = output.vertices, output.triangles
+    if corners is None and hints.triangles is not None:
+        corners = read_triangles(hints.triangles, len(vertices))
     if corners is None:
-        raise DataFileError(
-            f"{meshes[0][1]}: expected triangles; got vertices alone. Give triangles=FILE, as 3DDFA's tri.mat"
-        )
-    topology, seven = _seven(meshes[0][1], vertices, seven, hints)
+        raise DataFileError(f"{file}: expected triangles; got vertices alone. Give triangles=FILE, as 3DDFA's tri.mat")
+    topology, seven = _seven(file, vertices, seven, hints)
     return OutputFace(vertices, corners, seven, image_points, topology)
+
+
+def _first_readable(files: Sequence[Path]) -> tuple[Path | None, OutputMesh | OutputPoints | None]:
+    """The first file that can be read, and its content; None without files. Raises DataFileError, that of the first
+    file, where none can."""
+    errors: list[DataFileError] = []
+    for file in files:
+        try:
+            return file, read_output(file)
+        except DataFileError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return None, None
 
 
 def _landmarks(files: list[tuple[str, Path]]) -> tuple[Tensor | None, Tensor | None]:
@@ -229,9 +244,12 @@ def _landmarks(files: list[tuple[str, Path]]) -> tuple[Tensor | None, Tensor | N
 def _seven(
     file: Path, vertices: Float[Tensor, "V 3"], seven: Tensor | None, hints: OutputHints
 ) -> tuple[str, Float[Tensor, "7 3"]]:
-    """The name of the topology, empty if unknown, and the seven points. Raises DataFileError where nothing tells."""
+    """The name of the topology, empty if unknown, and the seven points. Raises DataFileError where nothing tells.
+
+    The mesh's own vertices come first: landmarks beside it may be in another frame, as those of 3DDFA are, whose OBJ
+    files have x and y exchanged."""
     name, rows = hints.seven_vertices(len(vertices))
-    if seven is not None:
+    if rows is None and seven is not None:
         return name, seven
     if rows is None:
         raise DataFileError(

@@ -24,6 +24,7 @@ ALIGNMENT_TEXTS = {
 }
 """The alignments of scan-to-mesh distances, in words. Errors on correspondences are aligned on the vertices instead."""
 _TOGETHER = 16  # images measured at once
+_NEAR = 1.5  # times the size of a face
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,18 @@ class MethodErrors:
     `mae_ALIGNMENT_VERTICES` (mm, on correspondences), `size_percent` (of the face inside the mask against the scan, by
     the similarity), `size_vertices_percent` (on correspondences), `nme` (AFLW2000's), `region_NAME` (mm, REALY-style),
     `chamfer` (mm), `normal_degrees` and `complete_percent` (FaceScape-style). `mirrored` marks meshes that were given
-    with y downwards.
+    with y downwards, `metres` those given in metres.
     """
 
     name: str
     columns: Mapping[str, Float[Tensor, "images"]]
     mirrored: Bool[Tensor, "images"]
+    metres: Bool[Tensor, "images"]
 
     def present(self) -> Bool[Tensor, "images"]:
         """The images with any error."""
+        if not self.columns:
+            return torch.zeros_like(self.mirrored)
         return torch.stack([torch.isfinite(column) for column in self.columns.values()]).any(0)
 
 
@@ -58,7 +62,7 @@ def measure(faces: MethodFaces, truth: Truth, *, regions: bool = True) -> Method
         >>> measure(external_faces(system, truth), truth).columns["scan_similarity_median_all"].nanmean()
     """
     columns: dict[str, Tensor] = {}
-    mirrored = torch.zeros(len(truth), dtype=torch.bool)
+    mirrored, metres = torch.zeros(2, len(truth), dtype=torch.bool)
 
     def put(places: Sequence[int], values: Mapping[str, Tensor]) -> None:
         for name, column in values.items():
@@ -68,13 +72,14 @@ def measure(faces: MethodFaces, truth: Truth, *, regions: bool = True) -> Method
     for group in faces.groups:
         for rows, batch in _batches(group, truth):
             part, flipped = upright(group.only(rows), batch["landmarks"])
-            mirrored[list(part.places)] = flipped
+            part, metric = in_millimetres(part, batch["landmarks"])
+            mirrored[list(part.places)], metres[list(part.places)] = flipped, metric
             put(part.places, _scan_columns(part, truth, batch, regions))
         if group.corresponds and truth.model is not None:
             put(group.places, _vertex_columns(group, truth))
     if truth.points68 is not None and bool(torch.isfinite(faces.image_points).any()):
         put(range(len(truth)), {"nme": landmark_nme(faces.image_points.double(), truth.points68.double())})
-    return MethodErrors(faces.name, columns, mirrored)
+    return MethodErrors(faces.name, columns, mirrored, metres)
 
 
 def _batches(group: FaceGroup, truth: Truth) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
@@ -103,6 +108,15 @@ def upright(group: FaceGroup, landmarks: Float[Tensor, "m 7 3"]) -> tuple[FaceGr
     flipped = misfit(group.seven * flip) < misfit(group.seven)
     sign = torch.where(flipped[:, None, None], flip, torch.ones_like(flip))
     return replace(group, vertices=group.vertices * sign, seven=group.seven * sign), flipped
+
+
+def in_millimetres(group: FaceGroup, landmarks: Float[Tensor, "m 7 3"]) -> tuple[FaceGroup, Bool[Tensor, "m"]]:
+    """The meshes in mm, and which of them were given in metres, as systems built on FLAME write them: their seven
+    points are a thousandth of the true ones, within a factor of 1.5."""
+    ratio = align_similarity(group.seven, landmarks).scale / 1000
+    metres = (ratio > 1 / _NEAR) & (ratio < _NEAR)
+    unit = torch.where(metres, 1000.0, 1.0).to(group.vertices)[:, None, None]
+    return replace(group, vertices=group.vertices * unit, seven=group.seven * unit.to(group.seven)), metres
 
 
 def _scan_columns(group: FaceGroup, truth: Truth, batch: Mapping[str, Tensor], regions: bool) -> dict[str, Tensor]:

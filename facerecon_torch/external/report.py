@@ -30,8 +30,9 @@ def comparison_report(
 ) -> dict[str, Any]:
     """The document `compare.json`: means, size errors, landmark errors by yaw, and paired differences.
 
-    Means are taken over the images that every method has. The difference of a method to `reference` is taken over the
-    images that both have: negative where `reference` is better.
+    Means are taken over the images that every method has. A method is left out of the means where it has no image in
+    common with those of more faces. The difference of a method to `reference` is taken over the images that both have:
+    negative where `reference` is better.
 
     Args:
         methods: errors of every method.
@@ -40,13 +41,9 @@ def comparison_report(
         reference: name of a method.
 
     Raises:
-        ValueError: no image has a face of every method.
+        ValueError: no image has a face of any method.
     """
-    present = {errors.name: errors.present() for errors in methods}
-    common = torch.stack(list(present.values())).all(0)
-    if not bool(common.any()):
-        counts = ", ".join(f"{name} {int(rows.sum())}" for name, rows in present.items())
-        raise ValueError(f"no image has a face of every method; faces: {counts} of {len(truth)} images")
+    common, left_out = _in_common(methods)
     first = next(errors for errors in methods if errors.name == reference)
     return {
         "truth": truth.name,
@@ -54,7 +51,8 @@ def comparison_report(
         "subjects": truth.people,
         "common_images": int(common.sum()),
         "alignments": {**ALIGNMENT_TEXTS, "mae": "none, rigid and similarity on the measured vertices"},
-        "methods": {errors.name: _means(errors, common, truth) for errors in methods},
+        "left_out": left_out,
+        "methods": {errors.name: _means(errors, common, truth) for errors in methods if errors.name not in left_out},
         "comparisons": {
             f"{reference} - {errors.name}": _differences(first, errors, truth, generator)
             for errors in methods
@@ -63,12 +61,28 @@ def comparison_report(
     }
 
 
+def _in_common(methods: Sequence[MethodErrors]) -> tuple[Tensor, list[str]]:
+    """The images that every method has, and the methods that would leave none. Raises ValueError without any face."""
+    ordered = sorted(methods, key=lambda errors: -int(errors.present().sum()))
+    common, left_out = ordered[0].present(), list[str]()
+    if not bool(common.any()):
+        raise ValueError(f"no image has a face of any method: {', '.join(errors.name for errors in methods)}")
+    for errors in ordered[1:]:
+        both = common & errors.present()
+        if bool(both.any()):
+            common = both
+        else:
+            left_out.append(errors.name)
+    return common, left_out
+
+
 def _means(errors: MethodErrors, common: Tensor, truth: Truth) -> dict[str, Any]:
     columns = {name: _number(column[common].nanmean()) for name, column in errors.columns.items()}
     for name in ("size_percent", "size_vertices_percent"):
         if name in errors.columns:
             columns[f"abs_{name}"] = _number(errors.columns[name][common].abs().nanmean())
     entry: dict[str, Any] = {"images": int(errors.present().sum()), "mirrored": int(errors.mirrored.sum())}
+    entry["metres"] = int(errors.metres.sum())
     if "nme" in errors.columns and truth.yaw_degrees is not None:
         entry["nme_by_yaw"] = _by_yaw(errors.columns["nme"], common, truth.yaw_degrees)
     return entry | {"mean": columns}
@@ -122,6 +136,8 @@ def comparison_tables(report: Mapping[str, Any], *, vertices: str = "all") -> st
         f"{report['common_images']} images that every method has (of {report['images']}, {report['subjects']} "
         f"subjects, set {report['truth']}), {vertices} vertices"
     )
+    if report["left_out"]:
+        about += f"; without images in common with these: {', '.join(report['left_out'])}"
     parts = [
         _scan_table(report, vertices, about),
         _table(

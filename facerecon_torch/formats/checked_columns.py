@@ -14,7 +14,7 @@ from torch import Tensor
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.files import replacing
 
-__all__ = ["load_columns", "save_columns"]
+__all__ = ["columns_digest", "load_columns", "save_columns"]
 
 _DIGEST = "sha256"
 
@@ -37,7 +37,7 @@ def save_columns(path: Path, columns: Mapping[str, Tensor], metadata: Mapping[st
     texts = dict(metadata or {})
     with replacing(path) as aside:
         try:
-            save_file(stored, aside, metadata={**texts, _DIGEST: _digest(stored, texts)})
+            save_file(stored, aside, metadata={**texts, _DIGEST: columns_digest(stored, texts)})
         except SafetensorError as error:
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from error
@@ -58,13 +58,14 @@ def load_columns(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except SafetensorError as error:
         raise DataFileError(f"{path}: expected a complete safetensors file; {error}") from error
     digest = metadata.pop(_DIGEST, None)
-    if digest != _digest(columns, metadata):
+    if digest != columns_digest(columns, metadata):
         got = "none" if digest is None else "another one"
         raise DataFileError(f"{path}: expected content with the SHA-256 that was written beside it; got {got}")
     return columns, metadata
 
 
-def _digest(columns: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def columns_digest(columns: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """The SHA-256 of tensors and texts, in hex."""
     digest = hashlib.sha256(repr(sorted(metadata.items())).encode())
     for name, values in sorted(columns.items()):
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())

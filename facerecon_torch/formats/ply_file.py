@@ -5,6 +5,7 @@ Other elements and properties are skipped.
     ply | format ascii 1.0 | element NAME COUNT | property TYPE NAME | property list TYPE TYPE NAME | end_header | rows
 """
 
+import re
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ __all__ = ["read_ply"]
 
 LARGEST = 1 << 30
 _HEADER_LIMIT = 1 << 16
+_HEADER_END = re.compile(rb"\n[ \t]*end_header\r?\n")
 _CODES = {
     **dict.fromkeys(("char", "int8"), "b"),
     **dict.fromkeys(("uchar", "uint8"), "B"),
@@ -73,11 +75,9 @@ def read_ply(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], list
 
 
 def _header(file: Path, content: bytes) -> tuple[str, list[_Element], int]:
-    marker = b"\nend_header"
-    at = content.find(marker, 0, _HEADER_LIMIT)
-    newline = content.find(b"\n", at + 1, at + len(marker) + 2) if at >= 0 else -1
-    lines = content[: max(at, 0)].decode("latin-1").replace("\r", "").split("\n")
-    if newline < 0 or lines[0] != "ply":
+    end = _HEADER_END.search(content, 0, _HEADER_LIMIT)  # 3DDFA indents the lines of its headers
+    lines = content[: end.start() if end else 0].decode("latin-1").replace("\r", "").split("\n")
+    if end is None or lines[0] != "ply":
         raise format_error(file, "header", "ply .. end_header", shown(content[:20]))
     order: str | None = None
     elements: list[_Element] = []
@@ -93,7 +93,7 @@ def _header(file: Path, content: bytes) -> tuple[str, list[_Element], int]:
             raise format_error(file, "header", "format, element, property or comment", shown(" ".join(words)))
     if order is None:
         raise format_error(file, "header", f"a line format with one of {sorted(_ORDERS)}", "none")
-    return order, elements, newline + 1
+    return order, elements, end.end()
 
 
 def _property(words: list[str]) -> _Property | None:

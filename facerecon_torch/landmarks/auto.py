@@ -21,12 +21,13 @@ def choose_detector(
     *,
     device: str | torch.device = "cpu",
     convention: str = "mediapipe",
+    tiles: str | None = None,
     min_score: float | None = None,
     min_face: float = 0.0,
     max_faces: int | None = None,
 ) -> LandmarkDetector:
     """mediapipe; of convention `ibug` face_alignment if it can run without a download, else dlib. `min_score` is a
-    score of the one that is chosen, None its own bound.
+    score of the one that is chosen, None its own bound; `tiles` is mediapipe's.
 
     Raises DetectorError naming what each of the two lacks, or the device that is not there; ValueError for an option
     that one of them refuses.
@@ -35,7 +36,9 @@ def choose_detector(
     if min_score is not None:
         options["min_score"] = min_score
     if convention == MediapipeDetector.convention:
-        return MediapipeDetector(device=device, **options)
+        return MediapipeDetector(device=device, **options | ({} if tiles is None else {"tiles": tiles}))
+    if tiles is not None:
+        raise ValueError(f"tiles is for mediapipe; auto of convention {convention} is another detector")
     usable = usable_device(device)
     try:
         better = FaceAlignmentDetector(device=usable, download=False, **options)

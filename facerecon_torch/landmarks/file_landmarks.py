@@ -17,6 +17,8 @@ from facerecon_torch.landmarks.detector import Box, require_image, require_selec
 from facerecon_torch.landmarks.point_files import (
     POINT_SUFFIXES,
     as_faces,
+    file_convention,
+    first_convention,
     read_content,
     read_points,
     require_stored,
@@ -24,7 +26,7 @@ from facerecon_torch.landmarks.point_files import (
 )
 from facerecon_torch.landmarks.point_tables import TABLE_SUFFIXES, read_table, stored_convention
 from facerecon_torch.landmarks.points import require_origin
-from facerecon_torch.landmarks.scheme import is_present
+from facerecon_torch.landmarks.scheme import CONVENTIONS, is_present
 from facerecon_torch.structures import Detection
 
 __all__ = ["FileLandmarks"]
@@ -40,7 +42,8 @@ class FileLandmarks:
     the picture; a folder, it lies there; the output folder of `facerecon infer`,
     whose tables are read; a table with a column for the pictures'
     names (`point_tables.read_table`); one file for one picture. `origin` is what files call the centre of the first
-    pixel, 0 or 1; None: 1 for .pts, 0 for the others. Scores are 1, boxes the bounding boxes of the points; `min_face`
+    pixel, 0 or 1; None: 1 for .pts, 0 for the others. `convention` is what the points mean; None: what the source says
+    (`stated_convention`). Scores are 1, boxes the bounding boxes of the points; `min_face`
     and `max_faces` are those of `select_faces`.
     """
 
@@ -63,7 +66,7 @@ class FileLandmarks:
         *,
         source: str | Path | None = None,
         origin: int | None = None,
-        convention: str = "ibug",
+        convention: str | None = None,
         min_face: float = 0.0,
         max_faces: int | None = None,
     ) -> None:
@@ -71,7 +74,7 @@ class FileLandmarks:
         require_selection(min_face, max_faces)
         self.min_face, self.max_faces = min_face, max_faces
         self.source = Path(source) if source is not None else None
-        self.origin, self.convention = origin, convention
+        self.origin, self.convention = origin, convention or self.stated_convention(self.source)
         self._table: dict[str, _Rows] | None = None
         self._only_picture: Path | None = None
         if self.source is None:
@@ -81,7 +84,7 @@ class FileLandmarks:
             return
         if self.source.suffix.lower() in TABLE_SUFFIXES:
             names, rows = read_table(self.source)
-            require_stored(stored_convention(self.source), convention, self.source)
+            require_stored(stored_convention(self.source), self.convention, self.source)
             if names is not None:
                 self._table = {}
                 _add_rows(self._table, names, rows)
@@ -90,6 +93,19 @@ class FileLandmarks:
                 f"{self.source}: expected a folder, a table ({', '.join(TABLE_SUFFIXES)}) or a landmark file "
                 f"({', '.join(POINT_SUFFIXES)}); got {'another' if self.source.is_file() else 'nothing'}"
             )
+
+    @staticmethod
+    def stated_convention(source: str | Path | None) -> str:
+        """The convention of the points of a source: results of this package name it, a mesh is mediapipe's; all else,
+        and files beside their pictures, are iBUG's. Of a folder of files the first one counts."""
+        path = None if source is None else Path(source)
+        stated = None
+        if path is not None and path.is_dir():
+            tables = part_files(path / PARAMETERS) or part_files(path)
+            stated = stored_convention(tables[0]) if tables else first_convention(path)
+        elif path is not None and path.is_file() and path.suffix.lower() in POINT_SUFFIXES:
+            stated = file_convention(path)
+        return stated if stated in CONVENTIONS else "ibug"
 
     def _read_results(self, folder: Path) -> dict[str, _Rows] | None:
         """The tables of `facerecon infer` in its output folder, or in its folder of tables; None where there are

@@ -1,7 +1,6 @@
 """MediaPipe's face networks as a landmark detector: free for any use, batched on the CPU or a CUDA device."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from facerecon_torch.structures import Detection
 __all__ = ["TILES", "MediapipeDetector"]
 
 TILES = ("never", "auto", "always")
+_SMALL = 0.15  # longer side of a face over the longer side of the picture
 _SAME_FACE = 0.5  # intersection over union of the boxes of two meshes from which on they are one face
 
 
@@ -34,8 +34,9 @@ class MediapipeDetector:
     """Adapter with `detect` of LandmarkDetector, on any device, for all pictures and all faces of a batch at once.
 
     A picture is searched by the short range network; where it finds no face, by the full range network; where that
-    finds none either, in overlapping tiles of half its side (`tiles`: `never`; `always`: in every picture). A face in a
-    tile counts if the short range network finds it, too, in a square of twice its side. Face Mesh then gives the points
+    finds none either, or where a face is below 0.15 of the picture's longer side, so that others may have been
+    missed, also in overlapping tiles of half its side (`tiles`: `never`; `always`: in every picture). A face in a tile
+    counts if the short range network finds it, too, in a square of twice its side. Face Mesh then gives the points
     of every face. Scores are the lesser of the detector's score and Face Mesh's presence; faces below `min_score` are
     left out. On a CUDA device the networks run in half precision.
     """
@@ -104,9 +105,13 @@ class MediapipeDetector:
     def _found(self, pictures: Sequence[Tensor], networks: _Networks) -> list[FaceBoxes]:
         """The candidates of each picture."""
         found = _where_none(networks.short(pictures), pictures, networks.full)
-        if self.tiles == "always":
-            return [FaceBoxes.cat(pair) for pair in zip(found, _in_tiles(pictures, networks), strict=True)]
-        return found if self.tiles == "never" else _where_none(found, pictures, partial(_in_tiles, networks=networks))
+        if self.tiles == "never":
+            return found
+        every = self.tiles == "always"
+        rows = [k for k, (boxes, picture) in enumerate(zip(found, pictures)) if every or _may_miss(boxes, picture)]
+        for k, boxes in zip(rows, _in_tiles([pictures[k] for k in rows], networks), strict=True):
+            found[k] = FaceBoxes.cat([found[k], boxes])
+        return found
 
     def _load(self) -> _Networks:
         if self._networks is None:
@@ -126,6 +131,12 @@ class MediapipeDetector:
 def _in_tiles(pictures: Sequence[Tensor], networks: _Networks) -> list[FaceBoxes]:
     """The candidates in tiles of each picture that the short range network finds again close up."""
     return networks.short.confirmed(pictures, networks.full(pictures, tiles=True))
+
+
+def _may_miss(found: FaceBoxes, picture: Tensor) -> bool:
+    """Whether a picture may show faces that a search of the whole picture misses: none was found, or a small one."""
+    sides = (found.boxes[:, 2:] - found.boxes[:, :2]).amax(1)
+    return not len(found) or bool(sides.min() < _SMALL * max(picture.shape[-2:]))
 
 
 def _where_none(

@@ -21,10 +21,25 @@ from torch import Tensor
 
 from facerecon_torch.errors import LandmarkFileError
 from facerecon_torch.formats.face_document import FACE_FORMAT, face_suffix
-from facerecon_torch.landmarks.point_tables import LIST_NAMES, TABLE_SUFFIXES, read_table
+from facerecon_torch.landmarks.point_tables import (
+    LIST_NAMES,
+    TABLE_SUFFIXES,
+    count_of_columns,
+    read_table,
+    stored_convention,
+)
 from facerecon_torch.landmarks.points import LAYOUTS, MESH_COUNTS, are_shares, count_broken, is_layout, to_ibug68
 
-__all__ = ["POINT_SUFFIXES", "as_faces", "read_content", "read_points", "require_stored", "result_files"]
+__all__ = [
+    "POINT_SUFFIXES",
+    "as_faces",
+    "file_convention",
+    "first_convention",
+    "read_content",
+    "read_points",
+    "require_stored",
+    "result_files",
+]
 
 POINT_SUFFIXES = (".pts", ".json", ".npy", *TABLE_SUFFIXES)
 _LARGEST_FILE = 64 * 10**6  # bytes: 30,000 faces as JSON
@@ -49,15 +64,47 @@ def read_points(
     Raises LandmarkFileError for a missing or damaged file, one of more than 64 MB, an unknown layout or number of
     points, NaN or infinity.
     """
+    values = _read_values(file)
+    if origin is None:
+        origin = 1 if file.suffix.lower() == ".pts" else 0
+    return as_faces(values, file, origin=origin, size=size, convention=convention)
+
+
+def _read_values(file: Path) -> list[NDArray[np.float64]]:
+    """The points of the faces as they stand in the file."""
     readers = {".pts": _read_pts, ".json": _read_json, ".npy": _read_npy}
     suffix = file.suffix.lower()
     if suffix not in POINT_SUFFIXES:
         raise LandmarkFileError(f"{file}: expected a name in {', '.join(POINT_SUFFIXES)}; got {file.suffix!r}")
-    if origin is None:
-        origin = 1 if suffix == ".pts" else 0
     content = read_content(file)
-    values = _read_table_of_one(file) if suffix in TABLE_SUFFIXES else readers[suffix](file, content)
-    return as_faces(values, file, origin=origin, size=size, convention=convention)
+    return _read_table_of_one(file) if suffix in TABLE_SUFFIXES else readers[suffix](file, content)
+
+
+def file_convention(file: Path) -> str | None:
+    """The convention that a file states: a result of this package names it, a mesh is mediapipe's. None: it states
+    none, or cannot be read."""
+    try:
+        if file.suffix.lower() in TABLE_SUFFIXES:
+            stated = stored_convention(file)
+            return stated if stated is not None else _of_counts([count_of_columns(file)])
+        if file.suffix.lower() == ".json":
+            document = _document(file, read_content(file))
+            if isinstance(document, dict) and document.get("format") == FACE_FORMAT:
+                named = document.get("convention")
+                return named if isinstance(named, str) else None
+        return _of_counts([face.shape[-2] for face in _read_values(file) if face.ndim > 1])
+    except LandmarkFileError:
+        return None
+
+
+def _of_counts(counts: Sequence[int]) -> str | None:
+    return "mediapipe" if any(count in MESH_COUNTS for count in counts) else None
+
+
+def first_convention(folder: Path) -> str | None:
+    """The convention that the first landmark file of a folder states; see `file_convention`."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in POINT_SUFFIXES)
+    return file_convention(files[0]) if files else None
 
 
 def result_files(file: Path, convention: str) -> Iterator[Path]:

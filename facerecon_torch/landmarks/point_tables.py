@@ -24,6 +24,7 @@ __all__ = [
     "TABLE_SUFFIXES",
     "PointColumns",
     "choose_columns",
+    "count_of_columns",
     "plain_name",
     "read_table",
     "stored_convention",
@@ -65,11 +66,9 @@ def read_table(file: Path) -> tuple[list[str] | None, list[NDArray[np.float64]]]
             f"{file}: expected a table of landmarks; got {'a folder' if file.is_dir() else 'nothing'}"
         )
     is_csv = file.suffix.lower() == ".csv"
-    try:
-        names = _csv_names(file) if is_csv else pa.parquet.read_schema(file).names
-    except _READING as error:
-        raise _unreadable(file, error) from error
-    columns = choose_columns(names, file, with_lists=not is_csv)
+    columns = _columns(file)
+    if columns.image is None:
+        _require_no_names(file)
     try:
         table = _read_csv(file, columns) if is_csv else pa.parquet.read_table(file, columns=columns.names)
     except _READING as error:
@@ -81,6 +80,40 @@ def read_table(file: Path) -> tuple[list[str] | None, list[NDArray[np.float64]]]
         raise LandmarkFileError(
             f"{file}: expected names and numbers in the columns of landmarks; got {error}"
         ) from error
+
+
+def _columns(file: Path) -> PointColumns:
+    is_csv = file.suffix.lower() == ".csv"
+    try:
+        names = _csv_names(file) if is_csv else pa.parquet.read_schema(file).names
+    except _READING as error:
+        raise _unreadable(file, error) from error
+    return choose_columns(names, file, with_lists=not is_csv)
+
+
+def count_of_columns(file: Path) -> int:
+    """The number of points that a table has in columns of coordinates; 0 where it has them in lists. Raises
+    LandmarkFileError as `read_table`."""
+    return len(_columns(file).coordinates) // 2
+
+
+def _require_no_names(file: Path) -> None:
+    """Raise LandmarkFileError for a table with a column of text beside the points: its rows may be of several pictures,
+    whose names no known column holds."""
+    try:
+        if file.suffix.lower() == ".csv":
+            with pa.csv.open_csv(file) as opened:
+                schema = opened.schema
+        else:
+            schema = pa.parquet.read_schema(file)
+    except _READING as error:
+        raise _unreadable(file, error) from error
+    texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    if texts:
+        raise LandmarkFileError(
+            f"{file}: expected a column with the picture's name ({', '.join(_IMAGE_NAMES)}), or, for the faces of one "
+            f"picture, no text; got text in {_listed(texts)}"
+        )
 
 
 def stored_convention(file: Path) -> str | None:

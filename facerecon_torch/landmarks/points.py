@@ -78,7 +78,7 @@ def require_origin(key: str, origin: object) -> None:
         raise ValueError(f"{key} must be 0 or 1; got {origin!r}")
 
 
-def as_points66(landmarks: Any) -> Float[Tensor, "*b 66 2"]:
+def as_points66(landmarks: Any, convention: str | None = None) -> Float[Tensor, "*b 66 2"]:
     """The 66 points in px, in the paper's order, float32 or float64; lists of numbers become float64.
 
     A contour that is missing is NaN: fit, camera and features ignore it.
@@ -87,10 +87,11 @@ def as_points66(landmarks: Any) -> Float[Tensor, "*b 66 2"]:
         landmarks: a tensor, an array or nested lists [..., n, 2]: 68 points (iBUG), 66 (the paper's order), 51 (iBUG
             17..67), 49 (without 60 and 64), or 468 or 478 vertices of MediaPipe's face mesh, also [..., n, 3]. All 17
             points of a contour may be NaN.
+        convention: that they must have, as far as the layout shows it: a mesh is mediapipe's; None: any.
 
     Raises:
         TypeError: numbers are expected.
-        ValueError: another shape, points that are not finite, or a mesh in shares of the picture's size.
+        ValueError: another shape or convention, points that are not finite, or a mesh in shares of the picture's size.
 
     Example:
         >>> as_points66(torch.zeros(68, 2)).shape
@@ -102,6 +103,8 @@ def as_points66(landmarks: Any) -> Float[Tensor, "*b 66 2"]:
         raise TypeError(f"landmarks must be numbers in px; got {points.dtype}")
     if points.ndim < 2 or not is_layout(points.shape[-2], points.shape[-1]):
         raise ValueError(f"landmarks must be {LAYOUTS} of x and y; got shape {list(points.shape)}")
+    if points.shape[-2] in MESH_COUNTS and convention not in (None, "mediapipe"):
+        raise ValueError(f"landmarks must be of the convention {convention}, as the cascade; got MediaPipe's mesh")
     if points.dtype not in (torch.float32, torch.float64):
         points = points.to(torch.float64)
     if points.shape[-2] in MESH_COUNTS and are_shares(points):

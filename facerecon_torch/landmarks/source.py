@@ -7,7 +7,13 @@ import torch
 
 from facerecon_torch.landmarks.detector import require_selection
 from facerecon_torch.landmarks.points import require_origin
-from facerecon_torch.landmarks.registry import DETECTORS, build_detector, detector_options, find_convention
+from facerecon_torch.landmarks.registry import (
+    DETECTORS,
+    build_detector,
+    detector_options,
+    find_convention,
+    find_detector,
+)
 from facerecon_torch.landmarks.scheme import CONVENTIONS, check_convention
 
 __all__ = ["OPTIONS", "TRAINING_SOURCES", "LandmarkSourceSpec"]
@@ -31,8 +37,8 @@ class LandmarkSourceSpec:
     source: str = "auto"
     path: str | None = None  # of source=file
     origin: int | None = None  # of source=file: what it calls the first pixel's centre; None: 1 for .pts, else 0
-    convention: str | None = None  # of auto, noise, truth and file; None: mediapipe, of files ibug
-    tiles: str | None = None  # of source=mediapipe; None: the detector's own choice
+    convention: str | None = None  # of auto, noise, truth and file; None: mediapipe, of files what they state
+    tiles: str | None = None  # of mediapipe; None: the detector's own choice
     min_score: float | int | None = None  # detections below it are left out; None: the detector's own bound
     min_face: float | int = 0.0  # share of the picture's long side; faces below it are left out
     max_faces: int | None = None  # of a picture, the largest score x box area first; None: all
@@ -65,6 +71,9 @@ class LandmarkSourceSpec:
         themselves."""
         if self.source in TRAINING_SOURCES:
             return self.convention or CONVENTIONS[0]
+        if self.convention is None and self.source == "file":
+            stated: str = find_detector("file").stated_convention(self.path)  # type: ignore[attr-defined]
+            return stated
         return self.convention or find_convention(self.source)
 
     def _accepted(self) -> list[str]:

@@ -20,7 +20,7 @@ from facerecon_torch.formats.checked_columns import load_columns, save_columns
 from facerecon_torch.formats.json_file import read_json, require_entries
 from facerecon_torch.runtime.sharded_job import Shard, ShardedJob, join_columns
 from facerecon_torch.structures import Camera, FaceParameters
-from facerecon_torch.synthetic.people.model_people import load_model_people
+from facerecon_torch.synthetic.people.model_people import load_model_people, people_digest
 from facerecon_torch.synthetic.render.subject import render_subject, warm_up
 from facerecon_torch.synthetic.spec import SyntheticSpec
 
@@ -118,7 +118,7 @@ def render_set(
 
 def _require_model(spec: SyntheticSpec, model: Path | None) -> None:
     """Raise ValueError unless `model` is the file of the spec's model, and ModelFileError if it has no people."""
-    digest = None if model is None else load_model_people(model).model.sha256
+    digest = None if model is None else people_digest(load_model_people(model).model)
     if digest != spec.model:
         raise ValueError(f"model must be the file of the spec's model, {spec.model}; got {digest} in {model}")
 

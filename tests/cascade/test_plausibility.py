@@ -11,7 +11,7 @@ import torch
 from torch.testing import assert_close
 
 from benchmarks.accuracy.plausibility import spoilt
-from facerecon_torch.cascade.plausibility import TRAINED_DEGREES, Plausibility, measure_plausibility
+from facerecon_torch.cascade.plausibility import TRAINED_DEGREES, Plausibility, is_unsure, measure_plausibility
 from facerecon_torch.cascade.reconstruction import KnownSize, Reconstruction
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
@@ -120,7 +120,18 @@ def measures_of(**changes):
     good = {"residual": 2.0, "contour_residual": 3.0, "shape_distance": 0.5, "view_angle": 20.0, "proportion": 0.9}
     good |= {"reprojection": 3.0, "disagreement": 3.0, "pose_excess": 0.0, "score": 1.0, "predicted_error": 1.5}
     values = {name: torch.tensor(value) for name, value in {**good, **changes}.items()}
-    return Plausibility(**{"degenerate": torch.tensor(False), **values})
+    unsure = is_unsure(values["score"], "mediapipe")
+    return Plausibility(**{"degenerate": torch.tensor(False), "unsure": unsure, **values})
+
+
+def test_margins_of_dlib_are_not_judged_by_the_limit_of_mediapipe(rng):
+    model = tiny_bilinear()
+    scores = torch.tensor([0.02, 0.3, 1.4])
+    for convention, unsure in (("mediapipe", [True, True, False]), ("ibug", [False, False, False])):
+        measures = measure_plausibility(
+            *drawn(model, 3, rng, torch.float32), model, scores=scores, convention=convention
+        )
+        assert measures.unsure.tolist() == unsure
 
 
 @pytest.mark.parametrize(

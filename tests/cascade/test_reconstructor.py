@@ -264,6 +264,9 @@ def test_wrong_images_and_landmarks_are_refused(photographs, model, tmp_path):
         model.predict(images[:2], landmarks=[landmarks[0]])
     with pytest.raises(ValueError, match=r"landmarks must be 68 points .* got shape \[5, 2\]"):
         model.predict(images[0], landmarks=[landmarks[0, :5]])
+    mesh = 60 + 40 * torch.rand(478, 3)
+    with pytest.raises(ValueError, match="of the convention ibug, as the cascade; got MediaPipe's mesh"):
+        model.predict(images[0], landmarks=[mesh])
     with pytest.raises(ValueError, match="landmarks must be finite"):
         model.predict(images[0], landmarks=[landmarks[0] / 0])
 

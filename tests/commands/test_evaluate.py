@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -11,6 +12,7 @@ from torch.testing import assert_close
 from facerecon_torch.cascade.feature_cache import encode_crops
 from facerecon_torch.commands.cli import main
 from facerecon_torch.commands.config_keys import config_folder
+from facerecon_torch.commands.evaluate import run as study_run
 from facerecon_torch.commands.evaluate.command import evaluate
 from facerecon_torch.commands.evaluate.crops import CROPS, band_limited, with_features
 from facerecon_torch.commands.evaluate.methods import MethodFitter
@@ -108,6 +110,20 @@ def test_a_system_without_a_readable_face_is_counted_and_left_out(world, tmp_pat
     assert not note.endswith(" 0 unreadable")
 
 
+def test_folders_of_points_alone_or_of_other_names_leave_the_methods_measured(world, tmp_path):
+    (tmp_path / "points").mkdir()
+    (tmp_path / "strangers").mkdir()
+    np.save(tmp_path / "strangers" / "zoe.npy", np.zeros((68, 2)))
+    for person in range(6):
+        np.save(tmp_path / "points" / f"bs{person:03d}_N_N_0.npy", np.zeros((68, 2)))
+    folders = f"[{tmp_path / 'points'},{tmp_path / 'strangers'}]"
+    words = ["experiment=fig8_external", *quick(FEW), "evaluation.peers=[]", f"evaluation.external={folders}"]
+    outside = run(world, tmp_path / "out", *words)["studies"]["full"]["outside"]
+    assert outside["left_out"] == ["points"]
+    assert set(outside["methods"]) == {"mean_face", "landmark_fit", "ours"}
+    assert outside["notes"]["strangers"].startswith("0 faces, ")
+
+
 def test_estimates_of_another_model_are_measured_with_that_model(world, tmp_path):
     methods = "[ours,landmark_fit,landmark_fit_linear,ours_free_gauge,ours_linear]"
     (study,) = run(world, tmp_path, "experiment=ablation", *quick(methods))["studies"].values()
@@ -175,6 +191,21 @@ def test_a_run_goes_on_where_it_stopped(world, tmp_path, monkeypatch):
     assert len(fitted) == 7  # other folds: all three methods on both
 
 
+def test_a_set_that_was_prepared_again_is_estimated_again(world, tmp_path, monkeypatch):
+    first = run(world, tmp_path, *quick(FEW))
+    load = study_run.load_sets
+
+    def prepared_again(*args, **kwargs):
+        sets = load(*args, **kwargs)
+        return {name: replace(faces, landmarks=faces.landmarks + 1.5) for name, faces in sets.items()}
+
+    monkeypatch.setattr(study_run, "load_sets", prepared_again)
+    again = run(world, tmp_path, *quick(FEW))
+    methods = [document["studies"]["full"]["methods"] for document in (first, again)]
+    assert methods[0]["mean_face"] == methods[1]["mean_face"]
+    assert methods[0]["landmark_fit"] != methods[1]["landmark_fit"]
+
+
 def test_a_recorded_study_runs_again(world, tmp_path):
     first = run(world, tmp_path / "one", *quick("[mean_face,ours]"))
     config = tmp_path / "one" / "studies" / "full" / "config.yaml"
@@ -190,10 +221,12 @@ def test_a_recorded_study_runs_again(world, tmp_path):
         (["method=[ours,zhu]"], "method has no option 'zhu'"),
         (["method=[mean_face]"], "evaluation.reference must be one of the methods mean_face; got 'ours'"),
         (["evaluation.sections=[fig11]"], "evaluation.sections must be among methods, table1"),
-        (["data.classes=[IGN]"], "data asks for nothing that"),
+        (["data.classes=[N,CUA]"], "E, N, YR; got ['CUA']"),
+        (["data.subjects=[nobody]"], "data.subjects must be among those of"),
         (["cv.folds=50"], "cv.folds must lie between 2 and the number of subjects"),
         (["cv=paper_5x5"], "needs more than 25 subjects"),
         (["evaluation.external=[a/deca,b/deca]"], "folders in external must have different names"),
+        (["evaluation.external=a/deca"], "evaluation.external must name folders of results; there is no a/deca"),
     ],
 )
 def test_wrong_calls_are_one_line(world, tmp_path, capfd, monkeypatch, words, message):

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from facerecon_torch.evaluation.sections.registry import SECTIONS
+from tests.evaluation.conftest import stage
 
 ROTATIONS = {"N", "R10", "U", "RU"}
 
@@ -71,6 +72,21 @@ def test_ablation_tells_what_stages_gain(study):
     stages = shown.tables[-1]
     assert stages.rows == [["ours, train", "4.000", "2.000", "1.000"], ["ours, test", "-", "2.500", "2.600"]]
     assert [figure.name for figure in shown.figures] == ["ablation_convergence"]
+
+
+def test_both_kinds_of_update_stand_in_the_convergence_figure(study, monkeypatch):
+    crossed = [[stage(4.0, 2.0, 2.5, update="cross-fitted"), stage(2.0, 2.0, 2.5, update="cross-fitted")]]
+    long = [[stage(4.0, 2.0, 2.5), *(stage(2.0, 1.0, 2.6) for _ in range(14))]]
+    stages = {"ours": crossed, "cross_fitted_15": crossed, "in_sample_15": long}
+    drawn = {}
+    monkeypatch.setattr(
+        "facerecon_torch.evaluation.sections.convergence.curve_chart",
+        lambda panels, **kwargs: drawn.update(panels) or b"",
+    )
+    section("ablation", replace(study, stages=stages))
+    assert set(drawn["after each stage"]) == {
+        f"{name}, {part}" for name in ("cross_fitted_15", "in_sample_15") for part in ("train", "test")
+    }
 
 
 def test_areas_and_shares_agree_with_numpy(study):

@@ -32,6 +32,7 @@ def drawn_faces(n, n_names, rng, n_identity=50, n_expression=25):
             pose_excess=draw().abs(),
             score=scores,
             predicted_error=draw().exp(),
+            unsure=scores < 0.75,
             degenerate=degenerate,
         ),
     )

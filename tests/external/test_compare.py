@@ -143,10 +143,33 @@ def test_means_are_over_common_images_and_every_unaligned_figure_has_its_size(mo
         assert len(headers) == 2
         assert all("size %" in line for line in headers)
         assert tables.count("| mean face |") >= 2
-    for column in first.columns.values():
-        column[1:] = torch.nan
-    with pytest.raises(ValueError, match="no image has a face of every method; faces: ours 1, mean face 2 of 3"):
-        comparison_report([first, second], truth, rng, reference="ours")
+
+
+def test_a_method_without_common_images_is_named_and_left_out(model, people, truth, rng):
+    ours, early, late = (measure(faces_of(name, model, people), truth, regions=False) for name in ("ours", "a", "b"))
+    for column in early.columns.values():
+        column[2:] = torch.nan
+    for column in late.columns.values():
+        column[:2] = torch.nan
+    nothing = torch.full((N, 68, 2), torch.nan)
+    points = measure(MethodFaces(name="points", groups=(), image_points=nothing), truth)
+    assert not points.present().any()
+    report = comparison_report([ours, early, late, points], truth, rng, reference="ours")
+    assert (report["left_out"], report["common_images"]) == (["b", "points"], 2)
+    assert list(report["methods"]) == ["ours", "a"]
+    assert report["comparisons"]["ours - b"]["mae_none_all"]["images"] == 1
+    assert "without images in common with these: b, points" in comparison_tables(report)
+    with pytest.raises(ValueError, match="no image has a face of any method: points"):
+        comparison_report([points], truth, rng, reference="points")
+
+
+def test_meshes_in_metres_are_taken_in_mm(model, people, truth):
+    errors = measure(faces_of("flame", model, people / 1000), truth, regions=False)
+    assert errors.metres.tolist() == [True] * N
+    assert means(errors)["scan_none_mean_all"] < 1e-2
+    assert means(errors)["size_percent"] == pytest.approx(0, abs=0.01)
+    smaller = measure(faces_of("smaller", model, people / 500), truth, regions=False)
+    assert smaller.metres.tolist() == [False] * N
 
 
 def test_scans_of_a_folder(model, people, tmp_path):

@@ -50,8 +50,36 @@ def test_every_systems_files_are_found_and_read(mesh, tmp_path):
         assert torch.equal(face.triangles, mesh.triangles)
         assert face.topology == "model"
         assert face.image_points is None
-    assert np.array_equal(system.faces[2].seven.numpy(), SEVEN)
+        assert torch.equal(face.seven, face.vertices[:7])  # of the mesh itself, also where MICA wrote points
+
+
+def test_points_beside_a_mesh_of_unknown_topology_are_its_seven(mesh, tmp_path):
+    (tmp_path / "carl").mkdir()
+    save_ply(mesh, tmp_path / "carl" / "mesh.ply")
+    np.save(tmp_path / "carl" / "kpt7.npy", SEVEN)
+    assert np.array_equal(read_system(tmp_path, NAMES).faces[2].seven.numpy(), SEVEN)
+
+
+def test_3ddfas_files_as_its_code_writes_them(mesh, tmp_path):
+    """OBJ files with x and y exchanged and colours behind them, PLY headers indented, points in px of the picture."""
+    vertices, triangles = _arrays(mesh)
+    rows = [f"v {y:.4f} {x:.4f} {z:.4f} 10 20 30" for x, y, z in vertices]
+    (tmp_path / "anna_0.obj").write_text("\n".join([*rows, *("f {} {} {}".format(*t) for t in triangles + 1), ""]))
+    np.savetxt(tmp_path / "anna_0.txt", np.arange(204.0).reshape(3, 68), fmt="%.3f")
+    header = ["format ascii 1.0", f"element vertex {len(vertices)}", *(f"property float {axis}" for axis in "xyz")]
+    header += [f"element face {len(triangles)}", "property list uchar int vertex_indices", "end_header"]
+    body = [*("{} {} {}".format(*v) for v in vertices.tolist()), *("3 {} {} {}".format(*t) for t in triangles)]
+    indented = "\n".join(["ply", *("    " + line for line in header), *body, ""])
+    (tmp_path / "ben_1_0.ply").write_text(indented)
+    (tmp_path / "carl_0.ply").write_text(indented[: len(indented) // 2])
+    scipy.io.savemat(tmp_path / "carl_0.mat", {"vertex": vertices.T, "triangles": triangles.T + 1})
+    system = read_system(tmp_path, NAMES, OutputHints(own=(len(vertices), tuple(range(7)))))
+    assert (sorted(system.faces), system.unreadable) == ([0, 1, 2], ())
+    assert torch.allclose(system.faces[0].vertices[:, [1, 0, 2]].float(), mesh.vertices, atol=1e-3)
     assert torch.equal(system.faces[0].seven, system.faces[0].vertices[:7])
+    assert system.faces[0].image_points[5].tolist() == [5.0, 73.0]
+    for k in (1, 2):
+        assert torch.allclose(system.faces[k].vertices.float(), mesh.vertices, atol=1e-3)
 
 
 def test_what_gives_no_face_is_listed_and_the_rest_goes_on(mesh, tmp_path):

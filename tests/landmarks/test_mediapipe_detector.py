@@ -15,7 +15,7 @@ from facerecon_torch.cascade.checkpoint import pretrained_path
 from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.errors import DetectorError
 from facerecon_torch.images.read import read_pixels
-from facerecon_torch.landmarks import build_detector
+from facerecon_torch.landmarks import build_detector, mediapipe_detector
 from facerecon_torch.landmarks.mediapipe_detector import MediapipeDetector
 from facerecon_torch.landmarks.scheme import interocular, mirror_points, to_paper66
 
@@ -59,6 +59,30 @@ def test_a_batch_of_any_sizes_answers_as_its_pictures_alone(detector: MediapipeD
             assert_close(face.score, alone.score, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_all_faces_of_a_group_are_found(count: int, detector: MediapipeDetector, portrait: Tensor) -> None:
+    """Each face is below 0.15 of the picture, where a search of the whole picture finds some of them."""
+    group = torch.cat([torch.cat([portrait] * count, dim=-1)] * count, dim=-2)
+    (faces,) = detector.detect([group])
+    side = portrait.shape[-1]
+    places = {(int(face.points[30, 0]) // side, int(face.points[30, 1]) // side) for face in faces}
+    assert (len(faces), len(places)) == (count**2, count**2)
+    alone = detector.detect([portrait])[0][0].points
+    for face in faces:
+        corner = (face.points[30] - alone[30]).div(side).round() * side
+        assert float((face.points - corner - alone).norm(dim=-1).mean()) < 0.03 * float(interocular(alone))
+
+
+def test_a_portrait_is_not_searched_in_tiles(portrait: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = []
+    search = mediapipe_detector._in_tiles
+    monkeypatch.setattr(
+        mediapipe_detector, "_in_tiles", lambda found, nets: searched.append(found) or search(found, nets)
+    )
+    MediapipeDetector().detect([portrait, portrait[:, ::2, ::2]])
+    assert [len(pictures) for pictures in searched] == [0]
+
+
 def test_points_follow_the_picture(detector: MediapipeDetector, portrait: Tensor) -> None:
     """A mirrored picture has mirrored points, and one of half the size has points at half the places."""
     whole, mirrored, half = (
@@ -100,6 +124,9 @@ def test_a_copy_for_another_process_answers_alike(detector: MediapipeDetector, p
 def test_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="tiles must be never, auto, always; got 'often'"):
         MediapipeDetector(tiles="often")
+    assert build_detector("auto", tiles="always").tiles == "always"
+    with pytest.raises(ValueError, match="tiles is for mediapipe; auto of convention ibug is another detector"):
+        build_detector("auto", tiles="always", convention="ibug")
     with pytest.raises(ValueError, match="min_score must lie in"):
         MediapipeDetector(min_score=1.5)
 

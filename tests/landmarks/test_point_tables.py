@@ -101,6 +101,15 @@ def test_rows_of_a_table_without_names_are_faces_of_one_picture(tmp_path: Path) 
         build_detector("file", source=tmp_path).detect([IMAGE], paths=[Path("a.png")])
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_text_in_a_table_without_names_of_pictures_is_refused(suffix: str, tmp_path: Path) -> None:
+    """Its rows may be of several pictures, and all would be faces of the one that is asked for."""
+    file = tmp_path / f"t{suffix}"
+    write(file, ["name", *grouped("{}{}")], [["a.png", *values(0)], ["b.png", *values(1)]])
+    with pytest.raises(LandmarkFileError, match=r"expected a column with the picture's name .*; got text in name$"):
+        build_detector("file", source=file)
+
+
 def test_a_column_of_lists(tmp_path: Path) -> None:
     for name in ("points", "landmarks", "landmarks_2d"):
         table = pa.table({"image": list(NAMES), name: [POINTS[0].tolist(), POINTS[1][17:].tolist()]})

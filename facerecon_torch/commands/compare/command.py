@@ -15,7 +15,7 @@ from facerecon_torch.cascade.reconstructor import FaceReconstructor
 from facerecon_torch.commands.compare.sets import load_training_faces, load_truth
 from facerecon_torch.commands.compare.specs import CompareSpecs
 from facerecon_torch.config.recorded import build
-from facerecon_torch.data.specs import FittedPhotos, RecordedScans
+from facerecon_torch.data.specs import RecordedScans
 from facerecon_torch.external.eos.fit import EosFitter
 from facerecon_torch.external.folder import SystemOutputs, read_system
 from facerecon_torch.external.measure import MethodErrors, measure
@@ -64,9 +64,8 @@ def compare_from_config(config: DictConfig) -> int:
 
 
 def _settled(specs: CompareSpecs, device: torch.device) -> LandmarkSourceSpec:
-    """The source of landmarks; sets that bring landmarks are asked for theirs."""
-    brings = specs.truth is None and isinstance(specs.data, (RecordedScans, FittedPhotos))
-    if brings and specs.landmarks.source == "auto":
+    """The source of landmarks. Recordings bring those that were detected when they were prepared."""
+    if specs.truth is None and isinstance(specs.data, RecordedScans) and specs.landmarks.source == "auto":
         return LandmarkSourceSpec(source="set", convention=specs.landmarks.convention)
     return specs.landmarks.settled(device)
 

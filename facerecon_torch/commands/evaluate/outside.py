@@ -16,11 +16,12 @@ from facerecon_torch.evaluation.outside import Outside
 from facerecon_torch.evaluation.study import Study
 from facerecon_torch.external.eos.fit import EosFitter, EosSettings
 from facerecon_torch.external.eos.model_files import write_eos_model
-from facerecon_torch.external.folder import SystemOutputs, read_system, system_folders
+from facerecon_torch.external.folder import OutputHints, SystemOutputs, read_system, system_folders
 from facerecon_torch.external.measure import measure
 from facerecon_torch.external.methods import FaceGroup, MethodFaces, external_faces, model_group, output_hints
 from facerecon_torch.external.peers import eos_faces, image_sizes, mediapipe_faces, runnable_peers, tuned_settings
 from facerecon_torch.external.truth import ModelTruth, Truth, evenly_spread, some_of, truth_of_set
+from facerecon_torch.files import path_text
 from facerecon_torch.model.base import FaceModel
 
 __all__ = ["outside_of"]
@@ -40,7 +41,6 @@ def outside_of(study: Study, training: FaceSet, specs: EvaluateSpecs, folder: Pa
 
     Raises:
         MissingExtraError: eos is asked for, and is not installed.
-        ValueError: a folder holds no result for a photograph.
         ImageFileError: a photograph cannot be read.
     """
     spec = specs.evaluation
@@ -49,7 +49,7 @@ def outside_of(study: Study, training: FaceSet, specs: EvaluateSpecs, folder: Pa
     generator = torch.Generator().manual_seed(specs.runtime.seed)
     truth = truth_of_set(study.tested.faces[torch.tensor(places)], model, points=_POINTS, generator=generator)
     hints = output_hints(model)
-    systems = [read_system(folder, truth.names, hints) for folder in system_folders(spec.external)]
+    systems = [_read(folder, truth.names, hints) for folder in system_folders(spec.external)]
     others = [external_faces(system, truth) for system in systems if system.faces]
     notes = {system.name: _found(system) for system in systems}
     peers = runnable_peers() if spec.peers is None else spec.peers
@@ -62,6 +62,17 @@ def outside_of(study: Study, training: FaceSet, specs: EvaluateSpecs, folder: Pa
     errors = [measure(faces, truth, regions=False) for faces in [*_own(study, places, model), *others]]
     _log.info("%s: %s on %d photographs", study.name, ", ".join(faces.name for faces in others), len(places))
     return Outside(places=tuple(places), truth=truth, others=others, errors=errors, notes=notes)
+
+
+def _read(folder: Path, names: Sequence[str], hints: OutputHints) -> SystemOutputs:
+    """The results in a folder; none, with the reason, where no file belongs to a photograph: the methods of the study
+    are measured all the same."""
+    try:
+        return read_system(folder, names, hints)
+    except ValueError as error:
+        _log.error("%s: %s", folder, error)
+        reason = ((path_text(folder), str(error)),)
+        return SystemOutputs(name=folder.name, faces={}, missing=tuple(names), extra=(), unreadable=reason)
 
 
 def _found(system: SystemOutputs) -> str:

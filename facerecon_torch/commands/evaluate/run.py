@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from facerecon_torch.config.recorded import recorded
 from facerecon_torch.data.face_set import FaceSet
 from facerecon_torch.errors import DataFileError
 from facerecon_torch.evaluation.study import Study, TestedFaces
+from facerecon_torch.external.folder import system_folders
 from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.fitting.dense_fit import DenseFitter
 from facerecon_torch.fitting.landmark_fit import FitSpec, LandmarkFitter
@@ -64,6 +65,9 @@ class StudyRun:
         self.model = load_face_model(self.specs.model).to(self.device, self.specs.runtime.torch_dtype)
         variants = {method.model for method in self.specs.method.values()}
         self.models = {name: model_variant(self.model, name) for name in variants}
+        missing = [str(folder) for folder in system_folders(self.specs.evaluation.external) if not folder.is_dir()]
+        if missing:  # before hours of training
+            raise ValueError(f"evaluation.external must name folders of results; there is no {', '.join(missing)}")
         with self.timer.timed("data"):
             self.sets = self._load()
         if self.specs.cv.splits_training:  # too few people are refused before crops are cut
@@ -211,8 +215,12 @@ class StudyRun:
         specs = self.specs
         folds = replace(specs.cv, fold="all")  # one fold alone is the same as among all
         parts = (specs.model, specs.data, specs.test_data, specs.landmarks, specs.fitting, folds, method)
-        names = [name for faces in self.sets.values() for name in map(str, faces.images)]
-        return digest([*map(recorded, parts), specs.runtime.seed, specs.runtime.dtype, self.model.sha256, names])
+        settings = [*map(recorded, parts), specs.runtime.seed, specs.runtime.dtype, self.model.sha256]
+        return digest([*settings, *self._set_digests])
+
+    @cached_property
+    def _set_digests(self) -> list[str]:
+        return [faces.digest() for faces in self.sets.values()]
 
     def _is_stored(self, name: str) -> bool:
         fingerprint = self._fingerprint(self.specs.method[name])

@@ -88,6 +88,7 @@ def infer(
 
     Raises:
         ValueError: subjects are asked for, and the inputs are no manifest that names them.
+        DataFileError: the landmarks of a manifest have another convention than the cascade's.
         RunMismatchError: `output` holds another run.
         FileExistsError: names of the run are taken by files of somebody else.
         OSError: the disk is full; what is committed stays.
@@ -99,6 +100,8 @@ def infer(
     if options.group_by is not None:
         spec = inputs if isinstance(inputs, InputSpec) else InputSpec(path="a list of files")
         spec.require_subjects()
+    if isinstance(inputs, InputSpec):
+        inputs.require_landmarks(reconstructor.spec.convention)
     began = time.perf_counter()
     with working(output, options.shard_index, options.shard_count):
         report = _Run(inputs, output, reconstructor, detector, options).go()

@@ -197,6 +197,8 @@ class _CascadeTraining:
 
     def _on_answers(self, x: Tensor) -> None:
         model, truth = self.setup.model, self.train.samples.parameters
+        if not model.n_expression:  # as of a model of faces at rest
+            return
         estimate = FaceParameters.from_flat(self.train.shape(x), model.n_identity)
         seen, true = (model.normalised_expression(one.expression) - model.named.origin for one in (estimate, truth))
         error = fit_expression_error(

@@ -20,6 +20,7 @@ from facerecon_torch.model.base import FaceModel
 from facerecon_torch.runtime.ranks import SINGLE, Ranks
 from facerecon_torch.synthetic.dataset import VERSION, SyntheticSet, load_set, render_set
 from facerecon_torch.synthetic.noise_table import load_noise_table, noise_file, sample_landmark_noise
+from facerecon_torch.synthetic.people.model_people import people_digest
 from facerecon_torch.synthetic.spec import FAMILIES, SyntheticSpec
 
 __all__ = ["load_sets", "synthetic_folder"]
@@ -50,7 +51,7 @@ def load_sets(
     what reading them raises.
     """
     if isinstance(data, SyntheticPhotos):
-        people = (None, None) if model_file is None else (model.sha256, model_file)
+        people = (None, None) if model_file is None else (people_digest(model), model_file)
         return _synthetic_sets(data, landmarks, runtime, people, names, ranks)
     faces = load_prepared_faces(data, model) if isinstance(data, RecordedScans) else load_fitted_faces(data, model)
     if landmarks.source != "set":

@@ -13,6 +13,8 @@ from facerecon_torch.evaluation.tables import Figure, Section, Table
 __all__ = ["ablation"]
 
 _Point = tuple[float, float]
+_Folds = Sequence[Sequence[Mapping[str, Any]]]
+"""Stages by fold."""
 
 
 def ablation(study: Study, generator: torch.Generator) -> Section:
@@ -22,8 +24,7 @@ def ablation(study: Study, generator: torch.Generator) -> Section:
     figures = []
     if long:
         tables.append(_stage_table(study, long))
-        most = max(len(fold) for folds in long.values() for fold in folds)
-        figures.append(_convergence(study, {k: folds for k, folds in long.items() if max(map(len, folds)) == most}))
+        figures.append(_convergence(study, _longest(long)))
     return Section(
         name="ablation",
         title="Ablation",
@@ -33,7 +34,18 @@ def ablation(study: Study, generator: torch.Generator) -> Section:
     )
 
 
-def _curves(folds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, list[_Point]]:
+def _longest(long: Mapping[str, _Folds]) -> dict[str, _Folds]:
+    """The longest cascade of each kind of update; of several the one listed last. A cross-fitted cascade ends where a
+    stage gains nothing, so that it is shorter than one in-sample."""
+    best: dict[str, str] = {}
+    for name, folds in long.items():
+        kind = folds[0][0]["update"]
+        if kind not in best or max(map(len, folds)) >= max(map(len, long[best[kind]])):
+            best[kind] = name
+    return {name: folds for name, folds in long.items() if name in best.values()}
+
+
+def _curves(folds: _Folds) -> dict[str, list[_Point]]:
     """Means over the folds after each stage: `train` is the error after the update that moves the training samples."""
     train, test = list[_Point](), list[_Point]()
     first = [fold[0]["start_mae_mm"] for fold in folds]
@@ -46,7 +58,7 @@ def _curves(folds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, list[_Poi
     return {"train": train, "test": test}
 
 
-def _convergence(study: Study, long: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Figure:
+def _convergence(study: Study, long: Mapping[str, _Folds]) -> Figure:
     lines, paths = dict[str, list[_Point]](), dict[str, list[_Point]]()
     for name, folds in long.items():
         curves = _curves(folds)
@@ -67,8 +79,9 @@ def _convergence(study: Study, long: Mapping[str, Sequence[Sequence[Mapping[str,
         panels, x=["stage", "relative penalty"][: len(panels)], y="MAE, mm vs M", log=[False, True][: len(panels)]
     )
     caption = (
-        "Convergence of the longest cascades: mean over the folds after each stage, on test people (whole face) and "
-        "on the training samples (dashed; on 200 vertices; moved by in-sample or by cross-fitted updates). Right: the "
+        "Convergence of the longest cascade of each kind of update: mean over the folds after each stage, on test "
+        "people (whole face) and on the training samples (dashed; on 200 vertices; moved by in-sample or by "
+        "cross-fitted updates). Right: the "
         f"error of stage 2 on people left out, by its penalty, and without it (dashed), first fold; {study.protocol}"
     )
     return Figure(
@@ -76,7 +89,7 @@ def _convergence(study: Study, long: Mapping[str, Sequence[Sequence[Mapping[str,
     )
 
 
-def _stage_table(study: Study, long: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Table:
+def _stage_table(study: Study, long: Mapping[str, _Folds]) -> Table:
     longest = max(len(fold) for folds in long.values() for fold in folds)
     rows = []
     for name, folds in long.items():
@@ -87,7 +100,7 @@ def _stage_table(study: Study, long: Mapping[str, Sequence[Sequence[Mapping[str,
     return Table(caption=caption, columns=["cascade", *map(str, range(longest + 1))], rows=rows)
 
 
-def _verdict(name: str, folds: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+def _verdict(name: str, folds: _Folds) -> str:
     """The gain of the stages after the first, in words."""
     curves = _curves(folds)
     train, test = curves["train"], curves["test"]

@@ -54,6 +54,8 @@ def fig8_external(study: Study, generator: torch.Generator) -> Section:
         png=cumulative_chart({"whole face": curves}, SCAN_LIMIT, unit="mean scan-to-mesh distance, mm"),
     )
     notes = " ".join(f"{own}: {note}" for own, note in outside.notes.items())
+    if report["left_out"]:
+        notes += f" Without photographs in common with the others: {', '.join(report['left_out'])}."
     return Section(
         name=name, title=title, text=notes, tables=[_errors(report, about), _gaps(report, about)], figures=[figure]
     )

@@ -2,6 +2,8 @@
 
     u [3 V, 1] | w_shp [3 V, 40] | w_exp [3 V, 10] | tri [3, T] from 0 (also in tri.pkl beside it, which wins)
 
+Further columns of the bases are not used, as 3DDFA_V2 does not use them.
+
 The spread of the weights is in param_mean_std_62d_120x120.pkl of the same release: `mean` and `std` of 12 numbers of
 the pose, then of the 40 and 10 weights, over its training faces.
 
@@ -23,7 +25,7 @@ __all__ = ["read_bfm_noneck"]
 IDENTITY_SCALE = 1e-5  # our alpha per unit of the file's, as in bfm2009
 MM_PER_UNIT = 1e-3
 SPREAD_FILE, TRIANGLE_FILE = "param_mean_std_62d_120x120.pkl", "tri.pkl"
-_N_POSE = 12
+_N_POSE, _N_SHAPE, _N_EXPRESSION = 12, 40, 10
 
 
 def read_bfm_noneck(
@@ -52,6 +54,7 @@ def read_bfm_noneck(
     if mean.size % 3 or mean.shape[1] != 1:
         raise refused(file, "u", "3 V numbers in one column", mean.shape)
     shape, expression = (_matrix(file, arrays, name, len(mean)) for name in ("w_shp", "w_exp"))
+    shape, expression = shape[:, :_N_SHAPE], expression[:, :_N_EXPRESSION]
     n, m = shape.shape[1], expression.shape[1]
     squares = _squares(file.with_name(SPREAD_FILE) if spread is None else Path(spread), n, m)
     n_vertices = len(mean) // 3

@@ -6,6 +6,7 @@ is drawn as for people of the default face, independently of the shape.
 
 from dataclasses import replace
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from facerecon_torch.errors import ModelFileError
 from facerecon_torch.fitting.contour import ContourLines, build_contour_lines
 from facerecon_torch.geometry.projection import project
+from facerecon_torch.model.base import FaceModel
 from facerecon_torch.model.bilinear import BilinearModel
 from facerecon_torch.model.io import load_model
 from facerecon_torch.model.linear import LinearModel
@@ -27,10 +29,17 @@ from facerecon_torch.synthetic.people.person import PosedPerson
 from facerecon_torch.synthetic.people.sampling import Subject, draw_expression, draw_mixture, knows_posed_faces
 from facerecon_torch.synthetic.procedural import uniform
 
-__all__ = ["ModelPeople", "ModelPerson", "load_model_people"]
+__all__ = ["ModelPeople", "ModelPerson", "load_model_people", "people_digest"]
 
 _IDENTITY_LIMIT, _EXPRESSION_LIMIT = 2.5, 2.0  # standard deviations
 _STRENGTHS = (0.2, 1.0)  # of expressions without names, as shares of their standard deviations
+
+
+def people_digest(model: FaceModel) -> str:
+    """The hash of all that the people of a model depend on: the model's own, and the names of its expressions, by which
+    these are drawn."""
+    names = "\n".join(model.expression_names)
+    return sha256(f"{model.sha256}\n{names}".encode()).hexdigest() if names else model.sha256
 
 
 class ModelPeople:

@@ -17,7 +17,7 @@ from facerecon_torch.commands.train import sets
 from facerecon_torch.commands.train.detections import detect_set
 from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.data.face_set import FaceSet
-from facerecon_torch.errors import LandmarkFileError
+from facerecon_torch.errors import DataFileError, LandmarkFileError
 from facerecon_torch.images import save_png
 from facerecon_torch.landmarks.file_landmarks import FileLandmarks
 from facerecon_torch.landmarks.scheme import from_paper66
@@ -132,13 +132,36 @@ def test_results_say_what_their_landmarks_mean(source, pictures, tmp_path, tiny_
     given = FileLandmarks(source=tmp_path / "marks", convention="mediapipe")
     run(pictures, tmp_path / "out", tiny_outcome, given)
     assert json.loads((tmp_path / "out" / "p0.json").read_text())["convention"] == "mediapipe"
-    again = FileLandmarks(source=tmp_path / source, convention="mediapipe")
+    assert LandmarkSourceSpec(source="file", path=str(tmp_path / source)).own_convention == "mediapipe"
+    again = FileLandmarks(source=tmp_path / source)
+    assert again.convention == "mediapipe"
     assert run(pictures / "p0.png", tmp_path / "again", tiny_outcome, again).counts.failures == 0
     message = "expected ibug landmarks; got mediapipe ones. Give landmarks.convention=mediapipe"
     if source == "out":
         with pytest.raises(LandmarkFileError, match=message):
-            FileLandmarks(source=tmp_path / source)
+            FileLandmarks(source=tmp_path / source, convention="ibug")
     else:
-        run(pictures / "p0.png", tmp_path / "third", tiny_outcome, tmp_path / source)
+        other = FileLandmarks(source=tmp_path / source, convention="ibug")
+        run(pictures / "p0.png", tmp_path / "third", tiny_outcome, other)
         (reason,) = reasons(tmp_path / "third")
         assert message in reason
+
+
+def test_tables_of_a_run_are_no_manifest_for_a_cascade_of_the_other_convention(pictures, tmp_path, tiny_outcome):
+    run(pictures, tmp_path / "out", tiny_outcome, FileLandmarks(source=tmp_path / "marks", convention="mediapipe"))
+    (part,) = (tmp_path / "out" / "parameters").glob("*.parquet")
+    with pytest.raises(DataFileError, match="expected ibug landmarks; got mediapipe ones"):
+        run(part, tmp_path / "again", tiny_outcome, tmp_path / "marks")
+
+
+@pytest.mark.parametrize(
+    ("count", "convention"), [(68, "ibug"), (51, "ibug"), (468, "mediapipe"), (478, "mediapipe"), (5, "ibug")]
+)
+def test_files_state_their_convention_by_their_layout(count, convention, tmp_path):
+    points = np.random.default_rng(0).random((count, 2)) * 90
+    np.save(tmp_path / "p0.npy", points)
+    (tmp_path / "p1.csv").write_text("x0\n")  # damaged: the first file counts
+    for source in (tmp_path, tmp_path / "p0.npy"):
+        assert FileLandmarks.stated_convention(source) == convention
+    assert FileLandmarks.stated_convention(None) == "ibug"
+    assert FileLandmarks.stated_convention(tmp_path / "p1.csv") == "ibug"

@@ -11,7 +11,9 @@ from facerecon_torch.config.runtime import RuntimeSpec
 from facerecon_torch.evaluation.errors import SetErrors, method_errors, summary
 from facerecon_torch.features.hog.spec import HogSpec
 from facerecon_torch.features.joint import JointSpec
+from facerecon_torch.model.linear import LinearModel
 from facerecon_torch.structures import FaceParameters
+from tests.tiny_model import tiny_linear
 from tests.tiny_world import make_samples, make_setup
 
 
@@ -42,6 +44,23 @@ def test_stages_can_do_without_a_bias(tiny_setup, form):
     (stage,) = outcome.reconstructor.cascade.stages
     assert not bool(stage.ridge.bias.any())
     assert bool(stage.ridge.weight.any())
+
+
+def test_a_model_of_faces_at_rest_is_trained_and_its_faces_are_plausible(tiny_setup):
+    """Models without expressions, as the Basel Face Model of 2009 is imported."""
+    given = tiny_linear()
+    model = LinearModel(given.mean, given.identity_basis, given.expression_basis[..., :0], given.topology)
+    small = replace(tiny_setup.spec, features=JointSpec(hog=HogSpec(patch_px=16, cell_px=16)))
+    setup = replace(tiny_setup, model=model, spec=small, cascade=replace(tiny_setup.cascade, stages=1))
+    train, test = (make_samples(setup, people=6, images=3, seed=seed, first_subject=100 * seed) for seed in (1, 2))
+    outcome = train_methods(setup, train, {"test": test}, names=("landmark_fit", "cascade"))
+    mae = {k: float(e.mae["none", "M", "whole"].mean()) for k, e in outcome.errors["test"].methods.items()}
+    assert mae["cascade"] <= mae["landmark_fit"] < 5
+    size = setup.spec.crop.size
+    faces = outcome.reconstructor(torch.full((3, 3, size, size), 0.5), test.landmarks[:3])
+    assert bool(torch.isfinite(faces.plausibility.shape_distance).all())
+    assert not faces.plausibility.impossible.any()
+    assert faces.expression_weights == {}
 
 
 def test_stage_entries_tell_what_happened(tiny_outcome):

@@ -14,6 +14,7 @@ from facerecon_torch.commands.infer.inputs.manifest import (
     MANIFEST_SUFFIXES,
     has_subjects,
     manifest_rows,
+    require_landmarks_of,
     require_manifest,
 )
 from facerecon_torch.commands.infer.inputs.tar import TAR_SUFFIX, tar_entries
@@ -55,9 +56,18 @@ class InputSpec:
         if not os.path.lexists(self.path) and not glob.has_magic(self.path):
             raise FileNotFoundError(f"input must be an image or a folder of images; nothing is at {self.path}")
 
+    @property
+    def is_manifest(self) -> bool:
+        return os.path.isfile(self.path) and self.path.lower().endswith(MANIFEST_SUFFIXES)
+
+    def require_landmarks(self, convention: str) -> None:
+        """Raise DataFileError for a manifest with landmarks that this package found, of another convention."""
+        if self.is_manifest:
+            require_landmarks_of(Path(self.path), convention)
+
     def require_subjects(self) -> None:
         """Raise ValueError unless the inputs are those of a manifest with a column of subjects."""
-        is_manifest = os.path.isfile(self.path) and self.path.lower().endswith(MANIFEST_SUFFIXES)
+        is_manifest = self.is_manifest
         if not is_manifest or not has_subjects(Path(self.path)):
             came = "has no such column" if is_manifest else "is no manifest"
             raise ValueError(

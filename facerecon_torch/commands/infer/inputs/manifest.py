@@ -19,9 +19,17 @@ import pyarrow.parquet
 
 from facerecon_torch.errors import DataFileError, LandmarkFileError
 from facerecon_torch.landmarks.detector import Box
-from facerecon_torch.landmarks.point_tables import choose_columns, plain_name
+from facerecon_torch.landmarks.point_files import require_stored
+from facerecon_torch.landmarks.point_tables import choose_columns, plain_name, stored_convention
 
-__all__ = ["MANIFEST_SUFFIXES", "ManifestRow", "has_subjects", "manifest_rows", "require_manifest"]
+__all__ = [
+    "MANIFEST_SUFFIXES",
+    "ManifestRow",
+    "has_subjects",
+    "manifest_rows",
+    "require_landmarks_of",
+    "require_manifest",
+]
 
 MANIFEST_SUFFIXES = (".csv", ".parquet")
 _IDS, _SUBJECTS = ("id",), ("subject", "person")
@@ -59,6 +67,16 @@ class _Columns:
 def require_manifest(file: Path) -> None:
     """Raise DataFileError unless a manifest can be read and has a column of paths."""
     _columns(file)
+
+
+def require_landmarks_of(file: Path, convention: str) -> None:
+    """Raise DataFileError for a manifest whose landmarks are results of this package of another convention."""
+    columns = _columns(file)
+    if columns.coordinates or columns.points is not None:
+        try:
+            require_stored(stored_convention(file), convention, file)
+        except LandmarkFileError as error:
+            raise DataFileError(str(error)) from error
 
 
 def has_subjects(file: Path) -> bool:
