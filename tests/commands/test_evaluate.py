@@ -1,5 +1,6 @@
 """`facerecon evaluate` on a prepared set of the tiny world: every experiment, resuming, bad calls."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -100,6 +101,7 @@ def test_a_system_without_a_readable_face_is_counted_and_left_out(world, tmp_pat
     words = [
         "experiment=fig8_external",
         *quick(FEW),
+        "evaluation.external_images=6",
         "evaluation.peers=[]",
         f"evaluation.external={tmp_path / 'damaged'}",
     ]
@@ -114,10 +116,10 @@ def test_folders_of_points_alone_or_of_other_names_leave_the_methods_measured(wo
     (tmp_path / "points").mkdir()
     (tmp_path / "strangers").mkdir()
     np.save(tmp_path / "strangers" / "zoe.npy", np.zeros((68, 2)))
-    for person in range(6):
-        np.save(tmp_path / "points" / f"bs{person:03d}_N_N_0.npy", np.zeros((68, 2)))
+    for person, kind in itertools.product(range(6), KINDS):
+        np.save(tmp_path / "points" / f"bs{person:03d}_{kind}_0.npy", np.zeros((68, 2)))
     folders = f"[{tmp_path / 'points'},{tmp_path / 'strangers'}]"
-    words = ["experiment=fig8_external", *quick(FEW), "evaluation.peers=[]", f"evaluation.external={folders}"]
+    words = ["experiment=fig8_external", *quick(FEW), *OTHERS, "evaluation.peers=[]", f"evaluation.external={folders}"]
     outside = run(world, tmp_path / "out", *words)["studies"]["full"]["outside"]
     assert outside["left_out"] == ["points"]
     assert set(outside["methods"]) == {"mean_face", "landmark_fit", "ours"}
