@@ -1,9 +1,10 @@
-"""How many faces each landmark detector finds: photographs, pictures without a face, renders by their yaw.
+"""How many faces each landmark detector finds: photographs, pictures without a face, renders by their yaw, groups.
 
     python -m benchmarks.accuracy.detection landmarks=dlib,mediapipe photos=portrait.jpg,pair.jpg:2 device=cpu
 
 `photos` are photographs beside scikit-image's astronaut, with the number of their faces (1 where none is given). The
-renders are the `test` set of the training configuration, made in the cache folder where they are missing.
+renders are the `test` set of the training configuration, made in the cache folder where they are missing; a group is a
+picture of 2 x 2, 3 x 3 or 4 x 4 of them. `tiles` is mediapipe's option.
 """
 
 import io
@@ -35,9 +36,12 @@ from ..keys import read_keys
 
 __all__ = ["detected", "example_picture", "lies_among", "main", "own_faces", "renders"]
 
-_KEYS = ("landmarks", "photos", "device")
+_KEYS = ("landmarks", "photos", "device", "tiles")
 _QUALITIES = (75, 80, 85, 90, 95)  # of the JPEGs of the astronaut
 _SIDE_VIEW = 45.0  # degrees of yaw
+_FRONTAL = 20.0  # degrees of yaw of renders in groups
+_GROUP_SIDES = (2, 3, 4)
+_GROUPS = 6  # pictures of each size
 # Of scikit-image's wheel; not `coins` (heads on them) and `camera` (a man).
 _WITHOUT_FACES = (
     "brick.png",
@@ -104,17 +108,22 @@ def main(words: Sequence[str]) -> int:
     photos = [*_astronaut(), *_photos(keys.get("photos", ""))]
     faceless = [example_picture(name) for name in _WITHOUT_FACES]
     rendered = renders("test")
-    _say("detector", "photographs", "without a face", f"|yaw| <= {_SIDE_VIEW:.0f}", f"|yaw| > {_SIDE_VIEW:.0f}")
+    groups = [f"groups of {side * side}" for side in _GROUP_SIDES]
+    _say(
+        "detector", "photographs", "without a face", f"|yaw| <= {_SIDE_VIEW:.0f}", f"|yaw| > {_SIDE_VIEW:.0f}", *groups
+    )
     status = 0
     for name in names:
         try:
-            detector = build_detector(name, **LandmarkSourceSpec(source=name).options(device))
+            detector = build_detector(name, **LandmarkSourceSpec(source=name, tiles=keys.get("tiles")).options(device))
         except DetectorError as error:
             _say(name, f"  cannot run: {error}")
             status = 1
             continue
         frontal, side = _on_renders(detector, rendered)
-        _say(name, str(_on_photos(detector, photos)), _false_alarms(detector, faceless), str(frontal), str(side))
+        crowds = [str(_on_groups(detector, rendered, side)) for side in _GROUP_SIDES]
+        alone = [str(_on_photos(detector, photos)), _false_alarms(detector, faceless), str(frontal), str(side)]
+        _say(name, *alone, *crowds)
     return status
 
 
@@ -187,6 +196,23 @@ def _on_renders(detector: LandmarkDetector, rendered: SyntheticSet) -> tuple[_Co
         right = sum(lies_among(face.points, truth) for face in faces)
         (side if yaw > _SIDE_VIEW else frontal).add(min(right, 1), 1, len(faces) - min(right, 1))
     return frontal, side
+
+
+def _on_groups(detector: LandmarkDetector, rendered: SyntheticSet, side: int) -> _Count:
+    """Renders up to 20 degrees of yaw, `side` x `side` in a picture."""
+    rows = torch.nonzero(rendered.angles[:, 0].rad2deg().abs() <= _FRONTAL)[:, 0]
+    count = _Count()
+    for own in rows[: _GROUPS * side * side].split(side * side):
+        if len(own) == side * side:
+            pixels = [read_pixels(rendered.images[k]) for k in own.tolist()]
+            picture = torch.cat([torch.cat(pixels[k : k + side], -1) for k in range(0, len(pixels), side)], -2)
+            size = pixels[0].shape[-1]
+            corners = size * torch.cartesian_prod(torch.arange(side), torch.arange(side)).flip(-1)  # x, y
+            truths = rendered.landmarks[own] + corners[:, None]
+            (faces,) = detected(detector, [picture])
+            right = sum(any(lies_among(face.points, truth) for face in faces) for truth in truths)
+            count.add(right, len(own), max(0, len(faces) - right))
+    return count
 
 
 def own_faces(

@@ -25,7 +25,7 @@ from facerecon_torch.metrics.bootstrap import Interval, paired_bootstrap, subjec
 from facerecon_torch.metrics.scan import scan_to_mesh
 from facerecon_torch.model.load import ModelSpec, load_face_model
 from facerecon_torch.synthetic.dataset import SyntheticSet, render_set
-from facerecon_torch.synthetic.people.model_people import load_model_people
+from facerecon_torch.synthetic.people.model_people import load_model_people, people_digest
 from facerecon_torch.synthetic.spec import SyntheticSpec
 
 from ..keys import read_keys
@@ -72,7 +72,7 @@ def _photographed(keys: dict[str, str], folder: Path) -> SyntheticSet:
         images_per_subject=int(keys["images"]),
         seed=int(keys["seed"]),
         family="test",
-        model=load_model_people(model).model.sha256,
+        model=people_digest(load_model_people(model).model),
     )
     return render_set(spec, folder, model=model, workers=int(keys["workers"]))
 

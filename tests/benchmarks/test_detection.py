@@ -50,7 +50,25 @@ def test_every_group_is_counted(world, monkeypatch, capsys):
     one, two = _picture(world / "one.png", 2), _picture(world / "two.png", 1)
     assert detection.main(["landmarks=dlib", f"photos={one},{two}:2"]) == 0
     row = capsys.readouterr().out.splitlines()[1]
-    assert " ".join(row.split()) == "dlib 2 of 3 + 1 wrong 1 of 23 (moon) 2 of 3 + 1 wrong 1 of 2"
+    assert " ".join(row.split()) == "dlib 2 of 3 + 1 wrong 1 of 23 (moon) 2 of 3 + 1 wrong 1 of 2 0 of 0 0 of 0 0 of 0"
+
+
+def test_groups_are_pictures_of_several_renders(tmp_path):
+    """Of nine frontal renders eight make two groups of four; a face is found where a render's first pixel is red."""
+
+    class _ByBlock:
+        name, licence, convention = "dlib", "none", "ibug"
+
+        def detect(self, images, *, paths=None):
+            return [[_face(x + 4.0, y + 4.0) for y in (0, 8) for x in (0, 8) if image[0, y, x]] for image in images]
+
+    reds = [1, 0, 1, 1, 1, 1, 1, 1, 1]
+    renders = SimpleNamespace(
+        images=[_picture(tmp_path / f"{k}.png", red) for k, red in enumerate(reds)],
+        landmarks=torch.tensor([[1.0, 1.0], [7.0, 7.0]]).expand(9, 2, 2),
+        angles=torch.zeros(9, 3),
+    )
+    assert str(detection._on_groups(_ByBlock(), renders, 2)) == "7 of 8"
 
 
 @pytest.mark.usefixtures("world")
@@ -66,7 +84,7 @@ def test_a_detector_that_cannot_run_is_a_row(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["photographs=a.jpg"], "keys must be landmarks, photos, device; got photographs"),
+        (["photographs=a.jpg"], "keys must be landmarks, photos, device, tiles; got photographs"),
         (["landmarks=dlib,file"], "landmarks must be among auto, .*; got file"),
         (["photos=a.jpg:many"], "photos must be FILE or FILE:FACES; got 'a.jpg:many'"),
     ],

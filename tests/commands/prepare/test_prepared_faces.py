@@ -48,8 +48,13 @@ def test_classes_people_and_flags_are_chosen(world):
     faces = load_prepared_faces(RecordedScans(name="bosphorus", root=str(folder.parent), **chosen), setup.model)
     assert [path.stem for path in faces.images] == ["bs000_E_A_0", "bs001_E_A_0", "bs001_N_A_0"]
     assert faces.subjects.tolist() == [0, 1, 1]
+    nothing = {"classes": ["N"], "subjects": ["bs000"], "without_flags": ["folded"]}
     with pytest.raises(ValueError, match=r"data asks for nothing that .* holds; it holds \{.*'N': 8"):
-        load_prepared_faces(RecordedScans(name="bosphorus", root=str(folder), classes=["O"]), setup.model)
+        load_prepared_faces(RecordedScans(name="bosphorus", root=str(folder), **nothing), setup.model)
+    for unknown in ({"classes": ["N", "O"]}, {"subjects": ["bs000", "bs99"]}):
+        ((key, names),) = unknown.items()
+        with pytest.raises(ValueError, match=rf"data\.{key} must be among those of .*; got \['{names[1]}'\]"):
+            load_prepared_faces(RecordedScans(name="bosphorus", root=str(folder), **unknown), setup.model)
 
 
 def test_samples_without_landmarks_are_left_out_of_training(world, caplog):
