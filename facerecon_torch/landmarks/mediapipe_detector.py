@@ -107,8 +107,7 @@ class MediapipeDetector:
         found = _where_none(networks.short(pictures), pictures, networks.full)
         if self.tiles == "never":
             return found
-        every = self.tiles == "always"
-        rows = [k for k, (boxes, picture) in enumerate(zip(found, pictures)) if every or _may_miss(boxes, picture)]
+        rows = list(range(len(found))) if self.tiles == "always" else _may_miss(found, pictures)
         for k, boxes in zip(rows, _in_tiles([pictures[k] for k in rows], networks), strict=True):
             found[k] = FaceBoxes.cat([found[k], boxes])
         return found
@@ -133,10 +132,13 @@ def _in_tiles(pictures: Sequence[Tensor], networks: _Networks) -> list[FaceBoxes
     return networks.short.confirmed(pictures, networks.full(pictures, tiles=True))
 
 
-def _may_miss(found: FaceBoxes, picture: Tensor) -> bool:
-    """Whether a picture may show faces that a search of the whole picture misses: none was found, or a small one."""
-    sides = (found.boxes[:, 2:] - found.boxes[:, :2]).amax(1)
-    return not len(found) or bool(sides.min() < _SMALL * max(picture.shape[-2:]))
+def _may_miss(found: Sequence[FaceBoxes], pictures: Sequence[Tensor]) -> list[int]:
+    """The pictures that may show faces which a search of the whole picture misses: none was found, or a small one."""
+    if not found:
+        return []
+    sides = iter(torch.cat([(own.boxes[:, 2:] - own.boxes[:, :2]).amax(1) for own in found]).tolist())  # one transfer
+    least = [min((next(sides) for _ in range(len(own))), default=0.0) for own in found]
+    return [k for k, picture in enumerate(pictures) if least[k] < _SMALL * max(picture.shape[-2:])]
 
 
 def _where_none(

@@ -53,6 +53,7 @@ def test_a_batch_of_any_sizes_answers_as_its_pictures_alone(detector: MediapipeD
     pictures = [portrait, portrait[:, :300, 100:420].float() / 255, _picture("brick"), portrait[:, ::2, ::2]]
     together = detector.detect(pictures)
     assert [len(faces) for faces in together] == [1, 1, 0, 1]
+    assert detector.detect([]) == []
     for picture, faces in zip(pictures, together):
         for face, alone in zip(faces, detector.detect([picture])[0], strict=True):
             assert_close(face.points, alone.points, rtol=0, atol=1e-3)
