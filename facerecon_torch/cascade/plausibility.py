@@ -166,9 +166,10 @@ class Plausibility(TensorRecord):
         return within
 
 
-def is_unsure(scores: Float[Tensor, "*b"], convention: str) -> Bool[Tensor, "*b"]:
-    """Whether scores of detections are below those of faces, by the convention of the detector."""
-    return ~(scores >= _SCORE[convention])
+def is_unsure(scores: Float[Tensor, "*b"], convention: str | None) -> Bool[Tensor, "*b"]:
+    """Whether scores of detections are below those of faces, by the convention of the detector; None: mediapipe's, as
+    of results that name none."""
+    return ~(scores >= _SCORE[convention or CONVENTIONS[0]])
 
 
 def measure_plausibility(

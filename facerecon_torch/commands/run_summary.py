@@ -22,7 +22,6 @@ from facerecon_torch.export.parameters import MEASURES
 from facerecon_torch.formats.face_document import PARAMETERS, face_suffix, part_files
 from facerecon_torch.images.read import in_bytes, read_pixels
 from facerecon_torch.landmarks.point_tables import stored_convention
-from facerecon_torch.landmarks.scheme import CONVENTIONS
 from facerecon_torch.report.gallery import GalleryCard, write_gallery
 
 __all__ = ["GALLERY", "RunSummary", "gallery_of", "summary_of"]
@@ -136,7 +135,7 @@ def _first(rows: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any
 
 def _face_rows(output: Path) -> Iterator[dict[str, Any]]:
     for part in part_files(output / PARAMETERS):
-        convention = stored_convention(part) or CONVENTIONS[0]
+        convention = stored_convention(part)
         for batch in pq.ParquetFile(part).iter_batches(256, columns=list(_CARD_COLUMNS)):
             yield from ({**row, "convention": convention} for row in batch.to_pylist())
 

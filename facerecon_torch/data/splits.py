@@ -1,4 +1,4 @@
-"""Splits by subject: nobody's face ever stands on both sides."""
+"""Splits by subject: all photographs of a person are in one part."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

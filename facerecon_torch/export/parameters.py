@@ -21,7 +21,7 @@ from facerecon_torch.checks import require_finite, require_shape
 from facerecon_torch.export.meshes import suffixed_path
 from facerecon_torch.files import write_json
 from facerecon_torch.formats.face_document import FACE_FORMAT
-from facerecon_torch.landmarks.scheme import CONVENTIONS, is_present
+from facerecon_torch.landmarks.scheme import is_present
 from facerecon_torch.structures import Camera, FaceParameters, TensorRecord
 
 __all__ = [
@@ -187,7 +187,7 @@ def face_in_document(content: Mapping[str, Any]) -> FittedFaces:
         plausibility=Plausibility(
             **{name: numbers(content[column]) for column, name in MEASURES.items()},
             score=numbers(content["score"]),
-            unsure=is_unsure(numbers(content["score"]), content.get("convention") or CONVENTIONS[0]),
+            unsure=is_unsure(numbers(content["score"]), content.get("convention")),
             degenerate=torch.tensor(camera["degenerate"]),
         ),
     )

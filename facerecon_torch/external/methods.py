@@ -1,4 +1,4 @@
-"""Faces that a method gave for a list of images, in one form whatever the method is."""
+"""Faces that a method gave for a list of images, in one form for all methods."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -136,8 +136,8 @@ def _may_miss(found: Sequence[FaceBoxes], pictures: Sequence[Tensor]) -> list[in
     """The pictures that may show faces which a search of the whole picture misses: none was found, or a small one."""
     if not found:
         return []
-    sides = iter(torch.cat([(own.boxes[:, 2:] - own.boxes[:, :2]).amax(1) for own in found]).tolist())  # one transfer
-    least = [min((next(sides) for _ in range(len(own))), default=0.0) for own in found]
+    sides = [(own.boxes[:, 2:] - own.boxes[:, :2]).amax(1) for own in found]
+    least = torch.stack([own.min() if len(own) else own.new_zeros(()) for own in sides]).tolist()  # one transfer
     return [k for k, picture in enumerate(pictures) if least[k] < _SMALL * max(picture.shape[-2:])]
 
 

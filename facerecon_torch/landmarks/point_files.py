@@ -103,8 +103,8 @@ def _of_counts(counts: Sequence[int]) -> str | None:
 
 def first_convention(folder: Path) -> str | None:
     """The convention that the first landmark file of a folder states; see `file_convention`."""
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in POINT_SUFFIXES)
-    return file_convention(files[0]) if files else None
+    first = min((path for path in folder.iterdir() if path.suffix.lower() in POINT_SUFFIXES), default=None)
+    return None if first is None else file_convention(first)
 
 
 def result_files(file: Path, convention: str) -> Iterator[Path]:

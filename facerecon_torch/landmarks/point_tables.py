@@ -28,6 +28,7 @@ __all__ = [
     "plain_name",
     "read_table",
     "stored_convention",
+    "table_schema",
 ]
 
 TABLE_SUFFIXES = (".csv", ".parquet")
@@ -82,6 +83,15 @@ def read_table(file: Path) -> tuple[list[str] | None, list[NDArray[np.float64]]]
         ) from error
 
 
+def table_schema(file: Path) -> pa.Schema:
+    """The names and types of a table's columns; of a .csv file the types are those of its first MB. Raises what pyarrow
+    raises."""
+    if file.suffix.lower() != ".csv":
+        return pa.parquet.read_schema(file)
+    with pa.csv.open_csv(file, read_options=pa.csv.ReadOptions(block_size=2**20)) as opened:
+        return opened.schema
+
+
 def _columns(file: Path) -> PointColumns:
     is_csv = file.suffix.lower() == ".csv"
     try:
@@ -101,11 +111,7 @@ def _require_no_names(file: Path) -> None:
     """Raise LandmarkFileError for a table with a column of text beside the points: its rows may be of several pictures,
     whose names no known column holds."""
     try:
-        if file.suffix.lower() == ".csv":
-            with pa.csv.open_csv(file) as opened:
-                schema = opened.schema
-        else:
-            schema = pa.parquet.read_schema(file)
+        schema = table_schema(file)
     except _READING as error:
         raise _unreadable(file, error) from error
     texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]

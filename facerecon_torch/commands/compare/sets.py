@@ -45,26 +45,19 @@ def load_truth(
     else:
         own = "truth" if isinstance(specs.data, SyntheticPhotos) else "set"
         source = landmarks if detector is None else LandmarkSourceSpec(source=own)
-        truth = _data_truth(specs, model, source, landmarks, generator)
+        truth = _data_truth(specs, model, source, generator)
+        if landmarks.source in ("set", "truth") and truth.points68 is not None:
+            _log.warning("landmarks=%s gives methods the true points: no landmark error is measured", landmarks.source)
+            truth = replace(truth, points68=None)
     return truth if detector is None else _with_landmarks(truth, detector)
 
 
-def _data_truth(
-    specs: CompareSpecs,
-    model: FaceModel,
-    source: LandmarkSourceSpec,
-    landmarks: LandmarkSourceSpec,
-    generator: torch.Generator,
-) -> Truth:
-    """The truth of a data set, read with `source`; the methods get the points of `landmarks`."""
+def _data_truth(specs: CompareSpecs, model: FaceModel, source: LandmarkSourceSpec, generator: torch.Generator) -> Truth:
     file = None if specs.model.path is None else Path(specs.model.path)
     names = ("test",) if isinstance(specs.data, SyntheticPhotos) else ("train",)
     (faces,) = load_sets(specs.data, source, specs.runtime, model, model_file=file, names=names).values()
     faces = faces[torch.tensor(evenly_spread(len(faces), specs.images))]
     points, yaw = _known_landmarks(specs, faces)
-    if landmarks.source in ("set", "truth") and points is not None:
-        _log.warning("landmarks=%s gives methods the true points: no landmark error is measured", landmarks.source)
-        points = None
     truth = truth_of_set(faces, model, points=specs.points, generator=generator)
     return replace(truth, points68=points, yaw_degrees=yaw)
 

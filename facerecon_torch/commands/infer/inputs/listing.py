@@ -58,6 +58,7 @@ class InputSpec:
 
     @property
     def is_manifest(self) -> bool:
+        """Whether the path is the file of a manifest."""
         return os.path.isfile(self.path) and self.path.lower().endswith(MANIFEST_SUFFIXES)
 
     def require_landmarks(self, convention: str) -> None:
@@ -67,9 +68,8 @@ class InputSpec:
 
     def require_subjects(self) -> None:
         """Raise ValueError unless the inputs are those of a manifest with a column of subjects."""
-        is_manifest = self.is_manifest
-        if not is_manifest or not has_subjects(Path(self.path)):
-            came = "has no such column" if is_manifest else "is no manifest"
+        if not self.is_manifest or not has_subjects(Path(self.path)):
+            came = "has no such column" if self.is_manifest else "is no manifest"
             raise ValueError(
                 f"group_by=subject needs a manifest (.csv, .parquet) with a column `subject`; {self.path} {came}"
             )

@@ -20,7 +20,7 @@ import pyarrow.parquet
 from facerecon_torch.errors import DataFileError, LandmarkFileError
 from facerecon_torch.landmarks.detector import Box
 from facerecon_torch.landmarks.point_files import require_stored
-from facerecon_torch.landmarks.point_tables import choose_columns, plain_name, stored_convention
+from facerecon_torch.landmarks.point_tables import choose_columns, plain_name, stored_convention, table_schema
 
 __all__ = [
     "MANIFEST_SUFFIXES",
@@ -98,11 +98,7 @@ def manifest_rows(file: Path) -> Iterator[ManifestRow]:
 def _columns(file: Path) -> _Columns:
     is_csv = file.suffix.lower() == ".csv"
     try:
-        if is_csv:
-            with pa.csv.open_csv(file, read_options=pa.csv.ReadOptions(block_size=2**20)) as opened:
-                schema = opened.schema
-        else:
-            schema = pa.parquet.read_schema(file)
+        schema = table_schema(file)
         names = schema.names  # decoded here
     except _READING as error:
         raise DataFileError(f"{file}: expected a manifest; got a file that cannot be read: {error}") from error
